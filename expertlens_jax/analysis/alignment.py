@@ -1,0 +1,196 @@
+"""Alignment: how well a similarity between concepts goes with the similarity people see.
+
+The measure is Spearman's rank correlation over the pairs that people rated and whose two words are both
+concepts. How few those pairs are, and that they share words, is why it comes with an interval and a p-value
+(`statistics.py`), and why it sometimes is no number at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from expertlens_jax.analysis.statistics import bootstrap_over_concepts, permutation_p, spearman
+from expertlens_jax.data.ratings import Ratings
+from expertlens_jax.errors import ExpertLensError
+
+MINIMUM_PAIRS = 10  # with fewer, a correlation says nothing: its 95% interval is wider than 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """Spearman's correlation of a similarity with human ratings, or NaN and a `note` why there is none."""
+
+    ratings: str
+    pairs: int
+    spearman: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    missing: tuple[str, ...]  # rated words that aren't concepts, sorted
+    note: str  # "", or why there is no number
+    table: pd.DataFrame = dataclasses.field(compare=False, repr=False)  # word_1, word_2, rating, similarity
+
+    def __str__(self) -> str:
+        missing = f"{len(self.missing)} rated words are not concepts"
+        if self.note:
+            return f"{self.ratings}: no correlation: {self.note} ({missing})"
+        p = np.format_float_positional(self.p_value, precision=2, fractional=False, trim="-")
+        interval = f"[{self.ci_low:.2f}, {self.ci_high:.2f}]"
+        return (
+            f"{self.ratings}: rho = {self.spearman:.2f} {interval}, p = {p}, {self.pairs} pairs ({missing})"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RatedPairs:
+    """The rated pairs of which both words are concepts."""
+
+    first: np.ndarray  # int64 [pairs], index of the pair's first word among the concepts
+    second: np.ndarray  # int64 [pairs], of its second
+    scores: np.ndarray  # float64 [pairs], mean human rating
+    missing: tuple[str, ...]  # rated words that aren't concepts, sorted
+
+
+def rated_pairs(concepts: Sequence[str], ratings: Ratings) -> RatedPairs:
+    """Find the rated pairs whose two words are both among `concepts` [C]; capitals don't matter.
+
+    A word rated against itself ("tiger, tiger" in WordSim-353) is left out: any similarity is right about
+    that.
+
+    Raises:
+        ExpertLensError: two concepts are the same but for capitals, and the word is rated.
+    """
+    index: dict[str, int] = {}
+    twice: dict[str, str] = {}
+    for position, concept in enumerate(concepts):
+        if index.setdefault(concept.lower(), position) != position:
+            twice[concept.lower()] = concept
+    words = {word.lower() for pair in ratings.pairs for word in pair}
+    for word in sorted(words & twice.keys()):
+        raise ExpertLensError(
+            f"{ratings.name} rates {word!r}, which may be the concept {concepts[index[word]]!r} or "
+            f"{twice[word]!r}: ratings are matched without regard to capitals; rename or leave out "
+            "one of the two concepts"
+        )
+    found = [
+        (index[a.lower()], index[b.lower()], score)
+        for (a, b), score in zip(ratings.pairs, ratings.scores, strict=True)
+        if a.lower() in index and b.lower() in index and a.lower() != b.lower()
+    ]
+    first, second, scores = zip(*found, strict=True) if found else ((), (), ())
+    return RatedPairs(
+        first=np.array(first, np.int64),
+        second=np.array(second, np.int64),
+        scores=np.array(scores, np.float64),
+        missing=tuple(sorted(words - index.keys())),
+    )
+
+
+def align(
+    similarity: xr.DataArray,
+    ratings: Ratings,
+    *,
+    resamples: int = 2000,
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> Alignment:
+    """Correlate a similarity of concepts with human ratings of the same pairs of words.
+
+    Args:
+        similarity: [concept, other], symmetric, larger = more alike, with the same concepts along both dims:
+            what `jaccard` and the other measures of overlap return. Its diagonal is not used.
+        ratings: human ratings; words that aren't concepts are left out and listed in the result.
+        resamples: draws of the interval's bootstrap over concepts.
+        permutations: draws of the p-value's permutation of concepts.
+        seed: of both.
+
+    Returns:
+        An `Alignment`. Its numbers are NaN, and its note says why, with fewer than 10 pairs, with all
+            similarities the same (empty expert sets: every overlap 0), or with all ratings the same.
+
+    Raises:
+        ExpertLensError: the similarity isn't concepts x the same concepts, isn't symmetric to 1e-9, or is NaN
+            for a pair of rated concepts.
+    """
+    concepts = _concepts(similarity)
+    values = np.asarray(similarity.values, np.float64)
+    rated = rated_pairs(concepts, ratings)
+    first, second, scores = rated.first, rated.second, rated.scores
+    used = np.unique(np.concatenate([first, second]))
+    _check_values(values, concepts, used, ratings.name)
+
+    of_pairs = values[first, second]
+    table = pd.DataFrame(
+        {
+            "word_1": [concepts[i] for i in first],
+            "word_2": [concepts[i] for i in second],
+            "rating": scores,
+            "similarity": of_pairs,
+        }
+    )
+    note = ""
+    if len(first) < MINIMUM_PAIRS:
+        note = (
+            f"{len(first)} of the {len(ratings.pairs)} rated pairs have both words among the {len(concepts)} "
+            f"concepts, and a correlation needs at least {MINIMUM_PAIRS}"
+        )
+    elif np.all(of_pairs == of_pairs[0]):
+        note = f"the similarity is {of_pairs[0]:g} for all {len(first)} rated pairs"
+        if of_pairs[0] == 0:
+            note += " (are the expert sets empty? lower the threshold)"
+    elif np.all(scores == scores[0]):
+        note = f"the human rating is {scores[0]:g} for all {len(first)} rated pairs"
+
+    rho = ci_low = ci_high = p_value = float("nan")
+    if not note:
+        rho = spearman(of_pairs, scores)
+        # Only the rated concepts are drawn: the others have no pair to bring.
+        first, second = np.searchsorted(used, first), np.searchsorted(used, second)
+        ci_low, ci_high = bootstrap_over_concepts(
+            of_pairs, scores, first, second, len(used), resamples=resamples, seed=seed
+        )
+        p_value = permutation_p(
+            values[np.ix_(used, used)], scores, first, second, permutations=permutations, seed=seed
+        )
+    return Alignment(ratings.name, len(scores), rho, ci_low, ci_high, p_value, rated.missing, note, table)
+
+
+def _concepts(similarity: xr.DataArray) -> list[str]:
+    """The names along both dims, which must be the same."""
+    if similarity.dims != ("concept", "other"):
+        raise ExpertLensError(
+            f"the similarity has dims {similarity.dims}; align wants ('concept', 'other'), as el.jaccard "
+            "returns it"
+        )
+    concepts = [str(name) for name in similarity["concept"].to_numpy()]
+    if concepts != [str(name) for name in similarity["other"].to_numpy()]:
+        raise ExpertLensError(
+            "the similarity's coordinates 'concept' and 'other' differ; align wants the same concepts in the "
+            "same order along both: select the same ones with similarity.sel(concept=names, other=names)"
+        )
+    return concepts
+
+
+def _check_values(values: np.ndarray, concepts: list[str], used: np.ndarray, ratings: str) -> None:
+    """Refuse a similarity that isn't symmetric, or is NaN between concepts [used] that have ratings."""
+    asymmetric = ~np.isclose(values, values.T, rtol=0, atol=1e-9, equal_nan=True)
+    if asymmetric.any():
+        i, j = np.argwhere(asymmetric)[0]
+        raise ExpertLensError(
+            f"the similarity isn't symmetric: {concepts[i]!r} to {concepts[j]!r} is {values[i, j]:g}, and "
+            f"back {values[j, i]:g}; people rated pairs without a direction: make it one number per pair, "
+            "as with (similarity + similarity.T) / 2, if that is what it should mean"
+        )
+    undefined = np.isnan(values[np.ix_(used, used)])
+    np.fill_diagonal(undefined, False)
+    if undefined.any():
+        i, j = used[np.argwhere(undefined)[0]]
+        raise ExpertLensError(
+            f"the similarity of {concepts[i]!r} and {concepts[j]!r}, both rated in {ratings}, is NaN; give "
+            "it a value, or leave these concepts out"
+        )

@@ -1,0 +1,139 @@
+"""What each concept is told apart from: its positive sentences, its negative ones, and their weights.
+
+The average precision of a unit that knows nothing is the share of positives, so expertise means something
+only beside the number of negatives per positive. Here that number is set, and met by weights or by a sample.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.errors import ConceptDataError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contrast:
+    """Which sentences stand for and against each concept, with what weight.
+
+    Almost all concepts share almost all their negatives, so these are kept as one pool and, for each concept,
+    the few sentences where it differs: ranks within the pool then serve every concept.
+
+    Attributes:
+      positives: int32 `[concepts, positives]`, sentence indices, ascending, padded with -1 at the end.
+      pool: bool `[sentences]`, the sentences that are negatives of every concept, before corrections.
+      corrected: int32 `[concepts, corrections]`, sentence indices, ascending, padded with -1 at the end.
+      corrections: float32 `[concepts, corrections]`, what is added to the pool's 1 or 0 at those sentences:
+        -1 takes one out (a positive, a mention), +1 puts one in (a sampled negative), and 0 pads.
+      negative_weight: float32 `[concepts]`, the weight of each negative; each positive weighs 1.
+    """
+
+    positives: np.ndarray
+    pool: np.ndarray
+    corrected: np.ndarray
+    corrections: np.ndarray
+    negative_weight: np.ndarray
+
+    @property
+    def num_positives(self) -> np.ndarray:
+        """int64 `[concepts]`: how many positives each concept has."""
+        return (self.positives >= 0).sum(1)
+
+    @property
+    def num_negatives(self) -> np.ndarray:
+        """int64 `[concepts]`: how many negatives each concept has."""
+        return self.pool.sum() + self.corrections.sum(1).astype(np.int64)
+
+    @property
+    def base_rate(self) -> np.ndarray:
+        """float64 `[concepts]`: the positives' share of the weight, and the AP of an uninformative unit."""
+        positives = self.num_positives
+        return positives / (positives + self.negative_weight * self.num_negatives)
+
+    def weights(self) -> np.ndarray:
+        """Returns float32 `[concepts, sentences]`: scikit-learn's `sample_weight`, 0 where left out."""
+        weights = np.outer(self.negative_weight, self.pool)
+        for row, negative_weight in enumerate(self.negative_weight):
+            real = self.corrected[row] >= 0
+            weights[row, self.corrected[row, real]] += self.corrections[row, real] * negative_weight
+            weights[row, self.positives[row, self.positives[row] >= 0]] = 1
+        return weights
+
+
+def contrast_concepts(
+    dataset: ConceptDataset,
+    *,
+    negatives_per_positive: float = 2.5,
+    exclude_mentions: bool = True,
+    sampled: bool = False,
+    seed: int = 0,
+) -> Contrast:
+    """Sets each concept's positives against negatives from the dataset's pool.
+
+    A concept's own positives are never its negatives. With `sampled=False` all other sentences of the pool
+    are, and weigh `negatives_per_positive * num_positives / num_negatives` each, so that the base rate is
+    `1 / (1 + negatives_per_positive)` for every concept: exact, with no sentence wasted. With `sampled=True`,
+    the protocol of Suau et al. (2022), `negatives_per_positive * num_positives` of them (rounded, at least
+    one) are drawn without replacement, and weigh 1, or what makes up for the rounding.
+
+    A draw depends on the seed, the concept's name and the sentences allowed, not on the concepts before it.
+
+    Args:
+      dataset: the sentences and their labels.
+      negatives_per_positive: the weight of all negatives over that of all positives.
+      exclude_mentions: whether sentences that mention the concept without being its positives are left out.
+      sampled: whether the negatives are a sample of those allowed instead of all of them.
+      seed: of the sample.
+
+    Raises:
+      ConceptDataError: a concept has no positives, or fewer negatives are allowed than needed (the message
+        names the concept); or `negatives_per_positive` isn't above 0, or the seed is below.
+    """
+    if not (negatives_per_positive > 0 and math.isfinite(negatives_per_positive)):
+        raise ConceptDataError(
+            f"negatives_per_positive must be a number above 0, not {negatives_per_positive}"
+        )
+    if seed < 0:
+        raise ConceptDataError(f"seed must be 0 or above, not {seed}")
+
+    pool = dataset.negative_pool
+    barred = dataset.labels | dataset.mentions() if exclude_mentions else dataset.labels
+    positives, corrected, negative_weight = [], [], []
+    for concept, labels, bars in zip(dataset.concepts, dataset.labels, barred, strict=True):
+        positives.append(np.flatnonzero(labels))
+        if not labels.any():
+            raise ConceptDataError(f"concept {concept!r} has no positive sentences; leave it out")
+        total = negatives_per_positive * labels.sum()
+        wanted = max(1, round(total)) if sampled else 1
+        allowed = np.flatnonzero(pool & ~bars)
+        if len(allowed) < wanted:
+            raise ConceptDataError(
+                f"concept {concept!r} needs at least {wanted} negative sentences and has {len(allowed)}: of "
+                f"{pool.sum()} in the pool, {(pool & bars).sum()} are its positives or mention it; add "
+                "sentences" + (", or lower negatives_per_positive" if sampled and len(allowed) else "")
+            )
+        if sampled:
+            generator = np.random.default_rng([seed, *concept.encode()])
+            corrected.append(np.sort(generator.choice(allowed, wanted, replace=False)))
+            negative_weight.append(total / wanted)
+        else:
+            corrected.append(np.flatnonzero(pool & bars))
+            negative_weight.append(total / len(allowed))
+
+    corrected = _pad(corrected)
+    return Contrast(
+        positives=_pad(positives),
+        pool=np.zeros_like(pool) if sampled else pool.copy(),
+        corrected=corrected,
+        corrections=np.where(corrected < 0, 0, 1 if sampled else -1).astype(np.float32),
+        negative_weight=np.array(negative_weight, np.float32),
+    )
+
+
+def _pad(rows: list[np.ndarray]) -> np.ndarray:
+    """Returns int32 `[rows, longest row]`, padded with -1 at the end."""
+    padded = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
+    for padded_row, row in zip(padded, rows, strict=True):
+        padded_row[: len(row)] = row
+    return padded

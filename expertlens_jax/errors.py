@@ -1,0 +1,41 @@
+"""What can go wrong, by type: every message says what was given, what was wanted, and what to do next."""
+
+
+class ExpertLensError(ValueError):
+    """Base of every error a user can cause; launchers print it without a traceback."""
+
+
+class ConceptDataError(ExpertLensError):
+    """A concept file, or a set of sentences, that can't be used as given."""
+
+
+class RatingsError(ExpertLensError):
+    """A human similarity dataset that can't be found or read."""
+
+
+class CheckpointError(ExpertLensError):
+    """A model directory or weight file that is missing, damaged, or doesn't fit its config."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """A `model_type` that no family translates."""
+
+
+class TokenizationError(ExpertLensError):
+    """Sentences that the model's tokenizer or context can't take."""
+
+
+class ResponsesError(ExpertLensError):
+    """Responses that can't be ranked, or that belong to another model or other sentences."""
+
+
+class SelectionError(ExpertLensError):
+    """A choice of experts, units or sites that doesn't exist or selects nothing by mistake."""
+
+
+class RunDirectoryError(ExpertLensError):
+    """A run directory that holds something else than what is about to be written."""
+
+
+class ExpertLensWarning(UserWarning):
+    """Something a user should know that doesn't stop the work."""

@@ -1,0 +1,134 @@
+"""Expertise: the average precision of every unit's response as a classifier of every concept's sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.contrast import Contrast, contrast_concepts
+from expertlens_jax.errors import ResponsesError
+from expertlens_jax.experts.ranking import Ranking, rank_units
+
+if TYPE_CHECKING:
+    from expertlens_jax.experts.responses import Responses
+
+UNIT_COLUMNS = ("layer", "site", "channel", "hf_module", "hf_channel")
+
+
+def measure_expertise(
+    responses: Responses,
+    concepts: ConceptDataset,
+    *,
+    negatives_per_positive: float = 2.5,
+    exclude_mentions: bool = True,
+    sampled: bool = False,
+    seed: int = 0,
+    units_per_block: int | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Measures every unit's expertise on every concept: exact average precision, as scikit-learn defines it.
+
+    The finding-experts method of Suau et al., "Self-conditioning pre-trained language models" (ICML 2022), as
+    ExpertLens reads it (Fedzechkina et al., arXiv 2502.15090). `negatives_per_positive` fixes the base rate,
+    1 / (1 + negatives_per_positive), which is the AP of a unit that knows nothing: a threshold only has a meaning
+    next to it.
+
+    Args:
+      responses: values float32 [sentences, units], recorded for `concepts.sentences`.
+      concepts: labels bool [concepts, sentences].
+      negatives_per_positive: total weight of a concept's negatives, or their number if sampled, per positive.
+      exclude_mentions: leaves sentences that mention a concept's word out of its negatives.
+      sampled: draws the negatives, instead of weighting all of them.
+      seed: of that draw.
+      units_per_block: units a device ranks at once; None chooses by memory. Doesn't change the result.
+      progress: shows a bar.
+
+    Returns:
+      A dataset over (concept, unit), float32: `average_precision`, `positive_median` and `positive_p90` (of the
+      positives' responses), `negative_mean`; with the units' table, domains, counts and base rates as coordinates,
+      and the settings as attributes.
+
+    Raises:
+      ResponsesError: responses to other sentences, or that aren't finite.
+      ConceptDataError: a concept without enough negatives.
+    """
+    _refuse_other_sentences(responses.sentences, concepts.sentences)
+    if len(responses.units) != responses.values.shape[1]:
+        raise ResponsesError(
+            f"the units' table has {len(responses.units)} rows, the responses {responses.values.shape[1]} columns; "
+            "wanted a row for each column, in the same order."
+        )
+    contrast = contrast_concepts(
+        concepts,
+        negatives_per_positive=negatives_per_positive,
+        exclude_mentions=exclude_mentions,
+        sampled=sampled,
+        seed=seed,
+    )
+    ranking = rank_units(
+        responses.values,
+        contrast,
+        units_per_block=units_per_block,
+        units=responses.units,
+        sentences=responses.sentences,
+        progress=progress,
+    )
+    settings = {
+        "model": responses.model,
+        "sentences": concepts.name,
+        "negatives_per_positive": float(negatives_per_positive),
+        "exclude_mentions": bool(exclude_mentions),
+        "sampled": bool(sampled),
+        "seed": int(seed),
+    }
+    return expertise_table(ranking, responses.units, concepts, contrast, settings)
+
+
+def expertise_table(
+    ranking: Ranking, units: pd.DataFrame, concepts: ConceptDataset, contrast: Contrast, settings: dict
+) -> xr.Dataset:
+    """Names a ranking's arrays [concepts, units]: the table that `measure_expertise` returns, for any block of units.
+
+    `units` has a row per column of the ranking; its index becomes the `unit` coordinate, so blocks of one model can
+    be concatenated.
+    """
+    return xr.Dataset(
+        {name: (("concept", "unit"), values) for name, values in ranking._asdict().items()},
+        coords={
+            "concept": ("concept", _text(concepts.concepts)),
+            "domain": ("concept", _text(concepts.domains)),
+            "base_rate": ("concept", np.asarray(contrast.base_rate)),
+            "num_positives": ("concept", np.asarray(contrast.num_positives)),
+            "num_negatives": ("concept", np.asarray(contrast.num_negatives)),
+            "unit": ("unit", np.asarray(units.index)),
+        }
+        | {
+            name: ("unit", _text(units[name]) if name in ("site", "hf_module") else units[name].to_numpy())
+            for name in UNIT_COLUMNS
+        },
+        attrs=settings,
+    )
+
+
+def _text(strings: Sequence[str]) -> np.ndarray:
+    # Plain numpy text, whatever text type pandas gives: it is what stores on disk read back as.
+    return np.asarray(list(strings), dtype=str)
+
+
+def _refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
+    if tuple(recorded) == tuple(wanted):
+        return
+    if len(recorded) != len(wanted):
+        difference = f"{len(recorded)} sentences were recorded, the concepts have {len(wanted)}"
+    else:
+        first = next(i for i, pair in enumerate(zip(recorded, wanted, strict=True)) if pair[0] != pair[1])
+        difference = f"sentence {first} was recorded as {recorded[first]!r}, the concepts have {wanted[first]!r}"
+    raise ResponsesError(
+        f"these responses are to other sentences than the concepts': {difference}. "
+        "Record them with record_responses(model, concepts.sentences)."
+    )

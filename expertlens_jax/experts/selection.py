@@ -1,0 +1,111 @@
+"""Expert sets: the units whose expertise on a concept is high enough, or highest."""
+
+import numbers
+
+import numpy as np
+import xarray as xr
+
+from expertlens_jax.errors import SelectionError
+
+
+def select_experts(
+    expertise: xr.Dataset, threshold: float | None = None, top: int | None = None
+) -> xr.DataArray:
+    """Selects each concept's experts.
+
+    A threshold only has a meaning next to the base rate, 1 / (1 + negatives_per_positive), which stays among the
+    attributes.
+
+    Args:
+      expertise: from `measure_expertise`.
+      threshold: selects units with average precision >= threshold, compared in the table's float32.
+      top: selects the `top` units of highest average precision of each concept; of equal ones at the edge, those
+        that come first in the units' order. With both, a unit must satisfy both.
+
+    Returns:
+      bool (concept, unit), with the coordinates of the expertise.
+
+    Raises:
+      SelectionError: neither was given, or one that no unit could meet or miss.
+    """
+    precision = average_precision(expertise)
+    if threshold is None and top is None:
+        raise SelectionError(
+            "neither a threshold nor top was given; wanted at least one. "
+            "Try select_experts(expertise, threshold=0.5) or select_experts(expertise, top=50)."
+        )
+    values = precision.values
+    chosen, settings = np.ones(values.shape, bool), {}
+    if threshold is not None:
+        settings["threshold"] = check_threshold(threshold)
+        chosen &= values >= settings["threshold"]
+    if top is not None:
+        settings["top"] = _check_top(top, values.shape[1])
+        for row, row_chosen in zip(values, chosen, strict=True):
+            row_chosen &= _highest(row, settings["top"])
+    return xr.DataArray(
+        chosen, coords=precision.coords, dims=precision.dims, name="experts", attrs=expertise.attrs | settings
+    )
+
+
+def average_precision(expertise: xr.Dataset) -> xr.DataArray:
+    """The average precision in a table of expertise, (concept, unit).
+
+    Raises:
+      SelectionError: it is something else, such as expert sets.
+    """
+    if isinstance(expertise, xr.Dataset) and "average_precision" in expertise:
+        return expertise["average_precision"].transpose("concept", "unit")
+    raise SelectionError(
+        f"{_describe(expertise)} was given where a table of expertise is wanted. "
+        "Give the dataset that measure_expertise(responses, concepts) returns."
+    )
+
+
+def expert_sets(experts: xr.DataArray) -> xr.DataArray:
+    """Expert sets, bool (concept, unit), as they were given.
+
+    Raises:
+      SelectionError: they are something else, such as a table of expertise.
+    """
+    if isinstance(experts, xr.DataArray) and experts.dtype == bool and {*experts.dims} == {"concept", "unit"}:
+        return experts.transpose("concept", "unit")
+    raise SelectionError(
+        f"{_describe(experts)} was given where expert sets are wanted, bool over (concept, unit). "
+        "Call select_experts(expertise, threshold=0.5) first, and give its result."
+    )
+
+
+def check_threshold(threshold: float) -> float:
+    """The threshold as a float.
+
+    Raises:
+      SelectionError: it isn't a number in [0, 1].
+    """
+    if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
+        raise SelectionError(f"threshold={threshold!r}; wanted an average precision, a number from 0 to 1.")
+    return float(threshold)
+
+
+def _check_top(top: int, num_units: int) -> int:
+    if not isinstance(top, numbers.Integral) or isinstance(top, bool) or top < 1:
+        raise SelectionError(f"top={top!r}; wanted a number of units, an integer of at least 1.")
+    if top > num_units:
+        raise SelectionError(f"top={top}, but there are only {num_units} units; wanted at most that many.")
+    return int(top)
+
+
+def _highest(values: np.ndarray, top: int) -> np.ndarray:
+    """The `top` highest of [units], the first of equals first: bool [units]."""
+    edge = np.partition(values, -top)[-top]
+    chosen = values > edge
+    chosen[np.flatnonzero(values == edge)[: top - chosen.sum()]] = True
+    return chosen
+
+
+def _describe(given: object) -> str:
+    if isinstance(given, xr.Dataset):
+        return f"a dataset of {', '.join(map(str, given.data_vars)) or 'nothing'}"
+    if isinstance(given, xr.DataArray):
+        return f"an array of {given.dtype} over ({', '.join(map(str, given.dims))})"
+    return f"a {type(given).__name__}"

@@ -1,0 +1,100 @@
+"""The options in which transformer families differ: one dataclass, translated from a Hugging Face config."""
+
+import dataclasses
+from typing import Literal
+
+from expertlens_jax.models.rotary import Rotary
+
+NormPlace = Literal["pre", "post", "output", "both"]
+Residual = Literal["sequential", "parallel", "parallel_shared_norm"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """What a transformer is built of; hashable, so that it can be a static argument of `jax.jit`.
+
+    Sizes are counts of channels, layers, heads or tokens. `windows` and `unrotated_layers` are the options
+    that change from layer to layer.
+    """
+
+    vocab_size: int
+    num_layers: int
+    d_model: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    d_mlp: int
+    max_tokens: int
+    """The longest sequence the model's positions were made for."""
+
+    # Embeddings
+    learned_positions: bool = False
+    position_offset: int = 0
+    """Rows at the start of the position table that no token uses (OPT 2, RoBERTa padding index + 1)."""
+    token_types: int = 0
+    """Segments of BERT's kind; every token is of the first."""
+    embedding_norm: bool = False
+    embedding_scale: float = 1.0
+
+    # Norms and residual stream
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    norm_plus_one: bool = False
+    """Gemma stores a norm's scale less one."""
+    norm_place: NormPlace = "pre"
+    """Around a branch f: pre x + f(n(x)), post n(x + f(x)), output x + n(f(x)), both x + n(f(n(x)))."""
+    residual: Residual = "sequential"
+    """Whether the MLP reads the attention's output or, in parallel, the block's own input."""
+    final_norm: bool = True
+
+    # Attention
+    causal: bool = True
+    qkv_bias: bool = True
+    attention_out_bias: bool = True
+    attention_scale: float | None = None
+    """Factor on the scores; None is head_dim ** -0.5."""
+    attention_scale_by_layer: bool = False
+    """Divide the scores by the layer's number, counted from one (an option of GPT-2's config)."""
+    attention_softcap: float | None = None
+    qk_norm: Literal["head", "projection"] | None = None
+    """Norm of queries and keys: within each head (Qwen 3, Gemma 3) or over the whole projection (OLMo 2)."""
+    windows: tuple[int, ...] = ()
+    """Per layer, how many tokens back a token sees, itself included; 0 sees all. Empty: all layers see all."""
+    rotary: Rotary | None = None
+    local_rotary: Rotary | None = None
+    """Rotary embedding of the layers with a window, where it differs (Gemma 3)."""
+    unrotated_layers: tuple[int, ...] = ()
+
+    # MLP
+    gated: bool = False
+    activation: str = "gelu"
+    mlp_bias: bool = True
+
+    # Head
+    head: Literal["tied", "linear"] | None = "tied"
+    """What turns the last hidden state into logits; None gives the hidden state itself (encoders)."""
+    head_bias: bool = False
+    logits_softcap: float | None = None
+
+    initializer_range: float = 0.02
+
+    def site_channels(self) -> dict[str, int]:
+        """Every site of a block that can be tapped, in the order of the units table, and its channels."""
+        channels = {
+            "attn.q": self.num_heads * self.head_dim,
+            "attn.k": self.num_kv_heads * self.head_dim,
+            "attn.v": self.num_kv_heads * self.head_dim,
+            "attn.out": self.d_model,
+            "mlp.gate": self.d_mlp,
+            "mlp.up": self.d_mlp,
+            "mlp.act": self.d_mlp,
+            "mlp.down": self.d_model,
+            "resid": self.d_model,
+        }
+        if not self.gated:
+            del channels["mlp.gate"]
+        return channels
+
+    def default_sites(self) -> tuple[str, ...]:
+        """The outputs of a block's linear layers, where the paper's line of work reads units."""
+        return tuple(site for site in self.site_channels() if site not in ("mlp.act", "resid"))

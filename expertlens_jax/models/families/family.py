@@ -1,0 +1,62 @@
+"""What a family file states: how its Hugging Face config, tensors and modules read as the one stack's."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from expertlens_jax.models.config import TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Where a linear layer's output channels stand in a Hugging Face model.
+
+    `channels` picks this site's out of a fused layer's, in the order of the site's own channels: an int array, or
+    None for all of them. `transposed` tells a kernel stored `[inputs, outputs]` (GPT-2's Conv1D) from torch's
+    `[outputs, inputs]`.
+    """
+
+    module: str
+    channels: np.ndarray | None = None
+    transposed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family of models on the one stack; names hold `{layer}` where they differ by layer.
+
+    `linears` gives for every linear site its layer; `tensors` the other parameters, from our path (see
+    `transformer.py`) to the Hugging Face tensor; `block` the module whose output is the residual stream. All
+    names are those of the base model: a checkpoint may have them with or without `prefix`, which the model with
+    its head puts before them. Names that start with `head_names` never carry the prefix. Tensors that match
+    `ignored` (a regular expression) are known and not needed.
+    """
+
+    model_type: str
+    translate: Callable[[Any], TransformerConfig]
+    linears: Callable[[TransformerConfig], Mapping[str, Linear]]
+    tensors: Callable[[TransformerConfig], Mapping[str, str]]
+    block: str
+    prefix: str
+    ignored: str
+    encoder: bool = False
+    head_names: tuple[str, ...] = ("lm_head.",)
+
+    def hf_module(self, name: str) -> str:
+        """A base model's name as transformers' `AutoModelForCausalLM` (`AutoModel` for encoders) has it."""
+        return name if self.encoder else self.prefix + name
+
+
+def concatenated(*sizes: int) -> list[np.ndarray]:
+    """Channels of parts that stand one after the other in a fused layer: an int array for each part's size."""
+    return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+
+
+def norm_tensors(path: str, name: str, *, bias: bool = True) -> dict[str, str]:
+    """A norm's parameters at `path` and the tensors they come from."""
+    tensors = {f"{path}/scale": f"{name}.weight"}
+    if bias:
+        tensors[f"{path}/bias"] = f"{name}.bias"
+    return tensors

@@ -1,0 +1,74 @@
+"""GPT-NeoX (Black et al. 2022) and Pythia (Biderman et al. 2023).
+
+- rotary positions on a part of each head's channels
+- layer norm before each branch; attention and MLP read the same stream in parallel, through a norm each
+- q, k and v fused in one layer, interleaved head by head
+- plain MLP with GELU; a head of its own
+"""
+
+import numpy as np
+from transformers import GPTNeoXConfig
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families.family import Family, Linear, norm_tensors
+from expertlens_jax.models.families.rope import read_rotary
+
+
+def translate(hf: GPTNeoXConfig) -> TransformerConfig:
+    """Reads a GPT-NeoX config."""
+    head_dim = hf.hidden_size // hf.num_attention_heads
+    return TransformerConfig(
+        vocab_size=hf.vocab_size,
+        num_layers=hf.num_hidden_layers,
+        d_model=hf.hidden_size,
+        num_heads=hf.num_attention_heads,
+        num_kv_heads=hf.num_attention_heads,
+        head_dim=head_dim,
+        d_mlp=hf.intermediate_size,
+        max_tokens=hf.max_position_embeddings,
+        norm_eps=hf.layer_norm_eps,
+        residual="parallel" if hf.use_parallel_residual else "sequential",
+        qkv_bias=hf.attention_bias,
+        attention_out_bias=hf.attention_bias,
+        rotary=read_rotary(hf, head_dim),
+        activation=hf.hidden_act,
+        head="tied" if hf.tie_word_embeddings else "linear",
+        initializer_range=hf.initializer_range,
+    )
+
+
+def linears(c: TransformerConfig) -> dict[str, Linear]:
+    """Every site's layer. The fused layer's channels run over heads, then q, k, v, then the head's channels."""
+    block = "layers.{layer}."
+    q, k, v = np.arange(3 * c.d_model).reshape(c.num_heads, 3, c.head_dim).transpose(1, 0, 2).reshape(3, -1)
+    return {
+        "attn.q": Linear(block + "attention.query_key_value", q),
+        "attn.k": Linear(block + "attention.query_key_value", k),
+        "attn.v": Linear(block + "attention.query_key_value", v),
+        "attn.out": Linear(block + "attention.dense"),
+        "mlp.up": Linear(block + "mlp.dense_h_to_4h"),
+        "mlp.down": Linear(block + "mlp.dense_4h_to_h"),
+    }
+
+
+def tensors(c: TransformerConfig) -> dict[str, str]:
+    """Embeddings, norms and head."""
+    return {
+        "embed/token": "embed_in.weight",
+        **norm_tensors("layers/attn_norm", "layers.{layer}.input_layernorm"),
+        **norm_tensors("layers/mlp_norm", "layers.{layer}.post_attention_layernorm"),
+        **norm_tensors("final_norm", "final_layer_norm"),
+        "head": "embed_out.weight",
+    }
+
+
+FAMILY = Family(
+    model_type="gpt_neox",
+    translate=translate,
+    linears=linears,
+    tensors=tensors,
+    block="layers.{layer}",
+    prefix="gpt_neox.",
+    head_names=("embed_out.", "lm_head."),
+    ignored=r"layers\.\d+\.attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
+)

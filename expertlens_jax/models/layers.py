@@ -1,0 +1,193 @@
+"""The parts of a block: norms, attention, and MLP, each reading its options from the one config."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.rotary import rotate
+from expertlens_jax.models.taps import Tap, TappedLinear, Taps
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_fast": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+}
+"""By their names in Hugging Face configs."""
+
+
+@struct.dataclass
+class Tokens:
+    """What every layer needs to know of the tokens it is given, as opposed to what stands at them."""
+
+    positions: jax.Array
+    """int32 `[batch, tokens]`, counted from the sequence's first real token."""
+    pool_mask: jax.Array
+    """bool `[batch, tokens]`: enters the pooled response."""
+    key_mask: jax.Array
+    """bool `[batch, keys]`: may be attended to. Keys are the tokens themselves, or a cache's slots."""
+    first_slot: jax.Array
+    """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
+
+
+@struct.dataclass
+class LayerOptions:
+    """The options that change by layer; stacked `[layers, ...]` outside the scan, one layer's inside."""
+
+    window: jax.Array
+    """int32: how many tokens back a token sees, itself included."""
+    attention_scale: jax.Array
+    """float32: factor on the attention scores."""
+    frequencies: jax.Array
+    """float32 `[dim / 2]`: the rotary embedding's; zeros turn nothing."""
+
+
+class Norm(nn.Module):
+    """Layer norm or RMS norm over the last axis, computed in float32."""
+
+    config: TransformerConfig
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises `[..., channels]`."""
+        c = self.config
+        init = nn.initializers.zeros if c.norm_plus_one else nn.initializers.ones
+        scale = self.param("scale", init, (x.shape[-1],), self.dtype).astype(jnp.float32)
+        y = x.astype(jnp.float32)
+        if c.norm == "layer":
+            y -= y.mean(-1, keepdims=True)
+        y *= jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + c.norm_eps)
+        y *= scale + 1.0 if c.norm_plus_one else scale
+        if c.norm == "layer":
+            y += self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.dtype).astype(jnp.float32)
+        return y.astype(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with grouped keys and values, tapped at q, k, v (before any turning) and out."""
+
+    config: TransformerConfig
+    taps: Taps
+    dtype: jnp.dtype
+    cache_slots: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, tokens: Tokens, options: LayerOptions) -> jax.Array:
+        """Maps `[batch, tokens, d_model]` to the same shape."""
+        c = self.config
+        batch, num_tokens, _ = x.shape
+        linear = partial(
+            TappedLinear, taps=self.taps, dtype=self.dtype, initializer_range=c.initializer_range
+        )
+        project = partial(linear, use_bias=c.qkv_bias)
+        q = project("attn.q", c.num_heads * c.head_dim, name="q")(x, tokens.pool_mask)
+        k = project("attn.k", c.num_kv_heads * c.head_dim, name="k")(x, tokens.pool_mask)
+        v = project("attn.v", c.num_kv_heads * c.head_dim, name="v")(x, tokens.pool_mask)
+
+        def norm_projection(name: str, y: jax.Array) -> jax.Array:
+            return Norm(c, self.dtype, name=name)(y)
+
+        if c.qk_norm == "projection":
+            q, k = norm_projection("q_norm", q), norm_projection("k_norm", k)
+        q = q.reshape(batch, num_tokens, c.num_heads, c.head_dim)
+        k = k.reshape(batch, num_tokens, c.num_kv_heads, c.head_dim)
+        v = v.reshape(batch, num_tokens, c.num_kv_heads, c.head_dim)
+        if c.qk_norm == "head":
+            q, k = norm_projection("q_norm", q), norm_projection("k_norm", k)
+        if c.rotary is not None:
+            turn = partial(
+                rotate,
+                positions=tokens.positions,
+                frequencies=options.frequencies,
+                interleaved=c.rotary.interleaved,
+                factor=c.rotary.attention_factor,
+            )
+            q, k = turn(q), turn(k)
+        if self.cache_slots:
+            k, v = self._remember("k", k, tokens), self._remember("v", v, tokens)
+
+        mixed = attend(q, k, v, attention_mask(tokens, num_tokens, options.window, c.causal), options, c)
+        mixed = mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim)
+        out = linear("attn.out", c.d_model, c.attention_out_bias, name="out")
+        return out(mixed, tokens.pool_mask)
+
+    def _remember(self, name: str, new: jax.Array, tokens: Tokens) -> jax.Array:
+        """Writes keys or values into their slots of the cache, and returns all slots."""
+        shape = (new.shape[0], self.cache_slots, *new.shape[2:])
+        cache = self.variable("cache", name, jnp.zeros, shape, new.dtype)
+        cache.value = jax.lax.dynamic_update_slice(cache.value, new, (0, tokens.first_slot, 0, 0))
+        return cache.value
+
+
+def attention_mask(tokens: Tokens, num_tokens: int, window: jax.Array, causal: bool) -> jax.Array:
+    """Which key each token sees: bool `[batch, tokens, keys]`."""
+    slots = tokens.first_slot + jnp.arange(num_tokens)
+    back = slots[:, None] - jnp.arange(tokens.key_mask.shape[1])
+    seen = (back >= 0) & (back < window) if causal else jnp.abs(back) < window
+    return seen & tokens.key_mask[:, None, :]
+
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, options: LayerOptions, c: TransformerConfig
+) -> jax.Array:
+    """Softmax attention in float32, each key head serving `heads / kv_heads` query heads.
+
+    Args:
+      q: `[batch, tokens, heads, head_dim]`.
+      k: `[batch, keys, kv_heads, head_dim]`.
+      v: like `k`.
+      mask: bool `[batch, tokens, keys]`.
+      options: the layer's own; its scale is used.
+      c: the model's config; its softcap is used.
+
+    Returns:
+      `[batch, tokens, heads, head_dim]`.
+    """
+    batch, num_tokens, num_heads, head_dim = q.shape
+    grouped = q.reshape(batch, num_tokens, c.num_kv_heads, num_heads // c.num_kv_heads, head_dim)
+    scores = jnp.einsum("btkgd,bskd->bkgts", grouped, k, preferred_element_type=jnp.float32)
+    scores *= options.attention_scale
+    if c.attention_softcap is not None:
+        scores = c.attention_softcap * jnp.tanh(scores / c.attention_softcap)
+    # A finite floor: a padding token that sees no key at all then averages instead of giving NaN.
+    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(q.shape)
+
+
+class MLP(nn.Module):
+    """Plain or gated MLP, tapped at gate, up (before the nonlinearity), act (what down reads) and down."""
+
+    config: TransformerConfig
+    taps: Taps
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, tokens: Tokens) -> jax.Array:
+        """Maps `[batch, tokens, d_model]` to the same shape."""
+        c = self.config
+        linear = partial(
+            TappedLinear,
+            use_bias=c.mlp_bias,
+            taps=self.taps,
+            dtype=self.dtype,
+            initializer_range=c.initializer_range,
+        )
+        activation = ACTIVATIONS[c.activation]
+        up = linear("mlp.up", c.d_mlp, name="up")(x, tokens.pool_mask)
+        if c.gated:
+            act = activation(linear("mlp.gate", c.d_mlp, name="gate")(x, tokens.pool_mask)) * up
+        else:
+            act = activation(up)
+        act = Tap("mlp.act", self.taps, name="act")(act, tokens.pool_mask)
+        return linear("mlp.down", c.d_model, name="down")(act, tokens.pool_mask)

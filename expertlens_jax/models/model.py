@@ -1,0 +1,231 @@
+"""A loaded model: parameters, tokenizer and table of units, and the jitted calls on them."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from expertlens_jax.errors import SelectionError, TokenizationError
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
+from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.models.units import check_sites, site_path, units_table
+
+Steering = Mapping[str, Any]
+"""A `steering` collection: `{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A tapped language model.
+
+    `model(token_ids, attention_mask)` gives logits; `model.units` tells where its units are. What is computed is
+    a pure function of `params`: `model.replace(params=...)` is the same network with others.
+    """
+
+    name: str
+    family: Family
+    config: TransformerConfig
+    params: Mapping[str, Any]
+    tokenizer: Any
+    dtype: str = "float32"
+
+    @functools.cached_property
+    def units(self) -> pd.DataFrame:
+        """A row per unit of the default sites: `layer, site, channel, hf_module, hf_channel`."""
+        return units_table(self.family, self.config)
+
+    def replace(self, **changes: Any) -> "Model":
+        """A copy with other parameters, tokenizer or name."""
+        return dataclasses.replace(self, **changes)
+
+    def __call__(
+        self,
+        token_ids: np.ndarray | jax.Array,
+        attention_mask: np.ndarray | jax.Array | None = None,
+        *,
+        steering: Steering | None = None,
+    ) -> jax.Array:
+        """Runs the model.
+
+        Args:
+          token_ids: int `[batch, tokens]`.
+          attention_mask: `[batch, tokens]`, nonzero at tokens and zero at padding on either side; default all
+            tokens.
+          steering: see `steer_units`; default none.
+
+        Returns:
+          Logits, float32 `[batch, tokens, vocabulary]`; for encoders the last hidden state
+          `[batch, tokens, d_model]` in the model's dtype.
+
+        Raises:
+          TokenizationError: token ids outside the vocabulary, or more tokens than the model has positions for.
+        """
+        token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
+        network = Transformer(self.config, dtype=jnp.dtype(self.dtype))
+        return apply(network, self.params, token_ids, attention_mask, steering)
+
+    def respond(
+        self,
+        token_ids: np.ndarray | jax.Array,
+        attention_mask: np.ndarray | jax.Array | None = None,
+        pool_mask: np.ndarray | jax.Array | None = None,
+        *,
+        sites: Sequence[str] | None = None,
+        pooling: Pooling = "max",
+        steering: Steering | None = None,
+    ) -> jax.Array:
+        """Pooled responses of every unit to every row.
+
+        Args:
+          token_ids: int `[batch, tokens]`.
+          attention_mask: as in `__call__`.
+          pool_mask: `[batch, tokens]`, nonzero where a token enters the pool; default the attention mask.
+          sites: names of sites; default the outputs of linear layers, as in `units`.
+          pooling: "max", "mean" or "last".
+          steering: see `steer_units`; default none.
+
+        Returns:
+          float32 `[batch, units]`, in the order of the units table of these sites.
+
+        Raises:
+          SelectionError: unknown sites or pooling.
+          TokenizationError: as in `__call__`.
+        """
+        if pooling not in POOLINGS:
+            raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
+        token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
+        pool_mask = attention_mask if pool_mask is None else np.asarray(pool_mask, bool)
+        taps = Taps(check_sites(self.config, sites), pooling)
+        network = Transformer(self.config, taps, jnp.dtype(self.dtype))
+        return respond(network, self.params, token_ids, attention_mask, pool_mask, steering)
+
+    def _check_tokens(self, token_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and mask as arrays, refused if the model can't take them."""
+        token_ids = np.asarray(token_ids)
+        attention_mask = np.ones(token_ids.shape, bool) if attention_mask is None else attention_mask
+        attention_mask = np.asarray(attention_mask, bool)
+        if token_ids.ndim != 2 or attention_mask.shape != token_ids.shape:
+            raise TokenizationError(
+                f"token ids have shape {list(token_ids.shape)} and the mask {list(attention_mask.shape)}; "
+                "both should be [batch, tokens]."
+            )
+        if token_ids.size and not (0 <= token_ids.min() and token_ids.max() < self.config.vocab_size):
+            raise TokenizationError(
+                f"token ids run from {token_ids.min()} to {token_ids.max()}; the vocabulary of {self.name} "
+                f"has {self.config.vocab_size}. Is this another model's tokenizer?"
+            )
+        longest = int(attention_mask.sum(axis=1).max(initial=0))
+        if longest > self.config.max_tokens:
+            raise TokenizationError(
+                f"{longest} tokens were given; {self.name} has positions for {self.config.max_tokens}."
+            )
+        return token_ids, attention_mask
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def apply(
+    network: Transformer,
+    params: Mapping[str, Any],
+    token_ids: jax.Array,
+    attention_mask: jax.Array,
+    steering: Steering | None,
+) -> jax.Array:
+    """One jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
+    variables = {"params": params} | ({"steering": steering} if steering else {})
+    return network.apply(variables, token_ids, attention_mask, attention_mask)
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def respond(
+    network: Transformer,
+    params: Mapping[str, Any],
+    token_ids: jax.Array,
+    attention_mask: jax.Array,
+    pool_mask: jax.Array,
+    steering: Steering | None,
+) -> jax.Array:
+    """One jitted pass for the responses of the network's taps, float32 `[batch, units]`.
+
+    Logits aren't returned, so XLA never computes them.
+    """
+    variables = {"params": params} | ({"steering": steering} if steering else {})
+    _, sown = network.apply(variables, token_ids, attention_mask, pool_mask, mutable=["responses"])
+    return collect_responses(sown["responses"], network.taps.sites)
+
+
+def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Array:
+    """Lays the sown responses of `sites` out as `[batch, units]`, by layer, then site, then channel."""
+    parts = []
+    for site in sites:
+        node = sown
+        for name in site_path(site):
+            node = node[name]
+        parts.append(node["response"])  # [layers, batch, channels]
+    by_layer = jnp.concatenate(parts, axis=-1)
+    return by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
+
+
+def steer_units(
+    model: Model,
+    units: pd.DataFrame,
+    scale: np.ndarray | float = 0.0,
+    shift: np.ndarray | float = 0.0,
+) -> Steering:
+    """The steering that maps each unit's activation x to `x * scale + shift` at every token.
+
+    Setting a unit to a value is scale 0 and shift the value; ablating it, both 0.
+
+    Args:
+      model: whose units they are.
+      units: rows of the units table, of any sites; other columns than `layer`, `site`, `channel` are ignored.
+      scale: float, or `[units]`.
+      shift: float, or `[units]`.
+
+    Returns:
+      A pytree to give as `steering` to any call of the model.
+
+    Raises:
+      SelectionError: a unit that the model doesn't have, or one given twice.
+    """
+    channels = model.config.site_channels()
+    table = pd.DataFrame(
+        {
+            "layer": units["layer"].to_numpy(),
+            "site": units["site"].astype(str).to_numpy(),
+            "channel": units["channel"].to_numpy(),
+            "scale": np.broadcast_to(scale, len(units)),
+            "shift": np.broadcast_to(shift, len(units)),
+        }
+    )
+    width = table["site"].map(channels)
+    absent = table[
+        ~(table["layer"].between(0, model.config.num_layers - 1) & table["channel"].between(0, width - 1))
+    ]
+    if len(absent):
+        row = absent.iloc[0]
+        raise SelectionError(
+            f"{model.name} has no unit layer {row.layer}, site {row.site}, channel {row.channel} "
+            f"({len(absent)} of {len(table)} units don't fit). Its sites are {', '.join(channels)}, "
+            f"its layers 0 to {model.config.num_layers - 1}."
+        )
+    repeated = table.duplicated(["layer", "site", "channel"])
+    if repeated.any():
+        raise SelectionError(f"{repeated.sum()} units are given twice; steer each once.")
+    steering: dict[str, Any] = {}
+    for site, rows in table.groupby("site"):
+        affine = {name: np.zeros((model.config.num_layers, channels[site]), np.float32) for name in ("scale", "shift")}
+        affine["scale"] += 1.0
+        for name, values in affine.items():
+            values[rows["layer"], rows["channel"]] = rows[name]
+        node = steering
+        for name in site_path(site):
+            node = node.setdefault(name, {})
+        node |= {name: jnp.asarray(values) for name, values in affine.items()}
+    return steering

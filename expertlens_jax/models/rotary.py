@@ -1,0 +1,119 @@
+"""Rotary position embeddings, and the ways of stretching them to longer contexts.
+
+Su et al. 2021, "RoFormer" (arXiv 2104.09864): channel pairs of queries and keys turn by an angle
+`position * frequency`. The scalings are those of Hugging Face configs (`rope_parameters`), by their names there.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROPE_SCALINGS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+    """A rotary embedding: which channels turn, and how fast."""
+
+    dim: int
+    """Channels of each head that turn, from the first; the rest pass unturned."""
+    base: float = 10_000.0
+    interleaved: bool = False
+    """Pairs are neighbours (2i, 2i + 1), as in GPT-J, rather than halves (i, i + dim / 2)."""
+    scaling: Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"] = "default"
+    factor: float = 1.0
+    original_max_tokens: int = 0
+    """The context the model was first trained on, where the scaling needs it."""
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+    attention_factor: float = 1.0
+    """Factor on sine and cosine (YaRN, LongRoPE)."""
+
+    def frequencies(self, num_tokens: jax.Array) -> jax.Array:
+        """Angle per position of each channel pair, float32 `[dim / 2]`.
+
+        `num_tokens` (int scalar) is the length of the longest sequence of the batch: LongRoPE and dynamic NTK
+        turn differently beyond the original context.
+        """
+        exponents = np.arange(0, self.dim, 2, dtype=np.float32) / self.dim
+        plain = (1.0 / self.base**exponents).astype(np.float32)
+        match self.scaling:
+            case "default":
+                return jnp.asarray(plain)
+            case "linear":
+                return jnp.asarray(plain / self.factor)
+            case "dynamic":
+                # Dynamic NTK: the base grows with the sequence once it is longer than the original context.
+                length = jnp.maximum(num_tokens, self.original_max_tokens).astype(jnp.float32)
+                stretch = self.factor * length / self.original_max_tokens - (self.factor - 1)
+                return 1.0 / (self.base * stretch ** (self.dim / (self.dim - 2))) ** exponents
+            case "longrope":
+                longer = num_tokens > self.original_max_tokens
+                factors = jnp.where(longer, jnp.asarray(self.long_factors), jnp.asarray(self.short_factors))
+                return plain / factors.astype(jnp.float32)
+            case "llama3":
+                return jnp.asarray(self._llama3(plain))
+            case "yarn":
+                return jnp.asarray(self._yarn(plain))
+        raise ValueError(f"unknown rotary scaling {self.scaling!r}")
+
+    def _llama3(self, plain: np.ndarray) -> np.ndarray:
+        """Long wavelengths are stretched by `factor`, short ones kept, those between interpolated."""
+        turns = self.original_max_tokens * plain / (2 * math.pi)  # over the original context
+        smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        smooth = np.clip(smooth, 0.0, 1.0)
+        return ((1 - smooth) * plain / self.factor + smooth * plain).astype(np.float32)
+
+    def _yarn(self, plain: np.ndarray) -> np.ndarray:
+        """Peng et al. 2023, "YaRN" (arXiv 2309.00071): a linear ramp over channels between kept and stretched."""
+
+        def channel(turns: float) -> float:  # the channel that makes so many turns over the original context
+            wavelength = self.original_max_tokens / (turns * 2 * math.pi)
+            return self.dim * math.log(wavelength) / (2 * math.log(self.base))
+
+        low, high = channel(self.beta_fast), channel(self.beta_slow)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, self.dim - 1)
+        ramp = np.clip((np.arange(self.dim // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
+        return (plain / self.factor * ramp + plain * (1 - ramp)).astype(np.float32)
+
+
+def rotate(
+    heads: jax.Array, positions: jax.Array, frequencies: jax.Array, interleaved: bool, factor: float = 1.0
+) -> jax.Array:
+    """Turns the first `2 * len(frequencies)` channels of each head by their position.
+
+    Args:
+      heads: `[batch, tokens, heads, head_dim]`, queries or keys.
+      positions: int `[batch, tokens]`.
+      frequencies: float32 `[dim / 2]`; a frequency of zero leaves its channels as they are.
+      interleaved: whether pairs are neighbours or halves, see `Rotary`.
+      factor: on sine and cosine, see `Rotary.attention_factor`.
+
+    Returns:
+      An array like `heads`; the turning is done in float32.
+    """
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    cos, sin = factor * jnp.cos(angles), factor * jnp.sin(angles)
+    dim = 2 * frequencies.shape[-1]
+    turning, rest = heads[..., :dim].astype(jnp.float32), heads[..., dim:]
+    if interleaved:
+        first, second = turning[..., 0::2], turning[..., 1::2]
+    else:
+        first, second = turning[..., : dim // 2], turning[..., dim // 2 :]
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    if interleaved:
+        turned = jnp.stack(turned, axis=-1).reshape(turning.shape)
+    else:
+        turned = jnp.concatenate(turned, axis=-1)
+    return jnp.concatenate([turned.astype(heads.dtype), rest], axis=-1)

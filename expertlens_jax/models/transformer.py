@@ -1,0 +1,175 @@
+"""The one Linen stack of every family: embeddings, a scan over blocks, and a head."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm, Tokens
+from expertlens_jax.models.taps import Taps, tap
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP on the residual stream, in the order and with the norms of the config."""
+
+    config: TransformerConfig
+    taps: Taps
+    dtype: jnp.dtype
+    cache_slots: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, options: LayerOptions, tokens: Tokens) -> tuple[jax.Array, None]:
+        """Maps the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's."""
+        c = self.config
+        attention = Attention(c, self.taps, self.dtype, self.cache_slots, name="attn")
+        mlp = MLP(c, self.taps, self.dtype, name="mlp")
+
+        def norm(name: str, y: jax.Array) -> jax.Array:
+            return Norm(c, self.dtype, name=name)(y)
+
+        if c.residual == "sequential":
+            x = self._add(x, lambda y: attention(y, tokens, options), "attn", norm)
+            x = self._add(x, lambda y: mlp(y, tokens), "mlp", norm)
+        else:
+            attention_input = norm("attn_norm", x)
+            mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", x)
+            x = x + attention(attention_input, tokens, options) + mlp(mlp_input, tokens)
+        return tap(self, "resid", x, tokens.pool_mask, self.taps), None
+
+    def _add(self, x: jax.Array, branch, name: str, norm) -> jax.Array:  # noqa: ANN001
+        """Adds a branch to the residual stream, with norms where `config.norm_place` puts them."""
+        match self.config.norm_place:
+            case "pre":
+                return x + branch(norm(f"{name}_norm", x))
+            case "post":
+                return norm(f"{name}_norm", x + branch(x))
+            case "output":
+                return x + norm(f"{name}_out_norm", branch(x))
+            case "both":
+                return x + norm(f"{name}_out_norm", branch(norm(f"{name}_norm", x)))
+        raise ValueError(f"unknown norm place {self.config.norm_place!r}")
+
+
+class Embedder(nn.Module):
+    """Token embeddings, with whatever the family adds to them; also reads them backwards for a tied head."""
+
+    config: TransformerConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        """Declares the tables: `token` `[vocabulary, d_model]`, `position`, `type`."""
+        c = self.config
+        init = nn.initializers.normal(c.initializer_range)
+        self.token = self.param("token", init, (c.vocab_size, c.d_model), self.dtype)
+        if c.learned_positions:
+            rows = c.max_tokens + c.position_offset
+            self.position = self.param("position", init, (rows, c.d_model), self.dtype)
+        if c.token_types:
+            self.type = self.param("type", init, (c.token_types, c.d_model), self.dtype)
+        if c.embedding_norm:
+            self.norm = Norm(c, self.dtype)
+
+    def __call__(self, token_ids: jax.Array, positions: jax.Array) -> jax.Array:
+        """Maps int `[batch, tokens]` ids and positions to `[batch, tokens, d_model]`."""
+        c = self.config
+        x = self.token[token_ids]
+        if c.embedding_scale != 1.0:
+            x *= jnp.asarray(c.embedding_scale, x.dtype)
+        if c.token_types:
+            x += self.type[0]
+        if c.learned_positions:
+            x += self.position[positions + c.position_offset]
+        return self.norm(x) if c.embedding_norm else x
+
+    def unembed(self, x: jax.Array) -> jax.Array:
+        """Maps `[batch, tokens, d_model]` to logits `[batch, tokens, vocabulary]`."""
+        return x @ self.token.T
+
+
+class Transformer(nn.Module):
+    """A language model that taps its units.
+
+    With `cache_slots`, keys and values are kept in a `cache` collection (for generation); `attention_mask` then
+    covers the slots, and `first_slot` says where the given tokens go.
+    """
+
+    config: TransformerConfig
+    taps: Taps = Taps()
+    dtype: jnp.dtype = jnp.float32
+    cache_slots: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        token_ids: jax.Array,
+        attention_mask: jax.Array,
+        pool_mask: jax.Array,
+        first_slot: jax.Array | int = 0,
+    ) -> jax.Array:
+        """Runs the model.
+
+        Args:
+          token_ids: int `[batch, tokens]`.
+          attention_mask: bool `[batch, tokens]` (`[batch, cache_slots]` with a cache), False at padding, on
+            whichever side; positions count from each row's first True.
+          pool_mask: bool `[batch, tokens]`, the tokens whose activations enter the pooled responses.
+          first_slot: int scalar, the first token's slot in the cache.
+
+        Returns:
+          Logits float32 `[batch, tokens, vocabulary]`; of a config without a head, the last hidden state
+          `[batch, tokens, d_model]`. Responses are sown, see `taps`.
+        """
+        c = self.config
+        counted = jnp.maximum(jnp.cumsum(attention_mask, axis=1, dtype=jnp.int32) - 1, 0)
+        positions = jax.lax.dynamic_slice_in_dim(counted, first_slot, token_ids.shape[1], axis=1)
+        tokens = Tokens(positions, pool_mask, attention_mask, jnp.asarray(first_slot, jnp.int32))
+
+        embedder = Embedder(c, self.dtype, name="embed")
+        x = embedder(token_ids, positions)
+        blocks = nn.scan(
+            Block,
+            variable_axes={"params": 0, "responses": 0, "steering": 0, "cache": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=c.num_layers,
+        )(c, self.taps, self.dtype, self.cache_slots, name="layers")
+        x, _ = blocks(x, layer_options(c, positions.max() + 1), tokens)
+        if c.final_norm:
+            x = Norm(c, self.dtype, name="final_norm")(x)
+        if c.head is None:
+            return x
+        if c.head == "tied":
+            logits = embedder.unembed(x)
+        else:
+            init = nn.initializers.normal(c.initializer_range)
+            kernel_init = self.param("head", init, (c.d_model, c.vocab_size), self.dtype)
+            logits = x @ kernel_init
+        if c.head_bias:
+            logits += self.param("head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
+        logits = logits.astype(jnp.float32)
+        if c.logits_softcap is not None:
+            logits = c.logits_softcap * jnp.tanh(logits / c.logits_softcap)
+        return logits
+
+
+def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:
+    """The options that change by layer, stacked `[layers, ...]`, for sequences of up to `num_tokens`."""
+    windows = np.array(c.windows or (0,) * c.num_layers, dtype=np.int32)
+    scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
+    scales = np.full(c.num_layers, scale, dtype=np.float32)
+    if c.attention_scale_by_layer:
+        scales /= np.arange(1, c.num_layers + 1)
+    frequencies = jnp.zeros((c.num_layers, 0))
+    if c.rotary is not None:
+        everywhere = jnp.tile(c.rotary.frequencies(num_tokens), (c.num_layers, 1))
+        unrotated = np.isin(np.arange(c.num_layers), c.unrotated_layers)
+        frequencies = jnp.where(unrotated[:, None], 0.0, everywhere)
+        if c.local_rotary is not None:
+            local = c.local_rotary.frequencies(num_tokens)
+            frequencies = jnp.where((windows > 0)[:, None], local, frequencies)
+    return LayerOptions(
+        window=jnp.asarray(np.where(windows > 0, windows, np.iinfo(np.int32).max)),
+        attention_scale=jnp.asarray(scales),
+        frequencies=frequencies,
+    )
