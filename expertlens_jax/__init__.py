@@ -1,3 +1,49 @@
-"""ExpertLens in JAX and Flax: find the neurons of a language model that are experts on a concept."""
+"""ExpertLens in JAX and Flax: find the neurons of a language model that are experts on a concept.
 
-from expertlens_jax.models.loading import load_model as load_model
+    import expertlens_jax as el
+
+    model     = el.load_model("path/to/model")
+    concepts  = el.load_concepts("facts")
+    responses = el.record_responses(model, concepts.sentences)
+    expertise = el.measure_expertise(responses, concepts)
+    experts   = el.select_experts(expertise, threshold=0.5)
+    overlap   = el.jaccard(experts)
+    print(el.align(overlap, el.load_ratings("wordsim353")))
+"""
+
+from expertlens_jax.analysis.alignment import Alignment, align
+from expertlens_jax.data.concepts import ConceptDataset, load_concepts
+from expertlens_jax.data.contrast import Contrast, contrast_concepts
+from expertlens_jax.data.ratings import Ratings, load_ratings
+from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
+from expertlens_jax.experts.expertise import measure_expertise
+from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
+from expertlens_jax.experts.responses import Responses, record_responses
+from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.models.loading import load_model, randomize_weights
+from expertlens_jax.models.model import Model, steer_units
+
+__all__ = [
+    "Alignment",
+    "ConceptDataset",
+    "Contrast",
+    "ExpertLensError",
+    "ExpertLensWarning",
+    "Model",
+    "Ratings",
+    "Responses",
+    "align",
+    "contrast_concepts",
+    "cosine",
+    "jaccard",
+    "kl",
+    "load_concepts",
+    "load_model",
+    "load_ratings",
+    "measure_expertise",
+    "randomize_weights",
+    "record_responses",
+    "select_experts",
+    "steer_units",
+    "weighted_jaccard",
+]

@@ -1,6 +1,7 @@
-"""Test modules stand in rooms like the package's; each room's own reference code is importable by name."""
+"""Test modules stand in rooms like the package's; reference code beside them is importable by name."""
 
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent / "models"))
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "models")]

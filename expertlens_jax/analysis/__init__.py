@@ -1,0 +1,1 @@
+"""What experts say: alignment with people, baselines and controls, and the statistics of both."""

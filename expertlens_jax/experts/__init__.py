@@ -1,0 +1,1 @@
+"""From responses to experts: recording, ranking, selecting, comparing."""

@@ -35,8 +35,8 @@ def measure_expertise(
 
     The finding-experts method of Suau et al., "Self-conditioning pre-trained language models" (ICML 2022), as
     ExpertLens reads it (Fedzechkina et al., arXiv 2502.15090). `negatives_per_positive` fixes the base rate,
-    1 / (1 + negatives_per_positive), which is the AP of a unit that knows nothing: a threshold only has a meaning
-    next to it.
+    1 / (1 + negatives_per_positive), which is the AP of a unit that knows nothing: a threshold only has a
+    meaning next to it.
 
     Args:
       responses: values float32 [sentences, units], recorded for `concepts.sentences`.
@@ -49,9 +49,9 @@ def measure_expertise(
       progress: shows a bar.
 
     Returns:
-      A dataset over (concept, unit), float32: `average_precision`, `positive_median` and `positive_p90` (of the
-      positives' responses), `negative_mean`; with the units' table, domains, counts and base rates as coordinates,
-      and the settings as attributes.
+      A dataset over (concept, unit), float32: `average_precision`, `positive_median` and `positive_p90` (of
+      the positives' responses), `negative_mean`; with the units' table, domains, counts and base rates as
+      coordinates, and the settings as attributes.
 
     Raises:
       ResponsesError: responses to other sentences, or that aren't finite.
@@ -60,8 +60,8 @@ def measure_expertise(
     _refuse_other_sentences(responses.sentences, concepts.sentences)
     if len(responses.units) != responses.values.shape[1]:
         raise ResponsesError(
-            f"the units' table has {len(responses.units)} rows, the responses {responses.values.shape[1]} columns; "
-            "wanted a row for each column, in the same order."
+            f"the units' table has {len(responses.units)} rows, the responses {responses.values.shape[1]} "
+            "columns; wanted a row for each column, in the same order."
         )
     contrast = contrast_concepts(
         concepts,
@@ -92,10 +92,11 @@ def measure_expertise(
 def expertise_table(
     ranking: Ranking, units: pd.DataFrame, concepts: ConceptDataset, contrast: Contrast, settings: dict
 ) -> xr.Dataset:
-    """Names a ranking's arrays [concepts, units]: the table that `measure_expertise` returns, for any block of units.
+    """Names a ranking's arrays [concepts, units]: the table that `measure_expertise` returns, for any block
+    of units.
 
-    `units` has a row per column of the ranking; its index becomes the `unit` coordinate, so blocks of one model can
-    be concatenated.
+    `units` has a row per column of the ranking; its index becomes the `unit` coordinate, so blocks of one
+    model can be concatenated.
     """
     return xr.Dataset(
         {name: (("concept", "unit"), values) for name, values in ranking._asdict().items()},
@@ -116,8 +117,8 @@ def expertise_table(
 
 
 def _text(strings: Sequence[str]) -> np.ndarray:
-    # Plain numpy text, whatever text type pandas gives: it is what stores on disk read back as.
-    return np.asarray(list(strings), dtype=str)
+    # Objects, since zarr's format specifies text of any length, and numpy's of fixed length isn't in it.
+    return np.asarray(list(strings), dtype=object)
 
 
 def _refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
@@ -127,7 +128,9 @@ def _refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> N
         difference = f"{len(recorded)} sentences were recorded, the concepts have {len(wanted)}"
     else:
         first = next(i for i, pair in enumerate(zip(recorded, wanted, strict=True)) if pair[0] != pair[1])
-        difference = f"sentence {first} was recorded as {recorded[first]!r}, the concepts have {wanted[first]!r}"
+        difference = (
+            f"sentence {first} was recorded as {recorded[first]!r}, the concepts have {wanted[first]!r}"
+        )
     raise ResponsesError(
         f"these responses are to other sentences than the concepts': {difference}. "
         "Record them with record_responses(model, concepts.sentences)."

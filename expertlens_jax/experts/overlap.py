@@ -1,8 +1,8 @@
 """How alike concepts are to a model: how far their experts, or their units' expertise, overlap.
 
-Every function compares all pairs of concepts and returns float64 ("concept", "other"), larger where more alike,
-symmetric and free of NaN. Units are taken a block at a time, so memory holds a block and a [concepts, concepts]
-matrix, whatever the number of units; a table opened from disk is read as it goes.
+Every function compares all pairs of concepts and returns float64 ("concept", "other"), larger where more
+alike, symmetric and free of NaN. Units are taken a block at a time, so memory holds a block and a [concepts,
+concepts] matrix, whatever the number of units; a table opened from disk is read as it goes.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,15 @@ import xarray as xr
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import average_precision, check_threshold, expert_sets
 
-# Values of [concepts, units] in a block: 64 MB in float64. A row's sums of ones stay exact in float32 up to 2^24.
+# Values of [concepts, units] in a block: 64 MB in float64, and sums of so many ones are exact in float32.
 _BLOCK_VALUES = 2**23
 
 
 def jaccard(experts: xr.DataArray) -> xr.DataArray:
     """Jaccard overlap of expert sets: shared experts over experts of either, in [0, 1].
 
-    Two concepts without experts share nothing, and have overlap 0; so has a concept without experts with itself.
+    Two concepts without experts share nothing, and have overlap 0; so has a concept without experts with
+    itself.
 
     Args:
       experts: bool (concept, unit), from `select_experts`.
@@ -29,7 +30,7 @@ def jaccard(experts: xr.DataArray) -> xr.DataArray:
       SelectionError: these aren't expert sets.
     """
     experts = expert_sets(experts)
-    shared = sum(ones @ ones.T for ones in _blocks(experts, np.float32))
+    shared = sum((ones @ ones.T).astype(np.float64) for ones in _blocks(experts, np.float32))
     sizes = np.diag(shared)
     either = sizes[:, None] + sizes - shared
     return _similarity(_ratio(shared, either), experts, "jaccard")
@@ -38,8 +39,8 @@ def jaccard(experts: xr.DataArray) -> xr.DataArray:
 def weighted_jaccard(expertise: xr.Dataset, threshold: float) -> xr.DataArray:
     """Weighted Jaccard (Ruzicka) overlap: sum of the smaller AP over sum of the larger, in [0, 1].
 
-    AP below the threshold counts as 0, so experts count by how expert they are. Without experts the overlap is 0, as
-    in `jaccard`.
+    AP below the threshold counts as 0, so experts count by how expert they are. Without experts the overlap
+    is 0, as in `jaccard`.
 
     Args:
       expertise: from `measure_expertise`.
@@ -68,8 +69,9 @@ def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
 
     Args:
       expertise: from `measure_expertise`.
-      centred: first subtracts each unit's mean AP over the concepts. Some units are good at any concept, and without
-        this they make all concepts alike. A concept that is nothing but the mean has cosine 0 with any.
+      centred: first subtracts each unit's mean AP over the concepts. Some units are good at any concept, and
+        without this they make all concepts alike. A concept that is nothing but the mean has cosine 0 with
+        any.
 
     Raises:
       SelectionError: this isn't a table of expertise, or there is only one concept to centre.
@@ -91,26 +93,27 @@ def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
 def kl(expertise: xr.Dataset, centred: bool = False) -> xr.DataArray:
     """Minus the symmetrised Kullback-Leibler divergence of the concepts' AP over units, at most 0.
 
-    Each concept's AP, divided by its sum, is a distribution p over units, and the similarity of two concepts is
-    -(KL(p, q) + KL(q, p)) / 2, half of Jeffreys' divergence, in nats.
+    Each concept's AP, divided by its sum, is a distribution p over units, and the similarity of two concepts
+    is -(KL(p, q) + KL(q, p)) / 2, half of Jeffreys' divergence, in nats.
 
     Args:
       expertise: from `measure_expertise`.
-      centred: first divides each unit's AP by its geometric mean over the concepts, which centres its logarithm.
+      centred: first divides each unit's AP by its geometric mean over the concepts, which centres its
+        logarithm.
 
     Raises:
       SelectionError: this isn't a table of expertise, some AP is 0, or there is only one concept to centre.
     """
     precision = average_precision(expertise)
     _check_concepts(precision, centred)
-    # KL(p, q) + KL(q, p) = sum over units of (p - q) (log p - log q). What is the same for all units or for all
-    # concepts drops out of it: so the logarithms are centred, centred or not, and need no normalising.
+    # KL(p, q) + KL(q, p) = sum over units of (p - q) (log p - log q). What is the same for all units or for
+    # all concepts drops out of it: so the logarithms are centred, centred or not, and need no normalising.
     sums, products = 0.0, 0.0
     for block in _blocks(precision, np.float64):
         if not (block > 0).all():
             raise SelectionError(
-                "some average precision is 0, where the divergence is infinite; measure_expertise never gives that. "
-                "Give its table as it was returned, or use cosine."
+                "some average precision is 0, where the divergence is infinite; measure_expertise never "
+                "gives that. Give its table as it was returned, or use cosine."
             )
         logs = np.log(block)
         logs -= logs.mean(axis=0)

@@ -1,16 +1,18 @@
 """Average precision of every unit for every concept, from one sort per unit.
 
-For a concept with positives i, average precision under scikit-learn's definition sums precision over the steps
-of recall. With ties grouped, each positive contributes one equal step of recall, taken at its own response:
+For a concept with positives i, average precision under scikit-learn's definition sums precision over the
+steps of recall. With ties grouped, each positive contributes one equal step of recall, taken at its own
+response:
 
     AP = mean over positives i of   P_i / (P_i + w * N_i),
 
-where P_i and N_i count the positives and the negatives whose response is at least that of i (i itself included in
-P_i), and w is the weight of a negative (a positive weighs 1). That is `sklearn.metrics.average_precision_score(...,
-sample_weight=...)`, ties included, and it needs only counts. Most concepts share most of their negatives, the
-*pool*; so one sort of the pool's responses and one binary search per sentence give N_i for every concept at once,
-up to a concept's few *corrections*: its own positives, sentences that mention it, or negatives drawn for it alone.
-Those are counted directly, P x (P + M) comparisons for P positives and M corrected sentences.
+where P_i and N_i count the positives and the negatives whose response is at least that of i (i itself
+included in P_i), and w is the weight of a negative (a positive weighs 1). That is
+`sklearn.metrics.average_precision_score(..., sample_weight=...)`, ties included, and it needs only counts.
+Most concepts share most of their negatives, the *pool*; so one sort of the pool's responses and one binary
+search per sentence give N_i for every concept at once, up to a concept's few *corrections*: its own
+positives, sentences that mention it, or negatives drawn for it alone. Those are counted directly, P x (P + M)
+comparisons for P positives and M corrected sentences.
 
 Everything below is a pure function of arrays; `expertise.py` turns it into a table with names.
 """
@@ -23,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax import lax
+from tqdm.auto import tqdm
 
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ResponsesError
@@ -57,15 +60,16 @@ def rank_units(
     Args:
       values: float32 [sentences, units], finite.
       contrast: which of these sentences stand for and against each concept, and with what weight.
-      units_per_block: units a device ranks at once; None takes as many as work in about 256 MB. Neither this nor the
-        number of devices changes a result. Calls with the same block and contrast shapes share one compilation.
+      units_per_block: units a device ranks at once; None takes as many as work in about 256 MB. The number of
+        devices changes no byte of a result, the size of blocks at most a last digit. Calls with equal blocks
+        and contrast shapes share one compilation.
       units: rows of the units' table for these columns; only to name a unit in an error.
       sentences: [sentences]; only to name a sentence in an error.
       progress: shows a bar.
 
     Returns:
-      Arrays [concepts, units]: average precision; median and 90th percentile of the positives' responses (linear
-      interpolation, as numpy.quantile); mean of the negatives' responses.
+      Arrays [concepts, units]: average precision; median and 90th percentile of the positives' responses
+      (linear interpolation, as numpy.quantile); mean of the negatives' responses.
 
     Raises:
       ResponsesError: a response is NaN or infinite, or the shapes or the dtype don't fit.
@@ -73,11 +77,11 @@ def rank_units(
     if np.ndim(values) != 2 or np.shape(values)[0] != contrast.pool.size:
         raise ResponsesError(
             f"responses have shape {np.shape(values)}; wanted [sentences, units] with the contrast's "
-            f"{contrast.pool.size} sentences. Record responses for the same sentences the concepts were loaded with."
+            f"{contrast.pool.size} sentences. Record responses to the sentences of the concepts."
         )
     if not np.can_cast(values.dtype, np.float32):
         raise ResponsesError(
-            f"responses are {values.dtype}; wanted float32, which holds every response exactly as it was ranked. "
+            f"responses are {values.dtype}; wanted float32, or what fits in it without loss. "
             "Convert them with values.astype('float32')."
         )
     num_sentences, num_units = values.shape
@@ -91,10 +95,13 @@ def rank_units(
         blocks = max(1, -(-num_units // most))
         units_per_block = max(1, -(-num_units // blocks))
     elif units_per_block < 1:
-        raise ResponsesError(f"units_per_block={units_per_block}; wanted at least 1, or None to choose by memory.")
+        raise ResponsesError(
+            f"units_per_block={units_per_block}; wanted at least 1, or None to choose by memory."
+        )
 
     values = np.asarray(values)
     num_concepts, num_devices = len(contrast.positives), jax.local_device_count()
+    pool = np.flatnonzero(contrast.pool).astype(np.int32)
     # Binary searches are only for the sentences that some concept counts as a positive.
     searched = np.unique(contrast.positives[contrast.positives >= 0]).astype(np.int32)
     sets = _ConceptSets(
@@ -103,12 +110,12 @@ def rank_units(
         corrected=np.asarray(contrast.corrected, np.int32),
         corrections=np.asarray(contrast.corrections, np.float32),
         negative_weight=np.asarray(contrast.negative_weight, np.float32),
-        num_negatives=np.asarray(contrast.num_negatives, np.float32),
+        pool_share=np.asarray(pool.size / contrast.num_negatives, np.float32),
+        correction_shares=np.asarray(contrast.corrections / contrast.num_negatives[:, None], np.float32),
     )
-    pool = np.flatnonzero(contrast.pool).astype(np.int32)
 
     ranking = Ranking(*(np.empty((num_concepts, num_units), np.float32) for _ in Ranking._fields))
-    with _bar(num_units, progress) as bar:
+    with tqdm(total=num_units, desc="ranking units", unit=" units", disable=not progress) as bar:
         for start in range(0, num_units, units_per_block * num_devices):
             wide = values[:, start : start + units_per_block * num_devices]
             _refuse_nonfinite(wide, start, units, sentences)
@@ -117,8 +124,8 @@ def rank_units(
                 part = wide[:, device * units_per_block : (device + 1) * units_per_block]
                 block[:, : part.shape[1]] = part
             ranked = _rank_blocks(blocks, pool, searched, sets)
-            for table, by_device in zip(ranking, ranked, strict=True):  # [concepts, units], [devices, concepts, block]
-                side_by_side = np.concatenate(np.asarray(by_device), axis=1)
+            for table, by_device in zip(ranking, ranked, strict=True):
+                side_by_side = np.concatenate(np.asarray(by_device), axis=1)  # of [devices, concepts, block]
                 table[:, start : start + wide.shape[1]] = side_by_side[:, : wide.shape[1]]
             bar.update(wide.shape[1])
     return ranking
@@ -132,7 +139,8 @@ class _ConceptSets(NamedTuple):
     corrected: jax.Array  # int32 [C, M], -1 at pads
     corrections: jax.Array  # float32 [C, M], 0 at pads
     negative_weight: jax.Array  # float32 [C]
-    num_negatives: jax.Array  # float32 [C]
+    pool_share: jax.Array  # float32 [C], the pool's sentences per negative
+    correction_shares: jax.Array  # float32 [C, M], corrections per negative
 
 
 def _rank_block(values: jax.Array, pool: jax.Array, searched: jax.Array, sets: _ConceptSets) -> Ranking:
@@ -144,47 +152,47 @@ def _rank_block(values: jax.Array, pool: jax.Array, searched: jax.Array, sets: _
     weaker = jax.vmap(_count_below)(sorted_pool, keys[searched].T)
     pool_at_least = (pool.size - weaker).T.astype(jnp.float32)
 
-    # Means are of centred responses, so that corrections cancel without loss; divided first, so that sums of very
-    # large responses stay finite.
-    centre = jnp.sum(values / values.shape[0], axis=0)
+    # Means are of centred responses, so that corrections cancel without loss; divided first, so that sums of
+    # very large responses stay finite.
+    centre = _sum_rows(values / values.shape[0])
     centred = values - centre
-    pool_mean = jnp.sum(centred[pool] / max(1, pool.size), axis=0)
+    pool_mean = _sum_rows(centred[pool] / max(1, pool.size))
 
     def rank_concept(concept: _ConceptSets) -> Ranking:
         is_positive = concept.positives >= 0  # pads read the last sentence, and this leaves them out
-        num_positives = is_positive.sum()
         positive_keys = keys[concept.positives]  # [P, B]
 
-        def count_positive(j: int, count: jax.Array) -> jax.Array:
-            return count + (is_positive[j] & (keys[concept.positives[j]] >= positive_keys))
+        def add(count: jax.Array, member: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            sentence, weight = member
+            return count + jnp.where(keys[sentence] >= positive_keys, weight, 0), None
 
-        def count_corrected(m: int, count: jax.Array) -> jax.Array:
-            return count + jnp.where(keys[concept.corrected[m]] >= positive_keys, concept.corrections[m], 0)
-
-        # Loops rather than one [P, P + M, B] comparison: counts stay in cache, and it is several times faster.
+        # Loops are several times faster than one [P, P + M, B] comparison: the counts stay in cache.
         none = jnp.zeros(positive_keys.shape, jnp.float32)
-        positives_at_least = lax.fori_loop(0, concept.positives.size, count_positive, none)
-        negatives_at_least = lax.fori_loop(
-            0, concept.corrected.size, count_corrected, pool_at_least[concept.searched]
-        )
+        of_pool = pool_at_least[concept.searched]
+        positives_at_least, _ = lax.scan(add, none, (concept.positives, is_positive.astype(jnp.float32)))
+        negatives_at_least, _ = lax.scan(add, of_pool, (concept.corrected, concept.corrections))
+        # The weakest positive has all positives at least as strong. Counted so, for each unit, their number
+        # is no constant whose reciprocal a compiler may multiply by: a perfect unit has exactly 1.
+        num_positives = jnp.max(positives_at_least, axis=0, initial=0, where=is_positive[:, None])  # [B]
         precision = positives_at_least / (positives_at_least + concept.negative_weight * negatives_at_least)
-        average_precision = jnp.where(is_positive[:, None], precision, 0).sum(axis=0) / num_positives
+        average_precision = _sum_rows(jnp.where(is_positive[:, None], precision, 0)) / num_positives
 
         def quantile(q: float) -> jax.Array:
-            # The counts already order the positives: the one at place r (from 0, ascending) is the greatest of
-            # those with at most r others below them.
+            # The counts already order the positives: the one at place r (from 0, ascending) is the greatest
+            # of those with at most r others below them.
             below = num_positives - positives_at_least
             place = q * (num_positives - 1)
             low, high = (
-                _responses(jnp.max(positive_keys, axis=0, initial=_LOWEST, where=is_positive[:, None] & (below <= r)))
+                _responses(
+                    jnp.max(positive_keys, axis=0, initial=_LOWEST, where=is_positive[:, None] & (below <= r))
+                )
                 for r in (jnp.floor(place), jnp.ceil(place))
             )
             share = place - jnp.floor(place)
             return low * (1 - share) + high * share
 
-        corrections = concept.corrections / concept.num_negatives
-        corrected = jnp.dot(corrections, centred[concept.corrected], precision=lax.Precision.HIGHEST)
-        negative_mean = centre + pool_mean * (pool.size / concept.num_negatives) + corrected
+        corrected = _sum_rows(concept.correction_shares[:, None] * centred[concept.corrected])
+        negative_mean = centre + pool_mean * concept.pool_share + corrected
         return Ranking(average_precision, quantile(0.5), quantile(0.9), negative_mean)
 
     return lax.map(rank_concept, sets)
@@ -198,8 +206,8 @@ _LOWEST = np.int32(np.iinfo(np.int32).min)
 def _ordered_keys(values: jax.Array) -> jax.Array:
     """float32 -> int32 of the same shape and order, -0.0 and 0.0 alike: integers sort several times faster.
 
-    Sign and magnitude become two's complement. It is all integer arithmetic, so that responses too small for a
-    device's normal floats keep their order too.
+    Sign and magnitude become two's complement. It is all integer arithmetic, so that responses too small for
+    a device's normal floats keep their order too.
     """
     bits = lax.bitcast_convert_type(values, jnp.int32)
     return jnp.where(bits < 0, _LOWEST - bits, bits)
@@ -210,14 +218,22 @@ def _responses(keys: jax.Array) -> jax.Array:
     return lax.bitcast_convert_type(jnp.where(keys < 0, _LOWEST - keys, keys), jnp.float32)
 
 
+def _sum_rows(rows: jax.Array) -> jax.Array:
+    """float32 [N, B] -> [B], added in pairs: accurate, and in the same order on any number of devices."""
+    while len(rows) > 1:
+        half = len(rows) // 2
+        rows = jnp.concatenate([rows[:half] + rows[half : 2 * half], rows[2 * half :]])
+    return rows.sum(axis=0)
+
+
 def _count_below(ascending: jax.Array, keys: jax.Array) -> jax.Array:
     """How many of int32 [N] in ascending order are less than each of int32 [R]: int32 [R].
 
-    jnp.searchsorted, in half the time or less: padded to a power of two less one, the search has no branches and no
+    jnp.searchsorted, in half the time or less: padded to a power of two, the search has no branches and no
     bounds to check.
     """
     steps = ascending.size.bit_length()
-    padded = jnp.pad(ascending, (0, 2**steps - 1 - ascending.size), constant_values=np.iinfo(np.int32).max)
+    padded = jnp.pad(ascending, (0, 2**steps - ascending.size), constant_values=np.iinfo(np.int32).max)
 
     def halve(step: int, below: jax.Array) -> jax.Array:
         half = jnp.int32(2**steps // 2) >> step
@@ -242,12 +258,6 @@ def _refuse_nonfinite(
     text = f" ({sentences[sentence]!r})" if sentences is not None else ""
     raise ResponsesError(
         f"the response of {unit} to sentence {sentence}{text} is {values[sentence, column]}, one of "
-        f"{(~finite).sum()} in this block of units that are not finite. Such responses can't be ranked: record them "
-        "again in a wider dtype (bfloat16 or float32 instead of float16), or leave that site or sentence out."
+        f"{(~finite).sum()} in this block of units that are not finite. Such responses can't be ranked: "
+        "record them again in float32 or bfloat16, which hold more than float16, or leave that site out."
     )
-
-
-def _bar(num_units: int, progress: bool):  # noqa: ANN202
-    from tqdm import tqdm
-
-    return tqdm(total=num_units, desc="ranking units", unit="unit", unit_scale=True, disable=not progress)

@@ -13,14 +13,14 @@ def select_experts(
 ) -> xr.DataArray:
     """Selects each concept's experts.
 
-    A threshold only has a meaning next to the base rate, 1 / (1 + negatives_per_positive), which stays among the
-    attributes.
+    A threshold only has a meaning next to the base rate, 1 / (1 + negatives_per_positive), which stays among
+    the attributes.
 
     Args:
       expertise: from `measure_expertise`.
       threshold: selects units with average precision >= threshold, compared in the table's float32.
-      top: selects the `top` units of highest average precision of each concept; of equal ones at the edge, those
-        that come first in the units' order. With both, a unit must satisfy both.
+      top: selects the `top` units of highest average precision of each concept; of equal ones at the edge,
+        those that come first in the units' order. With both, a unit must satisfy both.
 
     Returns:
       bool (concept, unit), with the coordinates of the expertise.
@@ -44,18 +44,18 @@ def select_experts(
         for row, row_chosen in zip(values, chosen, strict=True):
             row_chosen &= _highest(row, settings["top"])
     return xr.DataArray(
-        chosen, coords=precision.coords, dims=precision.dims, name="experts", attrs=expertise.attrs | settings
+        chosen, coords=precision.coords, dims=precision.dims, name="experts", attrs=precision.attrs | settings
     )
 
 
 def average_precision(expertise: xr.Dataset) -> xr.DataArray:
-    """The average precision in a table of expertise, (concept, unit).
+    """The average precision in a table of expertise, (concept, unit), with the table's attributes.
 
     Raises:
       SelectionError: it is something else, such as expert sets.
     """
     if isinstance(expertise, xr.Dataset) and "average_precision" in expertise:
-        return expertise["average_precision"].transpose("concept", "unit")
+        return expertise["average_precision"].transpose("concept", "unit").assign_attrs(expertise.attrs)
     raise SelectionError(
         f"{_describe(expertise)} was given where a table of expertise is wanted. "
         "Give the dataset that measure_expertise(responses, concepts) returns."

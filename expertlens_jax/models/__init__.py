@@ -1,0 +1,1 @@
+"""From a checkpoint to a Flax module that taps its units."""

@@ -1,7 +1,7 @@
-"""Reads Hugging Face weight files tensor by tensor, and fills the stack's parameters from them."""
+"""Fills the stack's parameters from a checkpoint's tensors, one at a time, each device its own part."""
 
 import dataclasses
-import json
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,68 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
+from jax.sharding import Mesh, Sharding
 
 from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.sharding import layer_sharding, parameter_sharding
 from expertlens_jax.models.transformer import Transformer
-
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightFiles:
-    """A checkpoint's safetensors files, opened but not read."""
-
-    files: Mapping[str, Any]
-    """Tensor name to its open file."""
-    where: str
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, without reading it."""
-        return tuple(self.files[name].get_slice(name).get_shape())
-
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, in the dtype it is stored in."""
-        return self.files[name].get_tensor(name)
-
-
-def open_weights(directory: epath.Path) -> WeightFiles:
-    """Opens a directory's safetensors: one file, or the shards that an index names.
-
-    Raises:
-      CheckpointError: there are none, or one is missing, truncated or damaged.
-    """
-    if (directory / INDEX_FILE).exists():
-        index = json.loads((directory / INDEX_FILE).read_text())
-        shards = sorted(set(index["weight_map"].values()))
-    elif (directory / SINGLE_FILE).exists():
-        shards = [SINGLE_FILE]
-    else:
-        raise CheckpointError(
-            f"no weights in {directory}: looked for {SINGLE_FILE} and {INDEX_FILE}. "
-            "Give a directory that save_pretrained wrote, with its weights as safetensors."
-        )
-    files: dict[str, Any] = {}
-    for shard in shards:
-        path = directory / shard
-        if not path.exists():
-            raise CheckpointError(
-                f"{directory / INDEX_FILE} names the shard {shard}, which isn't there. Download it again."
-            )
-        try:
-            file = safe_open(path, framework="numpy")
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{path} ({path.stat().length:,} bytes) can't be read as safetensors: {error}. "
-                "It is probably truncated; download it again."
-            ) from error
-        files |= dict.fromkeys(file.keys(), file)
-    return WeightFiles(files, str(directory))
+from expertlens_jax.models.weights import DTYPES, StoredTensor, Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,18 +40,48 @@ class Source:
             taken = rows_first
         return taken[::-1] if self.kernel else taken
 
-    def take(self, stored: np.ndarray) -> np.ndarray:
-        """The parameter's values out of the stored tensor."""
-        rows_first = stored.T if self.stored_transposed else stored
-        taken = rows_first if self.channels is None else rows_first[self.channels]
-        return taken.T if self.kernel else taken
+    def read(self, stored: StoredTensor, index: tuple[slice, ...]) -> np.ndarray:
+        """The part of the parameter at `index`, a slice for each dimension, in the dtype it is stored in.
+
+        Of the file only the rows between the first and the last that are wanted are read.
+        """
+        rows, *others = index[::-1] if self.kernel else index
+        wanted = None
+        if self.channels is not None:
+            wanted = self.channels[rows]
+            rows = slice(int(wanted.min()), int(wanted.max()) + 1)
+        stored_index = (rows, *others)
+        part = stored.read(stored_index[::-1] if self.stored_transposed else stored_index)
+        part = part.T if self.stored_transposed else part
+        if wanted is not None and not np.array_equal(wanted, np.arange(rows.start, rows.stop)):
+            part = part[wanted - rows.start]
+        return part.T if self.kernel else part
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One parameter of the stack, and where its values come from."""
+
+    path: str
+    shape: tuple[int, ...]
+    """`[layers, ...]` for what is under `layers`."""
+    source: Source
+    tensors: tuple[str, ...]
+    """The base model's names of the tensors, one for each layer, or just one."""
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the first dimension is layers."""
+        return self.path.startswith("layers/")
+
+
+Plan = Mapping[str, Parameter]
+"""Every parameter of a stack by its path."""
 
 
 def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, Source]:
     """Every parameter's source, by its path in the stack, with the names of the base model."""
-    sources = {
-        path: Source(tensor, kernel=path == "head") for path, tensor in family.tensors(config).items()
-    }
+    sources = {path: Source(tensor, kernel=path == "head") for path, tensor in family.tensors(config).items()}
     for site, linear in family.linears(config).items():
         path = "layers/" + site.replace(".", "/")
         sources[f"{path}/kernel"] = Source(
@@ -114,82 +91,166 @@ def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, So
     return sources
 
 
-def parameter_shapes(config: TransformerConfig, dtype: jnp.dtype) -> dict[str, jax.ShapeDtypeStruct]:
-    """Every parameter of the stack by its path, as shape and dtype, without allocating any."""
-    token = jnp.zeros((1, 1), jnp.int32)
-    mask = jnp.ones((1, 1), bool)
+def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
+    """What to read for every parameter of the stack, known without the weights."""
+    token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     variables = jax.eval_shape(
-        lambda key: Transformer(config, dtype=dtype).init(key, token, mask, mask), jax.random.key(0)
+        lambda key: Transformer(config).init(key, token, mask, mask), jax.random.key(0)
     )
-    return traverse_util.flatten_dict(variables["params"], sep="/")
+    sources = parameter_sources(family, config)
+    plan = {}
+    for path, leaf in traverse_util.flatten_dict(variables["params"], sep="/").items():
+        if path not in sources:
+            raise CheckpointError(
+                f"the {family.model_type} family states no tensor for the parameter {path}."
+            )
+        tensor = sources[path].tensor
+        layers = range(config.num_layers) if path.startswith("layers/") else [0]
+        names = tuple(tensor.format(layer=layer) for layer in layers)
+        plan[path] = Parameter(path, leaf.shape, sources[path], names)
+    return plan
 
 
 def read_parameters(
-    weights: WeightFiles, family: Family, config: TransformerConfig, dtype: jnp.dtype
+    weights: Weights,
+    family: Family,
+    config: TransformerConfig,
+    dtype: jnp.dtype,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Fills the stack's parameters from a checkpoint, one tensor at a time.
+
+    On the host there is never more than one tensor (or, on a mesh, one part of it), as it is stored and in
+    the target dtype. Where devices share the host's memory (CPU), the peak is therefore the parameters in
+    the target dtype and twice the largest tensor; `benchmarks/loading_memory.py` measures it.
 
     Args:
       weights: the opened files.
       family: translates names.
       config: the translated config.
       dtype: of the parameters.
+      mesh: `(data, model)`: each device reads and holds its own part (see `sharding.py`); None puts all on
+        jax's default device.
 
     Returns:
       The `params` collection; what is under `layers` is stacked `[layers, ...]`.
 
     Raises:
       CheckpointError: tensors are missing or unexpected (all are named), or one has another shape than the
-        config asks for (named, with both shapes).
+        config asks for (named, with both shapes) or a dtype that isn't floating point.
     """
-    sources = parameter_sources(family, config)
-    shapes = parameter_shapes(config, dtype)
+    plan = plan_parameters(family, config)
 
     def stored_name(name: str) -> str:
         prefixed = family.prefix + name
-        return prefixed if prefixed in weights.files else name
+        return prefixed if prefixed in weights.tensors else name
 
-    plan = {}  # path to the stored names of its layers, or of itself
-    for path in shapes:
-        if path not in sources:
-            raise CheckpointError(f"the {family.model_type} family states no tensor for the parameter {path}.")
-        tensor = sources[path].tensor
-        layers = range(config.num_layers) if path.startswith("layers/") else [0]
-        plan[path] = [stored_name(tensor.format(layer=layer)) for layer in layers]
-    _check_names(weights, family, {name for names in plan.values() for name in names}, config)
+    _check_names(
+        weights,
+        family,
+        {stored_name(name) for parameter in plan.values() for name in parameter.tensors},
+        config,
+    )
+    for parameter in plan.values():
+        for name in parameter.tensors:
+            _check_tensor(weights, stored_name(name), parameter)
 
     params = {}
-    for path, names in plan.items():
-        source, wanted = sources[path], shapes[path].shape
-        stacked = path.startswith("layers/")
-        for name in names:
-            found = source.shape(weights.shape(name))
-            if found != (wanted[1:] if stacked else wanted):
-                raise CheckpointError(
-                    f"the tensor {name} in {weights.where} gives {path} the shape {list(found)}, "
-                    f"but the config wants {list(wanted[1:] if stacked else wanted)}. "
-                    "Do config.json and the weights belong to the same model?"
-                )
-        values = np.empty(wanted, dtype)
-        for layer, name in enumerate(names):
-            values[layer if stacked else ...] = source.take(weights.read(name))
-        params[path] = jnp.asarray(values)
+    for path, parameter in plan.items():
+        sharding = parameter_sharding(path, parameter.shape, mesh)
+        tensors = [weights.tensors[stored_name(name)] for name in parameter.tensors]
+        if not parameter.stacked:
+            params[path] = _read(parameter.source, tensors[0], parameter.shape, dtype, sharding)
+            continue
+        values = jnp.zeros(parameter.shape, dtype, device=sharding)
+        for layer, tensor in enumerate(tensors):
+            part = _read(parameter.source, tensor, parameter.shape[1:], dtype, layer_sharding(sharding))
+            # Waiting keeps the next tensor from being read while this one is still held.
+            values = jax.block_until_ready(_set_layer(values, part, layer))
+        params[path] = values
     return traverse_util.unflatten_dict(params, sep="/")
 
 
-def _check_names(weights: WeightFiles, family: Family, wanted: set[str], config: TransformerConfig) -> None:
+@functools.partial(jax.jit, donate_argnums=0)
+def _set_layer(values: jax.Array, part: jax.Array, layer: int) -> jax.Array:
+    """Writes one layer's `part` `[...]` into `values` `[layers, ...]`, in place since these are donated."""
+    return jax.lax.dynamic_update_index_in_dim(values, part, layer, axis=0)
+
+
+def _read(
+    source: Source,
+    stored: StoredTensor,
+    shape: tuple[int, ...],
+    dtype: jnp.dtype,
+    sharding: Sharding,
+) -> jax.Array:
+    """A tensor as a parameter `shape` on its devices."""
+    parts: dict[tuple, np.ndarray] = {}  # devices along `data` hold the same part: it is read once
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        bounds = tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))
+        if bounds not in parts:
+            slices = tuple(slice(*bound) for bound in bounds)
+            parts[bounds] = _copy(source.read(stored, slices), dtype)
+        return parts[bounds]
+
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
+
+
+def _copy(values: np.ndarray, dtype: jnp.dtype, columns: int = 16) -> np.ndarray:
+    """A copy in row-major order and `dtype`.
+
+    A transposed view is copied a few columns at a time, each a row of what is stored: several times faster than
+    at once, because every cache line is then filled before it leaves the cache.
+    """
+    if values.ndim < 2 or values.strides[-1] == values.itemsize:
+        return np.array(values, dtype, order="C")
+    copy = np.empty(values.shape, dtype)
+    for start in range(0, values.shape[1], columns):
+        copy[:, start : start + columns] = values[:, start : start + columns]
+    return copy
+
+
+def _check_tensor(weights: Weights, name: str, parameter: Parameter) -> None:
+    """A tensor is floating point and makes the shape that the parameter wants."""
+    stored = weights.tensors[name]
+    found = parameter.source.shape(stored.shape)
+    wanted = parameter.shape[1:] if parameter.stacked else parameter.shape
+    if found != wanted:
+        raise CheckpointError(
+            f"the tensor {name} in {weights.where}, stored as {list(stored.shape)}, gives {parameter.path} the "
+            f"shape {list(found)}, but the config wants {list(wanted)}. "
+            "Do config.json and the weights belong to the same model?"
+        )
+    if stored.dtype not in DTYPES:
+        raise CheckpointError(
+            f"the tensor {name} in {weights.where} is stored as {stored.dtype}; parameters are read from "
+            "floating-point tensors of 16 to 64 bits. Give the original weights, not quantised ones."
+        )
+
+
+def _check_names(weights: Weights, family: Family, wanted: set[str], config: TransformerConfig) -> None:
     """Every wanted tensor is there, and every tensor there is wanted or known not to be."""
-    missing = sorted(wanted - weights.files.keys())
+    missing = sorted(wanted - weights.tensors.keys())
     ignored = re.compile(f"({re.escape(family.prefix)})?({family.ignored})")
     unexpected = sorted(
         name
-        for name in weights.files.keys() - wanted
+        for name in weights.tensors.keys() - wanted
         if not ignored.fullmatch(name) and not (config.head == "tied" and name.startswith(family.head_names))
     )
-    for kind, names in ("lacks", missing), ("has unexpected", unexpected):
-        if names:
-            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            raise CheckpointError(
-                f"the checkpoint in {weights.where} {kind} {len(names)} tensors for a "
-                f"{family.model_type} model with this config: {shown}."
-            )
+    problems = [
+        f"{kind} {_listed(names)}"
+        for kind, names in (("lacks", missing), ("has unexpected", unexpected))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the checkpoint in {weights.where} isn't the {family.model_type} model that its config.json "
+            f"describes: it {'; and it '.join(problems)}."
+        )
+
+
+def _listed(names: list[str], most: int = 40) -> str:
+    """Names for an error, with their number; beyond `most` of them only the number."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} tensor{'s' * (len(names) != 1)} ({', '.join(names[:most])}{more})"

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from expertlens_jax.errors import UnsupportedModelError
+from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.rotary import Rotary
 
 NormPlace = Literal["pre", "post", "output", "both"]
@@ -59,7 +61,7 @@ class TransformerConfig:
     qk_norm: Literal["head", "projection"] | None = None
     """Norm of queries and keys: within each head (Qwen 3, Gemma 3) or over the whole projection (OLMo 2)."""
     windows: tuple[int, ...] = ()
-    """Per layer, how many tokens back a token sees, itself included; 0 sees all. Empty: all layers see all."""
+    """Per layer, how many tokens back a token sees, itself included; 0, or no tuple at all: every token."""
     rotary: Rotary | None = None
     local_rotary: Rotary | None = None
     """Rotary embedding of the layers with a window, where it differs (Gemma 3)."""
@@ -77,6 +79,24 @@ class TransformerConfig:
     logits_softcap: float | None = None
 
     initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuses what the layers couldn't be built of.
+
+        Raises:
+          UnsupportedModelError: an activation function without an implementation, or query heads that the key
+            heads can't be shared out to.
+        """
+        if self.activation not in ACTIVATIONS:
+            raise UnsupportedModelError(
+                f"the config's activation function is {self.activation!r}; supported are "
+                f"{', '.join(ACTIVATIONS)}."
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise UnsupportedModelError(
+                f"the config has {self.num_heads} attention heads and {self.num_kv_heads} key-value heads; "
+                "the first should be a multiple of the second."
+            )
 
     def site_channels(self) -> dict[str, int]:
         """Every site of a block that can be tapped, in the order of the units table, and its channels."""

@@ -1,6 +1,5 @@
 """The parts of a block: norms, attention, and MLP, each reading its options from the one config."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -8,21 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.rotary import rotate
 from expertlens_jax.models.taps import Tap, TappedLinear, Taps
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_new": partial(jax.nn.gelu, approximate=True),
-    "gelu_fast": partial(jax.nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-}
-"""By their names in Hugging Face configs."""
 
 
 @struct.dataclass
@@ -49,6 +37,8 @@ class LayerOptions:
     """float32: factor on the attention scores."""
     frequencies: jax.Array
     """float32 `[dim / 2]`: the rotary embedding's; zeros turn nothing."""
+    rotary_factor: jax.Array
+    """float32: factor on what the rotary embedding turns, see `Rotary.attention_factor`."""
 
 
 class Norm(nn.Module):
@@ -110,11 +100,11 @@ class Attention(nn.Module):
                 positions=tokens.positions,
                 frequencies=options.frequencies,
                 interleaved=c.rotary.interleaved,
-                factor=c.rotary.attention_factor,
+                factor=options.rotary_factor,
             )
             q, k = turn(q), turn(k)
         if self.cache_slots:
-            k, v = self._remember("k", k, tokens), self._remember("v", v, tokens)
+            k, v = self._remember("keys", k, tokens), self._remember("values", v, tokens)
 
         mixed = attend(q, k, v, attention_mask(tokens, num_tokens, options.window, c.causal), options, c)
         mixed = mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim)

@@ -1,47 +1,101 @@
-"""Loads a checkpoint: a Hugging Face directory becomes a tapped model."""
+"""Loads a checkpoint: a Hugging Face directory, or a repository of the hub, becomes a tapped model."""
 
+import json
 import os
+import pathlib
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import transformers
-from etils import epath
-from flax import traverse_util
+from jax.sharding import Mesh
 
+from expertlens_jax import parallel
 from expertlens_jax.errors import CheckpointError, ExpertLensError, TokenizationError
-from expertlens_jax.models.checkpoint import open_weights, parameter_shapes, read_parameters
-from expertlens_jax.models.families import family_of
+from expertlens_jax.models import cache, hub
+from expertlens_jax.models.checkpoint import plan_parameters, read_parameters
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families import FAMILIES, family_of
+from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.tokens import padding_id
 from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.models.weights import open_weights, weight_paths
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def load_model(path: str | os.PathLike[str], *, dtype: str = "float32") -> Model:
-    """Loads a model and its tokenizer from a local Hugging Face directory.
+def load_model(
+    path_or_id: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    mesh: Mesh | None = None,
+    use_cache: bool | None = None,
+) -> Model:
+    """Loads a model and its tokenizer from a local directory or from the Hugging Face hub.
+
+        model = el.load_model("EleutherAI/pythia-1b", revision="step512")
+
+    From the hub only the files that are needed are fetched: config and tokenizer first, and the weights only when
+    these are found to be supported. Weights are safetensors or, where there are none, PyTorch's (`.bin`), which
+    needs torch; whole or in shards. They stream tensor by tensor into their dtype and onto their devices: see
+    `checkpoint.read_parameters`. No code of a repository is ever run.
+
+    Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and read
+    back onto any mesh. That pays where the source is far from what is loaded: for `.bin` files (torch is
+    needed only once), for bfloat16 from float32, and for a mesh (each device reads its own part of contiguous
+    chunks). It costs the disk the parameters' size, and a local checkpoint the time to hash it, hence the default
+    for `use_cache`. In a program of several processes nothing is cached.
 
     Args:
-      path: the directory, with `config.json`, the weights as safetensors (one file or shards), and a tokenizer.
-      dtype: "float32" or "bfloat16", of parameters and activations; norms, softmax and pooled responses are
-        float32 always.
+      path_or_id: a directory, as `save_pretrained` writes it: `config.json`, weights and a fast tokenizer. What
+        doesn't exist as a path is taken for a repository's id, `owner/name`.
+      revision: of the repository: a branch, tag or commit (Pythia's training steps are branches, "step512").
+      dtype: "float32" or "bfloat16", of parameters and activations; norms, the attention's softmax and pooled
+        responses are float32 always.
+      cache_dir: where downloads, and with them converted parameters, are kept. By default the former stand where
+        huggingface_hub keeps them and the latter where `cache.cache_root` says: EXPERTLENS_CACHE, or
+        ~/.cache/expertlens_jax.
+      token: of the hub, for gated and private repositories; default the one logged in with (`hf auth login`).
+      mesh: `(data, model)`, as `parallel.make_mesh(model=4)` gives it: parameters are split over its `model` axis
+        (see `sharding.py`), and never whole on any device. Default: all on one device.
+      use_cache: whether to keep converted parameters; None does so for the hub only.
 
     Raises:
-      CheckpointError: the directory lacks its config or weights, or these are damaged or don't fit each other.
+      CheckpointError: no such directory, repository, revision or file; files that are damaged or don't fit each
+        other; a repository that can't be reached; an unknown dtype.
       UnsupportedModelError: no family translates its `model_type`.
       TokenizationError: there is no fast tokenizer, or nothing it could pad with.
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} was asked for; there are {', '.join(DTYPES)}.")
-    directory = epath.Path(path)
-    hf_config = _read_config(directory)
-    family = family_of(hf_config)
-    config = family.translate(hf_config)
+    if mesh is not None:
+        mesh = _usable_mesh(mesh)
+    local = _local_directory(path_or_id, revision)
+    if local is not None:
+        snapshot, directory, name = None, local, local.resolve().name
+    else:
+        snapshot = hub.open_snapshot(str(path_or_id), revision=revision, cache_dir=cache_dir, token=token)
+        directory, name = snapshot.directory, f"{path_or_id}@{revision}" if revision else str(path_or_id)
+    family, config = _read_config(directory)
+    if snapshot is not None:
+        hub.fetch_tokenizer(snapshot)
     tokenizer = _read_tokenizer(directory)
-    params = read_parameters(open_weights(directory), family, config, DTYPES[dtype])
-    return Model(
-        name=directory.name, family=family, config=config, params=params, tokenizer=tokenizer, dtype=dtype
-    )
+    if snapshot is not None:
+        hub.fetch_weights(snapshot)
+
+    if use_cache is None:
+        use_cache = snapshot is not None
+    if use_cache and jax.process_count() == 1:
+        params = _cached_parameters(directory, family, config, dtype, mesh, cache.cache_root(cache_dir))
+    else:
+        params = read_parameters(open_weights(directory), family, config, DTYPES[dtype], mesh)
+    return Model(name=name, family=family, config=config, params=params, tokenizer=tokenizer, dtype=dtype)
 
 
 def randomize_weights(model: Model, seed: int) -> Model:
@@ -51,56 +105,125 @@ def randomize_weights(model: Model, seed: int) -> Model:
     control that asks what training, as opposed to architecture and sentences, gives to the responses.
 
     Args:
-      model: whose architecture, dtype and tokenizer to keep.
+      model: whose architecture, dtype, tokenizer and layout over devices to keep.
       seed: of the weights.
     """
     network = Transformer(model.config, dtype=DTYPES[model.dtype])
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    params = jax.jit(network.init)(jax.random.key(seed), token, mask, mask)["params"]
-    return model.replace(params=params, name=f"{model.name}-random{seed}")
+    layout = jax.tree.map(lambda leaf: leaf.sharding, model.params)
+    draw = jax.jit(lambda key: network.init(key, token, mask, mask)["params"], out_shardings=layout)
+    return model.replace(params=draw(jax.random.key(seed)), name=f"{model.name}-random{seed}")
 
 
-def _read_config(directory: epath.Path) -> Any:
-    """The Hugging Face config, with transformers' defaults filled in."""
-    if not (directory / "config.json").exists():
-        kind = "is not a directory" if not directory.is_dir() else "has no config.json"
+def _cached_parameters(
+    directory: pathlib.Path,
+    family: Family,
+    config: TransformerConfig,
+    dtype: str,
+    mesh: Mesh | None,
+    root: pathlib.Path,
+) -> Any:
+    """The parameters out of the cache; if they aren't there, read from the checkpoint and kept."""
+    plan = plan_parameters(family, config)
+    entry = root / cache.entry_key(weight_paths(directory), plan, dtype)
+    params = cache.restore_parameters(entry, plan, DTYPES[dtype], mesh)
+    if params is None:
+        params = read_parameters(open_weights(directory), family, config, DTYPES[dtype], mesh)
+        cache.store_parameters(entry, params)
+    return params
+
+
+def _usable_mesh(mesh: Mesh) -> Mesh:
+    """The mesh, with axes that the compiler partitions over by itself."""
+    if not {parallel.DATA, parallel.MODEL} <= set(mesh.axis_names):
         raise CheckpointError(
-            f"{directory} {kind}. Give a local Hugging Face model directory, as save_pretrained writes it."
+            f"the mesh has the axes {mesh.axis_names}; load_model wants (data, model). "
+            "expertlens_jax.parallel.make_mesh(model=...) makes one."
+        )
+    return parallel.auto_mesh(mesh.devices, mesh.axis_names)
+
+
+def _local_directory(path_or_id: str | os.PathLike[str], revision: str | None) -> pathlib.Path | None:
+    """The directory that is meant, or None for a repository's id."""
+    path = pathlib.Path(path_or_id).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was asked "
+                "for. Leave it out; or, to load the hub's model of that name, run from another directory."
+            )
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path_or_id} is a file. Give the directory that holds it and config.json.")
+    if not isinstance(path_or_id, str) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path_or_id):
+        raise CheckpointError(
+            f"there is no directory {path_or_id}. Give a local Hugging Face model directory, as save_pretrained "
+            "writes it, or a model's id on the hub, owner/name."
+        )
+    return None
+
+
+def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
+    """The family of a directory's config, and the translated config."""
+    path = directory / "config.json"
+    if not path.exists():
+        raise CheckpointError(
+            f"{directory} has no config.json. Give a Hugging Face model directory, as save_pretrained writes it."
         )
     try:
-        return transformers.AutoConfig.from_pretrained(directory)
+        stated = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise CheckpointError(f"{path} is not JSON: {error}. Get it again.") from error
+    model_type = stated.get("model_type") if isinstance(stated, dict) else None
+    if not isinstance(model_type, str):
+        raise CheckpointError(
+            f'{path} states no model_type; it should, as in {{"model_type": "gpt_neox", ...}}. '
+            "Is it the config of a transformers model?"
+        )
+    try:
+        hf_config = transformers.AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers raises many kinds, for unknown types and bad values
+        if model_type not in FAMILIES:
+            family_of(SimpleNamespace(model_type=model_type))  # raises, and lists those there are
+        raise CheckpointError(f"transformers can't read {path} ({model_type}): {error}") from error
+    family = family_of(hf_config)
+    try:
+        return family, family.translate(hf_config)
     except ExpertLensError:
         raise
-    except Exception as error:  # transformers raises many kinds, for JSON, unknown types and bad values
-        raise _config_error(directory, error) from error
+    except Exception as error:  # a field of the wrong type, or sizes that make no sense
+        raise CheckpointError(
+            f"{path} doesn't describe a {model_type} model: {type(error).__name__}: {error}."
+        ) from error
 
 
-def _config_error(directory: epath.Path, error: Exception) -> ExpertLensError:
-    """Tells an unsupported model type from a broken file."""
-    import json
-
-    try:
-        stated = json.loads((directory / "config.json").read_text())
-    except json.JSONDecodeError as broken:
-        return CheckpointError(f"{directory / 'config.json'} is not JSON: {broken}.")
-    model_type = stated.get("model_type")
-    if model_type is None:
-        return CheckpointError(f"{directory / 'config.json'} states no model_type.")
-    return CheckpointError(f"transformers can't read {directory / 'config.json'} ({model_type}): {error}")
-
-
-def _read_tokenizer(directory: epath.Path) -> Any:
+def _read_tokenizer(directory: pathlib.Path) -> Any:
     """The fast tokenizer, able to pad."""
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-    except Exception as error:  # transformers raises many kinds for a missing or broken tokenizer
+    wanted = ("tokenizer.json", *hub.SLOW_TOKENIZER)
+    # Without any of these transformers would make an empty tokenizer, and every word unknown.
+    if not any((directory / name).exists() for name in wanted):
         raise TokenizationError(
-            f"no tokenizer could be read from {directory}: {error} "
+            f"there is no tokenizer in {directory}: looked for {', '.join(wanted)}. "
             "Save it beside the model with tokenizer.save_pretrained."
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # transformers raises many kinds for a broken tokenizer
+        raise TokenizationError(
+            f"the tokenizer in {directory} can't be read: {error} "
+            "Save it beside the model again, with tokenizer.save_pretrained."
         ) from error
     if not tokenizer.is_fast:
         raise TokenizationError(
             f"the tokenizer in {directory} has no tokenizer.json, which is needed to tell the tokens that "
             "it adds from those of the sentence. Convert it to a fast tokenizer and save it again."
         )
+    try:
+        padding_id(tokenizer)
+    except TokenizationError as error:
+        raise TokenizationError(f"{directory}: {error}") from None
     return tokenizer

@@ -1,7 +1,8 @@
 """Rotary position embeddings, and the ways of stretching them to longer contexts.
 
 Su et al. 2021, "RoFormer" (arXiv 2104.09864): channel pairs of queries and keys turn by an angle
-`position * frequency`. The scalings are those of Hugging Face configs (`rope_parameters`), by their names there.
+`position * frequency`. The scalings are those of Hugging Face configs (`rope_parameters`), by their names
+there.
 """
 
 import dataclasses
@@ -74,7 +75,7 @@ class Rotary:
         return ((1 - smooth) * plain / self.factor + smooth * plain).astype(np.float32)
 
     def _yarn(self, plain: np.ndarray) -> np.ndarray:
-        """Peng et al. 2023, "YaRN" (arXiv 2309.00071): a linear ramp over channels between kept and stretched."""
+        """Peng et al. 2023, "YaRN" (arXiv 2309.00071): a ramp over channels from kept to stretched."""
 
         def channel(turns: float) -> float:  # the channel that makes so many turns over the original context
             wavelength = self.original_max_tokens / (turns * 2 * math.pi)
@@ -84,7 +85,9 @@ class Rotary:
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, self.dim - 1)
-        ramp = np.clip((np.arange(self.dim // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
+        if low == high:
+            high += 0.001
+        ramp = np.clip((np.arange(self.dim // 2) - low) / (high - low), 0.0, 1.0)
         return (plain / self.factor * ramp + plain * (1 - ramp)).astype(np.float32)
 
 

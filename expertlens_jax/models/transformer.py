@@ -91,7 +91,7 @@ class Transformer(nn.Module):
     """A language model that taps its units.
 
     With `cache_slots`, keys and values are kept in a `cache` collection (for generation); `attention_mask` then
-    covers the slots, and `first_slot` says where the given tokens go.
+    covers the slots, `first_slot` says where the given tokens go, and logits are those of the last token only.
     """
 
     config: TransformerConfig
@@ -135,6 +135,8 @@ class Transformer(nn.Module):
             length=c.num_layers,
         )(c, self.taps, self.dtype, self.cache_slots, name="layers")
         x, _ = blocks(x, layer_options(c, positions.max() + 1), tokens)
+        if self.cache_slots:
+            x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
         if c.final_norm:
             x = Norm(c, self.dtype, name="final_norm")(x)
         if c.head is None:
@@ -143,8 +145,7 @@ class Transformer(nn.Module):
             logits = embedder.unembed(x)
         else:
             init = nn.initializers.normal(c.initializer_range)
-            kernel_init = self.param("head", init, (c.d_model, c.vocab_size), self.dtype)
-            logits = x @ kernel_init
+            logits = x @ self.param("head", init, (c.d_model, c.vocab_size), self.dtype)
         if c.head_bias:
             logits += self.param("head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
         logits = logits.astype(jnp.float32)
@@ -160,16 +161,24 @@ def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:
     scales = np.full(c.num_layers, scale, dtype=np.float32)
     if c.attention_scale_by_layer:
         scales /= np.arange(1, c.num_layers + 1)
-    frequencies = jnp.zeros((c.num_layers, 0))
-    if c.rotary is not None:
-        everywhere = jnp.tile(c.rotary.frequencies(num_tokens), (c.num_layers, 1))
-        unrotated = np.isin(np.arange(c.num_layers), c.unrotated_layers)
-        frequencies = jnp.where(unrotated[:, None], 0.0, everywhere)
-        if c.local_rotary is not None:
-            local = c.local_rotary.frequencies(num_tokens)
-            frequencies = jnp.where((windows > 0)[:, None], local, frequencies)
     return LayerOptions(
         window=jnp.asarray(np.where(windows > 0, windows, np.iinfo(np.int32).max)),
         attention_scale=jnp.asarray(scales),
-        frequencies=frequencies,
+        **_rotary_options(c, windows > 0, num_tokens),
     )
+
+
+def _rotary_options(c: TransformerConfig, local: np.ndarray, num_tokens: jax.Array) -> dict[str, jax.Array]:
+    """Each layer's frequencies and factor: the global ones, those of layers with a window, or none at all."""
+    if c.rotary is None:
+        return {"frequencies": jnp.zeros((c.num_layers, 0)), "rotary_factor": jnp.ones(c.num_layers)}
+    frequencies = jnp.tile(c.rotary.frequencies(num_tokens), (c.num_layers, 1))
+    factors = np.full(c.num_layers, c.rotary.attention_factor, np.float32)
+    if c.local_rotary is not None:
+        frequencies = jnp.where(local[:, None], c.local_rotary.frequencies(num_tokens), frequencies)
+        factors = np.where(local, np.float32(c.local_rotary.attention_factor), factors)
+    unrotated = np.isin(np.arange(c.num_layers), c.unrotated_layers)
+    return {
+        "frequencies": jnp.where(unrotated[:, None], 0.0, frequencies),
+        "rotary_factor": jnp.asarray(np.where(unrotated, np.float32(1.0), factors)),
+    }

@@ -65,7 +65,7 @@ def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str
             spearman is NaN.
         quantity: what the similarity is, for the axis.
     """
-    _require(tables, "sentences", "ratings", "word_1", "word_2", "rating", "similarity")
+    _require(tables, "sentences", "ratings", "word_1", "word_2", "rating", "similarity", rows=False)
     _require(results, "sentences", "ratings", "spearman", "ci_low", "ci_high", "pairs")
     rows, columns = list(dict.fromkeys(results["sentences"])), list(dict.fromkeys(results["ratings"]))
     colour = colours(rows)
@@ -135,9 +135,7 @@ def _pairs_panel(axes: Axes, pairs: pd.DataFrame, colour: str, width: float, hei
 
     off = pd.Series(y).rank().to_numpy() - pd.Series(x).rank().to_numpy()
     order = np.argsort(off, kind="stable")
-    wanted = [k for pair in zip(order[::-1], order, strict=True) for k in pair][
-        :12
-    ]  # from both sides in turn
+    wanted = np.stack([order[::-1], order], axis=1).ravel()[:24]  # from both sides in turn
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     points = np.stack([(x - left) / (right - left), (y - bottom) / (top - bottom)], axis=1)
     obstacles = points
@@ -274,7 +272,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
         axes.tick_params(axis="y", length=0)
     low = min(0.0, np.nanmin([*table["ci_low"], *table["spearman"], 0.0]))
     for axes in panels:
-        axes.set_xlim(max(-1.0, low - 0.03), 1.0)
+        axes.set_xlim(max(-1.02, low - 0.03), 1.02)
     axes = panels[0]
     axes.set_yticks(list(position.values()), [measure for _, measure in position])
     axes.set_ylim(y - 1.1, -0.6)
@@ -289,7 +287,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
             fontweight="bold",
             fontsize=8,
         )
-    if len(sets) > 1 or sets != [""]:
+    if sets != [""]:
         labels = [
             (name or "no sentences needed", colour[name]) for name in sorted(sets, key=lambda n: n == "")
         ]
@@ -299,7 +297,6 @@ def plot_measures(table: pd.DataFrame) -> Figure:
             ],
             loc="outside upper right",
             ncols=len(labels),
-            title=None,
         )
     return figure
 
@@ -325,11 +322,7 @@ def order_concepts(overlap: xr.DataArray) -> tuple[np.ndarray, list[str], np.nda
             domains.
     """
     values = np.asarray(overlap.values, np.float64)
-    names = (
-        [str(name) for name in overlap["domain"].to_numpy()]
-        if "domain" in overlap.coords
-        else [""] * len(values)
-    )
+    names = [str(name) for name in overlap["domain"].to_numpy()] if "domain" in overlap.coords else [""]
     ceiling = _ceiling(values)
     if not any(names):
         return _leaves(values, ceiling)[0], [], None
@@ -374,8 +367,8 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     different = values[~np.eye(len(values), dtype=bool)]
     if len(different) == 0 or not np.isfinite(different).all():
         raise ExpertLensError(
-            f"the overlap of {len(values)} concepts can't be drawn: a figure wants two or more, and a finite number "
-            "for every two"
+            f"the overlap of {len(values)} concepts can't be drawn: a figure wants two or more, and a finite "
+            "number for every two"
         )
     order, domains, linkage = order_concepts(overlap)
     values = values[np.ix_(order, order)]
@@ -387,9 +380,9 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
 
     # Laid out in inches, so that cells are square and the tree stands exactly over them.
     named = len(domains) < 2 and len(concepts) <= 65
-    labels = (
-        [domain or "(no domain)" for domain in domains] if len(domains) > 1 else concepts if named else []
-    )
+    labels = concepts if named else []
+    if len(domains) > 1:
+        labels = [domain or "(no domain)" for domain in domains]
     side = float(np.clip(len(concepts) * 8.5 / 72, 2.6, 7.7)) if named else max(5.6, 0.13 * len(domains))
     margin = 0.15 + 0.62 * (8 if len(domains) > 1 else 7) / 72 * max(map(len, labels), default=0)
     left = max(margin, 0.75)  # at least room for the tree's axis
@@ -428,20 +421,16 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     if len(domains) == 1:
         axes.set_title(domains[0], loc="left", fontweight="bold")
 
-    ends = (
-        "both"
-        if different.min() < low and different.max() > high
-        else "max"
-        if different.max() > high
-        else "neither"
-    )
+    ends = {(0, 0): "neither", (0, 1): "max", (1, 0): "min", (1, 1): "both"}[
+        different.min() < low, different.max() > high
+    ]
     tall = min(side, 3.2)
     place = ((left + side + 0.15) / width, (below + side - tall) / height, 0.11 / width, tall / height)
     bar = figure.colorbar(image, cax=figure.add_axes(place), extend=ends)
     capped = f"(colours end at the 99th percentile\nof different concepts, {high:.2g})"
-    if ends == "both":
+    if different.min() < low:
         capped = (
-            f"(colours end at the 1st and 99th percentiles\nof different concepts, {low:.2g} and {high:.2g})"
+            f"(colours end at the 1st and 99th percentile\nof different concepts, {low:.2g} and {high:.2g})"
         )
     bar.set_label(f"{quantity}\n{capped}", fontsize=7.5)
     bar.outline.set_linewidth(0.5)
@@ -544,11 +533,13 @@ def _short(percent: float) -> str:
     return f"{percent:.2f}" if percent < 0.995 else f"{percent:.1f}" if percent < 9.95 else f"{percent:.0f}"
 
 
-def _require(table: pd.DataFrame, *columns: str) -> None:
-    """Refuse a table that lacks a column, or has no rows."""
+def _require(table: pd.DataFrame, *columns: str, rows: bool = True) -> None:
+    """Refuse a table that lacks a column, or, where `rows` are needed, has none."""
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ExpertLensError(
             f"the table lacks the columns {missing}; it has {list(table.columns)}, and the figure wants "
             f"{list(columns)}"
         )
+    if rows and table.empty:
+        raise ExpertLensError(f"the table of {list(columns)} has no rows: there is nothing to draw")

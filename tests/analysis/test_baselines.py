@@ -56,7 +56,7 @@ def test_embeddings_that_do_not_fit_are_refused():
         cosine_of_embeddings(np.array([[1, 2], [0, 0], [1, 1]]), small_dataset())
     with pytest.raises(ExpertLensError, match="embedding of 'car' holds NaN or infinity"):
         cosine_of_embeddings(np.array([[1, 2], [3, 0], [1, np.nan]]), small_dataset())
-    with pytest.raises(ExpertLensError, match="the sentence 'The dog ran.' holds NaN or infinity"):
+    with pytest.raises(ExpertLensError, match=r"the sentence 'The dog ran\.' holds NaN or infinity"):
         mean_sentence_embedding(np.array([[1, 2], [3, 0], [1, np.inf], [0, 0]]), small_dataset())
 
 

@@ -80,7 +80,7 @@ def test_an_interval_nobody_can_give_is_nan():
 
 @pytest.mark.parametrize("noise", ["concepts", "pairs"])
 def test_the_interval_covers_the_truth(noise):
-    """Simulated coverage, 300 graphs each: 0.963 with noise of concepts and pairs, 0.997 with noise of pairs."""
+    """Simulated coverage, 300 graphs each: 0.987 with noise of concepts and pairs, 1.000 of pairs alone."""
 
     def draw(rng, concepts, pairs):
         first, second = rated_graph(rng, concepts, pairs)
@@ -105,18 +105,21 @@ def test_the_interval_covers_the_truth(noise):
 
 
 def test_p_is_uniform_under_the_null():
-    """Ratings and similarities each depend on their concepts, but not on one another."""
+    """Ratings and similarities each depend on their concepts, but not on one another.
+
+    2000 graphs: enough to see an error of 0.04 in the distribution, or of 0.015 in the level at 0.05.
+    """
     rng = np.random.default_rng(3)
     ps = []
-    for seed in range(300):
+    for seed in range(2000):
         first, second = rated_graph(rng, 25, 60)
         ours, theirs = rng.normal(size=(2, 25))
         similarity = ours[:, None] + ours + 0.3 * rng.normal(size=(25, 25))
         similarity = (similarity + similarity.T) / 2
         scores = theirs[first] + theirs[second] + 0.3 * rng.normal(size=60)
         ps.append(permutation_p(similarity, scores, first, second, permutations=199, seed=seed))
-    assert scipy.stats.kstest(ps, "uniform").pvalue > 0.05
-    assert np.mean(np.array(ps) <= 0.05) < 0.09  # 3 standard errors above 0.05
+    assert scipy.stats.kstest(ps, "uniform").pvalue > 0.01
+    assert np.mean(np.array(ps) <= 0.05) == pytest.approx(0.05, abs=0.015)  # 3 standard errors
 
 
 def test_p_of_a_strong_effect_is_the_smallest_there_is():
@@ -131,13 +134,12 @@ def test_p_of_a_strong_effect_is_the_smallest_there_is():
 
 def test_p_counts_permutations_as_scipy_would():
     rng = np.random.default_rng(6)
-    first, second = rated_graph(
-        rng, 30, 40
-    )  # of 30 concepts, some in no pair: they stay out of the permutations
+    first, second = rated_graph(rng, 30, 20)  # some of the 30 concepts are in no pair, and are not permuted
     rated = np.unique([first, second])
+    assert len(rated) < 30
     similarity = rng.integers(4, size=(30, 30)).astype(float)  # ties
     similarity += similarity.T
-    scores = similarity[first, second] + 3 * rng.normal(size=40)
+    scores = similarity[first, second] + 10 * rng.normal(size=20)
     observed = abs(spearman(similarity[first, second], scores))
     places = np.random.default_rng(8).permuted(np.tile(np.arange(len(rated)), (60, 1)), axis=1)
     extreme = 0

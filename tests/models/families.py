@@ -1,5 +1,6 @@
 """A small, randomly initialised Hugging Face model of every family, with sizes that catch mistakes."""
 
+import copy
 import dataclasses
 import pathlib
 
@@ -18,6 +19,25 @@ class Case:
 
 
 VOCABULARY = 83
+LLAMA = dict(
+    hidden_size=24,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=37,
+    max_position_embeddings=64,
+    rms_norm_eps=1e-3,
+)
+"""Grouped key heads, an odd MLP; most rows add a head_dim that is not hidden_size / heads."""
+GEMMA = LLAMA | dict(num_key_value_heads=1, head_dim=10)
+BERT = dict(
+    hidden_size=36,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    intermediate_size=44,
+    max_position_embeddings=40,
+)
+
 CASES = [
     Case("gpt2", "GPT2Config", dict(n_embd=24, n_layer=3, n_head=3, n_positions=40)),
     Case(
@@ -32,6 +52,34 @@ CASES = [
             scale_attn_by_inverse_layer_idx=True,
             tie_word_embeddings=False,
             activation_function="relu",
+        ),
+    ),
+    Case(
+        "gpt_neo",  # a window shorter than the sentences, on every other layer
+        "GPTNeoConfig",
+        dict(
+            hidden_size=24,
+            num_layers=4,
+            attention_types=[[["global", "local"], 2]],
+            num_heads=3,
+            intermediate_size=37,
+            window_size=5,
+            max_position_embeddings=40,
+        ),
+    ),
+    Case("gptj", "GPTJConfig", dict(n_embd=36, n_layer=3, n_head=3, rotary_dim=8, n_positions=40)),
+    Case(
+        "gptj-tied",
+        "GPTJConfig",
+        dict(
+            n_embd=24,
+            n_layer=2,
+            n_head=3,
+            n_inner=37,
+            rotary_dim=6,
+            n_positions=40,
+            activation_function="quick_gelu",
+            tie_word_embeddings=True,
         ),
     ),
     Case(
@@ -55,17 +103,232 @@ CASES = [
         ),
     ),
     Case(
-        "bert",
-        "BertConfig",
+        "opt",
+        "OPTConfig",
         dict(
-            hidden_size=36,
-            num_hidden_layers=3,
-            num_attention_heads=3,
-            intermediate_size=44,
-            max_position_embeddings=40,
+            hidden_size=24, num_hidden_layers=3, num_attention_heads=3, ffn_dim=37, max_position_embeddings=40
         ),
     ),
+    Case(
+        "opt-post",
+        "OPTConfig",
+        dict(
+            hidden_size=24,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            ffn_dim=37,
+            max_position_embeddings=40,
+            do_layer_norm_before=False,
+            enable_bias=False,
+            tie_word_embeddings=False,
+            activation_function="gelu",
+        ),
+    ),
+    Case("llama", "LlamaConfig", LLAMA | dict(head_dim=10)),
+    Case(
+        "llama-biases",
+        "LlamaConfig",
+        LLAMA
+        | dict(
+            attention_bias=True,
+            mlp_bias=True,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "linear", "rope_theta": 1000.0, "factor": 2.5},
+        ),
+    ),
+    Case(
+        "llama-llama3",
+        "LlamaConfig",
+        LLAMA
+        | dict(
+            head_dim=16,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 100.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 24,
+            },
+        ),
+    ),
+    Case(
+        "llama-dynamic",  # the longest sentences are beyond the original context
+        "LlamaConfig",
+        LLAMA
+        | dict(
+            head_dim=12,
+            max_position_embeddings=13,
+            rope_parameters={"rope_type": "dynamic", "rope_theta": 100.0, "factor": 3.0},
+        ),
+    ),
+    Case(
+        "llama-yarn",
+        "LlamaConfig",
+        LLAMA
+        | dict(
+            head_dim=16,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "beta_fast": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ),
+    ),
+    Case("mistral", "MistralConfig", LLAMA | dict(head_dim=10, sliding_window=5)),
+    Case(
+        "qwen2",
+        "Qwen2Config",
+        LLAMA | dict(use_sliding_window=True, sliding_window=5, max_window_layers=1, tie_word_embeddings=True),
+    ),
+    Case(
+        "qwen2-yarn",  # with what the config may say of it, and a context stated as before it
+        "Qwen2Config",
+        LLAMA
+        | dict(
+            hidden_size=32,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "mscale": 1.2,
+                "mscale_all_dim": 0.7,
+                "beta_fast": 4,
+                "truncate": False,
+                "original_max_position_embeddings": 64,
+            },
+        ),
+    ),
+    Case("qwen3", "Qwen3Config", LLAMA | dict(head_dim=10, attention_bias=True)),
+    Case("gemma", "GemmaConfig", GEMMA),
+    Case(
+        "gemma2",
+        "Gemma2Config",
+        GEMMA
+        | dict(
+            sliding_window=5,
+            query_pre_attn_scalar=7,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+        ),
+    ),
+    Case(
+        "gemma3_text",
+        "Gemma3TextConfig",
+        GEMMA
+        | dict(
+            sliding_window=5,
+            query_pre_attn_scalar=7,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            final_logit_softcapping=3.0,
+            tie_word_embeddings=False,
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 1000.0,
+                    "factor": 4.0,
+                    "beta_fast": 4.0,
+                    "original_max_position_embeddings": 64,
+                },
+            },
+        ),
+    ),
+    Case(
+        "phi",
+        "PhiConfig",
+        dict(
+            hidden_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=37,
+            rope_parameters={"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.4},
+        ),
+    ),
+    Case(
+        "phi-options",
+        "PhiConfig",
+        dict(
+            hidden_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=37,
+            qk_layernorm=True,
+            tie_word_embeddings=True,
+            max_position_embeddings=13,
+            rope_parameters={
+                "rope_type": "dynamic",
+                "rope_theta": 100.0,
+                "partial_rotary_factor": 0.5,
+                "factor": 2.0,
+            },
+        ),
+    ),
+    Case(
+        "phi3",
+        "Phi3Config",
+        LLAMA | dict(hidden_size=40, sliding_window=5, partial_rotary_factor=0.4),
+    ),
+    Case(
+        "phi3-longrope-short",  # all sentences within the original context
+        "Phi3Config",
+        LLAMA
+        | dict(
+            hidden_size=32,
+            original_max_position_embeddings=32,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "short_factor": [1.0, 1.1, 1.3, 1.2],
+                "long_factor": [1.5, 2.0, 3.0, 4.0],
+            },
+        ),
+    ),
+    Case(
+        "phi3-longrope-long",  # the longest sentences are beyond it
+        "Phi3Config",
+        LLAMA
+        | dict(
+            hidden_size=48,
+            tie_word_embeddings=True,
+            original_max_position_embeddings=13,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "partial_rotary_factor": 0.5,
+                "short_factor": [1.0, 1.1, 1.3],
+                "long_factor": [1.5, 2.0, 3.0],
+            },
+        ),
+    ),
+    Case("olmo2", "Olmo2Config", LLAMA),
+    Case(
+        "smollm3",  # layers 1 and 3 without positions and with a window; a factor that only turned layers get
+        "SmolLM3Config",
+        LLAMA
+        | dict(
+            hidden_size=32,
+            num_hidden_layers=4,
+            no_rope_layer_interval=2,
+            use_sliding_window=True,
+            sliding_window=5,
+            mlp_bias=True,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "beta_fast": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        ),
+    ),
+    Case("bert", "BertConfig", BERT),
+    Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
 ]
+ENCODERS = ("BertConfig", "RobertaConfig")
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:
@@ -83,17 +346,32 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
     )
 
 
+def make_config(case: Case) -> transformers.PreTrainedConfig:
+    """The case's Hugging Face config; its options are copied, since configs write into them."""
+    options = copy.deepcopy(case.options)
+    return getattr(transformers, case.config)(**dict(vocab_size=VOCABULARY, pad_token_id=0) | options)
+
+
+def auto_class(case: Case) -> type:
+    """The class that transformers makes the case's model with."""
+    return transformers.AutoModel if case.config in ENCODERS else transformers.AutoModelForCausalLM
+
+
 def make_hf_model(case: Case, seed: int = 0) -> transformers.PreTrainedModel:
     """The case's model in PyTorch with every parameter random, biases and norms too; float32, eval."""
     torch.manual_seed(seed)
-    config = getattr(transformers, case.config)(vocab_size=VOCABULARY, **case.options)
-    encoder = case.config in ("BertConfig", "RobertaConfig")
-    auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
-    model = auto.from_config(config, attn_implementation="eager").eval()
+    model = auto_class(case).from_config(make_config(case), attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
     return model
+
+
+def load_hf_model(
+    case: Case, directory: pathlib.Path, dtype: torch.dtype
+) -> transformers.PreTrainedModel:
+    """The saved model as transformers loads it, in float32 or bfloat16; eval."""
+    return auto_class(case).from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
 
 
 def save(model: transformers.PreTrainedModel, directory: pathlib.Path) -> pathlib.Path:

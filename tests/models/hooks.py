@@ -46,12 +46,18 @@ def hooked(
 def run(
     model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray
 ) -> np.ndarray:
-    """Logits, or an encoder's last hidden state, with positions counted from the first real token."""
+    """Logits, or an encoder's last hidden state, with positions counted from the first real token.
+
+    RoBERTa counts positions itself, from the padding token's id, and so is given that at the padding.
+    """
     inputs = dict(input_ids=torch.tensor(token_ids), attention_mask=torch.tensor(attention_mask).long())
-    inputs["position_ids"] = torch.clamp(inputs["attention_mask"].cumsum(1) - 1, min=0)
+    if model.config.model_type == "roberta":
+        inputs["input_ids"][~torch.tensor(attention_mask).bool()] = model.config.pad_token_id
+    else:
+        inputs["position_ids"] = torch.clamp(inputs["attention_mask"].cumsum(1) - 1, min=0)
     with torch.no_grad():
         output = model(**inputs)
-    return (output.logits if "logits" in output else output.last_hidden_state).numpy()
+    return (output.logits if "logits" in output else output.last_hidden_state).float().numpy()
 
 
 def pooled_responses(
@@ -62,11 +68,11 @@ def pooled_responses(
     pool_mask: np.ndarray,
     pooling: str,
 ) -> np.ndarray:
-    """`[batch, units]`, pooled in numpy from what the hooks see."""
+    """`[batch, units]`, pooled in numpy from what the hooks see (OPT's MLP sees batch and tokens as one axis)."""
     seen: dict[str, np.ndarray] = {}
 
     def keep(address: str, activations: torch.Tensor) -> None:
-        seen[address] = activations.detach().float().numpy()
+        seen[address] = activations.detach().float().numpy().reshape(*token_ids.shape, -1)
 
     with hooked(model, list(units["hf_module"].unique()), keep):
         run(model, token_ids, attention_mask)

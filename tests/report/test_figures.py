@@ -33,7 +33,7 @@ def sizes(figure):
     return [t.get_fontsize() for t in figure.findobj(lambda a: hasattr(a, "get_fontsize")) if t.get_text()]
 
 
-# --- Alignment -------------------------------------------------------------------------------------------------------
+# --- Alignment ----------------------------------------------------------------------------------------------
 
 
 def alignment_tables():
@@ -62,10 +62,10 @@ def test_alignment_has_a_panel_per_set_and_ratings_with_every_pair():
         here = tables[(tables["sentences"] == row["sentences"]) & (tables["ratings"] == row["ratings"])]
         np.testing.assert_array_equal(points.get_xdata(), here["rating"])
         np.testing.assert_array_equal(points.get_ydata(), here["similarity"])
-        shown = [t.get_text() for t in axes.texts]
-        assert shown[0] == f"ρ = 0.71 [0.50, 0.84]\n{row['pairs']} pairs"
+        *names_shown, numbers = [t.get_text() for t in axes.texts]
+        assert numbers == f"ρ = 0.71 [0.50, 0.84]\n{row['pairs']} pairs"
         names = set(here["word_1"] + ", " + here["word_2"])
-        assert 1 <= len(shown[1:]) <= 4 and set(shown[1:]) <= names
+        assert 1 <= len(names_shown) <= 4 and set(names_shown) <= names
     assert {"wordsim353", "simlex999", "Overlap, facts", "Overlap, stories", "Human rating"} <= set(
         texts(figure)
     )
@@ -79,7 +79,7 @@ def test_alignment_without_a_number_says_so():
     results.loc[1, "pairs"] = 0
     tables = tables[(tables["sentences"] != "facts") | (tables["ratings"] != "simlex999")]  # an empty panel
     figure = plot_alignment(tables, results)
-    assert figure.axes[0].texts[0].get_text() == "no correlation, 29 pairs"
+    assert figure.axes[0].texts[-1].get_text() == "no correlation, 29 pairs"
     assert len(figure.axes[1].lines) == 0
 
 
@@ -89,6 +89,14 @@ def test_alignment_wants_one_result_per_panel():
         plot_alignment(tables, results.iloc[:3])
     with pytest.raises(ExpertLensError, match=r"lacks the columns \['ci_low'\]"):
         plot_alignment(tables, results.drop(columns="ci_low"))
+    with pytest.raises(ExpertLensError, match="has no rows: there is nothing to draw"):
+        plot_alignment(tables, results.iloc[:0])
+
+
+def test_alignment_without_any_pair_still_says_so():
+    tables, results = alignment_tables()
+    figure = plot_alignment(tables.iloc[:0], results.assign(spearman=np.nan, pairs=0))
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["no correlation, 0 pairs"] * 4
 
 
 def measures_table():
@@ -128,7 +136,7 @@ def test_measures_read_back_from_csv_are_the_same_figure(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-# --- Overlap ---------------------------------------------------------------------------------------------------------
+# --- Overlap ------------------------------------------------------------------------------------------------
 
 
 def overlap_of(domains, seed=0):
@@ -145,10 +153,10 @@ def overlap_of(domains, seed=0):
 
 def test_the_order_keeps_domains_together_and_like_domains_beside_each_other():
     overlap = overlap_of(np.repeat(["a", "b", "c", "d"], 6))
-    domain = overlap["domain"].values
+    domain = overlap["domain"].to_numpy()
     for one, other in (("a", "c"), ("b", "d")):
         like = (domain[:, None] == one) & (domain == other)
-        overlap.values[like | like.T] += 0.1
+        overlap.data[like | like.T] += 0.1
     order, domains, linkage = order_concepts(overlap)
     assert sorted(order) == list(range(24))
     assert list(domain[order]) == list(np.repeat(domains, 6))
@@ -158,7 +166,7 @@ def test_the_order_keeps_domains_together_and_like_domains_beside_each_other():
 
 def test_without_domains_the_order_is_that_of_the_concepts():
     overlap = overlap_of(np.repeat(["a", "b", "c"], 5))
-    groups = overlap["domain"].values
+    groups = overlap["domain"].to_numpy()
     for bare in (overlap.drop_vars("domain"), overlap.assign_coords(domain=("concept", [""] * 15))):
         order, domains, linkage = order_concepts(bare)
         assert (domains, linkage) == ([], None)
@@ -172,9 +180,9 @@ def test_overlap_shows_the_ordered_matrix_and_names_its_domains():
     order, domains, _ = order_concepts(overlap)
     shown = matrix.images[0].get_array()
     off = ~np.eye(176, dtype=bool)
-    np.testing.assert_array_equal(shown[off], overlap.values[np.ix_(order, order)][off])
+    np.testing.assert_array_equal(shown[off], overlap.data[np.ix_(order, order)][off])
     assert np.all(np.ma.getmaskarray(np.ma.masked_invalid(shown))[~off])  # the diagonal isn't data
-    assert matrix.images[0].get_clim() == (0, np.percentile(overlap.values[off], 99))
+    assert matrix.images[0].get_clim() == (0, np.percentile(overlap.data[off], 99))
     assert [t.get_text() for t in matrix.get_yticklabels()] == domains
     assert len(tree.lines) == 15
     assert "Jaccard overlap" in bar.get_ylabel() and "99th percentile" in bar.get_ylabel()
@@ -183,10 +191,10 @@ def test_overlap_shows_the_ordered_matrix_and_names_its_domains():
 
 def test_the_trees_branches_meet_at_mean_overlaps():
     overlap = overlap_of(np.repeat(["a", "b"], 8))
-    same = overlap["domain"].values[:, None] == overlap["domain"].values
+    same = overlap["domain"].to_numpy()[:, None] == overlap["domain"].to_numpy()
     tree = plot_overlap(overlap).axes[1]
     (branch,) = tree.lines
-    assert branch.get_ydata()[1] == pytest.approx(overlap.values[~same].mean(), abs=1e-12)
+    assert branch.get_ydata()[1] == pytest.approx(overlap.data[~same].mean(), abs=1e-12)
     np.testing.assert_allclose(branch.get_xdata(), [3.5, 3.5, 11.5, 11.5])  # the middles of the two domains
 
 
@@ -196,7 +204,7 @@ def test_the_trees_branches_meet_at_mean_overlaps():
 def test_overlap_copes_with_few_domains_or_none(domains, tmp_path):
     overlap = overlap_of(np.array(domains))
     figure = plot_overlap(overlap)
-    names = set(overlap["concept"].values)
+    names = set(overlap["concept"].to_numpy())
     if len(set(domains)) == 1:
         assert names <= set(texts(figure)) if len(domains) == 12 else not names & set(texts(figure))
     else:
@@ -211,14 +219,14 @@ def test_empty_expert_sets_can_be_shown(tmp_path):
 
 def test_overlap_refuses_what_it_cannot_draw():
     overlap = overlap_of(np.repeat(["a", "b"], 4))
-    overlap.values[1, 2] = np.nan
+    overlap.data[1, 2] = np.nan
     with pytest.raises(ExpertLensError, match="overlap of 8 concepts can't be drawn"):
         plot_overlap(overlap)
     with pytest.raises(ExpertLensError, match="overlap of 1 concepts can't be drawn"):
         plot_overlap(overlap_of(np.array(["a"])))
 
 
-# --- Localisation ----------------------------------------------------------------------------------------------------
+# --- Localisation -------------------------------------------------------------------------------------------
 
 
 def localisation_of(layers, sites=("mlp.down", "mlp.up", "attn.out", "attn.q")):
@@ -256,7 +264,7 @@ def test_localisation_leaves_missing_sites_grey():
     assert len(figure.axes[0].texts) == 11
 
 
-# --- Files -----------------------------------------------------------------------------------------------------------
+# --- Files --------------------------------------------------------------------------------------------------
 
 
 def test_both_files_are_written_and_the_same_each_time(tmp_path):

@@ -3,22 +3,74 @@
 from typing import Any
 
 from expertlens_jax.errors import UnsupportedModelError
-from expertlens_jax.models.families import bert, gpt2, gpt_neox
+from expertlens_jax.models.families import (
+    bert,
+    gemma,
+    gemma2,
+    gemma3_text,
+    gpt2,
+    gpt_neo,
+    gpt_neox,
+    gptj,
+    llama,
+    mistral,
+    olmo2,
+    opt,
+    phi,
+    phi3,
+    qwen2,
+    qwen3,
+    roberta,
+    smollm3,
+)
 from expertlens_jax.models.families.family import Family
 
-FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in (bert, gpt2, gpt_neox)}
+FAMILIES: dict[str, Family] = {
+    family.FAMILY.model_type: family.FAMILY
+    for family in (
+        gpt2,
+        gpt_neo,
+        gptj,
+        gpt_neox,
+        opt,
+        llama,
+        mistral,
+        qwen2,
+        qwen3,
+        gemma,
+        gemma2,
+        gemma3_text,
+        phi,
+        phi3,
+        olmo2,
+        smollm3,
+        bert,
+        roberta,
+    )
+}
 
 
 def family_of(hf_config: Any) -> Family:
     """The family of a Hugging Face config.
 
     Raises:
-      UnsupportedModelError: no family has its `model_type`; the message lists those there are.
+      UnsupportedModelError: no family has its `model_type`; the message lists those there are. Or its layers
+        differ in size, or its weights are quantised.
     """
     model_type = hf_config.model_type
     if model_type not in FAMILIES:
+        text = getattr(hf_config, "text_config", None)
+        inner = "" if text is None else f" It holds a {text.model_type!r} model; save that by itself."
         raise UnsupportedModelError(
-            f"the config's model_type is {model_type!r}, which no family of expertlens_jax translates. "
-            f"Supported: {', '.join(sorted(FAMILIES))}."
+            f"the config's model_type is {model_type!r}, which no family of expertlens_jax translates.{inner}"
+            f" Supported: {', '.join(sorted(FAMILIES))}."
+        )
+    if getattr(hf_config, "is_heterogeneous", False):
+        raise UnsupportedModelError(
+            f"this {model_type} config gives its layers different sizes; the stack's are all of one size."
+        )
+    if getattr(hf_config, "quantization_config", None):
+        raise UnsupportedModelError(
+            f"this {model_type} checkpoint is quantised; give the original, in float32, float16 or bfloat16."
         )
     return FAMILIES[model_type]

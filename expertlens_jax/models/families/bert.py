@@ -7,20 +7,14 @@
 
 from transformers import BertConfig
 
-from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, norm_tensors
+from expertlens_jax.models.families.family import Family, Linear, norm_tensors, refuse
 
 
 def translate(hf: BertConfig) -> TransformerConfig:
     """Reads a BERT config."""
-    kind = getattr(hf, "position_embedding_type", "absolute")
-    if kind != "absolute":
-        raise UnsupportedModelError(
-            f"this BERT's config says position_embedding_type={kind!r}; only 'absolute' is supported."
-        )
-    if hf.is_decoder:
-        raise UnsupportedModelError("this BERT's config says is_decoder=true; only encoders are supported.")
+    refuse(hf, "position_embedding_type", "absolute", "positions are a learned table")
+    refuse(hf, "is_decoder", False, "every token sees every other")
     return TransformerConfig(
         vocab_size=hf.vocab_size,
         num_layers=hf.num_hidden_layers,
@@ -69,6 +63,8 @@ def tensors(c: TransformerConfig) -> dict[str, str]:
 
 
 FAMILY = Family(
+    title="BERT",
+    examples=("google-bert/bert-base-uncased", "sentence-transformers/all-MiniLM-L6-v2"),
     model_type="bert",
     translate=translate,
     linears=linears,

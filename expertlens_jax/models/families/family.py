@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.config import TransformerConfig
 
 
@@ -13,9 +14,9 @@ from expertlens_jax.models.config import TransformerConfig
 class Linear:
     """Where a linear layer's output channels stand in a Hugging Face model.
 
-    `channels` picks this site's out of a fused layer's, in the order of the site's own channels: an int array, or
-    None for all of them. `transposed` tells a kernel stored `[inputs, outputs]` (GPT-2's Conv1D) from torch's
-    `[outputs, inputs]`.
+    `channels` picks this site's out of a fused layer's, in the order of the site's own channels: an int
+    array, or None for all of them. `transposed` tells a kernel stored `[inputs, outputs]` (GPT-2's Conv1D)
+    from torch's `[outputs, inputs]`.
     """
 
     module: str
@@ -27,13 +28,16 @@ class Linear:
 class Family:
     """A family of models on the one stack; names hold `{layer}` where they differ by layer.
 
+    `title` and `examples` (models of the hub) are for readers; `model_type` is the Hugging Face config's.
     `linears` gives for every linear site its layer; `tensors` the other parameters, from our path (see
     `transformer.py`) to the Hugging Face tensor; `block` the module whose output is the residual stream. All
-    names are those of the base model: a checkpoint may have them with or without `prefix`, which the model with
-    its head puts before them. Names that start with `head_names` never carry the prefix. Tensors that match
-    `ignored` (a regular expression) are known and not needed.
+    names are those of the base model: a checkpoint may have them with or without `prefix`, which the model
+    with its head puts before them. Names that start with `head_names` never carry the prefix. Tensors that
+    match `ignored` (a regular expression) are known and not needed.
     """
 
+    title: str
+    examples: tuple[str, ...]
     model_type: str
     translate: Callable[[Any], TransformerConfig]
     linears: Callable[[TransformerConfig], Mapping[str, Linear]]
@@ -50,7 +54,7 @@ class Family:
 
 
 def concatenated(*sizes: int) -> list[np.ndarray]:
-    """Channels of parts that stand one after the other in a fused layer: an int array for each part's size."""
+    """Channels of parts that stand one after the other in a fused layer, as an int array a part."""
     return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
 
 
@@ -60,3 +64,38 @@ def norm_tensors(path: str, name: str, *, bias: bool = True) -> dict[str, str]:
     if bias:
         tensors[f"{path}/bias"] = f"{name}.bias"
     return tensors
+
+
+def layer_windows(hf: Any) -> tuple[int, ...]:
+    """The window of each layer, 0 where it sees all, from a config's `layer_types` and `sliding_window`.
+
+    Raises:
+      UnsupportedModelError: a layer is of another type than full or sliding attention, or slides without a
+        window.
+    """
+    unknown = sorted(set(hf.layer_types) - {"full_attention", "sliding_attention"})
+    if unknown:
+        raise UnsupportedModelError(
+            f"the config's layer_types hold {', '.join(unknown)}; only full_attention and sliding_attention "
+            "are supported."
+        )
+    if "sliding_attention" in hf.layer_types and not hf.sliding_window:
+        raise UnsupportedModelError(
+            "the config's layer_types hold sliding_attention, but it states no sliding_window, or switches "
+            "it off with use_sliding_window=false."
+        )
+    windows = tuple(hf.sliding_window if kind == "sliding_attention" else 0 for kind in hf.layer_types)
+    return windows if any(windows) else ()
+
+
+def refuse(hf: Any, field: str, allowed: Any, reason: str) -> None:
+    """Refuses a config whose `field` is there (not None) and differs from what the stack can express.
+
+    Raises:
+      UnsupportedModelError: naming the field, its value and the reason.
+    """
+    value = getattr(hf, field, None)
+    if value is not None and value != allowed:
+        raise UnsupportedModelError(
+            f"this {hf.model_type} config says {field}={value!r}; only {allowed!r} is supported: {reason}."
+        )

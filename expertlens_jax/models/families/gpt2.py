@@ -8,11 +8,18 @@
 from transformers import GPT2Config
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, concatenated, norm_tensors
+from expertlens_jax.models.families.family import (
+    Family,
+    Linear,
+    concatenated,
+    norm_tensors,
+    refuse,
+)
 
 
 def translate(hf: GPT2Config) -> TransformerConfig:
     """Reads a GPT-2 config."""
+    refuse(hf, "add_cross_attention", False, "there is no encoder to attend to")
     head_dim = hf.n_embd // hf.n_head
     return TransformerConfig(
         vocab_size=hf.vocab_size,
@@ -60,6 +67,8 @@ def tensors(c: TransformerConfig) -> dict[str, str]:
 
 
 FAMILY = Family(
+    title="GPT-2",
+    examples=("openai-community/gpt2", "distilbert/distilgpt2"),
     model_type="gpt2",
     translate=translate,
     linears=linears,

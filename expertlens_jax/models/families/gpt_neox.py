@@ -11,12 +11,13 @@ from transformers import GPTNeoXConfig
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors
-from expertlens_jax.models.families.rope import read_rotary
+from expertlens_jax.models.families.rope import longest_context, read_rotary
 
 
 def translate(hf: GPTNeoXConfig) -> TransformerConfig:
     """Reads a GPT-NeoX config."""
     head_dim = hf.hidden_size // hf.num_attention_heads
+    rotary = read_rotary(hf, head_dim, partial=True)
     return TransformerConfig(
         vocab_size=hf.vocab_size,
         num_layers=hf.num_hidden_layers,
@@ -25,12 +26,12 @@ def translate(hf: GPTNeoXConfig) -> TransformerConfig:
         num_kv_heads=hf.num_attention_heads,
         head_dim=head_dim,
         d_mlp=hf.intermediate_size,
-        max_tokens=hf.max_position_embeddings,
+        max_tokens=longest_context(hf, rotary),
         norm_eps=hf.layer_norm_eps,
         residual="parallel" if hf.use_parallel_residual else "sequential",
         qkv_bias=hf.attention_bias,
         attention_out_bias=hf.attention_bias,
-        rotary=read_rotary(hf, head_dim),
+        rotary=rotary,
         activation=hf.hidden_act,
         head="tied" if hf.tie_word_embeddings else "linear",
         initializer_range=hf.initializer_range,
@@ -38,7 +39,7 @@ def translate(hf: GPTNeoXConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer. The fused layer's channels run over heads, then q, k, v, then the head's channels."""
+    """Every site's layer. The fused layer's channels run over heads, then q, k, v, then channels."""
     block = "layers.{layer}."
     q, k, v = np.arange(3 * c.d_model).reshape(c.num_heads, 3, c.head_dim).transpose(1, 0, 2).reshape(3, -1)
     return {
@@ -63,6 +64,8 @@ def tensors(c: TransformerConfig) -> dict[str, str]:
 
 
 FAMILY = Family(
+    title="GPT-NeoX, Pythia",
+    examples=("EleutherAI/pythia-70m-deduped", "EleutherAI/gpt-neox-20b"),
     model_type="gpt_neox",
     translate=translate,
     linears=linears,

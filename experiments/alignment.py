@@ -1,0 +1,197 @@
+"""Are a model's experts arranged as people arrange the concepts?
+
+Claim (Fedzechkina et al. 2025, arXiv 2502.15090): the more two concepts' expert sets overlap, the more alike
+people say the concepts are, beyond what embeddings of the same model show. It would be refuted by overlaps that
+align no better than those of the same network with random weights, or than TF-IDF of the sentences alone: both
+stand in the same table.
+
+    python -m experiments.alignment --config=configs/demo.py --workdir=runs/demo [--config.ratings=FILE]
+
+Writes into the run directory `alignment.csv` (a row per sentence set, measure and ratings), `pairs.csv` (the
+rated pairs of the drawn measure), `experts.csv` (per concept), `localisation.csv` (per layer and site), the
+overlap of each sentence set, `expertise/` (zarr, the whole table), and `figures/`. Started again, it takes the
+tables that are there as done.
+"""
+
+import dataclasses
+
+import ml_collections
+import pandas as pd
+import xarray as xr
+from etils import epath
+from tqdm.auto import tqdm
+
+import expertlens_jax as el
+from expertlens_jax.analysis.embeddings import sentence_embeddings
+from expertlens_jax.analysis.localisation import count_experts
+from expertlens_jax.analysis.measures import Measure, expert_measures, sentence_measures, word_measures
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.report import figures
+from expertlens_jax.report.run_directory import open_run, saved_dataset, write_csv
+from experiments.launch import find_model, launch
+
+COLUMNS = [
+    *("sentences", "measure", "threshold", "negatives_per_positive", "ratings", "pairs"),
+    *("experts_median", "spearman", "ci_low", "ci_high", "p_value"),
+]
+
+
+def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """The experiment."""
+    if config.drawn_threshold not in config.thresholds:
+        raise SelectionError(
+            f"drawn_threshold is {config.drawn_threshold}, which is none of the thresholds {config.thresholds}."
+        )
+    datasets = [el.load_concepts(name) for name in config.sentences]
+    ratings = [el.load_ratings(name) for name in config.ratings]
+    model = find_model(config)
+    workdir = open_run(workdir, config.to_dict())
+    print(f"Writing to {workdir}")
+
+    aligned, pairs, experts_of, localisation = [], [], [], []
+    for concepts in datasets:
+        print(f"\n{concepts!r}")
+        expertise = saved_expertise(model, concepts, config, workdir)
+        for measure in tqdm(
+            compare(model, concepts, expertise, config, workdir), desc="aligning measures", unit="measure"
+        ):
+            drawn = measure.name == "jaccard" and measure.threshold == config.drawn_threshold
+            for rated in ratings:
+                result = el.align(
+                    measure.similarity,
+                    rated,
+                    resamples=config.resamples,
+                    permutations=config.permutations,
+                    seed=config.seed,
+                )
+                aligned.append(describe(concepts.name, measure, result, config))
+                if drawn:
+                    pairs.append(result.table.assign(sentences=concepts.name, ratings=rated.name))
+            if drawn:
+                overlap = measure.similarity
+        experts = el.select_experts(expertise, threshold=config.drawn_threshold)
+        counts = experts.sum("unit").to_series()
+        experts_of.append(counts.rename("experts").reset_index().assign(sentences=concepts.name))
+        localisation.append(count_experts(experts).assign(sentences=concepts.name))
+        write_csv(workdir / f"overlap_{concepts.name}.csv", overlap.to_pandas().reset_index())
+        draw(figures.plot_overlap(overlap), workdir, f"overlap_{concepts.name}")
+        draw(figures.plot_localisation(localisation[-1]), workdir, f"localisation_{concepts.name}")
+
+    table = pd.DataFrame(aligned)
+    write_csv(workdir / "alignment.csv", table[COLUMNS])
+    write_csv(workdir / "pairs.csv", pd.concat(pairs))
+    write_csv(workdir / "experts.csv", pd.concat(experts_of))
+    write_csv(workdir / "localisation.csv", pd.concat(localisation))
+    drawn = table[(table["measure"] == "jaccard") & (table["threshold"] == config.drawn_threshold)]
+    quantity = f"Overlap of experts (Jaccard, τ = {config.drawn_threshold:g})"
+    draw(figures.plot_alignment(pd.concat(pairs), drawn, quantity=quantity), workdir, "alignment")
+    draw(figures.plot_measures(table.assign(measure=label_measures(table))), workdir, "measures")
+
+    print(f"\n{format_table(table)}\n")
+    for note in dict.fromkeys(table.loc[table["note"] != "", "note"]):
+        print(f"No correlation where it says so: {note}")
+    print(f"Tables and figures are in {workdir}")
+
+
+def saved_expertise(
+    model: el.Model, concepts: el.ConceptDataset, config: ml_collections.ConfigDict, workdir: epath.Path
+) -> xr.Dataset:
+    """The expertise table of a model and a sentence set, measured unless the run directory has it."""
+
+    def compute() -> xr.Dataset:
+        responses = el.record_responses(model, concepts.sentences, pooling=config.pooling, progress=True)
+        return el.measure_expertise(
+            responses,
+            concepts,
+            negatives_per_positive=config.negatives_per_positive,
+            exclude_mentions=config.exclude_mentions,
+            sampled=config.sampled,
+            seed=config.seed,
+            progress=True,
+        )
+
+    return saved_dataset(workdir / "expertise" / f"{model.name}_{concepts.name}.zarr", compute)
+
+
+def compare(
+    model: el.Model,
+    concepts: el.ConceptDataset,
+    expertise: xr.Dataset,
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+) -> list[Measure]:
+    """Every measure of a sentence set: of its experts, of embeddings, and of controls."""
+    embedded = saved_dataset(
+        workdir / "embeddings" / f"{model.name}_{concepts.name}.zarr",
+        lambda: xr.Dataset(
+            {"mean": (("sentence", "channel"), sentence_embeddings(model, concepts.sentences, progress=True))}
+        ),
+    )
+    measures = expert_measures(expertise, config.measures, config.thresholds)
+    measures += word_measures(model, concepts) + sentence_measures(embedded["mean"].values, concepts)
+    for seed in config.random_weights:
+        random = saved_expertise(el.randomize_weights(model, seed), concepts, config, workdir)
+        measures += expert_measures(
+            random,
+            config.random_weights_measures,
+            [config.drawn_threshold],
+            group="Controls",
+            suffix=f"_random_weights_{seed}",
+        )
+    return measures
+
+
+def describe(
+    sentences: str, measure: Measure, result: el.Alignment, config: ml_collections.ConfigDict
+) -> dict[str, object]:
+    """A row of the table."""
+    from_experts = measure.group == "ExpertLens" or "random_weights" in measure.name
+    return {
+        "group": measure.group,
+        "sentences": sentences,
+        "measure": measure.name,
+        "threshold": measure.threshold,
+        "negatives_per_positive": config.negatives_per_positive if from_experts else float("nan"),
+        "experts_median": measure.experts_median,
+        **{
+            field.name: getattr(result, field.name)
+            for field in dataclasses.fields(result)
+            if field.name not in ("table", "missing")
+        },
+    }
+
+
+def label_measures(table: pd.DataFrame) -> pd.Series:
+    """Names of measures for people: with the threshold, without underscores."""
+    names = table["measure"].str.replace("_", " ")
+    thresholds = table["threshold"].map(lambda t: "" if pd.isna(t) else f", τ = {t:g}")
+    return names + thresholds
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """The table as people read it, a row per sentence set, measure and ratings."""
+    number = "{:.3f}".format
+    return pd.DataFrame(
+        {
+            "sentences": table["sentences"],
+            "measure": label_measures(table),
+            "ratings": table["ratings"],
+            "experts": table["experts_median"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}"),
+            "pairs": table["pairs"],
+            "Spearman": table["spearman"].map(lambda r: "none" if pd.isna(r) else number(r)),
+            "95% interval": [
+                "" if pd.isna(row.spearman) else f"{number(row.ci_low)} to {number(row.ci_high)}"
+                for row in table.itertuples()
+            ],
+            "p": table["p_value"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
+        }
+    ).to_string(index=False, justify="left")
+
+
+def draw(figure: figures.Figure, workdir: epath.Path, name: str) -> None:
+    """Saves a figure among the run's."""
+    figures.save_figure(figure, workdir / "figures" / name)
+
+
+if __name__ == "__main__":
+    launch(run)

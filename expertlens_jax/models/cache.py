@@ -1,0 +1,190 @@
+"""Converted parameters, kept with orbax, so that a checkpoint is converted once for every machine shape.
+
+An entry is a directory named by a key of everything the parameters follow from. It is written beside its place
+and moved there when complete, with the length and CRC-32 of each of its files in `files.json`; an entry without
+that file, or that differs from it, is never used.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import filelock
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from expertlens_jax.errors import CheckpointError, ExpertLensWarning
+from expertlens_jax.models.checkpoint import Plan
+from expertlens_jax.models.sharding import parameter_sharding
+
+FILES = "files.json"
+ARRAYS = "params"
+BLOCK = 2**24  # bytes read at a time, and in a chunk of an array: small, so that few are in memory at once
+
+
+def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
+    """Where entries stand.
+
+    `expertlens_jax` in `cache_dir`, if that is given; else the environment's EXPERTLENS_CACHE; else
+    `expertlens_jax` in the user's cache directory (XDG_CACHE_HOME, or ~/.cache).
+    """
+    if cache_dir is not None:
+        return pathlib.Path(cache_dir).expanduser() / "expertlens_jax"
+    if "EXPERTLENS_CACHE" in os.environ:
+        return pathlib.Path(os.environ["EXPERTLENS_CACHE"]).expanduser()
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "expertlens_jax"
+
+
+def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
+    """The name of the entry for these source files, read by this plan, in this dtype.
+
+    Args:
+      files: the weight files. A file downloaded by huggingface_hub goes by the name of its blob, which the hub
+        made of its content; of any other file the content is hashed (about a second a gigabyte).
+      plan: where each parameter comes from. It follows from config.json and the family's translation, so that a
+        change of either gives another key.
+      dtype: of the parameters.
+    """
+    key = hashlib.sha256(dtype.encode())
+    for path in sorted(files, key=lambda path: path.name):
+        key.update(f"\0{path.name}\0{content_id(path)}".encode())
+    for path, parameter in sorted(plan.items()):
+        source = parameter.source
+        layout = (path, parameter.shape, parameter.tensors, source.stored_transposed, source.kernel)
+        channels = b"" if source.channels is None else source.channels.astype("<i8").tobytes()
+        key.update(repr(layout).encode() + channels)
+    return key.hexdigest()[:40]
+
+
+def content_id(path: pathlib.Path) -> str:
+    """What tells a file's content from another's: the hub's hash of it if known, else its SHA-256."""
+    blob = pathlib.Path(os.readlink(path)) if path.is_symlink() else path
+    if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+        return blob.name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: Mesh | None) -> Any | None:
+    """Reads an entry onto a mesh, of whatever shape: each device its own part.
+
+    Besides the parameters, the host holds up to twice the largest of them (stacked over layers, as orbax reads it)
+    at a time.
+
+    Args:
+      entry: its directory.
+      plan: of the parameters.
+      dtype: of the parameters.
+      mesh: `(data, model)`, or None for jax's default device.
+
+    Returns:
+      The `params` collection; or None if there is no entry, or, with an ExpertLensWarning, if it is damaged.
+    """
+    if not entry.exists():
+        return None
+    import orbax.checkpoint as ocp
+
+    try:
+        _check_files(entry)
+        wanted = {
+            path: jax.ShapeDtypeStruct(
+                parameter.shape, dtype, sharding=parameter_sharding(path, parameter.shape, mesh)
+            )
+            for path, parameter in plan.items()
+        }
+        largest = max(leaf.size * leaf.dtype.itemsize for leaf in wanted.values())
+        tree = traverse_util.unflatten_dict(wanted, sep="/")
+        # The limit is exclusive: one parameter of the largest size at a time, or several small ones.
+        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(1.05 * largest + BLOCK) / 1e9)
+        with ocp.Checkpointer(handler) as checkpointer:
+            return checkpointer.restore(
+                entry.absolute() / ARRAYS,
+                args=ocp.args.PyTreeRestore(
+                    tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
+                ),
+            )
+    except Exception as error:  # orbax, tensorstore and the file system raise many kinds; all mean: rebuild
+        warnings.warn(
+            f"the converted parameters in {entry} are damaged ({error}); they are converted again.",
+            ExpertLensWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def store_parameters(entry: pathlib.Path, params: Any) -> None:
+    """Writes an entry, unless another process just did; failing to is a warning, not an error."""
+    import orbax.checkpoint as ocp
+
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(entry.with_suffix(".lock")):
+            with contextlib.suppress(CheckpointError):
+                _check_files(entry)
+                return
+            shutil.rmtree(entry, ignore_errors=True)
+            partial = entry.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            # Uncompressed and without OCDBT, parameters go to disk chunk by chunk instead of through memory.
+            handler = ocp.PyTreeCheckpointHandler(
+                use_ocdbt=False, use_zarr3=True, use_compression=False, save_device_host_concurrent_gb=1
+            )
+            chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK), params)
+            with ocp.Checkpointer(handler) as checkpointer:
+                checkpointer.save(
+                    partial.absolute() / ARRAYS, args=ocp.args.PyTreeSave(params, save_args=chunked)
+                )
+            files = {str(path.relative_to(partial)): _fingerprint(path) for path in _files(partial)}
+            (partial / FILES).write_text(json.dumps(files))
+            partial.rename(entry)
+    except Exception as error:  # a full or read-only disk, above all: the model itself is fine
+        warnings.warn(
+            f"the converted parameters couldn't be kept in {entry.parent} ({error}); the next load converts them "
+            "again. Set EXPERTLENS_CACHE to a directory with room, or pass use_cache=False.",
+            ExpertLensWarning,
+            stacklevel=2,
+        )
+
+
+def _check_files(entry: pathlib.Path) -> None:
+    """Every file of the entry is as it was written.
+
+    Raises:
+      CheckpointError: names the first that isn't.
+    """
+    try:
+        written = json.loads((entry / FILES).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{FILES} can't be read: {error}") from error
+    with ThreadPoolExecutor() as pool:  # CRC-32 lets other threads run
+        for name, found in zip(
+            written, pool.map(lambda name: _fingerprint(entry / name), written), strict=True
+        ):
+            if found != written[name]:
+                raise CheckpointError(f"{name} isn't as it was written")
+
+
+def _files(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (path for path in sorted(directory.rglob("*")) if path.is_file())
+
+
+def _fingerprint(path: pathlib.Path) -> list[int] | None:
+    """A file's length and CRC-32; None if there is no such file."""
+    if not path.is_file():
+        return None
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            crc = zlib.crc32(block, crc)
+    return [path.stat().st_size, crc]

@@ -1,0 +1,42 @@
+"""Gemma (Gemma Team 2024).
+
+- as Llama, with GELU in the gated MLP and heads wider than d_model / heads
+- embeddings scaled by the square root of d_model, and tied to the head
+- norms store their scale less one
+"""
+
+import dataclasses
+from typing import Any
+
+from transformers import GemmaConfig
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families import llama
+from expertlens_jax.models.families.family import refuse
+
+
+def gemma_like(hf: Any, **options: Any) -> TransformerConfig:
+    """Reads what the configs of all Gemmas have in common; `options` are where one differs."""
+    refuse(hf, "use_bidirectional_attention", False, "Gemma is read as a causal language model")
+    return llama.llama_like(
+        hf,
+        embedding_scale=hf.hidden_size**0.5,
+        norm_plus_one=True,
+        qkv_bias=hf.attention_bias,
+        attention_out_bias=hf.attention_bias,
+        **options,
+    )
+
+
+def translate(hf: GemmaConfig) -> TransformerConfig:
+    """Reads a Gemma config."""
+    return gemma_like(hf)
+
+
+FAMILY = dataclasses.replace(
+    llama.FAMILY,
+    title="Gemma",
+    examples=("google/gemma-2b", "google/gemma-2b-it"),
+    model_type="gemma",
+    translate=translate,
+)

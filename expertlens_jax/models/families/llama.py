@@ -1,0 +1,109 @@
+"""Llama 1 to 3.2 (Touvron et al. 2023, Dubey et al. 2024), and what the families after its pattern share.
+
+- rotary positions, stretched by any of the known scalings (Llama 3.1: llama3)
+- RMS norm before each branch; no biases unless the config asks for them
+- gated MLP with SiLU; grouped keys and values; embeddings tied to the head in the small models only
+"""
+
+from typing import Any
+
+from transformers import LlamaConfig
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families.family import Family, Linear, norm_tensors
+from expertlens_jax.models.families.rope import longest_context, read_rotary
+from expertlens_jax.models.rotary import Rotary
+
+
+def llama_like(
+    hf: Any, *, rotary: Rotary | None = None, activation: str | None = None, **options: Any
+) -> TransformerConfig:
+    """Reads what the configs of Llama's pattern have in common.
+
+    Args:
+      hf: the Hugging Face config.
+      rotary: default, what `rope_parameters` say.
+      activation: default, `hidden_act`.
+      **options: fields of `TransformerConfig` in which a family differs.
+    """
+    head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+    rotary = rotary or read_rotary(hf, head_dim)
+    shared = dict(
+        vocab_size=hf.vocab_size,
+        num_layers=hf.num_hidden_layers,
+        d_model=hf.hidden_size,
+        num_heads=hf.num_attention_heads,
+        num_kv_heads=hf.num_key_value_heads,
+        head_dim=head_dim,
+        d_mlp=hf.intermediate_size,
+        max_tokens=longest_context(hf, rotary),
+        norm="rms",
+        norm_eps=hf.rms_norm_eps,
+        qkv_bias=False,
+        attention_out_bias=False,
+        rotary=rotary,
+        gated=True,
+        activation=activation or hf.hidden_act,
+        mlp_bias=False,
+        head="tied" if hf.tie_word_embeddings else "linear",
+        initializer_range=hf.initializer_range,
+    )
+    return TransformerConfig(**shared | options)
+
+
+def translate(hf: LlamaConfig) -> TransformerConfig:
+    """Reads a Llama config."""
+    return llama_like(
+        hf, qkv_bias=hf.attention_bias, attention_out_bias=hf.attention_bias, mlp_bias=hf.mlp_bias
+    )
+
+
+def linears(c: TransformerConfig) -> dict[str, Linear]:
+    """Every site's layer."""
+    block = "layers.{layer}."
+    return {
+        "attn.q": Linear(block + "self_attn.q_proj"),
+        "attn.k": Linear(block + "self_attn.k_proj"),
+        "attn.v": Linear(block + "self_attn.v_proj"),
+        "attn.out": Linear(block + "self_attn.o_proj"),
+        "mlp.gate": Linear(block + "mlp.gate_proj"),
+        "mlp.up": Linear(block + "mlp.up_proj"),
+        "mlp.down": Linear(block + "mlp.down_proj"),
+    }
+
+
+NORMS = {
+    "pre": {"attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"},
+    "output": {"attn_out_norm": "post_attention_layernorm", "mlp_out_norm": "post_feedforward_layernorm"},
+    "both": {
+        "attn_norm": "input_layernorm",
+        "attn_out_norm": "post_attention_layernorm",
+        "mlp_norm": "pre_feedforward_layernorm",
+        "mlp_out_norm": "post_feedforward_layernorm",
+    },
+}
+"""A layer's norms by their place; `post_attention_layernorm` is another one in each."""
+
+
+def tensors(c: TransformerConfig) -> dict[str, str]:
+    """Embeddings, norms and head."""
+    norms = dict(NORMS[c.norm_place])
+    if c.qk_norm is not None:
+        norms |= {"attn/q_norm": "self_attn.q_norm", "attn/k_norm": "self_attn.k_norm"}
+    named = {"embed/token": "embed_tokens.weight", "head": "lm_head.weight"}
+    for path, name in norms.items():
+        named |= norm_tensors(f"layers/{path}", f"layers.{{layer}}.{name}", bias=False)
+    return named | norm_tensors("final_norm", "norm", bias=False)
+
+
+FAMILY = Family(
+    title="Llama 1 to 3.2",
+    examples=("meta-llama/Llama-3.2-1B", "HuggingFaceTB/SmolLM2-135M"),
+    model_type="llama",
+    translate=translate,
+    linears=linears,
+    tensors=tensors,
+    block="layers.{layer}",
+    prefix="model.",
+    ignored=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+)

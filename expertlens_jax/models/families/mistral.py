@@ -1,0 +1,27 @@
+"""Mistral 7B (Jiang et al. 2023).
+
+- as Llama, without biases; the first version's layers see a window of tokens only
+"""
+
+import dataclasses
+
+from transformers import MistralConfig
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families import llama
+from expertlens_jax.models.families.family import refuse
+
+
+def translate(hf: MistralConfig) -> TransformerConfig:
+    """Reads a Mistral config."""
+    refuse(hf, "layer_types", None, "models that alternate are of model_type 'ministral'")
+    return llama.llama_like(hf, windows=(hf.sliding_window or 0,) * hf.num_hidden_layers)
+
+
+FAMILY = dataclasses.replace(
+    llama.FAMILY,
+    title="Mistral",
+    examples=("mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.3"),
+    model_type="mistral",
+    translate=translate,
+)

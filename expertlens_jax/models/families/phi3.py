@@ -1,0 +1,51 @@
+"""Phi-3, Phi-3.5 and Phi-4 (Abdin et al. 2024), the dense models.
+
+- as Llama, with q, k and v fused in one layer and gate and up in another, each concatenated
+- rotary positions on all or a part of each head's channels, stretched by LongRoPE in the long-context models
+- layers see a window of tokens only, if the config states one
+"""
+
+import dataclasses
+
+from transformers import Phi3Config
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families import llama
+from expertlens_jax.models.families.family import Linear, concatenated
+from expertlens_jax.models.families.rope import read_rotary
+
+
+def translate(hf: Phi3Config) -> TransformerConfig:
+    """Reads a Phi-3 config."""
+    return llama.llama_like(
+        hf,
+        rotary=read_rotary(hf, hf.hidden_size // hf.num_attention_heads, partial=True),
+        windows=(hf.sliding_window or 0,) * hf.num_hidden_layers,
+    )
+
+
+def linears(c: TransformerConfig) -> dict[str, Linear]:
+    """Every site's layer."""
+    block = "layers.{layer}."
+    keys = c.num_kv_heads * c.head_dim
+    q, k, v = concatenated(c.num_heads * c.head_dim, keys, keys)
+    gate, up = concatenated(c.d_mlp, c.d_mlp)
+    return {
+        "attn.q": Linear(block + "self_attn.qkv_proj", q),
+        "attn.k": Linear(block + "self_attn.qkv_proj", k),
+        "attn.v": Linear(block + "self_attn.qkv_proj", v),
+        "attn.out": Linear(block + "self_attn.o_proj"),
+        "mlp.gate": Linear(block + "mlp.gate_up_proj", gate),
+        "mlp.up": Linear(block + "mlp.gate_up_proj", up),
+        "mlp.down": Linear(block + "mlp.down_proj"),
+    }
+
+
+FAMILY = dataclasses.replace(
+    llama.FAMILY,
+    title="Phi-3 to Phi-4",
+    examples=("microsoft/Phi-3-mini-4k-instruct", "microsoft/phi-4"),
+    model_type="phi3",
+    translate=translate,
+    linears=linears,
+)

@@ -1,0 +1,27 @@
+"""Qwen2 and Qwen2.5 (Yang et al. 2024).
+
+- as Llama, with biases on q, k and v
+- layers from `max_window_layers` on see a window of tokens only, if the config switches that on
+"""
+
+import dataclasses
+
+from transformers import Qwen2Config
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families import llama
+from expertlens_jax.models.families.family import layer_windows
+
+
+def translate(hf: Qwen2Config) -> TransformerConfig:
+    """Reads a Qwen2 config."""
+    return llama.llama_like(hf, qkv_bias=True, windows=layer_windows(hf))
+
+
+FAMILY = dataclasses.replace(
+    llama.FAMILY,
+    title="Qwen2, Qwen2.5",
+    examples=("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2-7B"),
+    model_type="qwen2",
+    translate=translate,
+)

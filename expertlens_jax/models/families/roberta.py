@@ -1,0 +1,30 @@
+"""RoBERTa (Liu et al. 2019): BERT's architecture, trained longer and on more.
+
+- as BERT; the position table starts with rows that no token uses, one more than the padding token's id
+"""
+
+import dataclasses
+
+from transformers import RobertaConfig
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families import bert
+
+
+def translate(hf: RobertaConfig) -> TransformerConfig:
+    """Reads a RoBERTa config."""
+    offset = hf.pad_token_id + 1
+    return dataclasses.replace(
+        bert.translate(hf), position_offset=offset, max_tokens=hf.max_position_embeddings - offset
+    )
+
+
+FAMILY = dataclasses.replace(
+    bert.FAMILY,
+    title="RoBERTa",
+    examples=("FacebookAI/roberta-base", "distilbert/distilroberta-base"),
+    model_type="roberta",
+    translate=translate,
+    prefix="roberta.",
+    ignored=r"embeddings\.position_ids|pooler\..*|lm_head\..*|classifier\..*|qa_outputs\..*",
+)

@@ -1,0 +1,442 @@
+"""Generates text: the prompts fill a cache of keys and values, then every row grows by a token at a time.
+
+Prompts are padded on the left, so that all rows' next tokens go into the same slot of the cache. Rows and
+slots are rounded up to few sizes, so that other prompts, seeds or temperatures compile nothing new.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from expertlens_jax import parallel
+from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
+from expertlens_jax.models.model import Model, Steering
+from expertlens_jax.models.tokens import bucket_lengths
+from expertlens_jax.models.transformer import Transformer
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Generations:
+    """Prompts and how a model continued them; prints as text."""
+
+    prompts: tuple[str, ...]
+    """`[prompts]`, as given."""
+    texts: tuple[str, ...]
+    """`[prompts]` continuations, without the prompt and without special tokens."""
+    token_ids: tuple[np.ndarray, ...]
+    """int32 `[new tokens]` a prompt; ends with the end-of-text token where that was reached."""
+    log_probs: tuple[np.ndarray, ...]
+    """float32 `[new tokens]` a prompt: natural log of the probability that the model, steered if it is, gives
+    each token, before temperature, top-k and top-p."""
+
+    def __repr__(self) -> str:
+        rows = (f"{prompt} ▸{text}" for prompt, text in zip(self.prompts, self.texts, strict=True))
+        return "\n".join(row.replace("\n", "\n    ") for row in rows)
+
+
+def generate(
+    model: Model,
+    prompts: str | Sequence[str],
+    *,
+    max_new_tokens: int = 32,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    steering: Steering | None = None,
+    on_token: Callable[[int, int, str], None] | None = None,
+    tokens_per_batch: int = 16384,
+) -> Generations:
+    """Continues each prompt until its end-of-text token, or by `max_new_tokens`.
+
+    Each draw's key is folded from the seed, the prompt's place among the prompts, and the token's place in
+    the continuation. So a text depends neither on the other prompts nor on the number of devices that share
+    the rows: up to rounding, and but for rotary scalings that go by a batch's longest row, as in transformers
+    (dynamic NTK, LongRoPE).
+
+    Args:
+      model: a causal language model.
+      prompts: `[prompts]` texts, or one; tokenized as the tokenizer does by default.
+      max_new_tokens: the most tokens to add to a prompt.
+      temperature: what logits are divided by. At 0 the most probable token is always taken (greedy), and
+        `top_k`, `top_p` and `seed` change nothing.
+      top_k: draw only from the `top_k` most probable tokens.
+      top_p: draw only from the most probable tokens that together reach this probability, see `keep_top_p`.
+      seed: of the draws.
+      steering: see `steer_units`; applies to the tokens of the prompt and the generated ones alike.
+      on_token: called with `(row, token_id, text)` for every token as soon as it is known. A row's texts, put
+        together, are its continuation; a character that takes several tokens comes with the last of them.
+      tokens_per_batch: about how many tokens, padding included, the cache holds; more prompts than fit are
+        continued one batch after the other.
+
+    Raises:
+      SelectionError: an option out of its range.
+      TokenizationError: an empty prompt, or one that with `max_new_tokens` exceeds the model's context.
+      UnsupportedModelError: the model is an encoder.
+    """
+    _check_options(model, max_new_tokens, temperature, top_k, top_p)
+    prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
+    mesh = parallel.mesh_of(model.params) or parallel.data_mesh()
+    params = model.params if parallel.mesh_of(model.params) else parallel.replicate(model.params, mesh)
+    prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
+    slots = _bucket(prompt_slots + max_new_tokens)
+    network = Transformer(model.config, dtype=jnp.dtype(model.dtype), cache_slots=slots)
+    end = model.tokenizer.eos_token_id
+    sampling = Sampling(
+        key=jax.random.key(seed),
+        temperature=temperature or None,
+        top_p=top_p,
+        top_k=None if top_k is None else min(top_k, model.config.vocab_size),
+    )
+
+    generated: list[tuple[np.ndarray, np.ndarray]] = []
+    num_rows = _num_rows(len(prompts), tokens_per_batch // slots, mesh.shape[parallel.DATA])
+    for start in range(0, len(prompts), num_rows):
+        batch = prompt_ids[start : start + num_rows]
+        token_ids, mask, real = _pad(batch, num_rows, prompt_slots, slots)
+        rows = start + np.arange(num_rows, dtype=np.int32)
+        token_ids, mask, real, rows = parallel.split_rows((token_ids, mask, real, rows), mesh)
+        request = Request(rows, mask, np.array([] if end is None else [end], np.int32), sampling)
+        state = prefill(network, params, steering, request, token_ids, real)
+        if on_token is None:
+            state = decode(network, params, steering, request, state, max_new_tokens)
+        else:
+            state = _stream(
+                state,
+                functools.partial(step, network, params, steering, request),
+                max_new_tokens,
+                model.tokenizer,
+                batch,
+                lambda i, token_id, text, start=start: on_token(start + i, token_id, text),
+            )
+        lengths = np.asarray(state.lengths)
+        ids, log_probs = np.asarray(state.token_ids), np.asarray(state.log_probs)
+        generated += [(ids[i, : lengths[i]], log_probs[i, : lengths[i]]) for i in range(len(batch))]
+    texts = tuple(
+        continuation(model.tokenizer, prompt, ids)
+        for prompt, (ids, _) in zip(prompt_ids, generated, strict=True)
+    )
+    return Generations(prompts, texts, *zip(*generated, strict=True))
+
+
+# The jitted parts.
+
+
+@struct.dataclass
+class Sampling:
+    """How a token is drawn; None switches an option off, and without a temperature decoding is greedy."""
+
+    key: jax.Array
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Request:
+    """What is asked of a batch, and stays the same while it is decoded."""
+
+    rows: jax.Array
+    """int32 `[rows]`: each row's place among all prompts."""
+    mask: jax.Array
+    """bool `[rows, slots]`: False at the padding before a prompt, True at it and all that follows."""
+    end_ids: jax.Array
+    """int32 `[ends]`: tokens that end a row."""
+    sampling: Sampling
+
+
+@struct.dataclass
+class State:
+    """How far a batch has come."""
+
+    cache: Mapping[str, Any]
+    """Keys and values, `[layers, rows, slots, kv_heads, head_dim]` each."""
+    token_ids: jax.Array
+    """int32 `[rows, new slots]`: the tokens chosen so far."""
+    log_probs: jax.Array
+    """float32 `[rows, new slots]`."""
+    lengths: jax.Array
+    """int32 `[rows]`: tokens chosen so far, none counted after a row's end."""
+    done: jax.Array
+    """bool `[rows]`."""
+    steps: jax.Array
+    """int32 scalar: tokens chosen so far by rows that aren't done."""
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def prefill(
+    network: Transformer,
+    params: Mapping[str, Any],
+    steering: Steering | None,
+    request: Request,
+    prompt_ids: jax.Array,
+    real: jax.Array,
+) -> State:
+    """Runs the prompts and chooses every row's first token.
+
+    Args:
+      network: with a cache.
+      params: its parameters.
+      steering: applied at every token, padding included (where it changes nothing).
+      request: see `Request`.
+      prompt_ids: int32 `[rows, prompt slots]`, padded on the left.
+      real: bool `[rows]`, False for rows that only fill up the batch.
+    """
+    num_rows, prompt_slots = prompt_ids.shape
+    new_slots = network.cache_slots - prompt_slots
+    logits, cache = _next_logits(network, params, steering, request, None, prompt_ids, 0)
+    state = State(
+        cache=cache,
+        token_ids=jnp.zeros((num_rows, new_slots), jnp.int32),
+        log_probs=jnp.zeros((num_rows, new_slots), jnp.float32),
+        lengths=jnp.zeros(num_rows, jnp.int32),
+        done=~real,
+        steps=jnp.int32(0),
+    )
+    return _choose(request, state, logits)
+
+
+@functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
+def step(
+    network: Transformer,
+    params: Mapping[str, Any],
+    steering: Steering | None,
+    request: Request,
+    state: State,
+) -> State:
+    """Runs every row's last token and chooses the next; rows that are done go along unheeded."""
+    last = jax.lax.dynamic_slice_in_dim(state.token_ids, state.steps - 1, 1, axis=1)
+    slot = network.cache_slots - state.token_ids.shape[1] + state.steps - 1
+    logits, cache = _next_logits(network, params, steering, request, state.cache, last, slot)
+    return _choose(request, state.replace(cache=cache), logits)
+
+
+@functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
+def decode(
+    network: Transformer,
+    params: Mapping[str, Any],
+    steering: Steering | None,
+    request: Request,
+    state: State,
+    max_new_tokens: jax.Array | int,
+) -> State:
+    """Steps until every row is done or has `max_new_tokens`."""
+    return jax.lax.while_loop(
+        lambda state: (state.steps < max_new_tokens) & ~state.done.all(),
+        lambda state: step(network, params, steering, request, state),
+        state,
+    )
+
+
+def _next_logits(
+    network: Transformer,
+    params: Mapping[str, Any],
+    steering: Steering | None,
+    request: Request,
+    cache: Mapping[str, Any] | None,
+    token_ids: jax.Array,
+    first_slot: jax.Array | int,
+) -> tuple[jax.Array, Mapping[str, Any]]:
+    """Logits `[rows, vocabulary]` after the last of `token_ids` `[rows, tokens]`, and the cache with them."""
+    variables = {"params": params, "steering": steering, "cache": cache}
+    logits, written = network.apply(
+        {name: value for name, value in variables.items() if value},
+        token_ids,
+        request.mask,
+        jnp.ones(token_ids.shape, bool),
+        first_slot,
+        mutable=["cache"],
+    )
+    return logits[:, -1], written["cache"]
+
+
+def _choose(request: Request, state: State, logits: jax.Array) -> State:
+    """Chooses every row's next token by its logits `[rows, vocabulary]`."""
+    sampling = request.sampling
+    if sampling.temperature is None:
+        chosen = logits.argmax(-1)
+    else:
+        filtered = divide_by_temperature(logits, sampling.temperature)
+        if sampling.top_k is not None:
+            filtered = keep_top_k(filtered, sampling.top_k)
+        if sampling.top_p is not None:
+            filtered = keep_top_p(filtered, sampling.top_p)
+
+        def draw(row: jax.Array, logits: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(jax.random.fold_in(sampling.key, row), state.steps)
+            return jax.random.categorical(key, logits)
+
+        chosen = jax.vmap(draw)(request.rows, filtered)
+    chosen = chosen.astype(jnp.int32)
+    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[:, None], axis=1)
+
+    def put(values: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(values, new, state.steps, axis=1)
+
+    return state.replace(
+        token_ids=put(state.token_ids, chosen[:, None]),
+        log_probs=put(state.log_probs, log_probs),
+        lengths=state.lengths + ~state.done,
+        done=state.done | jnp.isin(chosen, request.end_ids),
+        steps=state.steps + 1,
+    )
+
+
+# Filters on logits `[..., vocabulary]`: what isn't to be drawn becomes -inf.
+
+
+def divide_by_temperature(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """Sharpens (below 1) or flattens (above 1) the distribution of `[..., vocabulary]` logits."""
+    return logits / temperature
+
+
+def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
+    """Keeps the `k` largest of `[..., vocabulary]` logits, and ties with the least.
+
+    Top-k sampling (Fan et al. 2018, arXiv 1805.04833).
+    """
+    lowest = jax.lax.top_k(logits, k)[0][..., -1:]
+    return jnp.where(logits < lowest, -jnp.inf, logits)
+
+
+def keep_top_p(logits: jax.Array, p: jax.Array | float) -> jax.Array:
+    """Keeps the fewest of `[..., vocabulary]` logits that reach probability `p`, and ties with the least.
+
+    Nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751). At least one is kept.
+    """
+    probs = jax.nn.softmax(logits, axis=-1)
+    # The least probability to keep is the largest below which there is at most 1 - p. It is found by halving,
+    # much faster than by a sort, among the bits of floats: those of positive ones are ordered as they are.
+    bits = jax.lax.bitcast_convert_type(probs.astype(jnp.float32), jnp.int32)
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high + 1) // 2  # at most twice the bits of 1.0, which is less than 2 ** 31
+        enough = jnp.where(bits < middle, probs, 0.0).sum(-1, keepdims=True) <= 1 - p
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle - 1)
+
+    most = bits.max(-1, keepdims=True)
+    least, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(most), most))
+    return jnp.where(bits < least, -jnp.inf, logits)
+
+
+# From text to tokens and back.
+
+
+def continuation(tokenizer: Any, prompt_ids: np.ndarray, token_ids: np.ndarray) -> str:
+    """The text that tokens add to a prompt's.
+
+    Both are decoded together, since a tokenizer may drop the space before the first word of what it is given.
+    """
+
+    def text(ids: np.ndarray) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    return text(np.concatenate([prompt_ids, token_ids]))[len(text(prompt_ids)) :]
+
+
+def _stream(
+    state: State,
+    advance: Callable[[State], State],
+    max_new_tokens: int,
+    tokenizer: Any,
+    prompt_ids: Sequence[np.ndarray],
+    on_token: Callable[[int, int, str], None],
+) -> State:
+    """`decode` step by step, telling every row's tokens and text to `on_token` on the way."""
+    told = np.zeros(len(prompt_ids), int)  # characters of each row
+    going = np.ones(len(prompt_ids), bool)
+    while True:
+        # Copies, since the state's buffers are given away to the next step.
+        token_ids = np.array(state.token_ids)[:, : int(state.steps)]
+        last = np.array(state.done)[: len(going)] | (token_ids.shape[1] == max_new_tokens)
+        for i in np.flatnonzero(going):
+            text = continuation(tokenizer, prompt_ids[i], token_ids[i])[told[i] :]
+            if text.endswith("\ufffd") and not last[i]:
+                text = ""  # some bytes of a character, the others to come
+            told[i] += len(text)
+            on_token(int(i), int(token_ids[i, -1]), text)
+        going &= ~last
+        if not going.any():
+            return state
+        state = advance(state)
+
+
+def _check_options(
+    model: Model, max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    """Refuses encoders and options out of their range."""
+    if not model.config.causal or model.config.head is None:
+        raise UnsupportedModelError(
+            f"{model.name} is an encoder ({model.family.model_type}) and predicts no next token. "
+            "Generate with a causal language model."
+        )
+    if max_new_tokens < 1:
+        raise SelectionError(f"max_new_tokens is {max_new_tokens}; it should be at least 1.")
+    if not 0 <= temperature < math.inf:
+        raise SelectionError(
+            f"temperature is {temperature}; it should be a finite number above 0, or 0 for greedy decoding."
+        )
+    if top_k is not None and top_k < 1:
+        raise SelectionError(f"top_k is {top_k}; it should be at least 1, or None to draw from all tokens.")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise SelectionError(
+            f"top_p is {top_p}; it should be above 0 and at most 1, or None to draw from all tokens."
+        )
+
+
+def _tokenize_prompts(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[np.ndarray]:
+    """Token ids of each prompt, int32 `[tokens]`, that leave room for the new tokens."""
+    if not prompts:
+        raise TokenizationError("no prompts were given; give one or more.")
+    encoded = model.tokenizer(list(prompts), padding=False, truncation=False, verbose=False)
+    prompt_ids = [np.asarray(ids, np.int32) for ids in encoded["input_ids"]]
+    lengths = np.array([len(ids) for ids in prompt_ids])
+    if not lengths.all():
+        text = model.tokenizer.bos_token or model.tokenizer.eos_token
+        start = f"such as {text!r}, which stands between texts" if text else "any word"
+        raise TokenizationError(
+            f"prompt {lengths.argmin()} is {prompts[lengths.argmin()]!r}, without a single token, and this "
+            f"tokenizer puts none before a text (BOS). The model needs one to start from, {start}."
+        )
+    room = model.config.max_tokens - int(lengths.max())
+    if room < max_new_tokens:
+        raise TokenizationError(
+            f"prompt {lengths.argmax()} has {lengths.max()} tokens; with max_new_tokens={max_new_tokens} "
+            f"it is {max_new_tokens - room} more than {model.name}'s context of {model.config.max_tokens}. "
+            + (f"Shorten it, or ask for at most {room} new tokens." if room > 0 else "Shorten it.")
+        )
+    for ids in prompt_ids:
+        model._check_tokens(ids[None], None)
+    return prompt_ids
+
+
+def _bucket(length: int) -> int:
+    return int(bucket_lengths(np.array(length)))
+
+
+def _num_rows(wanted: int, most: int, multiple: int) -> int:
+    """Rows of a batch: a power of two, or as many as fit, and a multiple of the number of devices."""
+    power = 1 << (wanted - 1).bit_length()
+    return min(-(-power // multiple), max(most // multiple, 1)) * multiple
+
+
+def _pad(
+    prompt_ids: Sequence[np.ndarray], num_rows: int, prompt_slots: int, slots: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Prompts padded to `[num_rows, prompt_slots]`, the mask `[num_rows, slots]`, and which rows are real."""
+    token_ids = np.zeros((num_rows, prompt_slots), np.int32)
+    mask = np.ones((num_rows, slots), bool)
+    for i in range(num_rows):
+        ids = prompt_ids[min(i, len(prompt_ids) - 1)]  # filler rows repeat the last prompt
+        token_ids[i, prompt_slots - len(ids) :] = ids
+        mask[i, : prompt_slots - len(ids)] = False
+    return token_ids, mask, np.arange(num_rows) < len(prompt_ids)

@@ -1,0 +1,246 @@
+"""Which files of a hub repository a model needs, and how to get them; with what to do when that fails."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub import errors as hub_errors
+
+from expertlens_jax.errors import CheckpointError
+from expertlens_jax.models.weights import WEIGHT_FILES, choose_weights, import_torch, shard_names
+
+Result = TypeVar("Result")
+
+# The hub's library talks through httpx or, from its version 2, httpx2; the errors of either have this base.
+TransportError = hub_errors.HfHubHTTPError.__bases__[0]
+
+CONFIG = "config.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+SLOW_TOKENIZER = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model")
+"""What a tokenizer is converted from where there is no tokenizer.json."""
+
+RETRIED = (408, 429, 500, 502, 503, 504)
+ATTEMPTS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A repository at one commit; its directory holds the files fetched so far."""
+
+    repo: str
+    revision: str | None
+    """As the user gave it."""
+    directory: pathlib.Path
+    names: frozenset[str]
+    """The repository's files; offline, those that were fetched before."""
+    offline: Exception | None
+    """Why the repository couldn't be listed, if so."""
+    cache_dir: pathlib.Path
+    token: str | bool | None
+
+    @property
+    def commit(self) -> str:
+        """The commit's hash."""
+        return self.directory.name
+
+
+def open_snapshot(
+    repo: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> Snapshot:
+    """Fetches a repository's config, and lists its files at that commit.
+
+    Args:
+      repo: its id, `owner/name`.
+      revision: a branch, tag or commit; default the main branch.
+      cache_dir: where huggingface_hub keeps downloads; default its own.
+      token: of the hub; default the one logged in with, if any.
+
+    Raises:
+      CheckpointError: the repository or revision is absent, gated or unreachable; says what to do.
+    """
+    cache = pathlib.Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    with _explained(repo, revision, [CONFIG], cache):
+        config = _patiently(
+            lambda: huggingface_hub.hf_hub_download(
+                repo, CONFIG, revision=revision, cache_dir=cache, token=token
+            )
+        )
+    directory = pathlib.Path(config).parent
+    offline = None
+    try:
+        with _explained(repo, revision, [CONFIG], cache):
+            info = _patiently(
+                lambda: huggingface_hub.HfApi(token=token).model_info(
+                    repo, revision=directory.name, timeout=constants.HF_HUB_ETAG_TIMEOUT
+                )
+            )
+        names = [file.rfilename for file in info.siblings or ()]
+    except CheckpointError as error:  # with the files that are here already this needn't be the end
+        names, offline = [path.name for path in directory.iterdir()], error
+    return Snapshot(repo, revision, directory, frozenset(names), offline, cache, token)
+
+
+def fetch_tokenizer(snapshot: Snapshot) -> None:
+    """Fetches the tokenizer's files, as far as there are any."""
+    wanted = TOKENIZER if "tokenizer.json" in snapshot.names else TOKENIZER + SLOW_TOKENIZER
+    fetch(snapshot, [name for name in wanted if name in snapshot.names])
+
+
+def fetch_weights(snapshot: Snapshot) -> None:
+    """Fetches the weights: safetensors where there are any, otherwise PyTorch's, whole or in shards.
+
+    Raises:
+      CheckpointError: there are none that can be read, or they can't be fetched.
+    """
+    start = choose_weights(snapshot.names)
+    if start is None and snapshot.offline is not None:
+        raise CheckpointError(
+            f"{snapshot.offline} The weights of {snapshot.repo} were not downloaded before: looked for "
+            f"{', '.join(WEIGHT_FILES)} in {snapshot.directory}."
+        ) from snapshot.offline
+    if start is None:
+        raise CheckpointError(
+            f"{snapshot.repo}{_at(snapshot.revision)} has no weights that can be read here: looked for "
+            f"{', '.join(WEIGHT_FILES)} among {', '.join(sorted(snapshot.names))}."
+        )
+    if start.startswith("pytorch_model.bin"):
+        import_torch(f"{start} of {snapshot.repo}{_at(snapshot.revision)}")  # before gigabytes are fetched
+    fetch(snapshot, [start])
+    if start.endswith(".index.json"):
+        fetch(snapshot, shard_names(snapshot.directory / start))
+
+
+def fetch(snapshot: Snapshot, names: Collection[str]) -> None:
+    """Fetches files of a snapshot that aren't here yet, several at once.
+
+    Raises:
+      CheckpointError: one is absent or unreachable, or its download breaks off again and again.
+    """
+
+    def fetch_one(name: str) -> None:
+        _patiently(
+            lambda: huggingface_hub.hf_hub_download(
+                snapshot.repo,
+                name,
+                revision=snapshot.commit,
+                cache_dir=snapshot.cache_dir,
+                token=snapshot.token,
+            )
+        )
+
+    with (
+        _explained(snapshot.repo, snapshot.revision, names, snapshot.cache_dir),
+        ThreadPoolExecutor(8) as pool,
+    ):
+        list(pool.map(fetch_one, names))
+
+
+def _patiently(request: Callable[[], Result]) -> Result:
+    """Makes a request again when the hub is busy or the connection breaks, with growing pauses.
+
+    The hub's own library does so for some of its requests; listing files and a connection reset are not
+    among them.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return request()
+        except hub_errors.HfHubHTTPError as error:
+            if error.response.status_code not in RETRIED or attempt == ATTEMPTS - 1:
+                raise
+            pause = error.response.headers.get("Retry-After", "")
+            time.sleep(min(int(pause), 300) if pause.isdigit() else 2**attempt)
+        except TransportError as error:
+            # No connection at all is most likely a machine that is offline: no use in waiting.
+            if type(error).__name__.startswith("Connect") or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(2**attempt)
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _explained(
+    repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path
+) -> Iterator[None]:
+    """Turns what the hub's library raises into one paragraph that says what to do."""
+    hub, what = constants.ENDPOINT, f"{repo}{_at(revision)}"
+    try:
+        yield
+        return
+    except hub_errors.HFValidationError as error:
+        cause, message = (
+            error,
+            (f"{repo!r} is neither a directory here nor the id of a model on the hub (owner/name): {error}"),
+        )
+    except (TransportError, OSError, hub_errors.EntryNotFoundError) as error:
+        # The library says "not cached" when a request failed; the request's own error tells more.
+        inner = error.__cause__
+        cause = inner if isinstance(inner, hub_errors.HfHubHTTPError) else error
+        status = cause.response.status_code if isinstance(cause, hub_errors.HfHubHTTPError) else None
+        match cause:
+            case hub_errors.GatedRepoError():
+                message = (
+                    f"{repo} is gated: its owner asks you to accept terms first. Do so at {hub}/{repo}, then pass "
+                    "token=... of that account, or log in with `hf auth login`."
+                )
+            case hub_errors.RepositoryNotFoundError():
+                message = (
+                    f"there is no model {repo} on {hub} that you may see, and no directory of that name here. "
+                    "Check the spelling; if it is private, pass token=... or log in with `hf auth login`."
+                )
+            case hub_errors.RevisionNotFoundError():
+                message = (
+                    f"{repo} has no revision {revision!r}. Its branches and tags are listed at "
+                    f"{hub}/{repo}/tree/main."
+                )
+            case hub_errors.RemoteEntryNotFoundError():
+                missing = [name for name in names if str(cause.response.url).endswith(name)] or list(names)
+                message = (
+                    f"{what} on {hub} has no {', '.join(missing)}. A model needs {CONFIG}, a tokenizer, and all "
+                    "the shards that its index names; tell the repository's owner, or give another revision."
+                )
+            case hub_errors.HfHubHTTPError() if status in (401, 403):
+                message = (
+                    f"{hub} refused the token for {repo} (HTTP {status}). Pass a valid token=..., or log in again "
+                    "with `hf auth login`."
+                )
+            case hub_errors.HfHubHTTPError() if status == 429:
+                message = (
+                    f"{hub} limits how often you may ask (HTTP 429), and still did after {ATTEMPTS} tries for "
+                    f"{what}. Wait some minutes; with a token the limit is higher."
+                )
+            case hub_errors.HfHubHTTPError():
+                message = f"{hub} answered HTTP {status} for {what}: {_first_line(cause)} Try again later."
+            case hub_errors.LocalEntryNotFoundError() | hub_errors.OfflineModeIsEnabled():
+                offline = constants.HF_HUB_OFFLINE or isinstance(inner, hub_errors.OfflineModeIsEnabled)
+                reason = "HF_HUB_OFFLINE is set" if offline else _first_line(inner or cause)
+                message = (
+                    f"{hub} can't be reached ({reason}), and {', '.join(names)} of {what} "
+                    f"{'is' if len(names) == 1 else 'are'} not among the downloads in {cache_dir}. Connect and try "
+                    "again, give the cache_dir that has them, or copy the model's directory here and give its path."
+                )
+            case _:
+                message = (
+                    f"getting {', '.join(names)} of {what} from {hub} into {cache_dir} failed: "
+                    f"{type(cause).__name__}: {_first_line(cause)} What is complete is kept; try again."
+                )
+    raise CheckpointError(message) from cause
+
+
+def _at(revision: str | None) -> str:
+    return "" if revision is None else f" at revision {revision}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{(lines or [type(error).__name__])[0].rstrip('.')}."

@@ -1,0 +1,56 @@
+"""How parameters are split over a mesh's `model` axis: one rule for each kind of parameter."""
+
+import re
+
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from expertlens_jax.parallel import MODEL
+
+RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
+    # Path of the parameter (see `transformer.py`), and its dimensions in the order in which to try them. Those
+    # of a layer's parameter are counted without the leading [layers], which is never split.
+    (r"embed/(token|position|type)", (0, 1)),  # [vocabulary, d_model]: by vocabulary, or else by channels
+    (r"head", (1, 0)),  # [d_model, vocabulary]
+    (r"head_bias", (0,)),
+    # What reads the residual stream is split by its outputs, so that each device computes its own channels ...
+    (r"layers/(attn/[qkv]|mlp/(gate|up))/kernel", (1, 0)),
+    (r"layers/(attn/[qkv]|mlp/(gate|up))/bias", (0,)),
+    # ... and what writes to it by its inputs, so that these channels needn't be gathered first, only the sums.
+    (r"layers/(attn/out|mlp/down)/kernel", (0, 1)),
+    (r".*", ()),  # norms, and biases of what writes to the residual stream: whole everywhere
+)
+
+
+def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """How one parameter is split over the mesh's `model` axis.
+
+    Args:
+      path: of the parameter, as `layers/attn/q/kernel`.
+      shape: its full shape, `[layers, ...]` for those of layers.
+      mesh: with the axis `model`.
+
+    Returns:
+      A spec that splits the first dimension of the parameter's rule that the axis divides; if there is none, the
+      parameter is whole on every device.
+    """
+    stacked = int(path.startswith("layers/"))
+    dimensions = next(dimensions for pattern, dimensions in RULES if re.fullmatch(pattern, path))
+    for dimension in dimensions:
+        if shape[stacked + dimension] % mesh.shape[MODEL] == 0:
+            return PartitionSpec(*(None,) * (stacked + dimension), MODEL)
+    return PartitionSpec()
+
+
+def parameter_sharding(path: str, shape: tuple[int, ...], mesh: Mesh | None) -> Sharding:
+    """Where one parameter goes: split over the mesh by its rule, or without a mesh on jax's default device."""
+    if mesh is None:
+        return jnp.zeros(()).sharding
+    return NamedSharding(mesh, partition(path, shape, mesh))
+
+
+def layer_sharding(sharding: Sharding) -> Sharding:
+    """The sharding of one layer of parameters `[layers, ...]`, given the sharding of them all."""
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    return sharding

@@ -1,0 +1,194 @@
+"""Weight files of a Hugging Face directory, opened as tensors that are read when and as far as they are asked for."""
+
+import dataclasses
+import json
+import pathlib
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from expertlens_jax.errors import CheckpointError, ExpertLensWarning
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Where weights may stand, the first choice first; an index names the shards that hold them."""
+
+TORCH_MINIMUM = (2, 6)
+"""Older versions can be made to run code by a file even with weights_only=True (CVE-2025-32434)."""
+
+DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "torch.float64": np.float64,
+    "torch.float32": np.float32,
+    "torch.float16": np.float16,
+    "torch.bfloat16": ml_dtypes.bfloat16,
+}
+"""The floating-point dtypes that parameters may be stored in, by their names in safetensors and torch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """As safetensors or torch name it; a key of `DTYPES` if parameters may be read from it."""
+    read: Callable[[tuple[slice, ...]], np.ndarray]
+    """Reads a part, a slice for each dimension, in the dtype it is stored in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A checkpoint's tensors by name, none of them read yet."""
+
+    tensors: Mapping[str, StoredTensor]
+    where: pathlib.Path
+
+
+def choose_weights(names: Collection[str]) -> str | None:
+    """The file to start from among those of a directory or repository, or None."""
+    return next((name for name in WEIGHT_FILES if name in names), None)
+
+
+def shard_names(index: pathlib.Path) -> list[str]:
+    """The files that an index names.
+
+    Raises:
+      CheckpointError: it isn't such an index.
+    """
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{index} isn't an index of weight files (JSON with a weight_map): {error!r}. Get it again."
+        ) from error
+
+
+def weight_paths(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The files that hold a directory's weights, safetensors before PyTorch's.
+
+    Raises:
+      CheckpointError: there are none, or some that the index names are missing.
+    """
+    start = choose_weights([path.name for path in directory.iterdir()])
+    if start is None:
+        raise CheckpointError(
+            f"no weights in {directory}: looked for {', '.join(WEIGHT_FILES)}. "
+            "Give a directory that save_pretrained wrote."
+        )
+    if not start.endswith(".index.json"):
+        return [directory / start]
+    shards = shard_names(directory / start)
+    missing = [shard for shard in shards if not (directory / shard).exists()]
+    if missing:
+        raise CheckpointError(
+            f"{directory / start} names {len(shards)} shards, of which {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing. Get the checkpoint again."
+        )
+    return [directory / shard for shard in shards]
+
+
+def open_weights(directory: pathlib.Path) -> Weights:
+    """Opens a directory's weights: a file, or the shards that an index names.
+
+    Raises:
+      CheckpointError: there are none, some are missing or damaged, or only torch, which isn't installed, could
+        read them.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for path in weight_paths(directory):
+        open_file = _safetensors if path.suffix == ".safetensors" else _pickled
+        tensors |= dict(open_file(path))
+    return Weights(tensors, directory)
+
+
+def _safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a safetensors file. Opening it checks that its data is as long as its header says."""
+    try:
+        file = safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) can't be read as safetensors: {error}. "
+            "It is probably truncated; get it again."
+        ) from error
+    for name in file.keys():  # noqa: SIM118 (not a mapping)
+        part = file.get_slice(name)
+        yield name, StoredTensor(tuple(part.get_shape()), part.get_dtype(), part.__getitem__)
+
+
+def import_torch(path: pathlib.Path | str) -> Any:
+    """The torch module, to read the `.bin` file at `path`.
+
+    Raises:
+      CheckpointError: torch isn't installed, or is too old to be safe.
+    """
+    wanted = f"torch>={'.'.join(map(str, TORCH_MINIMUM))}"
+    try:
+        import torch
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path} is a PyTorch file and there are no safetensors beside it; to read it, install PyTorch: "
+            f"pip install '{wanted}' (the build without a GPU is enough)."
+        ) from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_MINIMUM:
+        raise CheckpointError(
+            f"{path} is a PyTorch file, and the torch installed here, {torch.__version__}, could be made to run "
+            f"code by such a file. Upgrade it: pip install '{wanted}'."
+        )
+    return torch
+
+
+def _pickled(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a PyTorch file, mapped into memory. Of its pickle only tensors are ever made."""
+    torch = import_torch(path)
+    mapped = _is_zip(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # pickle, zip and torch each raise their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) can't be read as PyTorch weights: {reason} "
+            "It is truncated, or holds more than tensors, which is never unpickled here. Get it again, or "
+            "convert it to safetensors where you trust it."
+        ) from error
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path} holds a {type(state).__name__} instead of tensors by name.")
+    if not mapped:
+        warnings.warn(
+            f"{path} is in the format of PyTorch before 1.6, which can't be mapped into memory: all of it is held "
+            "while the model loads.",
+            ExpertLensWarning,
+            stacklevel=2,
+        )
+    for name, tensor in state.items():
+        if isinstance(tensor, torch.Tensor):
+            yield name, StoredTensor(tuple(tensor.shape), str(tensor.dtype), _torch_reader(tensor.detach()))
+
+
+def _torch_reader(tensor: Any) -> Callable[[tuple[slice, ...]], np.ndarray]:
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        part = tensor[index]
+        if str(part.dtype) == "torch.bfloat16":  # numpy's own has no name in torch
+            import torch
+
+            return part.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+        return part.numpy()
+
+    return read
+
+
+def _is_zip(path: pathlib.Path) -> bool:
+    """Whether torch.save wrote the file since 1.6; a truncated one counts, its beginning is enough."""
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"

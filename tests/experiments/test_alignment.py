@@ -1,0 +1,173 @@
+"""The launcher from the outside, on a small random model and concepts of its own: files, resuming, and errors."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import families
+import numpy as np
+import pandas as pd
+import pytest
+
+import expertlens_jax as el
+
+ROOT = pathlib.Path(__file__).parents[2]
+COLUMNS = (
+    "sentences measure threshold negatives_per_positive ratings pairs experts_median "
+    "spearman ci_low ci_high p_value"
+).split()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A model directory, a sentence file of 12 concepts, and ratings of all their pairs."""
+    directory = tmp_path_factory.mktemp("inputs")
+    case = next(case for case in families.CASES if case.name == "bert")
+    families.save(families.make_hf_model(case), directory / "model")
+    rng = np.random.default_rng(0)
+    words = list("abcdefghijkl")
+    letters = np.array(list("mnopqrstuvwxyz0123456789"))
+    rows = [
+        {"concept": word, "domain": "early" if word < "g" else "late", "sentence": f"{word} {' '.join(rest)}"}
+        for word in words
+        for rest in rng.choice(letters, (8, 7))
+    ]
+    pd.DataFrame(rows).to_csv(directory / "letters.tsv", sep="\t", index=False)
+    lines = [f"{a} {b} {rng.random():.3f}" for i, a in enumerate(words) for b in words[:i]]
+    (directory / "ratings.txt").write_text("\n".join(lines))
+    (directory / "few.txt").write_text("\n".join(lines[:5]))
+    return directory
+
+
+def launch(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.alignment", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def arguments(inputs, workdir, **changes):
+    settings = {
+        "model": inputs / "model",
+        "model_sha256": "",
+        "sentences": inputs / "letters.tsv",
+        "ratings": f"{inputs / 'ratings.txt'},{inputs / 'few.txt'}",
+        "resamples": 50,
+        "permutations": 99,
+    } | changes
+    flags = [f"--config.{name}={value}" for name, value in settings.items()]
+    return ["--config=configs/demo.py:small", f"--workdir={workdir}", *flags]
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    done = launch(*arguments(inputs, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_run_directory_has_what_readers_need(finished):
+    workdir, done = finished
+    table = pd.read_csv(workdir / "alignment.csv")
+    assert list(table.columns) == COLUMNS
+    assert set(table["measure"]) == {
+        *("jaccard", "cosine_centred", "input_embedding", "single_word", "mean_sentence", "tfidf"),
+        *("jaccard_random_weights_0", "cosine_centred_random_weights_0"),
+    }
+    assert json.loads((workdir / "config.json").read_text())["negatives_per_positive"] == 2.5
+    (launched,) = json.loads((workdir / "environment.json").read_text())
+    assert launched["packages"]["jax"] and launched["devices"]
+    for name in "alignment", "measures", "overlap_letters", "localisation_letters":
+        for suffix in "png", "svg":
+            assert (workdir / "figures" / f"{name}.{suffix}").stat().st_size > 0
+    assert str(workdir) in done.stdout
+
+
+def test_numbers_are_those_of_the_library(finished, inputs):
+    workdir, _ = finished
+    concepts = el.load_concepts(inputs / "letters.tsv")
+    model = el.load_model(inputs / "model")
+    expertise = el.measure_expertise(el.record_responses(model, concepts.sentences), concepts)
+    overlap = el.jaccard(el.select_experts(expertise, threshold=0.5))
+    result = el.align(overlap, el.load_ratings(inputs / "ratings.txt"), resamples=50, permutations=99)
+    table = pd.read_csv(workdir / "alignment.csv")
+    row = table[(table["measure"] == "jaccard") & (table["ratings"] == "ratings")].iloc[0]
+    for field in "pairs", "spearman", "ci_low", "ci_high", "p_value":
+        assert row[field] == pytest.approx(getattr(result, field), rel=1e-5), field
+    counts = pd.read_csv(workdir / "experts.csv").set_index("concept")["experts"]
+    assert row["experts_median"] == counts.median()
+    drawn = pd.read_csv(workdir / "overlap_letters.csv", index_col="concept")
+    np.testing.assert_allclose(drawn.to_numpy(), overlap.values, atol=1e-5)
+    localisation = pd.read_csv(workdir / "localisation.csv")
+    assert localisation["experts_per_concept"].sum() == pytest.approx(counts.mean(), rel=1e-4)
+
+
+def test_too_few_pairs_give_no_number_and_say_so(finished):
+    workdir, done = finished
+    table = pd.read_csv(workdir / "alignment.csv")
+    few = table[table["ratings"] == "few"]
+    assert (few["pairs"] == 5).all() and few["spearman"].isna().all()
+    assert "5 of the 5 rated pairs have both words among the 12 concepts" in done.stdout
+
+
+def test_started_again_it_goes_on_from_its_tables_with_the_same_bytes(finished, inputs):
+    workdir, _ = finished
+    before = (workdir / "alignment.csv").read_bytes()
+    written = (workdir / "expertise" / "model_letters.zarr" / "zarr.json").stat().st_mtime_ns
+    (workdir / "alignment.csv").unlink()
+    again = launch(*arguments(inputs, workdir))
+    assert again.returncode == 0, again.stderr
+    assert (workdir / "alignment.csv").read_bytes() == before
+    assert (workdir / "expertise" / "model_letters.zarr" / "zarr.json").stat().st_mtime_ns == written
+    assert len(json.loads((workdir / "environment.json").read_text())) == 2
+
+
+def expect(done, *parts):
+    """The launcher failed with one paragraph that holds these parts, and without a traceback."""
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    message = " ".join(done.stderr.split("Error: ")[1].split())
+    for part in parts:
+        assert part in message
+
+
+def test_a_workdir_of_another_config_is_refused(finished, inputs):
+    workdir, _ = finished
+    done = launch(*arguments(inputs, workdir, seed=3))
+    expect(done, "holds a run with another config (seed: 0 there, 3 asked for)", "choose another --workdir")
+
+
+def test_a_workdir_with_other_files_is_refused(inputs, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    done = launch(*arguments(inputs, tmp_path))
+    expect(done, "holds files but no config.json", "Choose another --workdir")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--config=configs/demo.py", "--workdir=w", "--config.tresholds=0.5"], ["no setting 'tresholds'"]),
+        (["--config=configs/nope.py", "--workdir=w"], ["configs/nope.py can't be found"]),
+        (["--config=configs/demo.py:huge", "--workdir=w"], ["demo.py:full and demo.py:small"]),
+        (["--config=configs/demo.py"], ["--workdir is missing"]),
+        (["--config=configs/demo.py", "--workdir=w", "--config.seed=x"], ["--config.seed=x"]),
+        (["--config=configs/demo.py", "--workdir=w", "extra"], ["unexpected arguments extra"]),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags, parts):
+    expect(launch(*flags), *parts)
+
+
+def test_a_broken_input_is_told_in_a_paragraph_before_anything_is_written(inputs, tmp_path):
+    workdir = tmp_path / "run"
+    done = launch(*arguments(inputs, workdir, model=tmp_path / "nowhere"))
+    expect(done, "nowhere")
+    done = launch(*arguments(inputs, workdir, ratings=tmp_path / "none.txt"))
+    expect(done, "none.txt")
+    done = launch(*arguments(inputs, workdir, drawn_threshold=0.9))
+    expect(done, "drawn_threshold is 0.9, which is none of the thresholds")
+    done = launch(*arguments(inputs, workdir, model_sha256="abc"))
+    expect(done, "but the config pins abc", "it isn't the model that was meant")
+    assert not workdir.exists()
