@@ -104,11 +104,16 @@ def rank_units(
     pool = np.flatnonzero(contrast.pool).astype(np.int32)
     # Binary searches are only for the sentences that some concept counts as a positive.
     searched = np.unique(contrast.positives[contrast.positives >= 0]).astype(np.int32)
+    own_in_pool, others, other_corrections = _own_positives_apart(contrast)
     sets = _ConceptSets(
         positives=np.asarray(contrast.positives, np.int32),
+        num_positives=np.asarray(contrast.num_positives, np.int32),
         searched=np.searchsorted(searched, contrast.positives).astype(np.int32),
+        own_in_pool=own_in_pool,
+        others=others,
+        num_others=(others >= 0).sum(1, dtype=np.int32),
+        other_corrections=other_corrections,
         corrected=np.asarray(contrast.corrected, np.int32),
-        corrections=np.asarray(contrast.corrections, np.float32),
         negative_weight=np.asarray(contrast.negative_weight, np.float32),
         pool_share=np.asarray(pool.size / contrast.num_negatives, np.float32),
         correction_shares=np.asarray(contrast.corrections / contrast.num_negatives[:, None], np.float32),
@@ -135,12 +140,40 @@ class _ConceptSets(NamedTuple):
     """Contrast's arrays, one row per concept, and where each positive stands among the searched sentences."""
 
     positives: jax.Array  # int32 [C, P], -1 at pads
+    num_positives: jax.Array  # int32 [C]
     searched: jax.Array  # int32 [C, P], index into the searched sentences; anything at pads
+    own_in_pool: jax.Array  # float32 [C], 1 where the pool holds the positives, which then aren't negatives
+    others: jax.Array  # int32 [C, O], the corrected sentences besides those, -1 at pads
+    num_others: jax.Array  # int32 [C]
+    other_corrections: jax.Array  # float32 [C, O], 0 at pads
     corrected: jax.Array  # int32 [C, M], -1 at pads
-    corrections: jax.Array  # float32 [C, M], 0 at pads
     negative_weight: jax.Array  # float32 [C]
     pool_share: jax.Array  # float32 [C], the pool's sentences per negative
     correction_shares: jax.Array  # float32 [C, M], corrections per negative
+
+
+def _own_positives_apart(contrast: Contrast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tells the corrections that take a concept's own positives out of the pool from its few others.
+
+    The positives are counted anyway, so only the others need comparing.
+
+    Returns:
+      float32 [C], 1 where the positives were in the pool; int32 [C, O], the other corrected sentences, -1 at
+      pads; float32 [C, O], their corrections, 0 at pads.
+    """
+    own_in_pool = np.zeros(len(contrast.positives), np.float32)
+    others = []
+    for row, positives in enumerate(contrast.positives):
+        real = contrast.corrected[row] >= 0
+        own = np.isin(contrast.corrected[row], positives[positives >= 0]) & (contrast.corrections[row] == -1)
+        own_in_pool[row] = own.sum() == (positives >= 0).sum()
+        others.append(np.flatnonzero(real & ~own if own_in_pool[row] else real))
+    shape = len(others), max(1, *map(len, others))
+    sentences, corrections = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
+    for row, places in enumerate(others):
+        sentences[row, : len(places)] = contrast.corrected[row, places]
+        corrections[row, : len(places)] = contrast.corrections[row, places]
+    return own_in_pool, sentences, corrections
 
 
 def _rank_block(values: jax.Array, pool: jax.Array, searched: jax.Array, sets: _ConceptSets) -> Ranking:
@@ -162,15 +195,20 @@ def _rank_block(values: jax.Array, pool: jax.Array, searched: jax.Array, sets: _
         is_positive = concept.positives >= 0  # pads read the last sentence, and this leaves them out
         positive_keys = keys[concept.positives]  # [P, B]
 
-        def add(count: jax.Array, member: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            sentence, weight = member
-            return count + jnp.where(keys[sentence] >= positive_keys, weight, 0), None
+        def count_at_least(count: jax.Array, sentences: jax.Array, weights: jax.Array, number: jax.Array):  # noqa: ANN202
+            # A loop rather than one [P, number, B] comparison: counts stay in cache, pads cost nothing, and
+            # it is several times faster.
+            def add(i: jax.Array, count: jax.Array) -> jax.Array:
+                return count + jnp.where(keys[sentences[i]] >= positive_keys, weights[i], 0)
 
-        # Loops are several times faster than one [P, P + M, B] comparison: the counts stay in cache.
-        none = jnp.zeros(positive_keys.shape, jnp.float32)
-        of_pool = pool_at_least[concept.searched]
-        positives_at_least, _ = lax.scan(add, none, (concept.positives, is_positive.astype(jnp.float32)))
-        negatives_at_least, _ = lax.scan(add, of_pool, (concept.corrected, concept.corrections))
+            return lax.fori_loop(0, number, add, count)
+
+        none, ones = jnp.zeros(positive_keys.shape, jnp.float32), jnp.ones(len(is_positive), jnp.float32)
+        positives_at_least = count_at_least(none, concept.positives, ones, concept.num_positives)
+        of_pool = pool_at_least[concept.searched] - concept.own_in_pool * positives_at_least
+        negatives_at_least = count_at_least(
+            of_pool, concept.others, concept.other_corrections, concept.num_others
+        )
         # The weakest positive has all positives at least as strong. Counted so, for each unit, their number
         # is no constant whose reciprocal a compiler may multiply by: a perfect unit has exactly 1.
         num_positives = jnp.max(positives_at_least, axis=0, initial=0, where=is_positive[:, None])  # [B]

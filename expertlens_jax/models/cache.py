@@ -1,4 +1,4 @@
-"""Converted parameters, kept with orbax, so that a checkpoint is converted once for every machine shape.
+"""Converted parameters, kept with orbax, so that a checkpoint is converted once for all shapes of meshes.
 
 An entry is a directory named by a key of everything the parameters follow from. It is written beside its place
 and moved there when complete, with the length and CRC-32 of each of its files in `files.json`; an entry without
@@ -8,6 +8,7 @@ that file, or that differs from it, is never used.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -21,16 +22,15 @@ from typing import Any
 import filelock
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
+import numpy as np
 from jax.sharding import Mesh
 
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning
-from expertlens_jax.models.checkpoint import Plan
-from expertlens_jax.models.sharding import parameter_sharding
+from expertlens_jax.models.checkpoint import Parameter, Plan, fill_parameters
 
 FILES = "files.json"
 ARRAYS = "params"
-BLOCK = 2**24  # bytes read at a time, and in a chunk of an array: small, so that few are in memory at once
+BLOCK = 2**23  # bytes in a chunk of an array: small, since several are in memory at once
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -76,11 +76,13 @@ def content_id(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: Mesh | None) -> Any | None:
-    """Reads an entry onto a mesh, of whatever shape: each device its own part.
+def restore_parameters(
+    entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: Mesh | None
+) -> dict[str, Any] | None:
+    """Reads an entry onto a mesh, of whatever shape, as a checkpoint is read: see `fill_parameters`.
 
-    Besides the parameters, the host holds up to twice the largest of them (stacked over layers, as orbax reads it)
-    at a time.
+    Orbax itself would hold every parameter twice while it restores; so its arrays are opened with TensorStore,
+    in whose zarr format it wrote them, and read a layer at a time.
 
     Args:
       entry: its directory.
@@ -93,28 +95,27 @@ def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: 
     """
     if not entry.exists():
         return None
-    import orbax.checkpoint as ocp
+    import tensorstore
 
     try:
         _check_files(entry)
-        wanted = {
-            path: jax.ShapeDtypeStruct(
-                parameter.shape, dtype, sharding=parameter_sharding(path, parameter.shape, mesh)
-            )
-            for path, parameter in plan.items()
+        arrays = {
+            path: tensorstore.open(
+                {
+                    "driver": "zarr3",
+                    "kvstore": {"driver": "file", "path": f"{entry / ARRAYS / path.replace('/', '.')}/"},
+                },
+                open=True,
+                read=True,
+            ).result()
+            for path in plan
         }
-        largest = max(leaf.size * leaf.dtype.itemsize for leaf in wanted.values())
-        tree = traverse_util.unflatten_dict(wanted, sep="/")
-        # The limit is exclusive: one parameter of the largest size at a time, or several small ones.
-        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=(1.05 * largest + BLOCK) / 1e9)
-        with ocp.Checkpointer(handler) as checkpointer:
-            return checkpointer.restore(
-                entry.absolute() / ARRAYS,
-                args=ocp.args.PyTreeRestore(
-                    tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
-                ),
-            )
-    except Exception as error:  # orbax, tensorstore and the file system raise many kinds; all mean: rebuild
+
+        def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
+            return arrays[parameter.path][(layer, *index) if parameter.stacked else index].read().result()
+
+        return fill_parameters(plan, read, dtype, mesh)
+    except Exception as error:  # TensorStore and the file system raise many kinds; all mean: convert again
         warnings.warn(
             f"the converted parameters in {entry} are damaged ({error}); they are converted again.",
             ExpertLensWarning,
@@ -136,12 +137,17 @@ def store_parameters(entry: pathlib.Path, params: Any) -> None:
             shutil.rmtree(entry, ignore_errors=True)
             partial = entry.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            # Uncompressed and without OCDBT, parameters go to disk chunk by chunk instead of through memory.
+            # Uncompressed, without OCDBT and with a limit, which has to be beyond the largest parameter, these
+            # go to disk chunk by chunk instead of through memory. No chunk spans layers if that can be had.
+            largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
             handler = ocp.PyTreeCheckpointHandler(
-                use_ocdbt=False, use_zarr3=True, use_compression=False, save_device_host_concurrent_gb=1
+                use_ocdbt=False,
+                use_zarr3=True,
+                use_compression=False,
+                save_concurrent_gb=1.1 * (largest + BLOCK) / 1e9,
             )
-            chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK), params)
-            with ocp.Checkpointer(handler) as checkpointer:
+            chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK, shard_axes=(0,)), params)
+            with _quiet(), ocp.Checkpointer(handler) as checkpointer:
                 checkpointer.save(
                     partial.absolute() / ARRAYS, args=ocp.args.PyTreeSave(params, save_args=chunked)
                 )
@@ -188,3 +194,15 @@ def _fingerprint(path: pathlib.Path) -> list[int] | None:
         while block := file.read(BLOCK):
             crc = zlib.crc32(block, crc)
     return [path.stat().st_size, crc]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax from warning of the OCDBT files that, as it was told, it didn't write."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,9 +1,9 @@
 """Fills the stack's parameters from a checkpoint's tensors, one at a time, each device its own part."""
 
 import dataclasses
-import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -118,26 +118,21 @@ def read_parameters(
     dtype: jnp.dtype,
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
-    """Fills the stack's parameters from a checkpoint, one tensor at a time.
-
-    On the host there is never more than one tensor (or, on a mesh, one part of it), as it is stored and in
-    the target dtype. Where devices share the host's memory (CPU), the peak is therefore the parameters in
-    the target dtype and twice the largest tensor; `benchmarks/loading_memory.py` measures it.
+    """Converts a checkpoint into the stack's parameters; see `fill_parameters` for `dtype` and `mesh`.
 
     Args:
       weights: the opened files.
       family: translates names.
       config: the translated config.
       dtype: of the parameters.
-      mesh: `(data, model)`: each device reads and holds its own part (see `sharding.py`); None puts all on
-        jax's default device.
+      mesh: `(data, model)` or None.
 
     Returns:
-      The `params` collection; what is under `layers` is stacked `[layers, ...]`.
+      The `params` collection.
 
     Raises:
-      CheckpointError: tensors are missing or unexpected (all are named), or one has another shape than the
-        config asks for (named, with both shapes) or a dtype that isn't floating point.
+      CheckpointError: tensors are missing or unexpected (named), or one has another shape than the config asks
+        for (named, with both shapes) or a dtype that isn't floating point. All before anything is read.
     """
     plan = plan_parameters(family, config)
 
@@ -145,53 +140,78 @@ def read_parameters(
         prefixed = family.prefix + name
         return prefixed if prefixed in weights.tensors else name
 
-    _check_names(
-        weights,
-        family,
-        {stored_name(name) for parameter in plan.values() for name in parameter.tensors},
-        config,
-    )
+    wanted = {stored_name(name) for parameter in plan.values() for name in parameter.tensors}
+    _check_names(weights, family, wanted, config)
     for parameter in plan.values():
         for name in parameter.tensors:
             _check_tensor(weights, stored_name(name), parameter)
 
+    def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
+        return parameter.source.read(weights.tensors[stored_name(parameter.tensors[layer])], index)
+
+    return fill_parameters(plan, read, dtype, mesh)
+
+
+def fill_parameters(
+    plan: Plan,
+    read: Callable[[Parameter, int, tuple[slice, ...]], np.ndarray],
+    dtype: jnp.dtype,
+    mesh: Mesh | None,
+) -> dict[str, Any]:
+    """Makes parameters from parts that are read one layer of one parameter at a time.
+
+    On the host there is never more than one such layer (on a mesh, of its parts that this host's devices
+    hold): as it was read, and in the target dtype. Where devices share the host's memory (CPU), the peak is
+    therefore the parameters in the target dtype and twice the largest tensor; `benchmarks/loading_memory.py`
+    measures it.
+
+    Args:
+      plan: the parameters.
+      read: gives a parameter's values in a layer (0 for what isn't of a layer) at an index, a slice for each
+        dimension of that layer's values.
+      dtype: of the parameters.
+      mesh: `(data, model)`: each device gets its own part (see `sharding.py`); None puts all on jax's default
+        device.
+
+    Returns:
+      The `params` collection; what is under `layers` is stacked `[layers, ...]`.
+    """
     params = {}
     for path, parameter in plan.items():
         sharding = parameter_sharding(path, parameter.shape, mesh)
-        tensors = [weights.tensors[stored_name(name)] for name in parameter.tensors]
         if not parameter.stacked:
-            params[path] = _read(parameter.source, tensors[0], parameter.shape, dtype, sharding)
+            params[path] = _place(partial(read, parameter, 0), parameter.shape, dtype, sharding)
             continue
         values = jnp.zeros(parameter.shape, dtype, device=sharding)
-        for layer, tensor in enumerate(tensors):
-            part = _read(parameter.source, tensor, parameter.shape[1:], dtype, layer_sharding(sharding))
-            # Waiting keeps the next tensor from being read while this one is still held.
+        for layer in range(parameter.shape[0]):
+            part = _place(
+                partial(read, parameter, layer), parameter.shape[1:], dtype, layer_sharding(sharding)
+            )
+            # Waiting keeps the next part from being read while this one is still held.
             values = jax.block_until_ready(_set_layer(values, part, layer))
         params[path] = values
     return traverse_util.unflatten_dict(params, sep="/")
 
 
-@functools.partial(jax.jit, donate_argnums=0)
+@partial(jax.jit, donate_argnums=0)
 def _set_layer(values: jax.Array, part: jax.Array, layer: int) -> jax.Array:
     """Writes one layer's `part` `[...]` into `values` `[layers, ...]`, in place since these are donated."""
     return jax.lax.dynamic_update_index_in_dim(values, part, layer, axis=0)
 
 
-def _read(
-    source: Source,
-    stored: StoredTensor,
+def _place(
+    read: Callable[[tuple[slice, ...]], np.ndarray],
     shape: tuple[int, ...],
     dtype: jnp.dtype,
     sharding: Sharding,
 ) -> jax.Array:
-    """A tensor as a parameter `shape` on its devices."""
-    parts: dict[tuple, np.ndarray] = {}  # devices along `data` hold the same part: it is read once
+    """An array `shape` on its devices, of which each part is read once."""
+    parts: dict[tuple, np.ndarray] = {}  # devices along `data` hold the same
 
     def part(index: tuple[slice, ...]) -> np.ndarray:
         bounds = tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))
         if bounds not in parts:
-            slices = tuple(slice(*bound) for bound in bounds)
-            parts[bounds] = _copy(source.read(stored, slices), dtype)
+            parts[bounds] = _copy(read(tuple(slice(*bound) for bound in bounds)), dtype)
         return parts[bounds]
 
     return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))

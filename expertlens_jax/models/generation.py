@@ -17,6 +17,7 @@ from flax import struct
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
+from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.model import Model, Steering
 from expertlens_jax.models.tokens import bucket_lengths
 from expertlens_jax.models.transformer import Transformer
@@ -90,6 +91,7 @@ def generate(
     slots = _bucket(prompt_slots + max_new_tokens)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype), cache_slots=slots)
     end = model.tokenizer.eos_token_id
+    end_ids = np.array([] if end is None else [end], np.int32)
     sampling = Sampling(
         key=jax.random.key(seed),
         temperature=temperature or None,
@@ -101,22 +103,18 @@ def generate(
     num_rows = _num_rows(len(prompts), tokens_per_batch // slots, mesh.shape[parallel.DATA])
     for start in range(0, len(prompts), num_rows):
         batch = prompt_ids[start : start + num_rows]
-        token_ids, mask, real = _pad(batch, num_rows, prompt_slots, slots)
-        rows = start + np.arange(num_rows, dtype=np.int32)
-        token_ids, mask, real, rows = parallel.split_rows((token_ids, mask, real, rows), mesh)
-        request = Request(rows, mask, np.array([] if end is None else [end], np.int32), sampling)
-        state = prefill(network, params, steering, request, token_ids, real)
-        if on_token is None:
-            state = decode(network, params, steering, request, state, max_new_tokens)
+        arrays = _pad(batch, start, num_rows, prompt_slots, slots)
+        rows, token_ids, mask, real = parallel.split_rows(arrays, mesh)
+        request = Request(rows, token_ids, mask, end_ids, sampling)
+        run = network, params, steering, request
+        state = prefill(*run, start_state(real, slots - prompt_slots))
+        refill_at = _refill_at(model.config, max(len(ids) for ids in batch), max_new_tokens)
+        if on_token is not None:
+            state = _stream(run, state, refill_at, max_new_tokens, model.tokenizer, batch, start, on_token)
         else:
-            state = _stream(
-                state,
-                functools.partial(step, network, params, steering, request),
-                max_new_tokens,
-                model.tokenizer,
-                batch,
-                lambda i, token_id, text, start=start: on_token(start + i, token_id, text),
-            )
+            if refill_at is not None:
+                state = refill(*run, decode(*run, state, refill_at), refill_at)
+            state = decode(*run, state, max_new_tokens)
         lengths = np.asarray(state.lengths)
         ids, log_probs = np.asarray(state.token_ids), np.asarray(state.log_probs)
         generated += [(ids[i, : lengths[i]], log_probs[i, : lengths[i]]) for i in range(len(batch))]
@@ -146,6 +144,8 @@ class Request:
 
     rows: jax.Array
     """int32 `[rows]`: each row's place among all prompts."""
+    prompt_ids: jax.Array
+    """int32 `[rows, prompt slots]`, padded on the left."""
     mask: jax.Array
     """bool `[rows, slots]`: False at the padding before a prompt, True at it and all that follows."""
     end_ids: jax.Array
@@ -157,7 +157,7 @@ class Request:
 class State:
     """How far a batch has come."""
 
-    cache: Mapping[str, Any]
+    cache: Mapping[str, Any] | None
     """Keys and values, `[layers, rows, slots, kv_heads, head_dim]` each."""
     token_ids: jax.Array
     """int32 `[rows, new slots]`: the tokens chosen so far."""
@@ -171,37 +171,39 @@ class State:
     """int32 scalar: tokens chosen so far by rows that aren't done."""
 
 
+def start_state(real: jax.Array, new_slots: int) -> State:
+    """Nothing is cached or chosen yet; rows that aren't `real`, bool `[rows]`, but fill up the batch, are done."""
+    new = jnp.zeros((len(real), new_slots))
+    lengths = jnp.zeros(len(real), jnp.int32)
+    return State(None, new.astype(jnp.int32), new, lengths, done=~real, steps=jnp.int32(0))
+
+
 @functools.partial(jax.jit, static_argnames="network")
 def prefill(
     network: Transformer,
     params: Mapping[str, Any],
     steering: Steering | None,
     request: Request,
-    prompt_ids: jax.Array,
-    real: jax.Array,
+    state: State,
 ) -> State:
-    """Runs the prompts and chooses every row's first token.
+    """Runs the prompts into an empty cache, and chooses every row's first token."""
+    logits, cache = _next_logits(network, params, steering, request, None, request.prompt_ids, 0)
+    return _choose(request, state.replace(cache=cache), logits)
 
-    Args:
-      network: with a cache.
-      params: its parameters.
-      steering: applied at every token, padding included (where it changes nothing).
-      request: see `Request`.
-      prompt_ids: int32 `[rows, prompt slots]`, padded on the left.
-      real: bool `[rows]`, False for rows that only fill up the batch.
-    """
-    num_rows, prompt_slots = prompt_ids.shape
-    new_slots = network.cache_slots - prompt_slots
-    logits, cache = _next_logits(network, params, steering, request, None, prompt_ids, 0)
-    state = State(
-        cache=cache,
-        token_ids=jnp.zeros((num_rows, new_slots), jnp.int32),
-        log_probs=jnp.zeros((num_rows, new_slots), jnp.float32),
-        lengths=jnp.zeros(num_rows, jnp.int32),
-        done=~real,
-        steps=jnp.int32(0),
-    )
-    return _choose(request, state, logits)
+
+@functools.partial(jax.jit, static_argnames=("network", "count"))
+def refill(
+    network: Transformer,
+    params: Mapping[str, Any],
+    steering: Steering | None,
+    request: Request,
+    state: State,
+    count: int,
+) -> State:
+    """Like `step`, with the cache made anew of the prompts and the `count` tokens chosen so far."""
+    token_ids = jnp.concatenate([request.prompt_ids, state.token_ids[:, :count]], axis=1)
+    logits, cache = _next_logits(network, params, steering, request, None, token_ids, 0)
+    return _choose(request, state.replace(cache=cache), logits)
 
 
 @functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
@@ -214,7 +216,7 @@ def step(
 ) -> State:
     """Runs every row's last token and chooses the next; rows that are done go along unheeded."""
     last = jax.lax.dynamic_slice_in_dim(state.token_ids, state.steps - 1, 1, axis=1)
-    slot = network.cache_slots - state.token_ids.shape[1] + state.steps - 1
+    slot = request.prompt_ids.shape[1] + state.steps - 1
     logits, cache = _next_logits(network, params, steering, request, state.cache, last, slot)
     return _choose(request, state.replace(cache=cache), logits)
 
@@ -344,11 +346,13 @@ def continuation(tokenizer: Any, prompt_ids: np.ndarray, token_ids: np.ndarray) 
 
 
 def _stream(
+    run: tuple[Transformer, Mapping[str, Any], Steering | None, Request],
     state: State,
-    advance: Callable[[State], State],
+    refill_at: int | None,
     max_new_tokens: int,
     tokenizer: Any,
     prompt_ids: Sequence[np.ndarray],
+    first_row: int,
     on_token: Callable[[int, int, str], None],
 ) -> State:
     """`decode` step by step, telling every row's tokens and text to `on_token` on the way."""
@@ -363,11 +367,11 @@ def _stream(
             if text.endswith("\ufffd") and not last[i]:
                 text = ""  # some bytes of a character, the others to come
             told[i] += len(text)
-            on_token(int(i), int(token_ids[i, -1]), text)
+            on_token(first_row + int(i), int(token_ids[i, -1]), text)
         going &= ~last
         if not going.any():
             return state
-        state = advance(state)
+        state = refill(*run, state, refill_at) if state.steps == refill_at else step(*run, state)
 
 
 def _check_options(
@@ -419,6 +423,18 @@ def _tokenize_prompts(model: Model, prompts: Sequence[str], max_new_tokens: int)
     return prompt_ids
 
 
+def _refill_at(config: TransformerConfig, longest: int, max_new_tokens: int) -> int | None:
+    """After how many new tokens the cache must be made anew, if ever.
+
+    Beyond the original context LongRoPE turns by other frequencies, earlier tokens' keys too. So these are
+    computed again once the batch's longest row gets there, as transformers does.
+    """
+    if config.rotary is None or config.rotary.scaling != "longrope":
+        return None
+    count = config.rotary.original_max_tokens + 1 - longest
+    return count if 0 < count < max_new_tokens else None
+
+
 def _bucket(length: int) -> int:
     return int(bucket_lengths(np.array(length)))
 
@@ -430,13 +446,14 @@ def _num_rows(wanted: int, most: int, multiple: int) -> int:
 
 
 def _pad(
-    prompt_ids: Sequence[np.ndarray], num_rows: int, prompt_slots: int, slots: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Prompts padded to `[num_rows, prompt_slots]`, the mask `[num_rows, slots]`, and which rows are real."""
+    prompt_ids: Sequence[np.ndarray], first_row: int, num_rows: int, prompt_slots: int, slots: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A request's rows, prompts `[num_rows, prompt_slots]` and mask `[num_rows, slots]`, and which rows are real."""
     token_ids = np.zeros((num_rows, prompt_slots), np.int32)
     mask = np.ones((num_rows, slots), bool)
     for i in range(num_rows):
-        ids = prompt_ids[min(i, len(prompt_ids) - 1)]  # filler rows repeat the last prompt
+        ids = prompt_ids[min(i, len(prompt_ids) - 1)]  # rows that fill up the batch repeat its last prompt
         token_ids[i, prompt_slots - len(ids) :] = ids
         mask[i, : prompt_slots - len(ids)] = False
-    return token_ids, mask, np.arange(num_rows) < len(prompt_ids)
+    rows = np.arange(num_rows, dtype=np.int32)
+    return first_row + rows, token_ids, mask, rows < len(prompt_ids)

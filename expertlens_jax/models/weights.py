@@ -1,6 +1,7 @@
 """Weight files of a Hugging Face directory, opened as tensors that are read when and as far as they are asked for."""
 
 import dataclasses
+import importlib
 import json
 import pathlib
 import warnings
@@ -122,7 +123,7 @@ def _safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
             f"{path} ({path.stat().st_size:,} bytes) can't be read as safetensors: {error}. "
             "It is probably truncated; get it again."
         ) from error
-    for name in file.keys():  # noqa: SIM118 (not a mapping)
+    for name in file.keys():
         part = file.get_slice(name)
         yield name, StoredTensor(tuple(part.get_shape()), part.get_dtype(), part.__getitem__)
 
@@ -135,7 +136,7 @@ def import_torch(path: pathlib.Path | str) -> Any:
     """
     wanted = f"torch>={'.'.join(map(str, TORCH_MINIMUM))}"
     try:
-        import torch
+        torch = importlib.import_module("torch")
     except ImportError as error:
         raise CheckpointError(
             f"{path} is a PyTorch file and there are no safetensors beside it; to read it, install PyTorch: "
@@ -173,15 +174,13 @@ def _pickled(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
         )
     for name, tensor in state.items():
         if isinstance(tensor, torch.Tensor):
-            yield name, StoredTensor(tuple(tensor.shape), str(tensor.dtype), _torch_reader(tensor.detach()))
+            yield name, StoredTensor(tuple(tensor.shape), str(tensor.dtype), _torch_reader(torch, tensor.detach()))
 
 
-def _torch_reader(tensor: Any) -> Callable[[tuple[slice, ...]], np.ndarray]:
+def _torch_reader(torch: Any, tensor: Any) -> Callable[[tuple[slice, ...]], np.ndarray]:
     def read(index: tuple[slice, ...]) -> np.ndarray:
         part = tensor[index]
-        if str(part.dtype) == "torch.bfloat16":  # numpy's own has no name in torch
-            import torch
-
+        if part.dtype == torch.bfloat16:  # which torch doesn't hand to numpy
             return part.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
         return part.numpy()
 

@@ -21,7 +21,7 @@ from matplotlib.transforms import blended_transform_factory
 from scipy.spatial.distance import squareform
 
 from expertlens_jax.errors import ExpertLensError
-from expertlens_jax.report.style import COLORMAP, FAINT, INK, MISSING, PALE, colours, styled
+from expertlens_jax.report.style import COLORMAP, FAINT, INK, MISSING, PALE, STYLE, colours, styled
 
 # The sites of a block from its input to its output; sites of other names follow.
 SITES = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.gate", "mlp.up", "mlp.act", "mlp.down", "resid")
@@ -101,7 +101,8 @@ def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str
             if i == len(rows) - 1:
                 axes.set_xlabel("Human rating")
             if j == 0:
-                axes.set_ylabel(f"{quantity}, {sentences}" if sentences else quantity)
+                axes.set_ylabel(sentences, fontweight="bold")
+    figure.supylabel(quantity, fontsize=STYLE["axes.labelsize"])
     return figure
 
 

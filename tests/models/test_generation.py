@@ -36,6 +36,17 @@ def load(case, directory):
     return reference, model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Most of these tests' time would be XLA's compilation, and torch's threads waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module", params=CAUSAL, ids=lambda case: case.name)
 def pair(request, tmp_path_factory):
     return load(request.param, tmp_path_factory.mktemp(request.param.name))
@@ -113,7 +124,7 @@ def test_greedy_without_any_steering_matches(gpt2):
 def with_end(model, end):
     """The model with another end-of-text token."""
     tokenizer = copy.deepcopy(model.tokenizer)
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(int(end))
+    tokenizer.add_special_tokens({"eos_token": tokenizer.convert_ids_to_tokens(int(end))})
     return model.replace(tokenizer=tokenizer)
 
 
@@ -192,6 +203,16 @@ def test_sampling_is_reproducible_and_a_row_does_not_depend_on_the_others(gpt2):
     other_texts = generate(model, others, max_new_tokens=NEW_TOKENS, seed=3).texts
     assert other_texts[0] == texts[0] and other_texts[2] == texts[2]
     assert len(set(generate(model, ["a"] * 4, max_new_tokens=NEW_TOKENS).texts)) == 4
+
+
+def test_streaming_refills_the_cache_too(tmp_path):
+    """LongRoPE's keys are turned anew once the text outgrows the original context."""
+    case = next(case for case in CAUSAL if case.name == "phi3-longrope-long")
+    _, model = load(case, tmp_path)
+    assert len(PROMPTS[2].split()) + 2 < model.config.rotary.original_max_tokens < 10 + NEW_TOKENS
+    options = dict(max_new_tokens=NEW_TOKENS, temperature=0)
+    streamed = generate(model, PROMPTS, **options, on_token=lambda *_: None)
+    np.testing.assert_array_equal(streamed.token_ids, generate(model, PROMPTS, **options).token_ids)
 
 
 def test_fewer_new_tokens_are_the_first_of_more(gpt2):

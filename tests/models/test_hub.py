@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import absent
 import families
 import hub_server
 import huggingface_hub
@@ -87,8 +88,8 @@ def test_revision_with_only_a_bin(hub, branches):
 
 
 def test_without_torch_a_bin_is_refused_before_it_is_fetched(hub, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(CheckpointError, match=r"pytorch_model.bin of .*@?step512 .*pip install 'torch>=2.6'"):
+    absent.hide_torch(monkeypatch)
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin of .* at revision step512 .*pip install 'torch>=2.6'"):
         el.load_model(NAME, revision="step512")
     assert not any("store:" in path for _, path in hub.requests)
 
@@ -176,13 +177,15 @@ def test_busy_for_good(hub, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["drop", "reset"])
-def test_connection_that_breaks_midway(hub, branches, how):
+def test_connection_that_breaks_midway(hub, branches, how, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 2**10)  # what came whole is kept
     hub.trouble.append(("GET", "model.safetensors", how))
     assert same_parameters(el.load_model(NAME), el.load_model(branches["main"]))
     assert not hub.trouble
     if how == "drop":  # taken up where it broke off
         size = (branches["main"] / "model.safetensors").stat().st_size
-        assert hub.ranges == [f"bytes={size // 2}-"]
+        (taken_up,) = hub.ranges
+        assert 0 < int(taken_up.removeprefix("bytes=").removesuffix("-")) <= size // 2
 
 
 def test_connection_that_always_breaks(hub, monkeypatch):
