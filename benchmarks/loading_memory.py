@@ -4,9 +4,9 @@
 
 Each row loads a random GPT-NeoX checkpoint of about that size (as float32) in a process of its own, which has
 loaded a tiny one before, so that imports, compiler and tokenizer are in the baseline. What is counted is the
-process's anonymous memory (RssAnon in /proc), sampled from outside: pages of files that are mapped into memory
-also count as resident, but the system takes them back whenever it wants, so they are left out. Devices are the
-CPU's, so parameters count too; on an accelerator they don't, and the peak is two tensors. Linux only.
+process's anonymous memory (RssAnon in /proc), sampled from outside: pages of files that are mapped into
+memory also count as resident, but the system takes them back whenever it wants, so they are left out. Devices
+are the CPU's, so parameters count too; on an accelerator they don't, and the peak is two tensors. Linux only.
 """
 
 import argparse
@@ -143,7 +143,9 @@ def measure(arguments: list[str], devices: int) -> dict[str, float]:
 
 def main() -> None:
     """Measures every case, or those asked for, and prints a table or JSON lines."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--megabytes", type=float, default=800, help="size of the model in float32")
     parser.add_argument("--cases", nargs="*", default=list(CASES), help="names of rows")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import re
 import sys
 import textwrap
 import warnings
@@ -48,12 +49,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if _CONFIG.present and not isinstance(_CONFIG.value, ml_collections.ConfigDict):
             raise FileNotFoundError
     except flags.Error as error:
-        _stop(f"{error}.")
+        # An error within a config file comes as its whole traceback, of which the last line says it.
+        lines = str(error).strip().splitlines()
+        _stop(lines[-1].partition(": ")[2] if "Traceback" in str(error) else lines[0])
     except FileNotFoundError:
         _stop(f"the config {_given(argv, '--config')} can't be found. Launch from the project's directory.")
     except (AttributeError, KeyError) as error:
-        key = str(error).strip("\"'")
-        _stop(f"the config {_given(argv, '--config')} has no setting {key!r}; the file lists all it has.")
+        key = re.search(r"\w+", str(error)).group()
+        meant = re.search(r'Did you mean "(\w+)"', str(error))
+        hint = f"Did you mean {meant.group(1)!r}?" if meant else "The file lists all it has."
+        _stop(f"the config {_given(argv, '--config')} has no setting {key!r}. {hint}")
     except (TypeError, ValueError) as error:
         _stop(str(error))
     return remaining

@@ -17,8 +17,8 @@ def make_mesh(model: int = 1) -> Mesh:
     """A mesh `(data, model)` of all devices, for models that one device can't hold.
 
     Args:
-      model: over how many devices each parameter is split. The rest, `devices / model`, each work on other rows
-        of a batch and hold the parameters again.
+      model: over how many devices each parameter is split. The rest, `devices / model`, each work on other
+        rows of a batch and hold the parameters again.
 
     Raises:
       ExpertLensError: `model` doesn't divide the number of devices.

@@ -1,8 +1,8 @@
 """Converted parameters, kept with orbax, so that a checkpoint is converted once for all shapes of meshes.
 
-An entry is a directory named by a key of everything the parameters follow from. It is written beside its place
-and moved there when complete, with the length and CRC-32 of each of its files in `files.json`; an entry without
-that file, or that differs from it, is never used.
+An entry is a directory named by a key of everything the parameters follow from. It is written beside its
+place and moved there when complete, with the length and CRC-32 of each of its files in `files.json`; an entry
+without that file, or that differs from it, is never used.
 """
 
 import contextlib
@@ -30,7 +30,8 @@ from expertlens_jax.models.checkpoint import Parameter, Plan, fill_parameters
 
 FILES = "files.json"
 ARRAYS = "params"
-BLOCK = 2**23  # bytes in a chunk of an array: small, since several are in memory at once
+BLOCK = 2**22  # bytes in a chunk of an array: small, since several are in memory at once
+READ = 2**23  # bytes read from an array at a time
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -50,10 +51,10 @@ def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
     """The name of the entry for these source files, read by this plan, in this dtype.
 
     Args:
-      files: the weight files. A file downloaded by huggingface_hub goes by the name of its blob, which the hub
-        made of its content; of any other file the content is hashed (about a second a gigabyte).
-      plan: where each parameter comes from. It follows from config.json and the family's translation, so that a
-        change of either gives another key.
+      files: the weight files. A file downloaded by huggingface_hub goes by the name of its blob, which the
+        hub made of its content; of any other file the content is hashed (about a second a gigabyte).
+      plan: where each parameter comes from. It follows from config.json and the family's translation, so that
+        a change of either gives another key.
       dtype: of the parameters.
     """
     key = hashlib.sha256(dtype.encode())
@@ -81,8 +82,8 @@ def restore_parameters(
 ) -> dict[str, Any] | None:
     """Reads an entry onto a mesh, of whatever shape, as a checkpoint is read: see `fill_parameters`.
 
-    Orbax itself would hold every parameter twice while it restores; so its arrays are opened with TensorStore,
-    in whose zarr format it wrote them, and read a layer at a time.
+    Orbax itself would hold every parameter twice while it restores; so its arrays are opened with
+    TensorStore, in whose zarr format it wrote them, and read a layer at a time.
 
     Args:
       entry: its directory.
@@ -112,7 +113,15 @@ def restore_parameters(
         }
 
         def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
-            return arrays[parameter.path][(layer, *index) if parameter.stacked else index].read().result()
+            array = arrays[parameter.path][layer] if parameter.stacked else arrays[parameter.path]
+            (first, last), *others = ((each.start, each.stop) for each in index)
+            shape = [last - first, *(stop - start for start, stop in others)]
+            values = np.empty(shape, array.dtype.numpy_dtype)
+            rows = max(READ * len(values) // max(values.nbytes, 1), 1)
+            for start in range(first, last, rows):  # TensorStore holds what it reads twice
+                stop = min(start + rows, last)
+                values[start - first : stop - first] = array[(slice(start, stop), *index[1:])].read().result()
+            return values
 
         return fill_parameters(plan, read, dtype, mesh)
     except Exception as error:  # TensorStore and the file system raise many kinds; all mean: convert again
@@ -137,8 +146,9 @@ def store_parameters(entry: pathlib.Path, params: Any) -> None:
             shutil.rmtree(entry, ignore_errors=True)
             partial = entry.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            # Uncompressed, without OCDBT and with a limit, which has to be beyond the largest parameter, these
-            # go to disk chunk by chunk instead of through memory. No chunk spans layers if that can be had.
+            # Uncompressed, without OCDBT and with a limit, which has to be beyond the largest parameter,
+            # these go to disk chunk by chunk instead of through memory. No chunk spans layers if that can be
+            # had.
             largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
             handler = ocp.PyTreeCheckpointHandler(
                 use_ocdbt=False,
@@ -146,52 +156,57 @@ def store_parameters(entry: pathlib.Path, params: Any) -> None:
                 use_compression=False,
                 save_concurrent_gb=1.1 * (largest + BLOCK) / 1e9,
             )
-            chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK, shard_axes=(0,)), params)
+            chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK), params)
+            chunked["layers"] = jax.tree.map(
+                lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK, shard_axes=(0,)), params["layers"]
+            )
             with _quiet(), ocp.Checkpointer(handler) as checkpointer:
                 checkpointer.save(
                     partial.absolute() / ARRAYS, args=ocp.args.PyTreeSave(params, save_args=chunked)
                 )
-            files = {str(path.relative_to(partial)): _fingerprint(path) for path in _files(partial)}
+            files = {name: _fingerprint(partial / name) for name in _files(partial)}
             (partial / FILES).write_text(json.dumps(files))
             partial.rename(entry)
     except Exception as error:  # a full or read-only disk, above all: the model itself is fine
         warnings.warn(
-            f"the converted parameters couldn't be kept in {entry.parent} ({error}); the next load converts them "
-            "again. Set EXPERTLENS_CACHE to a directory with room, or pass use_cache=False.",
+            f"the converted parameters couldn't be kept in {entry.parent} ({error}); the next load converts "
+            "them again. Set EXPERTLENS_CACHE to a directory with room, or pass use_cache=False.",
             ExpertLensWarning,
             stacklevel=2,
         )
 
 
 def _check_files(entry: pathlib.Path) -> None:
-    """Every file of the entry is as it was written.
+    """The entry's files are those that were written, and as they were.
 
     Raises:
-      CheckpointError: names the first that isn't.
+      CheckpointError: says which isn't.
     """
     try:
         written = json.loads((entry / FILES).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{FILES} can't be read: {error}") from error
+    names = _files(entry)
+    if strays := set(names).symmetric_difference(written):
+        raise CheckpointError(f"{min(strays)} is missing or wasn't written with it")
     with ThreadPoolExecutor() as pool:  # CRC-32 lets other threads run
-        for name, found in zip(
-            written, pool.map(lambda name: _fingerprint(entry / name), written), strict=True
-        ):
+        fingerprints = pool.map(lambda name: _fingerprint(entry / name), names)
+        for name, found in zip(names, fingerprints, strict=True):
             if found != written[name]:
                 raise CheckpointError(f"{name} isn't as it was written")
 
 
-def _files(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    return (path for path in sorted(directory.rglob("*")) if path.is_file())
+def _files(entry: pathlib.Path) -> list[str]:
+    """The names of an entry's files, but for their list."""
+    paths = (path for path in sorted(entry.rglob("*")) if path.is_file() and path != entry / FILES)
+    return [path.relative_to(entry).as_posix() for path in paths]
 
 
-def _fingerprint(path: pathlib.Path) -> list[int] | None:
-    """A file's length and CRC-32; None if there is no such file."""
-    if not path.is_file():
-        return None
+def _fingerprint(path: pathlib.Path) -> list[int]:
+    """A file's length and CRC-32."""
     crc = 0
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(2**20):
             crc = zlib.crc32(block, crc)
     return [path.stat().st_size, crc]
 

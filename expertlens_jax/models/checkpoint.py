@@ -131,14 +131,19 @@ def read_parameters(
       The `params` collection.
 
     Raises:
-      CheckpointError: tensors are missing or unexpected (named), or one has another shape than the config asks
-        for (named, with both shapes) or a dtype that isn't floating point. All before anything is read.
+      CheckpointError: tensors are missing or unexpected (named), or one has another shape than the config
+        asks for (named, with both shapes) or a dtype that isn't floating point. All before anything is read.
     """
     plan = plan_parameters(family, config)
 
+    has_prefix = any(name.startswith(family.prefix) for name in weights.tensors)
+
     def stored_name(name: str) -> str:
         prefixed = family.prefix + name
-        return prefixed if prefixed in weights.tensors else name
+        if prefixed in weights.tensors or name in weights.tensors:
+            return prefixed if prefixed in weights.tensors else name
+        # It's missing: name it as it would stand there.
+        return prefixed if has_prefix and not name.startswith(family.head_names) else name
 
     wanted = {stored_name(name) for parameter in plan.values() for name in parameter.tensors}
     _check_names(weights, family, wanted, config)
@@ -218,11 +223,13 @@ def _place(
 
 
 def _copy(values: np.ndarray, dtype: jnp.dtype, columns: int = 16) -> np.ndarray:
-    """A copy in row-major order and `dtype`.
+    """The values in row-major order and `dtype`; a copy, unless they are that and nobody else's memory.
 
-    A transposed view is copied a few columns at a time, each a row of what is stored: several times faster than
-    at once, because every cache line is then filled before it leaves the cache.
+    A transposed view is copied a few columns at a time, each a row of what is stored: several times faster
+    than at once, because every cache line is then filled before it leaves the cache.
     """
+    if values.dtype == dtype and values.flags.c_contiguous and values.flags.owndata:
+        return values
     if values.ndim < 2 or values.strides[-1] == values.itemsize:
         return np.array(values, dtype, order="C")
     copy = np.empty(values.shape, dtype)
@@ -238,8 +245,8 @@ def _check_tensor(weights: Weights, name: str, parameter: Parameter) -> None:
     wanted = parameter.shape[1:] if parameter.stacked else parameter.shape
     if found != wanted:
         raise CheckpointError(
-            f"the tensor {name} in {weights.where}, stored as {list(stored.shape)}, gives {parameter.path} the "
-            f"shape {list(found)}, but the config wants {list(wanted)}. "
+            f"the tensor {name} in {weights.where}, stored as {list(stored.shape)}, gives {parameter.path} "
+            f"the shape {list(found)}, but the config wants {list(wanted)}. "
             "Do config.json and the weights belong to the same model?"
         )
     if stored.dtype not in DTYPES:

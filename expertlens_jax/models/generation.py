@@ -91,7 +91,7 @@ def generate(
     slots = _bucket(prompt_slots + max_new_tokens)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype), cache_slots=slots)
     end = model.tokenizer.eos_token_id
-    end_ids = np.array([] if end is None else [end], np.int32)
+    end_id = np.int32(-1 if end is None else end)
     sampling = Sampling(
         key=jax.random.key(seed),
         temperature=temperature or None,
@@ -105,7 +105,7 @@ def generate(
         batch = prompt_ids[start : start + num_rows]
         arrays = _pad(batch, start, num_rows, prompt_slots, slots)
         rows, token_ids, mask, real = parallel.split_rows(arrays, mesh)
-        request = Request(rows, token_ids, mask, end_ids, sampling)
+        request = Request(rows, token_ids, mask, end_id, sampling)
         run = network, params, steering, request
         state = prefill(*run, start_state(real, slots - prompt_slots))
         refill_at = _refill_at(model.config, max(len(ids) for ids in batch), max_new_tokens)
@@ -148,8 +148,8 @@ class Request:
     """int32 `[rows, prompt slots]`, padded on the left."""
     mask: jax.Array
     """bool `[rows, slots]`: False at the padding before a prompt, True at it and all that follows."""
-    end_ids: jax.Array
-    """int32 `[ends]`: tokens that end a row."""
+    end_id: jax.Array
+    """int32 scalar: the token that ends a row, or -1."""
     sampling: Sampling
 
 
@@ -172,7 +172,7 @@ class State:
 
 
 def start_state(real: jax.Array, new_slots: int) -> State:
-    """Nothing is cached or chosen yet; rows that aren't `real`, bool `[rows]`, but fill up the batch, are done."""
+    """Nothing is cached or chosen yet; rows that aren't `real` (bool `[rows]`: fillers) are done."""
     new = jnp.zeros((len(real), new_slots))
     lengths = jnp.zeros(len(real), jnp.int32)
     return State(None, new.astype(jnp.int32), new, lengths, done=~real, steps=jnp.int32(0))
@@ -287,7 +287,7 @@ def _choose(request: Request, state: State, logits: jax.Array) -> State:
         token_ids=put(state.token_ids, chosen[:, None]),
         log_probs=put(state.log_probs, log_probs),
         lengths=state.lengths + ~state.done,
-        done=state.done | jnp.isin(chosen, request.end_ids),
+        done=state.done | (chosen == request.end_id),
         steps=state.steps + 1,
     )
 
@@ -448,7 +448,7 @@ def _num_rows(wanted: int, most: int, multiple: int) -> int:
 def _pad(
     prompt_ids: Sequence[np.ndarray], first_row: int, num_rows: int, prompt_slots: int, slots: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A request's rows, prompts `[num_rows, prompt_slots]` and mask `[num_rows, slots]`, and which rows are real."""
+    """A request's rows, prompts `[num_rows, prompt_slots]` and mask `[num_rows, slots]`; which are real."""
     token_ids = np.zeros((num_rows, prompt_slots), np.int32)
     mask = np.ones((num_rows, slots), bool)
     for i in range(num_rows):

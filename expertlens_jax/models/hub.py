@@ -190,13 +190,13 @@ def _explained(
         match cause:
             case hub_errors.GatedRepoError():
                 message = (
-                    f"{repo} is gated: its owner asks you to accept terms first. Do so at {hub}/{repo}, then pass "
-                    "token=... of that account, or log in with `hf auth login`."
+                    f"{repo} is gated: its owner asks you to accept terms first. Do so at {hub}/{repo}, then "
+                    "pass token=... of that account, or log in with `hf auth login`."
                 )
             case hub_errors.RepositoryNotFoundError():
                 message = (
-                    f"there is no model {repo} on {hub} that you may see, and no directory of that name here. "
-                    "Check the spelling; if it is private, pass token=... or log in with `hf auth login`."
+                    f"there is no model {repo} on {hub} that you may see, and no directory of that name "
+                    "here. Check the spelling; if it is private, pass token=... or log in with `hf auth login`."
                 )
             case hub_errors.RevisionNotFoundError():
                 message = (
@@ -206,18 +206,18 @@ def _explained(
             case hub_errors.RemoteEntryNotFoundError():
                 missing = [name for name in names if str(cause.response.url).endswith(name)] or list(names)
                 message = (
-                    f"{what} on {hub} has no {', '.join(missing)}. A model needs {CONFIG}, a tokenizer, and all "
-                    "the shards that its index names; tell the repository's owner, or give another revision."
+                    f"{what} on {hub} has no {', '.join(missing)}. A model needs {CONFIG}, a tokenizer, and "
+                    "all the shards that its index names; tell the repository's owner, or give another revision."
                 )
             case hub_errors.HfHubHTTPError() if status in (401, 403):
                 message = (
-                    f"{hub} refused the token for {repo} (HTTP {status}). Pass a valid token=..., or log in again "
-                    "with `hf auth login`."
+                    f"{hub} refused the token for {repo} (HTTP {status}). Pass a valid token=..., or log in "
+                    "again with `hf auth login`."
                 )
             case hub_errors.HfHubHTTPError() if status == 429:
                 message = (
-                    f"{hub} limits how often you may ask (HTTP 429), and still did after {ATTEMPTS} tries for "
-                    f"{what}. Wait some minutes; with a token the limit is higher."
+                    f"{hub} limits how often you may ask (HTTP 429), and still did after {ATTEMPTS} tries "
+                    f"for {what}. Wait some minutes; with a token the limit is higher."
                 )
             case hub_errors.HfHubHTTPError():
                 message = f"{hub} answered HTTP {status} for {what}: {_first_line(cause)} Try again later."
@@ -226,8 +226,8 @@ def _explained(
                 reason = "HF_HUB_OFFLINE is set" if offline else _first_line(inner or cause)
                 message = (
                     f"{hub} can't be reached ({reason}), and {', '.join(names)} of {what} "
-                    f"{'is' if len(names) == 1 else 'are'} not among the downloads in {cache_dir}. Connect and try "
-                    "again, give the cache_dir that has them, or copy the model's directory here and give its path."
+                    f"{'is' if len(names) == 1 else 'are'} not among the downloads in {cache_dir}. Connect "
+                    "and try again, give the cache_dir that has them, or copy the model's directory here and give its path."
                 )
             case _:
                 message = (

@@ -41,34 +41,34 @@ def load_model(
 
         model = el.load_model("EleutherAI/pythia-1b", revision="step512")
 
-    From the hub only the files that are needed are fetched: config and tokenizer first, and the weights only when
-    these are found to be supported. Weights are safetensors or, where there are none, PyTorch's (`.bin`), which
-    needs torch; whole or in shards. They stream tensor by tensor into their dtype and onto their devices: see
-    `checkpoint.read_parameters`. No code of a repository is ever run.
+    From the hub only the files that are needed are fetched: config and tokenizer first, and the weights only
+    when these are found to be supported. Weights are safetensors or, where there are none, PyTorch's
+    (`.bin`), which needs torch; whole or in shards. They stream tensor by tensor into their dtype and onto
+    their devices: see `checkpoint.read_parameters`. No code of a repository is ever run.
 
-    Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and read
-    back onto any mesh. That pays where the source is far from what is loaded: for `.bin` files (torch is
+    Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and
+    read back onto any mesh. That pays where the source is far from what is loaded: for `.bin` files (torch is
     needed only once), for bfloat16 from float32, and for a mesh (each device reads its own part of contiguous
-    chunks). It costs the disk the parameters' size, and a local checkpoint the time to hash it, hence the default
-    for `use_cache`. In a program of several processes nothing is cached.
+    chunks). It costs the disk the parameters' size, and a local checkpoint the time to hash it, hence the
+    default for `use_cache`. In a program of several processes nothing is cached.
 
     Args:
-      path_or_id: a directory, as `save_pretrained` writes it: `config.json`, weights and a fast tokenizer. What
-        doesn't exist as a path is taken for a repository's id, `owner/name`.
+      path_or_id: a directory, as `save_pretrained` writes it: `config.json`, weights and a fast tokenizer.
+        What doesn't exist as a path is taken for a repository's id, `owner/name`.
       revision: of the repository: a branch, tag or commit (Pythia's training steps are branches, "step512").
       dtype: "float32" or "bfloat16", of parameters and activations; norms, the attention's softmax and pooled
         responses are float32 always.
-      cache_dir: where downloads, and with them converted parameters, are kept. By default the former stand where
-        huggingface_hub keeps them and the latter where `cache.cache_root` says: EXPERTLENS_CACHE, or
+      cache_dir: where downloads, and with them converted parameters, are kept. By default the former stand
+        where huggingface_hub keeps them and the latter where `cache.cache_root` says: EXPERTLENS_CACHE, or
         ~/.cache/expertlens_jax.
       token: of the hub, for gated and private repositories; default the one logged in with (`hf auth login`).
-      mesh: `(data, model)`, as `parallel.make_mesh(model=4)` gives it: parameters are split over its `model` axis
-        (see `sharding.py`), and never whole on any device. Default: all on one device.
+      mesh: `(data, model)`, as `parallel.make_mesh(model=4)` gives it: parameters are split over its `model`
+        axis (see `sharding.py`), and never whole on any device. Default: all on one device.
       use_cache: whether to keep converted parameters; None does so for the hub only.
 
     Raises:
-      CheckpointError: no such directory, repository, revision or file; files that are damaged or don't fit each
-        other; a repository that can't be reached; an unknown dtype.
+      CheckpointError: no such directory, repository, revision or file; files that are damaged or don't fit
+        each other; a repository that can't be reached; an unknown dtype.
       UnsupportedModelError: no family translates its `model_type`.
       TokenizationError: there is no fast tokenizer, or nothing it could pad with.
     """
@@ -101,8 +101,8 @@ def load_model(
 def randomize_weights(model: Model, seed: int) -> Model:
     """The same network with random weights, drawn as its family draws them before training.
 
-    Kernels and embeddings are normal with the config's `initializer_range`, biases zero, norms one. This is the
-    control that asks what training, as opposed to architecture and sentences, gives to the responses.
+    Kernels and embeddings are normal with the config's `initializer_range`, biases zero, norms one. This is
+    the control that asks what training, as opposed to architecture and sentences, gives to the responses.
 
     Args:
       model: whose architecture, dtype, tokenizer and layout over devices to keep.
@@ -149,16 +149,16 @@ def _local_directory(path_or_id: str | os.PathLike[str], revision: str | None) -
     if path.is_dir():
         if revision is not None:
             raise CheckpointError(
-                f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was asked "
-                "for. Leave it out; or, to load the hub's model of that name, run from another directory."
+                f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was "
+                "asked for. Leave it out; or, to load the hub's model of that name, run from another directory."
             )
         return path
     if path.is_file():
         raise CheckpointError(f"{path_or_id} is a file. Give the directory that holds it and config.json.")
     if not isinstance(path_or_id, str) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path_or_id):
         raise CheckpointError(
-            f"there is no directory {path_or_id}. Give a local Hugging Face model directory, as save_pretrained "
-            "writes it, or a model's id on the hub, owner/name."
+            f"there is no directory {path_or_id}. Give a local Hugging Face model directory, as "
+            "save_pretrained writes it, or a model's id on the hub, owner/name."
         )
     return None
 

@@ -8,15 +8,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from expertlens_jax.parallel import MODEL
 
 RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
-    # Path of the parameter (see `transformer.py`), and its dimensions in the order in which to try them. Those
-    # of a layer's parameter are counted without the leading [layers], which is never split.
+    # Path of the parameter (see `transformer.py`), and its dimensions in the order in which to try them.
+    # Those of a layer's parameter are counted without the leading [layers], which is never split.
     (r"embed/(token|position|type)", (0, 1)),  # [vocabulary, d_model]: by vocabulary, or else by channels
     (r"head", (1, 0)),  # [d_model, vocabulary]
     (r"head_bias", (0,)),
-    # What reads the residual stream is split by its outputs, so that each device computes its own channels ...
+    # What reads the residual stream is split by its outputs, so that each device computes its own channels
+    # ...
     (r"layers/(attn/[qkv]|mlp/(gate|up))/kernel", (1, 0)),
     (r"layers/(attn/[qkv]|mlp/(gate|up))/bias", (0,)),
-    # ... and what writes to it by its inputs, so that these channels needn't be gathered first, only the sums.
+    # ... and what writes to it by its inputs, so that these channels needn't be gathered first, only the
+    # sums.
     (r"layers/(attn/out|mlp/down)/kernel", (0, 1)),
     (r".*", ()),  # norms, and biases of what writes to the residual stream: whole everywhere
 )
@@ -31,8 +33,8 @@ def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
       mesh: with the axis `model`.
 
     Returns:
-      A spec that splits the first dimension of the parameter's rule that the axis divides; if there is none, the
-      parameter is whole on every device.
+      A spec that splits the first dimension of the parameter's rule that the axis divides; if there is none,
+      the parameter is whole on every device.
     """
     stacked = int(path.startswith("layers/"))
     dimensions = next(dimensions for pattern, dimensions in RULES if re.fullmatch(pattern, path))

@@ -104,8 +104,8 @@ def open_weights(directory: pathlib.Path) -> Weights:
     """Opens a directory's weights: a file, or the shards that an index names.
 
     Raises:
-      CheckpointError: there are none, some are missing or damaged, or only torch, which isn't installed, could
-        read them.
+      CheckpointError: there are none, some are missing or damaged, or only torch, which isn't installed,
+        could read them.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_paths(directory):
@@ -144,8 +144,8 @@ def import_torch(path: pathlib.Path | str) -> Any:
         ) from error
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_MINIMUM:
         raise CheckpointError(
-            f"{path} is a PyTorch file, and the torch installed here, {torch.__version__}, could be made to run "
-            f"code by such a file. Upgrade it: pip install '{wanted}'."
+            f"{path} is a PyTorch file, and the torch installed here, {torch.__version__}, could be made to "
+            f"run code by such a file. Upgrade it: pip install '{wanted}'."
         )
     return torch
 
@@ -167,14 +167,17 @@ def _pickled(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
         raise CheckpointError(f"{path} holds a {type(state).__name__} instead of tensors by name.")
     if not mapped:
         warnings.warn(
-            f"{path} is in the format of PyTorch before 1.6, which can't be mapped into memory: all of it is held "
-            "while the model loads.",
+            f"{path} is in the format of PyTorch before 1.6, which can't be mapped into memory: all of it is "
+            "held while the model loads.",
             ExpertLensWarning,
             stacklevel=2,
         )
     for name, tensor in state.items():
         if isinstance(tensor, torch.Tensor):
-            yield name, StoredTensor(tuple(tensor.shape), str(tensor.dtype), _torch_reader(torch, tensor.detach()))
+            yield (
+                name,
+                StoredTensor(tuple(tensor.shape), str(tensor.dtype), _torch_reader(torch, tensor.detach())),
+            )
 
 
 def _torch_reader(torch: Any, tensor: Any) -> Callable[[tuple[slice, ...]], np.ndarray]:

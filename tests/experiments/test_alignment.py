@@ -26,14 +26,14 @@ def inputs(tmp_path_factory):
     case = next(case for case in families.CASES if case.name == "bert")
     families.save(families.make_hf_model(case), directory / "model")
     rng = np.random.default_rng(0)
-    words = list("abcdefghijkl")
-    letters = np.array(list("mnopqrstuvwxyz0123456789"))
+    syllables = np.array([consonant + vowel for consonant in "bdfklmnp" for vowel in "aeiou"])
+    words, others = syllables[:12], syllables[12:]
     rows = [
-        {"concept": word, "domain": "early" if word < "g" else "late", "sentence": f"{word} {' '.join(rest)}"}
+        {"concept": word, "domain": "early" if word < "di" else "late", "sentence": f"{word} {' '.join(rest)}"}
         for word in words
-        for rest in rng.choice(letters, (8, 7))
+        for rest in rng.choice(others, (8, 7))
     ]
-    pd.DataFrame(rows).to_csv(directory / "letters.tsv", sep="\t", index=False)
+    pd.DataFrame(rows).to_csv(directory / "syllables.tsv", sep="\t", index=False)
     lines = [f"{a} {b} {rng.random():.3f}" for i, a in enumerate(words) for b in words[:i]]
     (directory / "ratings.txt").write_text("\n".join(lines))
     (directory / "few.txt").write_text("\n".join(lines[:5]))
@@ -50,8 +50,8 @@ def arguments(inputs, workdir, **changes):
     settings = {
         "model": inputs / "model",
         "model_sha256": "",
-        "sentences": inputs / "letters.tsv",
-        "ratings": f"{inputs / 'ratings.txt'},{inputs / 'few.txt'}",
+        "sentences": inputs / "syllables.tsv",
+        "ratings": (str(inputs / "ratings.txt"), str(inputs / "few.txt")),
         "resamples": 50,
         "permutations": 99,
     } | changes
@@ -78,7 +78,7 @@ def test_run_directory_has_what_readers_need(finished):
     assert json.loads((workdir / "config.json").read_text())["negatives_per_positive"] == 2.5
     (launched,) = json.loads((workdir / "environment.json").read_text())
     assert launched["packages"]["jax"] and launched["devices"]
-    for name in "alignment", "measures", "overlap_letters", "localisation_letters":
+    for name in "alignment", "measures", "overlap_syllables", "localisation_syllables":
         for suffix in "png", "svg":
             assert (workdir / "figures" / f"{name}.{suffix}").stat().st_size > 0
     assert str(workdir) in done.stdout
@@ -86,7 +86,7 @@ def test_run_directory_has_what_readers_need(finished):
 
 def test_numbers_are_those_of_the_library(finished, inputs):
     workdir, _ = finished
-    concepts = el.load_concepts(inputs / "letters.tsv")
+    concepts = el.load_concepts(inputs / "syllables.tsv")
     model = el.load_model(inputs / "model")
     expertise = el.measure_expertise(el.record_responses(model, concepts.sentences), concepts)
     overlap = el.jaccard(el.select_experts(expertise, threshold=0.5))
@@ -97,7 +97,7 @@ def test_numbers_are_those_of_the_library(finished, inputs):
         assert row[field] == pytest.approx(getattr(result, field), rel=1e-5), field
     counts = pd.read_csv(workdir / "experts.csv").set_index("concept")["experts"]
     assert row["experts_median"] == counts.median()
-    drawn = pd.read_csv(workdir / "overlap_letters.csv", index_col="concept")
+    drawn = pd.read_csv(workdir / "overlap_syllables.csv", index_col="concept")
     np.testing.assert_allclose(drawn.to_numpy(), overlap.values, atol=1e-5)
     localisation = pd.read_csv(workdir / "localisation.csv")
     assert localisation["experts_per_concept"].sum() == pytest.approx(counts.mean(), rel=1e-4)
@@ -114,12 +114,12 @@ def test_too_few_pairs_give_no_number_and_say_so(finished):
 def test_started_again_it_goes_on_from_its_tables_with_the_same_bytes(finished, inputs):
     workdir, _ = finished
     before = (workdir / "alignment.csv").read_bytes()
-    written = (workdir / "expertise" / "model_letters.zarr" / "zarr.json").stat().st_mtime_ns
+    written = (workdir / "expertise" / "model_syllables.zarr" / "zarr.json").stat().st_mtime_ns
     (workdir / "alignment.csv").unlink()
     again = launch(*arguments(inputs, workdir))
     assert again.returncode == 0, again.stderr
     assert (workdir / "alignment.csv").read_bytes() == before
-    assert (workdir / "expertise" / "model_letters.zarr" / "zarr.json").stat().st_mtime_ns == written
+    assert (workdir / "expertise" / "model_syllables.zarr" / "zarr.json").stat().st_mtime_ns == written
     assert len(json.loads((workdir / "environment.json").read_text())) == 2
 
 

@@ -181,7 +181,8 @@ CASES = [
     Case(
         "qwen2",
         "Qwen2Config",
-        LLAMA | dict(use_sliding_window=True, sliding_window=5, max_window_layers=1, tie_word_embeddings=True),
+        LLAMA
+        | dict(use_sliding_window=True, sliding_window=5, max_window_layers=1, tie_word_embeddings=True),
     ),
     Case(
         "qwen2-yarn",  # with what the config may say of it, and a context stated as before it
@@ -332,8 +333,9 @@ ENCODERS = ("BertConfig", "RobertaConfig")
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:
-    """A word-level tokenizer of letters and digits, that adds CLS and SEP."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+    """A word-level tokenizer of letters, digits and a few syllables, that adds CLS and SEP."""
+    syllables = [consonant + vowel for consonant in "bdfklmnp" for vowel in "aeiou"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz0123456789", *syllables]
     inner = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
     )
@@ -367,9 +369,7 @@ def make_hf_model(case: Case, seed: int = 0) -> transformers.PreTrainedModel:
     return model
 
 
-def load_hf_model(
-    case: Case, directory: pathlib.Path, dtype: torch.dtype
-) -> transformers.PreTrainedModel:
+def load_hf_model(case: Case, directory: pathlib.Path, dtype: torch.dtype) -> transformers.PreTrainedModel:
     """The saved model as transformers loads it, in float32 or bfloat16; eval."""
     return auto_class(case).from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
 

@@ -43,9 +43,7 @@ def hooked(
         yield
 
 
-def run(
-    model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray
-) -> np.ndarray:
+def run(model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
     """Logits, or an encoder's last hidden state, with positions counted from the first real token.
 
     RoBERTa counts positions itself, from the padding token's id, and so is given that at the padding.
@@ -60,6 +58,37 @@ def run(
     return (output.logits if "logits" in output else output.last_hidden_state).float().numpy()
 
 
+def output_and_responses(
+    model: transformers.PreTrainedModel,
+    units: pd.DataFrame,
+    token_ids: np.ndarray,
+    attention_mask: np.ndarray,
+    pool_mask: np.ndarray | None = None,
+    pooling: str = "max",
+) -> tuple[np.ndarray, np.ndarray]:
+    """The output at real tokens, `[tokens, ...]`, and the responses `[batch, units]`, pooled in numpy.
+
+    What the hooks see is laid out as `[batch, tokens, channels]`; OPT's MLP has batch and tokens in one axis.
+    """
+    seen: dict[str, np.ndarray] = {}
+
+    def keep(address: str, activations: torch.Tensor) -> None:
+        seen[address] = activations.detach().float().numpy().reshape(*token_ids.shape, -1)
+
+    with hooked(model, list(units["hf_module"].unique()), keep):
+        output = run(model, token_ids, attention_mask)
+    pool_mask = attention_mask if pool_mask is None else pool_mask
+    columns = np.empty((len(token_ids), len(units)), np.float32)
+    for address, rows in units.groupby("hf_module", sort=False):
+        activations = seen[address][:, :, rows["hf_channel"].to_numpy()]
+        for i, mask in enumerate(pool_mask.astype(bool)):
+            values = activations[i, mask]
+            columns[i, rows.index] = {"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[
+                pooling
+            ]
+    return output[attention_mask.astype(bool)], columns
+
+
 def pooled_responses(
     model: transformers.PreTrainedModel,
     units: pd.DataFrame,
@@ -68,18 +97,5 @@ def pooled_responses(
     pool_mask: np.ndarray,
     pooling: str,
 ) -> np.ndarray:
-    """`[batch, units]`, pooled in numpy from what the hooks see (OPT's MLP sees batch and tokens as one axis)."""
-    seen: dict[str, np.ndarray] = {}
-
-    def keep(address: str, activations: torch.Tensor) -> None:
-        seen[address] = activations.detach().float().numpy().reshape(*token_ids.shape, -1)
-
-    with hooked(model, list(units["hf_module"].unique()), keep):
-        run(model, token_ids, attention_mask)
-    columns = np.empty((len(token_ids), len(units)), np.float32)
-    for address, rows in units.groupby("hf_module", sort=False):
-        activations = seen[address][:, :, rows["hf_channel"].to_numpy()]
-        for i, mask in enumerate(pool_mask.astype(bool)):
-            values = activations[i, mask]
-            columns[i, rows.index] = {"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[pooling]
-    return columns
+    """`[batch, units]`, see `output_and_responses`."""
+    return output_and_responses(model, units, token_ids, attention_mask, pool_mask, pooling)[1]

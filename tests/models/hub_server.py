@@ -94,10 +94,10 @@ class _Quiet(http.server.BaseHTTPRequestHandler):
 
 
 class _Resolver(_Quiet):
-    def do_HEAD(self):  # noqa: N802
+    def do_HEAD(self):
         self.do_GET()
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.hub.requests.append((self.command, self.path))
         if self.stumble():
             return
@@ -141,7 +141,7 @@ class _Resolver(_Quiet):
 class _Store(_Quiet):
     broken: str | None = None
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.hub.requests.append((self.command, f"store:{self.path}"))
         self.hub.store_tokens.append(self.headers.get("Authorization"))
         self.broken = None
@@ -173,9 +173,13 @@ def serve() -> Iterator[Hub]:
     with contextlib.ExitStack() as stack:
 
         def start(base: type[_Quiet]) -> str:
-            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type(base.__name__, (base,), {"hub": hub}))
+            server = http.server.ThreadingHTTPServer(
+                ("127.0.0.1", 0), type(base.__name__, (base,), {"hub": hub})
+            )
             server.daemon_threads = True
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+            thread = threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+            )
             thread.start()
             stack.callback(thread.join)
             stack.callback(server.server_close)

@@ -199,10 +199,10 @@ def test_sampling_is_reproducible_and_a_row_does_not_depend_on_the_others(gpt2):
     assert generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, seed=3).texts == texts
     assert generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, seed=4).texts != texts
     assert generate(model, PROMPTS[:1], max_new_tokens=NEW_TOKENS, seed=3).texts == texts[:1]
-    others = (PROMPTS[0], "q q q q", PROMPTS[2], "1 2 3 4 5 6 7 8 9", "0")
+    others = (PROMPTS[0], "q q q q", PROMPTS[2], "1 2 3 4 5 6 7 8 9")
     other_texts = generate(model, others, max_new_tokens=NEW_TOKENS, seed=3).texts
     assert other_texts[0] == texts[0] and other_texts[2] == texts[2]
-    assert len(set(generate(model, ["a"] * 4, max_new_tokens=NEW_TOKENS).texts)) == 4
+    assert len(set(generate(model, PROMPTS[2:3] * 4, max_new_tokens=NEW_TOKENS).texts)) == 4
 
 
 def test_streaming_refills_the_cache_too(tmp_path):
@@ -218,9 +218,9 @@ def test_streaming_refills_the_cache_too(tmp_path):
 def test_fewer_new_tokens_are_the_first_of_more(gpt2):
     _, model = gpt2
     more = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS)
-    fewer = generate(model, PROMPTS, max_new_tokens=5)
+    fewer = generate(model, PROMPTS, max_new_tokens=9)
     for ids, first in zip(more.token_ids, fewer.token_ids, strict=True):
-        np.testing.assert_array_equal(ids[:5], first)
+        np.testing.assert_array_equal(ids[:9], first)
 
 
 def test_batches_change_nothing(gpt2):
@@ -232,7 +232,7 @@ def test_batches_change_nothing(gpt2):
         model,
         prompts,
         max_new_tokens=NEW_TOKENS,
-        tokens_per_batch=100,
+        tokens_per_batch=128,
         on_token=lambda *new: told.append(new),
     )
     assert parts.texts == whole.texts
@@ -262,6 +262,7 @@ import json, jax
 import expertlens_jax as el
 from expertlens_jax.models.generation import generate
 assert jax.device_count() == 8
+jax.config.update("jax_disable_most_optimizations", True)
 model = el.load_model({str(gpt2_directory)!r})
 result = generate(model, {PROMPTS!r}, max_new_tokens={NEW_TOKENS}, top_p=0.9, seed=5)
 print(json.dumps([ids.tolist() for ids in result.token_ids]))
@@ -337,7 +338,7 @@ def test_filters_keep_ties_together():
 
 def test_one_prompt_is_one_row_and_prints_as_text(gpt2):
     _, model = gpt2
-    result = generate(model, "a b", max_new_tokens=4, temperature=0)
+    result = generate(model, "a b", max_new_tokens=NEW_TOKENS, temperature=0)
     assert result.prompts == ("a b",)
     assert len(result.texts) == len(result.token_ids) == len(result.log_probs) == 1
     assert result.token_ids[0].dtype == np.int32 and result.log_probs[0].dtype == np.float32
@@ -394,7 +395,8 @@ def test_a_prompt_without_a_token_is_refused(gpt2):
     tokenizer.eos_token = "z"
     with pytest.raises(TokenizationError, match="such as 'z', which stands between texts"):
         generate(bare, "")
-    assert len(generate(model, "", max_new_tokens=2).token_ids[0]) == 2  # [CLS] [SEP] are enough
+    result = generate(model, ("", *PROMPTS[1:]), max_new_tokens=NEW_TOKENS)  # [CLS] [SEP] are enough
+    assert len(result.token_ids[0]) == NEW_TOKENS
     with pytest.raises(TokenizationError, match="no prompts were given"):
         generate(model, [])
 

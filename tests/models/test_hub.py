@@ -68,7 +68,9 @@ def test_fetches_only_what_is_needed(hub, branches):
     model = el.load_model(NAME)
     assert model.name == NAME
     assert same_parameters(model, el.load_model(branches["main"]))
-    fetched = {path.rsplit("/", 1)[1] for method, path in hub.requests if method == "GET" and "api/" not in path}
+    fetched = {
+        path.rsplit("/", 1)[1] for method, path in hub.requests if method == "GET" and "api/" not in path
+    }
     assert fetched == {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
     assert ("GET", f"store:/{NAME}/{hub.repos[NAME].find('main')[0]}/model.safetensors") in hub.requests
 
@@ -77,7 +79,9 @@ def test_a_second_load_downloads_nothing(hub):
     el.load_model(NAME, use_cache=False)
     hub.requests.clear()
     el.load_model(NAME, use_cache=False)
-    assert [method for method, path in hub.requests if "api/" not in path] == ["HEAD"]  # has the branch moved?
+    assert [method for method, path in hub.requests if "api/" not in path] == [
+        "HEAD"
+    ]  # has the branch moved?
 
 
 def test_revision_with_only_a_bin(hub, branches):
@@ -89,7 +93,9 @@ def test_revision_with_only_a_bin(hub, branches):
 
 def test_without_torch_a_bin_is_refused_before_it_is_fetched(hub, monkeypatch):
     absent.hide_torch(monkeypatch)
-    with pytest.raises(CheckpointError, match=r"pytorch_model.bin of .* at revision step512 .*pip install 'torch>=2.6'"):
+    with pytest.raises(
+        CheckpointError, match=r"pytorch_model.bin of .* at revision step512 .*pip install 'torch>=2.6'"
+    ):
         el.load_model(NAME, revision="step512")
     assert not any("store:" in path for _, path in hub.requests)
 
@@ -124,7 +130,9 @@ def test_an_unsupported_model_is_refused_before_its_weights_are_fetched(hub, bra
 
 
 def test_absent_repository(hub):
-    with pytest.raises(CheckpointError, match=r"no model someone/nothing on http\S+ .*no directory.*hf auth login"):
+    with pytest.raises(
+        CheckpointError, match=r"no model someone/nothing on http\S+ .*no directory.*hf auth login"
+    ):
         el.load_model("someone/nothing")
 
 
@@ -197,7 +205,9 @@ def test_connection_that_always_breaks(hub, monkeypatch):
 
 def test_offline_without_the_files(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match=rf"HF_HUB_OFFLINE.*config.json of {NAME}.*{tmp_path}/downloads"):
+    with pytest.raises(
+        CheckpointError, match=rf"HF_HUB_OFFLINE.*config.json of {NAME}.*{tmp_path}/downloads"
+    ):
         el.load_model(NAME)
 
 

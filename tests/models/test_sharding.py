@@ -66,8 +66,8 @@ def compare(directory, model_axis):
                 for path, leaf in leaves.items()
             },
             "held": [
-                sum(s.data.nbytes for leaf in leaves.values() for s in leaf.addressable_shards if s.device == device)
-                for device in jax.devices()
+                sum(s.data.nbytes for leaf in leaves.values() for s in leaf.addressable_shards if s.device ==
+                device) for device in jax.devices()
             ],
             "whole": sum(leaf.nbytes for leaf in leaves.values()),
         }
@@ -78,7 +78,8 @@ def compare(directory, model_axis):
     report["responses"] = float(np.abs(ours - theirs).max())
     random = randomize_weights(model, 0)
     report["random keeps its layout"] = all(
-        a.sharding == b.sharding for a, b in zip(jax.tree.leaves(random.params), jax.tree.leaves(model.params))
+        a.sharding == b.sharding for a, b in zip(jax.tree.leaves(random.params),
+        jax.tree.leaves(model.params))
     )
     report["random is the same"] = all(
         jax.tree.leaves(jax.tree.map(np.array_equal, random.params, randomize_weights(plain, 0).params))
@@ -176,10 +177,14 @@ def test_mesh_that_the_devices_cannot_make():
 
 
 def test_mesh_without_a_model_axis(tmp_path):
-    with pytest.raises(CheckpointError, match=r"axes \('data',\); load_model wants \(data, model\).*make_mesh"):
+    with pytest.raises(
+        CheckpointError, match=r"axes \('data',\); load_model wants \(data, model\).*make_mesh"
+    ):
         el.load_model(tmp_path, mesh=parallel.data_mesh())
 
 
 def test_mesh_of_parameters():
     assert parallel.mesh_of({"a": np.ones(3), "b": jax.numpy.ones(3)}) is None
-    assert parallel.mesh_of(parallel.replicate({"a": np.ones(3)}, parallel.make_mesh())) == parallel.make_mesh()
+    assert (
+        parallel.mesh_of(parallel.replicate({"a": np.ones(3)}, parallel.make_mesh())) == parallel.make_mesh()
+    )

@@ -1,0 +1,112 @@
+"""What families refuse, and the table of them in the README."""
+
+import pathlib
+
+import families
+import pytest
+import transformers
+
+from expertlens_jax.errors import UnsupportedModelError
+from expertlens_jax.models.families import FAMILIES, family_of
+from expertlens_jax.models.families.table import families_table
+
+
+def translate(config: transformers.PreTrainedConfig):
+    return family_of(config).translate(config)
+
+
+def test_every_family_has_a_row_in_the_parity_table():
+    assert {families.make_config(case).model_type for case in families.CASES} == FAMILIES.keys()
+
+
+def test_readme_holds_the_table_that_the_code_makes():
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.split("<!-- families -->")[1].split("<!-- /families -->")[0]
+    assert table.strip() == families_table(), "print(families_table()) and paste it into README.md"
+
+
+def test_the_table_names_every_family_and_site():
+    rows = families_table().splitlines()
+    assert len(rows) == 2 + len(FAMILIES)
+    for row, family in zip(rows[2:], FAMILIES.values(), strict=True):
+        assert row.startswith(f"| {family.title} | `{family.model_type}` | `{family.examples[0]}`")
+    gpt2, gemma2 = (rows[2 + list(FAMILIES).index(name)] for name in ("gpt2", "gemma2"))
+    assert "| `attn.{q,k,v,out}` `mlp.{up,down}` | learned positions; layer norm before" in gpt2
+    assert gpt2.endswith("; fused q, k, v |")
+    assert "`mlp.{gate,up,down}`" in gemma2 and "sliding windows on 13 of 26 layers; soft-caps" in gemma2
+
+
+def test_unknown_model_types_are_refused_with_those_there_are():
+    with pytest.raises(
+        UnsupportedModelError, match=r"model_type is 'mamba'.*Supported: bert, gemma, .*smollm3"
+    ):
+        family_of(transformers.MambaConfig())
+    with pytest.raises(
+        UnsupportedModelError, match=r"'gemma3', .* holds a 'gemma3_text' model; save that by itself"
+    ):
+        family_of(transformers.Gemma3Config())
+
+
+def test_quantised_and_heterogeneous_checkpoints_are_refused():
+    config = transformers.LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UnsupportedModelError, match="llama checkpoint is quantised; give the original"):
+        family_of(config)
+    config = transformers.LlamaConfig(
+        num_hidden_layers=2, per_layer_config={0: {"intermediate_size": 64}, 1: {"intermediate_size": 32}}
+    )
+    with pytest.raises(UnsupportedModelError, match="gives its layers different sizes"):
+        family_of(config)
+
+
+ALTERNATING = ["full_attention", "sliding_attention"]
+REFUSED = [
+    ("GPT2Config", dict(add_cross_attention=True), "add_cross_attention=True.*no encoder"),
+    ("GPT2Config", dict(activation_function="mish"), "activation function is 'mish'; supported are gelu,"),
+    ("OPTConfig", dict(word_embed_proj_dim=512), "word_embed_proj_dim=512; only 768 .*no projection"),
+    ("OPTConfig", dict(layer_norm_elementwise_affine=False), "layer_norm_elementwise_affine=False"),
+    ("BertConfig", dict(is_decoder=True), "is_decoder=True; only False"),
+    ("BertConfig", dict(position_embedding_type="relative_key"), "position_embedding_type='relative_key'"),
+    ("RobertaConfig", dict(is_decoder=True), "this roberta config says is_decoder=True"),
+    ("LlamaConfig", dict(num_key_value_heads=5), "32 attention heads and 5 key-value heads.*multiple"),
+    ("LlamaConfig", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5.*llama models turn whole"),
+    (
+        "LlamaConfig",
+        dict(rope_parameters={"rope_type": "proportional", "rope_theta": 1e4}),
+        "rope_type is 'proportional'; supported are default, linear, dynamic, yarn, longrope, llama3",
+    ),
+    ("MistralConfig", dict(layer_types=["sliding_attention"] * 32), "layer_types=.*'ministral'"),
+    (
+        "Qwen2Config",
+        dict(num_hidden_layers=2, layer_types=["full_attention", "chunked_attention"]),
+        "layer_types hold chunked_attention; only full_attention and sliding_attention",
+    ),
+    (
+        "Qwen3Config",
+        dict(num_hidden_layers=2, layer_types=ALTERNATING),
+        "states no sliding_window, or switches",
+    ),
+    ("GemmaConfig", dict(use_bidirectional_attention=True), "use_bidirectional_attention=True.*causal"),
+    ("Gemma3TextConfig", dict(use_bidirectional_attention=True), "use_bidirectional_attention=True.*causal"),
+    ("Gemma3TextConfig", dict(attn_logit_softcapping=50.0), "attn_logit_softcapping=50.0"),
+]
+
+
+@pytest.mark.parametrize(("config", "options", "message"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_the_stack_lacks_is_refused_by_name(config, options, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        translate(getattr(transformers, config)(**options))
+
+
+def test_a_stretched_context_is_as_long_as_its_scaling_makes_it():
+    """Dynamic NTK and YaRN, switched on in a config that states the context from before."""
+
+    def context(**rope):
+        parameters = {"rope_theta": 1e4, **rope}
+        config = transformers.LlamaConfig(max_position_embeddings=100, rope_parameters=parameters)
+        return translate(config).max_tokens
+
+    assert context(rope_type="default") == 100
+    assert context(rope_type="dynamic", factor=2.0) == 200
+    assert context(rope_type="yarn", factor=4.0, original_max_position_embeddings=100) == 400
+    assert context(rope_type="yarn", factor=4.0, original_max_position_embeddings=20) == 100
+    assert context(rope_type="linear", factor=4.0) == 100
