@@ -1,4 +1,4 @@
-"""Peak host memory of loading, against the bound: parameters in the target dtype and twice the largest tensor.
+"""Peak host memory of loading, against its bound: parameters in the target dtype, twice the largest tensor.
 
     python benchmarks/loading_memory.py --megabytes 800
 
@@ -11,6 +11,7 @@ are the CPU's, so parameters count too; on an accelerator they don't, and the pe
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -115,9 +116,7 @@ def anonymous(pid: int) -> int:
 
 
 def measure(arguments: list[str], devices: int) -> dict[str, float]:
-    """Runs a load in a process of its own: seconds, bytes of its parameters, and peak bytes over its baseline."""
-    import os
-
+    """Runs a load in its own process: seconds, bytes of parameters, and peak bytes over the baseline."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, *arguments],
         env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
@@ -168,12 +167,9 @@ def main() -> None:
             if options.json:
                 print(json.dumps(row), flush=True)
             else:
-                figures = (row[key] / MB for key in ("parameters", "largest", "bound", "peak"))
-                parameters, largest, bound, peak = figures
-                print(
-                    f"{case:31} {parameters:10.0f} {largest:8.0f} {bound:8.0f} {peak:8.0f} {row['seconds']:8.1f}",
-                    flush=True,
-                )
+                columns = zip(("parameters", "largest", "bound", "peak"), (10, 8, 8, 8), strict=True)
+                figures = " ".join(f"{row[key] / MB:{width}.0f}" for key, width in columns)
+                print(f"{case:31} {figures} {row['seconds']:8.1f}", flush=True)
 
 
 if __name__ == "__main__":

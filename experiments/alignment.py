@@ -22,13 +22,13 @@ from etils import epath
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
+from experiments.launch import find_model, launch
 from expertlens_jax.analysis.embeddings import sentence_embeddings
 from expertlens_jax.analysis.localisation import count_experts
 from expertlens_jax.analysis.measures import Measure, expert_measures, sentence_measures, word_measures
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
 from expertlens_jax.report.run_directory import open_run, saved_dataset, write_csv
-from experiments.launch import find_model, launch
 
 COLUMNS = [
     *("sentences", "measure", "threshold", "negatives_per_positive", "ratings", "pairs"),

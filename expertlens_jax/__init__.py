@@ -1,14 +1,14 @@
 """ExpertLens in JAX and Flax: find the neurons of a language model that are experts on a concept.
 
-    import expertlens_jax as el
+import expertlens_jax as el
 
-    model     = el.load_model("path/to/model")
-    concepts  = el.load_concepts("facts")
-    responses = el.record_responses(model, concepts.sentences)
-    expertise = el.measure_expertise(responses, concepts)
-    experts   = el.select_experts(expertise, threshold=0.5)
-    overlap   = el.jaccard(experts)
-    print(el.align(overlap, el.load_ratings("wordsim353")))
+model     = el.load_model("path/to/model")
+concepts  = el.load_concepts("facts")
+responses = el.record_responses(model, concepts.sentences)
+expertise = el.measure_expertise(responses, concepts)
+experts   = el.select_experts(expertise, threshold=0.5)
+overlap   = el.jaccard(experts)
+print(el.align(overlap, el.load_ratings("wordsim353")))
 """
 
 from expertlens_jax.analysis.alignment import Alignment, align
@@ -20,6 +20,7 @@ from expertlens_jax.experts.expertise import measure_expertise
 from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
 from expertlens_jax.experts.responses import Responses, record_responses
 from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.models.generation import Generations, generate
 from expertlens_jax.models.loading import load_model, randomize_weights
 from expertlens_jax.models.model import Model, steer_units
 
@@ -29,12 +30,14 @@ __all__ = [
     "Contrast",
     "ExpertLensError",
     "ExpertLensWarning",
+    "Generations",
     "Model",
     "Ratings",
     "Responses",
     "align",
     "contrast_concepts",
     "cosine",
+    "generate",
     "jaccard",
     "kl",
     "load_concepts",

@@ -15,23 +15,24 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import filelock
 import jax
 import jax.numpy as jnp
-import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning
-from expertlens_jax.models.checkpoint import Parameter, Plan, fill_parameters
+from expertlens_jax.models.checkpoint import Plan, set_layer
+from expertlens_jax.models.sharding import layer_sharding, parameter_sharding
 
 FILES = "files.json"
-ARRAYS = "params"
+LAYERS = "layers"
 BLOCK = 2**22  # bytes in a chunk of an array: small, since several are in memory at once
-READ = 2**23  # bytes read from an array at a time
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -77,13 +78,8 @@ def content_id(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def restore_parameters(
-    entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: Mesh | None
-) -> dict[str, Any] | None:
-    """Reads an entry onto a mesh, of whatever shape, as a checkpoint is read: see `fill_parameters`.
-
-    Orbax itself would hold every parameter twice while it restores; so its arrays are opened with
-    TensorStore, in whose zarr format it wrote them, and read a layer at a time.
+def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: Mesh | None) -> dict[str, Any] | None:
+    """Reads an entry onto a mesh, of whatever shape: each device its own part, and one layer at a time.
 
     Args:
       entry: its directory.
@@ -96,35 +92,32 @@ def restore_parameters(
     """
     if not entry.exists():
         return None
-    import tensorstore
-
+    shapes = {
+        path: jax.ShapeDtypeStruct(parameter.shape, dtype, sharding=parameter_sharding(path, parameter.shape, mesh))
+        for path, parameter in plan.items()
+    }
+    wanted = traverse_util.unflatten_dict(shapes, sep="/")
     try:
         _check_files(entry)
-        arrays = {
-            path: tensorstore.open(
-                {
-                    "driver": "zarr3",
-                    "kvstore": {"driver": "file", "path": f"{entry / ARRAYS / path.replace('/', '.')}/"},
-                },
-                open=True,
-                read=True,
-            ).result()
-            for path in plan
-        }
+        with _checkpointer() as checkpointer:
 
-        def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
-            array = arrays[parameter.path][layer] if parameter.stacked else arrays[parameter.path]
-            (first, last), *others = ((each.start, each.stop) for each in index)
-            shape = [last - first, *(stop - start for start, stop in others)]
-            values = np.empty(shape, array.dtype.numpy_dtype)
-            rows = max(READ * len(values) // max(values.nbytes, 1), 1)
-            for start in range(first, last, rows):  # TensorStore holds what it reads twice
-                stop = min(start + rows, last)
-                values[start - first : stop - first] = array[(slice(start, stop), *index[1:])].read().result()
-            return values
+            def restore(name: str, tree: Any) -> Any:
+                arguments = ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+                return jax.block_until_ready(checkpointer.restore(entry.absolute() / name, args=arguments))
 
-        return fill_parameters(plan, read, dtype, mesh)
-    except Exception as error:  # TensorStore and the file system raise many kinds; all mean: convert again
+            whole = {name: restore(name, {name: tree})[name] for name, tree in wanted.items() if name != LAYERS}
+            layers = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype, device=leaf.sharding), wanted[LAYERS])
+            of_layer = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], dtype, sharding=layer_sharding(leaf.sharding)),
+                wanted[LAYERS],
+            )
+            for layer in range(jax.tree.leaves(layers)[0].shape[0]):
+                parts = restore(f"{LAYERS}_{layer}", of_layer)
+                layers = jax.block_until_ready(
+                    jax.tree.map(lambda values, part: set_layer(values, part, layer), layers, parts)  # noqa: B023
+                )
+        return whole | {LAYERS: layers}
+    except Exception as error:  # orbax and the file system raise many kinds; all mean: convert again
         warnings.warn(
             f"the converted parameters in {entry} are damaged ({error}); they are converted again.",
             ExpertLensWarning,
@@ -133,10 +126,8 @@ def restore_parameters(
         return None
 
 
-def store_parameters(entry: pathlib.Path, params: Any) -> None:
+def store_parameters(entry: pathlib.Path, params: Mapping[str, Any]) -> None:
     """Writes an entry, unless another process just did; failing to is a warning, not an error."""
-    import orbax.checkpoint as ocp
-
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(entry.with_suffix(".lock")):
@@ -146,24 +137,17 @@ def store_parameters(entry: pathlib.Path, params: Any) -> None:
             shutil.rmtree(entry, ignore_errors=True)
             partial = entry.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            # Uncompressed, without OCDBT and with a limit, which has to be beyond the largest parameter,
-            # these go to disk chunk by chunk instead of through memory. No chunk spans layers if that can be
-            # had.
-            largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
-            handler = ocp.PyTreeCheckpointHandler(
-                use_ocdbt=False,
-                use_zarr3=True,
-                use_compression=False,
-                save_concurrent_gb=1.1 * (largest + BLOCK) / 1e9,
-            )
-            chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK), params)
-            chunked["layers"] = jax.tree.map(
-                lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK, shard_axes=(0,)), params["layers"]
-            )
-            with _quiet(), ocp.Checkpointer(handler) as checkpointer:
-                checkpointer.save(
-                    partial.absolute() / ARRAYS, args=ocp.args.PyTreeSave(params, save_args=chunked)
-                )
+            with _checkpointer() as checkpointer:
+
+                def save(name: str, tree: Any) -> None:
+                    chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK), tree)
+                    arguments = ocp.args.PyTreeSave(tree, save_args=chunked)
+                    checkpointer.save(partial.absolute() / name, args=arguments)
+
+                for name in params.keys() - {LAYERS}:
+                    save(name, {name: params[name]})
+                for layer in range(jax.tree.leaves(params[LAYERS])[0].shape[0]):
+                    save(f"{LAYERS}_{layer}", jax.tree.map(lambda leaf: _get_layer(leaf, layer), params[LAYERS]))  # noqa: B023
             files = {name: _fingerprint(partial / name) for name in _files(partial)}
             (partial / FILES).write_text(json.dumps(files))
             partial.rename(entry)
@@ -174,6 +158,23 @@ def store_parameters(entry: pathlib.Path, params: Any) -> None:
             ExpertLensWarning,
             stacklevel=2,
         )
+
+
+_get_layer = jax.jit(lambda values, layer: jax.lax.dynamic_index_in_dim(values, layer, keepdims=False))
+
+
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+    """Orbax, writing uncompressed zarr chunks straight to files, which takes the least memory and time."""
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True, use_compression=False)
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of the OCDBT files that, as it was told, it didn't write
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(level)
 
 
 def _check_files(entry: pathlib.Path) -> None:
@@ -209,15 +210,3 @@ def _fingerprint(path: pathlib.Path) -> list[int]:
         while block := file.read(2**20):
             crc = zlib.crc32(block, crc)
     return [path.stat().st_size, crc]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps orbax from warning of the OCDBT files that, as it was told, it didn't write."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

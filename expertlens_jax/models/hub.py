@@ -196,7 +196,7 @@ def _explained(
             case hub_errors.RepositoryNotFoundError():
                 message = (
                     f"there is no model {repo} on {hub} that you may see, and no directory of that name "
-                    "here. Check the spelling; if it is private, pass token=... or log in with `hf auth login`."
+                    "here. Check the spelling; if it is private, pass token=... or run `hf auth login`."
                 )
             case hub_errors.RevisionNotFoundError():
                 message = (
@@ -207,7 +207,7 @@ def _explained(
                 missing = [name for name in names if str(cause.response.url).endswith(name)] or list(names)
                 message = (
                     f"{what} on {hub} has no {', '.join(missing)}. A model needs {CONFIG}, a tokenizer, and "
-                    "all the shards that its index names; tell the repository's owner, or give another revision."
+                    "all the shards that its index names; tell its owner, or give another revision."
                 )
             case hub_errors.HfHubHTTPError() if status in (401, 403):
                 message = (
@@ -227,7 +227,8 @@ def _explained(
                 message = (
                     f"{hub} can't be reached ({reason}), and {', '.join(names)} of {what} "
                     f"{'is' if len(names) == 1 else 'are'} not among the downloads in {cache_dir}. Connect "
-                    "and try again, give the cache_dir that has them, or copy the model's directory here and give its path."
+                    "and try again, give the cache_dir that has them, or copy the model's directory here and "
+                    "give its path."
                 )
             case _:
                 message = (

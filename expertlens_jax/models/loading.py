@@ -150,7 +150,7 @@ def _local_directory(path_or_id: str | os.PathLike[str], revision: str | None) -
         if revision is not None:
             raise CheckpointError(
                 f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was "
-                "asked for. Leave it out; or, to load the hub's model of that name, run from another directory."
+                "asked for. Leave it out; or, for the hub's model of that name, run from another directory."
             )
         return path
     if path.is_file():
@@ -168,7 +168,8 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
     path = directory / "config.json"
     if not path.exists():
         raise CheckpointError(
-            f"{directory} has no config.json. Give a Hugging Face model directory, as save_pretrained writes it."
+            f"{directory} has no config.json. Give a Hugging Face model directory, as "
+            "save_pretrained writes it."
         )
     try:
         stated = json.loads(path.read_text())

@@ -45,7 +45,7 @@ def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def parameter_sharding(path: str, shape: tuple[int, ...], mesh: Mesh | None) -> Sharding:
-    """Where one parameter goes: split over the mesh by its rule, or without a mesh on jax's default device."""
+    """Where one parameter goes: split over the mesh by its rule, or, without one, on jax's default device."""
     if mesh is None:
         return jnp.zeros(()).sharding
     return NamedSharding(mesh, partition(path, shape, mesh))

@@ -1,4 +1,4 @@
-"""Weight files of a Hugging Face directory, opened as tensors that are read when and as far as they are asked for."""
+"""Weight files of a Hugging Face directory, as tensors that are read only as far as they are asked for."""
 
 import dataclasses
 import importlib

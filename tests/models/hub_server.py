@@ -1,4 +1,4 @@
-"""A model hub on loopback, as far as huggingface_hub asks of one: an API, a resolver, and a separate file store."""
+"""A model hub on loopback, as far as its client asks of one: an API, a resolver, and a separate file store."""
 
 import contextlib
 import dataclasses

@@ -18,7 +18,7 @@ import transformers
 
 import expertlens_jax as el
 from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
-from expertlens_jax.models import generation
+from expertlens_jax.models import generation, sampling
 from expertlens_jax.models.generation import generate
 from expertlens_jax.models.units import units_table
 
@@ -29,10 +29,11 @@ CAUSAL = [case for case in families.CASES if case.config not in ("BertConfig", "
 
 
 def load(case, directory):
-    """A PyTorch model that never stops by itself, and ours."""
+    """A PyTorch model and ours, which never stop by themselves: some families' tokenizers bring their own end."""
     reference = families.make_hf_model(case)
     model = el.load_model(families.save(reference, directory))
     reference.generation_config.eos_token_id = None
+    model.tokenizer.eos_token = None
     return reference, model
 
 
@@ -306,12 +307,12 @@ LOGITS = np.random.default_rng(0).normal(scale=3.0, size=(5, 97)).astype(np.floa
     "ours, theirs",
     [
         *(
-            (lambda x, t=t: generation.divide_by_temperature(x, t), transformers.TemperatureLogitsWarper(t))
+            (lambda x, t=t: sampling.divide_by_temperature(x, t), transformers.TemperatureLogitsWarper(t))
             for t in (0.3, 1.0, 2.5)
         ),
-        *((lambda x, k=k: generation.keep_top_k(x, k), transformers.TopKLogitsWarper(k)) for k in (1, 5, 97)),
+        *((lambda x, k=k: sampling.keep_top_k(x, k), transformers.TopKLogitsWarper(k)) for k in (1, 5, 97)),
         *(
-            (lambda x, p=p: generation.keep_top_p(x, p), transformers.TopPLogitsWarper(p))
+            (lambda x, p=p: sampling.keep_top_p(x, p), transformers.TopPLogitsWarper(p))
             for p in (0.001, 0.3, 0.9, 0.999, 1.0)
         ),
     ],
@@ -325,15 +326,15 @@ def test_filters_match_transformers(ours, theirs):
 def test_top_p_after_top_k_counts_only_what_is_left():
     kept = transformers.TopKLogitsWarper(7)(None, torch.tensor(LOGITS))
     theirs = transformers.TopPLogitsWarper(0.8)(None, kept).numpy()
-    ours = generation.keep_top_p(generation.keep_top_k(LOGITS, 7), 0.8)
+    ours = sampling.keep_top_p(sampling.keep_top_k(LOGITS, 7), 0.8)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
 def test_filters_keep_ties_together():
     logits = np.array([2.0, 1.0, 1.0, 0.0], np.float32)
     kept = [True, True, True, False]
-    np.testing.assert_array_equal(np.isfinite(generation.keep_top_k(logits, 2)), kept)
-    np.testing.assert_array_equal(np.isfinite(generation.keep_top_p(logits, 0.7)), kept)
+    np.testing.assert_array_equal(np.isfinite(sampling.keep_top_k(logits, 2)), kept)
+    np.testing.assert_array_equal(np.isfinite(sampling.keep_top_p(logits, 0.7)), kept)
 
 
 def test_one_prompt_is_one_row_and_prints_as_text(gpt2):

@@ -1,4 +1,4 @@
-"""Loading from a hub: huggingface_hub's own client against a server on loopback, with all that can go wrong."""
+"""Loading from a hub: the real client against a server on loopback, with all that can go wrong."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_an_unsupported_model_is_refused_before_its_weights_are_fetched(hub, bra
     shutil.copytree(branches["main"], tmp_path / "mamba")
     (tmp_path / "mamba" / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     hub.repos[NAME].branches["mamba"] = tmp_path / "mamba"
-    with pytest.raises(UnsupportedModelError, match="'mamba'.*Supported: .*gpt_neox"):
+    with pytest.raises(UnsupportedModelError, match=r"'mamba'.*Supported: .*gpt_neox"):
         el.load_model(NAME, revision="mamba")
     assert not any("store:" in path for _, path in hub.requests)
 

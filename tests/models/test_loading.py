@@ -1,4 +1,4 @@
-"""Loading local directories: every form of weights and dtype, and an error in plain words for all that is wrong."""
+"""Loading local directories: forms of weights, dtypes, memory, and a plain error for all that is wrong."""
 
 import json
 import os

@@ -62,7 +62,9 @@ def compare(directory, model_axis):
             "equal": all(jax.tree.leaves(jax.tree.map(np.array_equal, model.params, plain.params))),
             "mesh": dict(parallel.mesh_of(model.params).shape),
             "bytes": {
-                "/".join(key.key for key in path): [leaf.nbytes, max(s.data.nbytes for s in leaf.addressable_shards)]
+                "/".join(key.key for key in path): [
+                    leaf.nbytes, max(shard.data.nbytes for shard in leaf.addressable_shards)
+                ]
                 for path, leaf in leaves.items()
             },
             "held": [

@@ -1,0 +1,80 @@
+"""Draws tokens from logits: filters on logits, as pure functions, and a draw whose key is folded from its place.
+
+In a filter's result, what isn't to be drawn is -inf.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Sampling:
+    """How a token is drawn; None switches an option off, and without a temperature decoding is greedy."""
+
+    key: jax.Array
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None = struct.field(pytree_node=False)
+
+
+def draw_tokens(sampling: Sampling, rows: jax.Array, step: jax.Array, logits: jax.Array) -> jax.Array:
+    """Draws a token for each row; a row's draw depends on the seed, its place and the step, on nothing else.
+
+    Args:
+      sampling: how.
+      rows: int32 `[rows]`, each row's place among all prompts.
+      step: int32 scalar, how many tokens were drawn before.
+      logits: float32 `[rows, vocabulary]`.
+
+    Returns:
+      int32 `[rows]`; without a temperature the likeliest tokens.
+    """
+    if sampling.temperature is None:
+        return logits.argmax(-1).astype(jnp.int32)
+    filtered = divide_by_temperature(logits, sampling.temperature)
+    if sampling.top_k is not None:
+        filtered = keep_top_k(filtered, sampling.top_k)
+    if sampling.top_p is not None:
+        filtered = keep_top_p(filtered, sampling.top_p)
+
+    def draw(row: jax.Array, logits: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(sampling.key, row), step)
+        return jax.random.categorical(key, logits)
+
+    return jax.vmap(draw)(rows, filtered).astype(jnp.int32)
+
+
+def divide_by_temperature(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """Sharpens (below 1) or flattens (above 1) the distribution of `[..., vocabulary]` logits."""
+    return logits / temperature
+
+
+def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
+    """Keeps the `k` largest of `[..., vocabulary]` logits, and ties with the least.
+
+    Top-k sampling (Fan et al. 2018, arXiv 1805.04833).
+    """
+    lowest = jax.lax.top_k(logits, k)[0][..., -1:]
+    return jnp.where(logits < lowest, -jnp.inf, logits)
+
+
+def keep_top_p(logits: jax.Array, p: jax.Array | float) -> jax.Array:
+    """Keeps the fewest of `[..., vocabulary]` logits that reach probability `p`, and ties with the least.
+
+    Nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751). At least one is kept.
+    """
+    probs = jax.nn.softmax(logits, axis=-1)
+    # The least probability to keep is the largest below which there is at most 1 - p. It is found by halving,
+    # much faster than by a sort, among the bits of floats: those of positive ones are ordered as they are.
+    bits = jax.lax.bitcast_convert_type(probs.astype(jnp.float32), jnp.int32)
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high + 1) // 2  # at most twice the bits of 1.0, which is less than 2 ** 31
+        enough = jnp.where(bits < middle, probs, 0.0).sum(-1, keepdims=True) <= 1 - p
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle - 1)
+
+    most = bits.max(-1, keepdims=True)
+    least, _ = jax.lax.fori_loop(0, 31, halve, (jnp.zeros_like(most), most))
+    return jnp.where(bits < least, -jnp.inf, logits)
