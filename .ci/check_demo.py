@@ -1,6 +1,6 @@
 """Checks what `make demo` with the small config wrote: files there, numbers where they should be.
 
-    python .ci/check_demo.py RUN_DIRECTORY
+python .ci/check_demo.py RUN_DIRECTORY
 """
 
 import json
@@ -11,8 +11,7 @@ import pandas as pd
 import xarray as xr
 
 COLUMNS = (
-    "sentences measure threshold negatives_per_positive ratings pairs experts_median "
-    "spearman ci_low ci_high p_value"
+    "sentences measure threshold negatives_per_positive ratings pairs experts_median spearman ci_low ci_high p_value"
 )
 
 run = pathlib.Path(sys.argv[1])

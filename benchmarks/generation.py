@@ -36,9 +36,7 @@ def save_gpt2(directory: pathlib.Path) -> transformers.PreTrainedModel:
     words = tokenizers.models.WordLevel(vocabulary, unk_token="[PAD]")
     tokenizer = tokenizers.Tokenizer(words)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(
-        directory
-    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(directory)
     reference.generation_config.eos_token_id = None  # neither ends early
     return reference
 
@@ -83,9 +81,7 @@ def main(_: list[str]) -> None:
     for name, rate in rates.items():
         first = seconds[name][0]
         print(f"{name:>15} ({versions[name]}): {rate:.1f} tokens/s; the first run took {first:.1f} s")
-    print(
-        f"ratio {rates['expertlens_jax'] / rates['transformers']:.2f}; same tokens: {'yes' if same else 'no'}"
-    )
+    print(f"ratio {rates['expertlens_jax'] / rates['transformers']:.2f}; same tokens: {'yes' if same else 'no'}")
 
 
 if __name__ == "__main__":

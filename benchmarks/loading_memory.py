@@ -142,9 +142,7 @@ def measure(arguments: list[str], devices: int) -> dict[str, float]:
 
 def main() -> None:
     """Measures every case, or those asked for, and prints a table or JSON lines."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=800, help="size of the model in float32")
     parser.add_argument("--cases", nargs="*", default=list(CASES), help="names of rows")
     parser.add_argument("--json", action="store_true", help="print JSON lines instead of a table")

@@ -41,9 +41,7 @@ class Alignment:
             return f"{self.ratings}: no correlation: {self.note} ({missing})"
         p = np.format_float_positional(self.p_value, precision=2, fractional=False, trim="-")
         interval = f"[{self.ci_low:.2f}, {self.ci_high:.2f}]"
-        return (
-            f"{self.ratings}: rho = {self.spearman:.2f} {interval}, p = {p}, {self.pairs} pairs ({missing})"
-        )
+        return f"{self.ratings}: rho = {self.spearman:.2f} {interval}, p = {p}, {self.pairs} pairs ({missing})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +152,7 @@ def align(
         ci_low, ci_high = bootstrap_over_concepts(
             of_pairs, scores, first, second, len(used), resamples=resamples, seed=seed
         )
-        p_value = permutation_p(
-            values[np.ix_(used, used)], scores, first, second, permutations=permutations, seed=seed
-        )
+        p_value = permutation_p(values[np.ix_(used, used)], scores, first, second, permutations=permutations, seed=seed)
     return Alignment(ratings.name, len(scores), rho, ci_low, ci_high, p_value, rated.missing, note, table)
 
 
@@ -164,8 +160,7 @@ def _concepts(similarity: xr.DataArray) -> list[str]:
     """The names along both dims, which must be the same."""
     if similarity.dims != ("concept", "other"):
         raise ExpertLensError(
-            f"the similarity has dims {similarity.dims}; align wants ('concept', 'other'), as el.jaccard "
-            "returns it"
+            f"the similarity has dims {similarity.dims}; align wants ('concept', 'other'), as el.jaccard returns it"
         )
     concepts = [str(name) for name in similarity["concept"].to_numpy()]
     if concepts != [str(name) for name in similarity["other"].to_numpy()]:

@@ -29,9 +29,7 @@ def cosine_of_embeddings(embeddings: np.ndarray, dataset: ConceptDataset) -> xr.
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     for concept, norm in zip(dataset.concepts, norms[:, 0], strict=True):
         if norm == 0:
-            raise ExpertLensError(
-                f"the embedding of {concept!r} is all zeros, so it has no cosine with any other"
-            )
+            raise ExpertLensError(f"the embedding of {concept!r} is all zeros, so it has no cosine with any other")
         if not np.isfinite(norm):
             raise ExpertLensError(f"the embedding of {concept!r} holds NaN or infinity")
     directions = embeddings / norms
@@ -57,9 +55,7 @@ def mean_sentence_embedding(embeddings: np.ndarray, dataset: ConceptDataset) -> 
     # One matrix product; labels times a NaN or infinity of any other concept's sentence would be NaN.
     if not np.isfinite(embeddings).all():
         row = int(np.argwhere(~np.isfinite(embeddings))[0, 0])
-        raise ExpertLensError(
-            f"the embedding of the sentence {dataset.sentences[row]!r} holds NaN or infinity"
-        )
+        raise ExpertLensError(f"the embedding of the sentence {dataset.sentences[row]!r} holds NaN or infinity")
     return dataset.labels @ embeddings / dataset.labels.sum(axis=1, keepdims=True)
 
 
@@ -83,9 +79,7 @@ def tfidf_similarity(dataset: ConceptDataset) -> xr.DataArray:
     try:
         weights = TfidfVectorizer(sublinear_tf=True).fit_transform(documents)
     except ValueError as error:
-        raise ConceptDataError(
-            f"no words to compare in the sentences of {dataset.name!r}: {error}"
-        ) from error
+        raise ConceptDataError(f"no words to compare in the sentences of {dataset.name!r}: {error}") from error
     return cosine_of_embeddings(weights.toarray(), dataset).rename("tfidf")
 
 

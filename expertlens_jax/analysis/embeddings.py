@@ -16,9 +16,7 @@ def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
     """
     tokens = tokenize(model.tokenizer, _within_a_sentence(words), max_tokens=model.config.max_tokens)
     table = np.asarray(model.params["embed"]["token"], np.float32)
-    return np.stack(
-        [table[ids[own]].mean(axis=0) for ids, own in zip(tokens.ids, tokens.in_pool, strict=True)]
-    )
+    return np.stack([table[ids[own]].mean(axis=0) for ids, own in zip(tokens.ids, tokens.in_pool, strict=True)])
 
 
 def word_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
@@ -30,9 +28,7 @@ def word_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
     return sentence_embeddings(model, _within_a_sentence(words))
 
 
-def sentence_embeddings(
-    model: Model, sentences: Sequence[str], *, progress: bool = False
-) -> np.ndarray:
+def sentence_embeddings(model: Model, sentences: Sequence[str], *, progress: bool = False) -> np.ndarray:
     """Mean over each sentence's tokens of the last layer's residual stream, float32 `[sentences, d_model]`."""
     responses = record_responses(model, sentences, sites=("resid",), pooling="mean", progress=progress)
     last = (responses.units["layer"] == model.config.num_layers - 1).to_numpy()

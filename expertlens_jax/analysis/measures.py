@@ -68,9 +68,7 @@ def expert_measures(
         median = float(np.median(experts.sum("unit")))
         for name in names:
             if name in THRESHOLDED:
-                similarity = (
-                    jaccard(experts) if name == "jaccard" else weighted_jaccard(expertise, threshold)
-                )
+                similarity = jaccard(experts) if name == "jaccard" else weighted_jaccard(expertise, threshold)
                 measures.append(Measure(group, name + suffix, similarity, threshold, median))
     for name in names:
         if name in UNTHRESHOLDED:

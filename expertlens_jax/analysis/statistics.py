@@ -147,9 +147,7 @@ def permutation_p(
         ranks -= ranks.mean(axis=1, keepdims=True)
         norms = np.sqrt((ranks**2).sum(axis=1) * (score_ranks**2).sum())
         permuted = np.divide(ranks @ score_ranks, norms, out=np.zeros(size), where=norms > 0)
-        extreme += int(
-            (np.abs(permuted) >= abs(rho) - 1e-12).sum()
-        )  # 1e-12: the same ranks, summed otherwise
+        extreme += int((np.abs(permuted) >= abs(rho) - 1e-12).sum())  # 1e-12: the same ranks, summed otherwise
     return (1 + extreme) / (1 + permutations)
 
 

@@ -229,9 +229,7 @@ def _read_records(file: TextFile, columns: tuple[str, ...]) -> Iterator[tuple[in
     plain = columns == ("sentence",)
     readable = [*_DIALECTS, ".jsonl", *([".txt"] if plain else [])]
     if suffix not in readable:
-        raise ConceptDataError(
-            f"{file}: can't read a {suffix or 'suffixless'} file; give {', '.join(readable)}"
-        )
+        raise ConceptDataError(f"{file}: can't read a {suffix or 'suffixless'} file; give {', '.join(readable)}")
     text = read_text(file, ConceptDataError)
     if suffix == ".jsonl":
         yield from _read_jsonl(file, text, columns)
@@ -280,9 +278,7 @@ def _read_jsonl(file: TextFile, text: str, columns: tuple[str, ...]) -> Iterator
         except json.JSONDecodeError as problem:
             raise ConceptDataError(f"{place}: broken JSON: {problem.msg} at column {problem.colno}") from None
         if not isinstance(record, dict):
-            raise ConceptDataError(
-                f"{place}: wanted a JSON object with {', '.join(columns)}, not {content!r}"
-            )
+            raise ConceptDataError(f"{place}: wanted a JSON object with {', '.join(columns)}, not {content!r}")
         _check_columns(place, columns, list(record))
         names = columns if record.get("domain") is None else (*columns, "domain")
         for name in names:

@@ -91,9 +91,7 @@ def contrast_concepts(
         names the concept); or `negatives_per_positive` isn't above 0, or the seed is below.
     """
     if not (negatives_per_positive > 0 and math.isfinite(negatives_per_positive)):
-        raise ConceptDataError(
-            f"negatives_per_positive must be a number above 0, not {negatives_per_positive}"
-        )
+        raise ConceptDataError(f"negatives_per_positive must be a number above 0, not {negatives_per_positive}")
     if seed < 0:
         raise ConceptDataError(f"seed must be 0 or above, not {seed}")
 

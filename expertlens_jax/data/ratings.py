@@ -131,8 +131,7 @@ def _read_pairs(file: TextFile) -> list[tuple[str, str, float]]:
             continue
         if len(fields) != 3 or not all(fields):
             raise RatingsError(
-                f"{file}:{number}: wanted two words and a number, separated by tabs, commas or spaces, not "
-                f"{line!r}"
+                f"{file}:{number}: wanted two words and a number, separated by tabs, commas or spaces, not {line!r}"
             )
         first, second, rating = fields
         try:

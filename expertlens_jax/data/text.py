@@ -37,6 +37,5 @@ def read_text(file: TextFile, error: type[ExpertLensError]) -> str:
         line = data.count(b"\n", 0, start) + 1
         column = start - (data.rfind(b"\n", 0, start) + 1) + 1
         raise error(
-            f"{file}:{line}: byte 0x{data[start]:02x} (byte {column} of the line) is not UTF-8; "
-            "save the file as UTF-8"
+            f"{file}:{line}: byte 0x{data[start]:02x} (byte {column} of the line) is not UTF-8; save the file as UTF-8"
         ) from None

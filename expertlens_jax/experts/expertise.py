@@ -128,9 +128,7 @@ def _refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> N
         difference = f"{len(recorded)} sentences were recorded, the concepts have {len(wanted)}"
     else:
         first = next(i for i, pair in enumerate(zip(recorded, wanted, strict=True)) if pair[0] != pair[1])
-        difference = (
-            f"sentence {first} was recorded as {recorded[first]!r}, the concepts have {wanted[first]!r}"
-        )
+        difference = f"sentence {first} was recorded as {recorded[first]!r}, the concepts have {wanted[first]!r}"
     raise ResponsesError(
         f"these responses are to other sentences than the concepts': {difference}. "
         "Record them with record_responses(model, concepts.sentences)."

@@ -80,9 +80,7 @@ def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
     _check_concepts(precision, centred)
     products = sum(
         block @ block.T
-        for block in (
-            values - values.mean(axis=0) if centred else values for values in _blocks(precision, np.float64)
-        )
+        for block in (values - values.mean(axis=0) if centred else values for values in _blocks(precision, np.float64))
     )
     lengths = np.sqrt(np.diag(products))
     similarity = np.clip(_ratio(products, np.outer(lengths, lengths)), -1, 1)
@@ -152,6 +150,4 @@ def _similarity(matrix: np.ndarray, source: xr.DataArray, name: str, **settings:
     coords = {"concept": concepts, "other": concepts}
     if "domain" in source.coords:
         coords["domain"] = ("concept", source["domain"].values)
-    return xr.DataArray(
-        matrix, coords=coords, dims=("concept", "other"), name=name, attrs=source.attrs | settings
-    )
+    return xr.DataArray(matrix, coords=coords, dims=("concept", "other"), name=name, attrs=source.attrs | settings)

@@ -95,9 +95,7 @@ def rank_units(
         blocks = max(1, -(-num_units // most))
         units_per_block = max(1, -(-num_units // blocks))
     elif units_per_block < 1:
-        raise ResponsesError(
-            f"units_per_block={units_per_block}; wanted at least 1, or None to choose by memory."
-        )
+        raise ResponsesError(f"units_per_block={units_per_block}; wanted at least 1, or None to choose by memory.")
 
     values = np.asarray(values)
     num_concepts, num_devices = len(contrast.positives), jax.local_device_count()
@@ -206,9 +204,7 @@ def _rank_block(values: jax.Array, pool: jax.Array, searched: jax.Array, sets: _
         none, ones = jnp.zeros(positive_keys.shape, jnp.float32), jnp.ones(len(is_positive), jnp.float32)
         positives_at_least = count_at_least(none, concept.positives, ones, concept.num_positives)
         of_pool = pool_at_least[concept.searched] - concept.own_in_pool * positives_at_least
-        negatives_at_least = count_at_least(
-            of_pool, concept.others, concept.other_corrections, concept.num_others
-        )
+        negatives_at_least = count_at_least(of_pool, concept.others, concept.other_corrections, concept.num_others)
         # The weakest positive has all positives at least as strong. Counted so, for each unit, their number
         # is no constant whose reciprocal a compiler may multiply by: a perfect unit has exactly 1.
         num_positives = jnp.max(positives_at_least, axis=0, initial=0, where=is_positive[:, None])  # [B]
@@ -221,9 +217,7 @@ def _rank_block(values: jax.Array, pool: jax.Array, searched: jax.Array, sets: _
             below = num_positives - positives_at_least
             place = q * (num_positives - 1)
             low, high = (
-                _responses(
-                    jnp.max(positive_keys, axis=0, initial=_LOWEST, where=is_positive[:, None] & (below <= r))
-                )
+                _responses(jnp.max(positive_keys, axis=0, initial=_LOWEST, where=is_positive[:, None] & (below <= r)))
                 for r in (jnp.floor(place), jnp.ceil(place))
             )
             share = place - jnp.floor(place)

@@ -71,9 +71,7 @@ def record_responses(
         raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
     sites = check_sites(model.config, sites)
     units = units_table(model.family, model.config, sites)
-    tokens = tokenize(
-        model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate
-    )
+    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
     mesh = parallel.data_mesh()
     params = parallel.replicate(model.params, mesh)
     network = Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype))

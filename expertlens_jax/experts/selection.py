@@ -8,9 +8,7 @@ import xarray as xr
 from expertlens_jax.errors import SelectionError
 
 
-def select_experts(
-    expertise: xr.Dataset, threshold: float | None = None, top: int | None = None
-) -> xr.DataArray:
+def select_experts(expertise: xr.Dataset, threshold: float | None = None, top: int | None = None) -> xr.DataArray:
     """Selects each concept's experts.
 
     A threshold only has a meaning next to the base rate, 1 / (1 + negatives_per_positive), which stays among

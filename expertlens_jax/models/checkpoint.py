@@ -84,9 +84,7 @@ def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, So
     sources = {path: Source(tensor, kernel=path == "head") for path, tensor in family.tensors(config).items()}
     for site, linear in family.linears(config).items():
         path = "layers/" + site.replace(".", "/")
-        sources[f"{path}/kernel"] = Source(
-            f"{linear.module}.weight", linear.channels, linear.transposed, kernel=True
-        )
+        sources[f"{path}/kernel"] = Source(f"{linear.module}.weight", linear.channels, linear.transposed, kernel=True)
         sources[f"{path}/bias"] = Source(f"{linear.module}.bias", linear.channels)
     return sources
 
@@ -94,16 +92,12 @@ def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, So
 def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
     """What to read for every parameter of the stack, known without the weights."""
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    variables = jax.eval_shape(
-        lambda key: Transformer(config).init(key, token, mask, mask), jax.random.key(0)
-    )
+    variables = jax.eval_shape(lambda key: Transformer(config).init(key, token, mask, mask), jax.random.key(0))
     sources = parameter_sources(family, config)
     plan = {}
     for path, leaf in traverse_util.flatten_dict(variables["params"], sep="/").items():
         if path not in sources:
-            raise CheckpointError(
-                f"the {family.model_type} family states no tensor for the parameter {path}."
-            )
+            raise CheckpointError(f"the {family.model_type} family states no tensor for the parameter {path}.")
         tensor = sources[path].tensor
         layers = range(config.num_layers) if path.startswith("layers/") else [0]
         names = tuple(tensor.format(layer=layer) for layer in layers)
@@ -189,9 +183,7 @@ def fill_parameters(
             continue
         values = jnp.zeros(parameter.shape, dtype, device=sharding)
         for layer in range(parameter.shape[0]):
-            part = _place(
-                partial(read, parameter, layer), parameter.shape[1:], dtype, layer_sharding(sharding)
-            )
+            part = _place(partial(read, parameter, layer), parameter.shape[1:], dtype, layer_sharding(sharding))
             # Waiting keeps the next part from being read while this one is still held.
             values = jax.block_until_ready(set_layer(values, part, layer))
         params[path] = values
@@ -266,9 +258,7 @@ def _check_names(weights: Weights, family: Family, wanted: set[str], config: Tra
         if not ignored.fullmatch(name) and not (config.head == "tied" and name.startswith(family.head_names))
     )
     problems = [
-        f"{kind} {_listed(names)}"
-        for kind, names in (("lacks", missing), ("has unexpected", unexpected))
-        if names
+        f"{kind} {_listed(names)}" for kind, names in (("lacks", missing), ("has unexpected", unexpected)) if names
     ]
     if problems:
         raise CheckpointError(

@@ -89,8 +89,7 @@ class TransformerConfig:
         """
         if self.activation not in ACTIVATIONS:
             raise UnsupportedModelError(
-                f"the config's activation function is {self.activation!r}; supported are "
-                f"{', '.join(ACTIVATIONS)}."
+                f"the config's activation function is {self.activation!r}; supported are {', '.join(ACTIVATIONS)}."
             )
         if self.num_heads % self.num_kv_heads:
             raise UnsupportedModelError(

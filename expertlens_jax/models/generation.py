@@ -120,8 +120,7 @@ def generate(
         ids, log_probs = np.asarray(state.token_ids), np.asarray(state.log_probs)
         generated += [(ids[i, : lengths[i]], log_probs[i, : lengths[i]]) for i in range(len(batch))]
     texts = tuple(
-        continuation(model.tokenizer, prompt, ids)
-        for prompt, (ids, _) in zip(prompt_ids, generated, strict=True)
+        continuation(model.tokenizer, prompt, ids) for prompt, (ids, _) in zip(prompt_ids, generated, strict=True)
     )
     return Generations(prompts, texts, *zip(*generated, strict=True))
 
@@ -330,9 +329,7 @@ def _check_options(
     if top_k is not None and top_k < 1:
         raise SelectionError(f"top_k is {top_k}; it should be at least 1, or None to draw from all tokens.")
     if top_p is not None and not 0 < top_p <= 1:
-        raise SelectionError(
-            f"top_p is {top_p}; it should be above 0 and at most 1, or None to draw from all tokens."
-        )
+        raise SelectionError(f"top_p is {top_p}; it should be above 0 and at most 1, or None to draw from all tokens.")
 
 
 def _tokenize_prompts(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[np.ndarray]:

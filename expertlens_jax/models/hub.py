@@ -72,9 +72,7 @@ def open_snapshot(
     cache = pathlib.Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
     with _explained(repo, revision, [CONFIG], cache):
         config = _patiently(
-            lambda: huggingface_hub.hf_hub_download(
-                repo, CONFIG, revision=revision, cache_dir=cache, token=token
-            )
+            lambda: huggingface_hub.hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache, token=token)
         )
     directory = pathlib.Path(config).parent
     offline = None
@@ -169,9 +167,7 @@ def _patiently(request: Callable[[], Result]) -> Result:
 
 
 @contextlib.contextmanager
-def _explained(
-    repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path
-) -> Iterator[None]:
+def _explained(repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path) -> Iterator[None]:
     """Turns what the hub's library raises into one paragraph that says what to do."""
     hub, what = constants.ENDPOINT, f"{repo}{_at(revision)}"
     try:
@@ -200,8 +196,7 @@ def _explained(
                 )
             case hub_errors.RevisionNotFoundError():
                 message = (
-                    f"{repo} has no revision {revision!r}. Its branches and tags are listed at "
-                    f"{hub}/{repo}/tree/main."
+                    f"{repo} has no revision {revision!r}. Its branches and tags are listed at {hub}/{repo}/tree/main."
                 )
             case hub_errors.RemoteEntryNotFoundError():
                 missing = [name for name in names if str(cause.response.url).endswith(name)] or list(names)

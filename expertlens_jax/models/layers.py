@@ -76,9 +76,7 @@ class Attention(nn.Module):
         """Maps `[batch, tokens, d_model]` to the same shape."""
         c = self.config
         batch, num_tokens, _ = x.shape
-        linear = partial(
-            TappedLinear, taps=self.taps, dtype=self.dtype, initializer_range=c.initializer_range
-        )
+        linear = partial(TappedLinear, taps=self.taps, dtype=self.dtype, initializer_range=c.initializer_range)
         project = partial(linear, use_bias=c.qkv_bias)
         q = project("attn.q", c.num_heads * c.head_dim, name="q")(x, tokens.pool_mask)
         k = project("attn.k", c.num_kv_heads * c.head_dim, name="k")(x, tokens.pool_mask)

@@ -168,8 +168,7 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
     path = directory / "config.json"
     if not path.exists():
         raise CheckpointError(
-            f"{directory} has no config.json. Give a Hugging Face model directory, as "
-            "save_pretrained writes it."
+            f"{directory} has no config.json. Give a Hugging Face model directory, as save_pretrained writes it."
         )
     try:
         stated = json.loads(path.read_text())
@@ -182,9 +181,7 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
             "Is it the config of a transformers model?"
         )
     try:
-        hf_config = transformers.AutoConfig.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
+        hf_config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds, for unknown types and bad values
         if model_type not in FAMILIES:
             family_of(SimpleNamespace(model_type=model_type))  # raises, and lists those there are

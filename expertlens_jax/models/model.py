@@ -205,9 +205,7 @@ def steer_units(
         }
     )
     width = table["site"].map(channels)
-    absent = table[
-        ~(table["layer"].between(0, model.config.num_layers - 1) & table["channel"].between(0, width - 1))
-    ]
+    absent = table[~(table["layer"].between(0, model.config.num_layers - 1) & table["channel"].between(0, width - 1))]
     if len(absent):
         row = absent.iloc[0]
         raise SelectionError(

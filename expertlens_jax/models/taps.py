@@ -103,7 +103,9 @@ class TappedLinear(nn.Module):
         """Maps `[batch, tokens, inputs]` to `[batch, tokens, features]`, steered and sown."""
         init = nn.initializers.normal(self.initializer_range)
         kernel = self.param("kernel", init, (inputs.shape[-1], self.features), self.dtype)
-        outputs = inputs @ kernel.astype(inputs.dtype)
+        # Summed and shifted in float32, rounded once: in bfloat16 a sum rounded before its bias is off by more.
+        outputs = jnp.matmul(inputs, kernel, preferred_element_type=jnp.float32)
         if self.use_bias:
             outputs += self.param("bias", nn.initializers.zeros, (self.features,), self.dtype)
+        outputs = outputs.astype(inputs.dtype)
         return tap(self, self.site, outputs, mask, self.taps)

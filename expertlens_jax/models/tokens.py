@@ -33,9 +33,7 @@ class Batch:
     """bool `[batch, tokens]`."""
 
 
-def tokenize(
-    tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, truncate: bool = False
-) -> Tokens:
+def tokenize(tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, truncate: bool = False) -> Tokens:
     """Tokenizes sentences the way the tokenizer does by default, and marks the tokens it added.
 
     Args:
@@ -94,9 +92,7 @@ def padding_id(tokenizer: Any) -> int:
     )
 
 
-def batches(
-    tokens: Tokens, *, pad_id: int, tokens_per_batch: int, rows_multiple: int = 1
-) -> Iterator[Batch]:
+def batches(tokens: Tokens, *, pad_id: int, tokens_per_batch: int, rows_multiple: int = 1) -> Iterator[Batch]:
     """Groups sentences of like length into batches of few shapes, so that little is padding and little compiles.
 
     Args:

@@ -27,9 +27,7 @@ def check_sites(config: TransformerConfig, sites: Sequence[str] | None) -> tuple
     return tuple(site for site in known if site in sites)
 
 
-def units_table(
-    family: Family, config: TransformerConfig, sites: Sequence[str] | None = None
-) -> pd.DataFrame:
+def units_table(family: Family, config: TransformerConfig, sites: Sequence[str] | None = None) -> pd.DataFrame:
     """A row per unit, by layer, then site, then channel.
 
     Columns: `layer` (int), `site`, `channel` (int), and the unit's address in transformers' model:

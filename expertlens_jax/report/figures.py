@@ -93,9 +93,7 @@ def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str
                     "a panel wants exactly one"
                 )
             _pairs_panel(axes, tables[here], colour[sentences], width, height)
-            axes.text(
-                0.03, 0.985, _result_text(result.iloc[0]), transform=axes.transAxes, va="top", fontsize=7.5
-            )
+            axes.text(0.03, 0.985, _result_text(result.iloc[0]), transform=axes.transAxes, va="top", fontsize=7.5)
             if i == 0:
                 axes.set_title(ratings, loc="left", fontweight="bold")
             if i == len(rows) - 1:
@@ -228,9 +226,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
             position[group, measure] = y
         y += 1.6
     longest = max(len(measure) for _, measure in position)
-    figure = Figure(
-        figsize=(0.062 * longest + 0.5 + 2.0 * len(panels_of), 0.24 * y + 0.8), layout="constrained"
-    )
+    figure = Figure(figsize=(0.062 * longest + 0.5 + 2.0 * len(panels_of), 0.24 * y + 0.8), layout="constrained")
     panels = figure.subplots(1, len(panels_of), squeeze=False, sharey=True)[0]
     for axes, ratings in zip(panels, panels_of, strict=True):
         rows = table[table["ratings"] == ratings]
@@ -262,9 +258,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
                     linewidth=1,
                     alpha=0.55,
                 )
-                axes.plot(
-                    row.spearman, place, "o", color=colour[row.sentences], markersize=3.6, markeredgewidth=0
-                )
+                axes.plot(row.spearman, place, "o", color=colour[row.sentences], markersize=3.6, markeredgewidth=0)
         pairs = sorted(set(rows["pairs"].astype(int)))
         count = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
         axes.set_title(f"{ratings}, {count} pairs", loc="left", fontweight="bold")
@@ -289,13 +283,9 @@ def plot_measures(table: pd.DataFrame) -> Figure:
             fontsize=8,
         )
     if sets != [""]:
-        labels = [
-            (name or "no sentences needed", colour[name]) for name in sorted(sets, key=lambda n: n == "")
-        ]
+        labels = [(name or "no sentences needed", colour[name]) for name in sorted(sets, key=lambda n: n == "")]
         figure.legend(
-            handles=[
-                Line2D([], [], marker="o", color=c, markersize=3.6, linewidth=1, label=n) for n, c in labels
-            ],
+            handles=[Line2D([], [], marker="o", color=c, markersize=3.6, linewidth=1, label=n) for n, c in labels],
             loc="outside upper right",
             ncols=len(labels),
         )
@@ -430,9 +420,7 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     bar = figure.colorbar(image, cax=figure.add_axes(place), extend=ends)
     capped = f"(colours end at the 99th percentile\nof different concepts, {high:.2g})"
     if different.min() < low:
-        capped = (
-            f"(colours end at the 1st and 99th percentile\nof different concepts, {low:.2g} and {high:.2g})"
-        )
+        capped = f"(colours end at the 1st and 99th percentile\nof different concepts, {low:.2g} and {high:.2g})"
     bar.set_label(f"{quantity}\n{capped}", fontsize=7.5)
     bar.outline.set_linewidth(0.5)
     return figure
@@ -446,12 +434,8 @@ def _domain_tree(axes: Axes, linkage: np.ndarray, middles: np.ndarray, ceiling: 
     root = ceiling - linkage[:, 2].max()
     reach = (tips - root) or 1.0
     for across, up in zip(tree["icoord"], tree["dcoord"], strict=True):
-        heights = np.minimum(
-            ceiling - np.array(up), tips + 0.25 * reach
-        )  # leaves hang a little below the first pair
-        axes.plot(
-            np.interp(across, leaves, middles), heights, color=INK, linewidth=0.9, solid_joinstyle="miter"
-        )
+        heights = np.minimum(ceiling - np.array(up), tips + 0.25 * reach)  # leaves hang a little below the first pair
+        axes.plot(np.interp(across, leaves, middles), heights, color=INK, linewidth=0.9, solid_joinstyle="miter")
     axes.set_ylim(tips + 0.25 * reach, root - 0.06 * reach)
     axes.tick_params(axis="x", length=0, labelbottom=False)
     axes.spines["bottom"].set_visible(False)
@@ -539,8 +523,7 @@ def _require(table: pd.DataFrame, *columns: str, rows: bool = True) -> None:
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ExpertLensError(
-            f"the table lacks the columns {missing}; it has {list(table.columns)}, and the figure wants "
-            f"{list(columns)}"
+            f"the table lacks the columns {missing}; it has {list(table.columns)}, and the figure wants {list(columns)}"
         )
     if rows and table.empty:
         raise ExpertLensError(f"the table of {list(columns)} has no rows: there is nothing to draw")

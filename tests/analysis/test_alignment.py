@@ -76,9 +76,7 @@ def test_unrated_concepts_change_nothing():
 
 
 def test_capitals_do_not_matter():
-    found = rated_pairs(
-        ["Cat", "DOG", "bird"], Ratings("r", (("cat", "dog"), ("bird", "fish")), np.array([9.0, 2]))
-    )
+    found = rated_pairs(["Cat", "DOG", "bird"], Ratings("r", (("cat", "dog"), ("bird", "fish")), np.array([9.0, 2])))
     assert (found.first, found.second, found.scores) == ([0], [1], [9.0])
     assert found.missing == ("fish",)
 

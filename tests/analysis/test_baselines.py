@@ -28,9 +28,7 @@ def test_cosine_is_sklearns_and_carries_the_concepts():
     similarity = cosine_of_embeddings(embeddings, small_dataset())
     assert similarity.dims == ("concept", "other")
     assert similarity.dtype == np.float64
-    np.testing.assert_allclose(
-        similarity.values, cosine_similarity(embeddings.astype(float)), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(similarity.values, cosine_similarity(embeddings.astype(float)), rtol=0, atol=1e-12)
     assert list(similarity["concept"].values) == list(similarity["other"].values) == ["cat", "dog", "car"]
     assert similarity["domain"].dims == ("concept",)
     assert list(similarity["domain"].values) == ["animal", "animal", ""]
@@ -44,13 +42,9 @@ def test_mean_sentence_embedding_is_the_mean_over_positives():
 
 
 def test_embeddings_that_do_not_fit_are_refused():
-    with pytest.raises(
-        ExpertLensError, match=r"shape \[4, 2\]; 'small' has 3 concepts, so \[3, d\] is wanted"
-    ):
+    with pytest.raises(ExpertLensError, match=r"shape \[4, 2\]; 'small' has 3 concepts, so \[3, d\] is wanted"):
         cosine_of_embeddings(np.ones((4, 2)), small_dataset())
-    with pytest.raises(
-        ExpertLensError, match=r"shape \[3, 2\]; 'small' has 4 sentences, so \[4, d\] is wanted"
-    ):
+    with pytest.raises(ExpertLensError, match=r"shape \[3, 2\]; 'small' has 4 sentences, so \[4, d\] is wanted"):
         mean_sentence_embedding(np.ones((3, 2)), small_dataset())
     with pytest.raises(ExpertLensError, match="embedding of 'dog' is all zeros"):
         cosine_of_embeddings(np.array([[1, 2], [0, 0], [1, 1]]), small_dataset())
@@ -77,9 +71,7 @@ def test_tfidf_without_words_is_an_error():
         tfidf_similarity(small_dataset(["a b", "c d", "e f", "g h"]))
 
 
-@pytest.mark.parametrize(
-    ("sentences", "wordsim", "simlex"), [("facts", 0.624, 0.213), ("stories", 0.300, 0.047)]
-)
+@pytest.mark.parametrize(("sentences", "wordsim", "simlex"), [("facts", 0.624, 0.213), ("stories", 0.300, 0.047)])
 def test_tfidf_aligns_as_the_prototype_did(sentences, wordsim, simlex):
     similarity = tfidf_similarity(load_concepts(sentences))
     for name, pairs, expected in (("wordsim353", 29, wordsim), ("simlex999", 72, simlex)):

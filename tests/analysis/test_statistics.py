@@ -49,9 +49,7 @@ def test_the_bootstrap_repeats_pairs_by_the_draws_of_both_concepts():
     first, second = rated_graph(rng, 12, 40)
     x, y = rng.normal(size=(2, 40))
     draws = np.random.default_rng(9).multinomial(12, np.full(12, 1 / 12), size=50)
-    rhos = [
-        scipy.stats.spearmanr(*(np.repeat(v, m[first] * m[second]) for v in (x, y))).statistic for m in draws
-    ]
+    rhos = [scipy.stats.spearmanr(*(np.repeat(v, m[first] * m[second]) for v in (x, y))).statistic for m in draws]
     expected = np.percentile(rhos, [2.5, 97.5])
     got = bootstrap_over_concepts(x, y, first, second, 12, resamples=50, seed=9)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)

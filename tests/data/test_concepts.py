@@ -195,9 +195,7 @@ def test_minimum_sentences(load):
 
 def test_sentences_without_their_word_are_one_warning(load):
     rows = [*ROWS, *(("food", "bread", f"Loaf {i}.") for i in range(5))]
-    with pytest.warns(
-        ExpertLensWarning, match=r"5 of 11 .*mine.tsv:8 \('bread'\); .*mine.tsv:9 .*\.\.\."
-    ) as caught:
+    with pytest.warns(ExpertLensWarning, match=r"5 of 11 .*mine.tsv:8 \('bread'\); .*mine.tsv:9 .*\.\.\.") as caught:
         dataset = load(as_tsv(rows))
     assert len(caught) == 1
     assert dataset.labels[2].sum() == 7
@@ -335,9 +333,7 @@ def test_any_concept_is_mentioned_by_itself(concept, before, after):
         assert not mentioned.any()
 
 
-@given(
-    st.lists(st.text("abs '-", max_size=6), max_size=5), st.lists(st.text("abs '-", max_size=15), max_size=5)
-)
+@given(st.lists(st.text("abs '-", max_size=6), max_size=5), st.lists(st.text("abs '-", max_size=15), max_size=5))
 def test_concepts_do_not_disturb_each_other(concepts, sentences):
     together = find_mentions(concepts, sentences)
     assert together.shape == (len(concepts), len(sentences))

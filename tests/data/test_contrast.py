@@ -54,9 +54,7 @@ def test_weights_are_what_was_asked_for(dataset, ratio, exclude_mentions, sample
     assert (negatives[~allowed] == 0).all()
     if sampled:
         assert not contrast.pool.any()
-        np.testing.assert_array_equal(
-            contrast.num_negatives, [max(1, round(ratio * p)) for p in labels.sum(1)]
-        )
+        np.testing.assert_array_equal(contrast.num_negatives, [max(1, round(ratio * p)) for p in labels.sum(1)])
     else:
         np.testing.assert_array_equal(negatives > 0, allowed)
     np.testing.assert_array_equal(contrast.num_positives, labels.sum(1))
@@ -89,9 +87,7 @@ def test_a_sample_is_reproducible_and_each_concept_its_own(dataset, seed):
     np.testing.assert_array_equal(contrast.weights(), again.weights())
     for row, concept in enumerate(dataset.concepts):
         alone = contrast_concepts(dataset.subset([concept]), sampled=True, seed=seed)
-        np.testing.assert_array_equal(
-            contrast.weights()[row, pool], alone.weights()[0, alone.positives.shape[1] :]
-        )
+        np.testing.assert_array_equal(contrast.weights()[row, pool], alone.weights()[0, alone.positives.shape[1] :])
 
 
 def test_samples_differ_by_seed_and_concept():
@@ -100,9 +96,7 @@ def test_samples_differ_by_seed_and_concept():
     draws = [
         frozenset(row)
         for seed in (0, 1)
-        for row in contrast_concepts(
-            dataset, negatives_per_positive=1, sampled=True, seed=seed
-        ).corrected.tolist()
+        for row in contrast_concepts(dataset, negatives_per_positive=1, sampled=True, seed=seed).corrected.tolist()
     ]
     assert len(set(draws)) == 6
 

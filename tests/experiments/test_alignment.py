@@ -14,8 +14,7 @@ import expertlens_jax as el
 
 ROOT = pathlib.Path(__file__).parents[2]
 COLUMNS = (
-    "sentences measure threshold negatives_per_positive ratings pairs experts_median "
-    "spearman ci_low ci_high p_value"
+    "sentences measure threshold negatives_per_positive ratings pairs experts_median spearman ci_low ci_high p_value"
 ).split()
 
 

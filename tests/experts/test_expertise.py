@@ -62,9 +62,7 @@ def contrasts(draw, pool_size):
     for c, count in enumerate(POSITIVES):
         mine = own[sum(POSITIVES[:c]) :][:count]
         positives[c, :count] = mine
-        others = rng.permutation(np.setdiff1d(np.arange(S), mine))[
-            : rng.integers(1 if pool_size == 0 else 0, 4)
-        ]
+        others = rng.permutation(np.setdiff1d(np.arange(S), mine))[: rng.integers(1 if pool_size == 0 else 0, 4)]
         flipped = np.concatenate([mine[pool[mine]], others])
         corrected[c, : flipped.size] = flipped
         corrections[c, : flipped.size] = np.where(pool[flipped], -1, 1)
@@ -146,9 +144,7 @@ def random_case(seed=0, num_units=50):
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.eye(3, dtype=bool), 10, axis=1)
     sentences = tuple(f"sentence {i}" for i in range(30))
-    concepts = ConceptDataset(
-        "made", sentences, ("cat", "dog", "rain"), ("a", "a", "w"), labels, np.ones(30, bool)
-    )
+    concepts = ConceptDataset("made", sentences, ("cat", "dog", "rain"), ("a", "a", "w"), labels, np.ones(30, bool))
     return rng.normal(size=(30, num_units)).astype(np.float32), concepts
 
 
@@ -164,9 +160,7 @@ def test_the_number_of_blocks_does_not_matter(units_per_block):
         np.testing.assert_allclose(blocks, whole, rtol=0, atol=3e-7)
 
 
-@pytest.mark.skipif(
-    jax.default_backend() != "cpu" or jax.local_device_count() > 1, reason="compares with one CPU"
-)
+@pytest.mark.skipif(jax.default_backend() != "cpu" or jax.local_device_count() > 1, reason="compares with one CPU")
 def test_eight_devices_give_the_bytes_of_one(tmp_path):
     values, concepts = random_case()
     contrast = contrast_concepts(concepts)
@@ -211,9 +205,7 @@ def test_means_survive_a_large_offset():
     offset = values + np.float32(1e4)
     got = rank_units(offset, contrast_concepts(concepts)).negative_mean
     want = [offset[~labels].astype(np.float64).mean(axis=0) for labels in concepts.labels]
-    np.testing.assert_allclose(
-        got, want, rtol=0, atol=1.1e-3
-    )  # neighbouring float32 at 1e4 are 0.98e-3 apart
+    np.testing.assert_allclose(got, want, rtol=0, atol=1.1e-3)  # neighbouring float32 at 1e4 are 0.98e-3 apart
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -271,9 +263,7 @@ def test_a_table_equals_scikit_learn(sampled, exclude_mentions, separate_pool):
     got = Ranking(*(table[name].values for name in Ranking._fields))
     assert_close(got, want, responses.values)
     assert {array.dtype for array in got} == {np.dtype("float32")}
-    np.testing.assert_array_equal(
-        table.num_negatives, ((contrast.weights() > 0) & ~concepts.labels).sum(axis=1)
-    )
+    np.testing.assert_array_equal(table.num_negatives, ((contrast.weights() > 0) & ~concepts.labels).sum(axis=1))
 
 
 def test_a_table_names_everything_and_comes_back_from_disk(tmp_path):
@@ -319,9 +309,7 @@ def test_a_response_without_a_rank_is_refused_by_name(bad):
     concepts = pets()
     responses = responses_to(concepts)
     responses.values[5, 3] = bad
-    message = (
-        rf"unit 3 \(layer 1, site mlp.up, channel 0\) to sentence 5 \('A cat runs from the dog.'\) is {bad}"
-    )
+    message = rf"unit 3 \(layer 1, site mlp.up, channel 0\) to sentence 5 \('A cat runs from the dog.'\) is {bad}"
     with pytest.raises(ResponsesError, match=message):
         measure_expertise(responses, concepts)
     with pytest.raises(ResponsesError, match="unit 3 to sentence 5 is"):
@@ -332,9 +320,7 @@ def test_responses_to_other_sentences_are_refused():
     concepts = pets()
     responses = responses_to(concepts)
     other = dataclasses.replace(concepts, sentences=(*concepts.sentences[:-1], "It snows."))
-    with pytest.raises(
-        ResponsesError, match=r"sentence 17 was recorded as 'It rains on day 6.'.*have 'It snows.'"
-    ):
+    with pytest.raises(ResponsesError, match=r"sentence 17 was recorded as 'It rains on day 6.'.*have 'It snows.'"):
         measure_expertise(responses, other)
     with pytest.raises(ResponsesError, match=r"18 sentences were recorded, the concepts have 1[0-7]\."):
         measure_expertise(responses, concepts.subset(["cat"]))

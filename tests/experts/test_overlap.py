@@ -63,9 +63,7 @@ def test_weighted_jaccard_is_ruzicka(table, threshold):
     def ruzicka(a, b):
         return np.minimum(a, b).sum() / np.maximum(a, b).sum() if (a + b).any() else 0
 
-    np.testing.assert_allclose(
-        weighted_jaccard(table, threshold), pairwise(ruzicka, values), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(weighted_jaccard(table, threshold), pairwise(ruzicka, values), rtol=0, atol=1e-12)
 
 
 def test_weighted_jaccard_of_equal_weights_is_jaccard():
@@ -89,9 +87,7 @@ def test_kl_equals_scipy(centred):
     values = table.average_precision.values.astype(np.float64)
     if centred:
         values /= np.exp(np.log(values).mean(axis=0))
-    want = pairwise(
-        lambda p, q: -(entropy(p, q) + entropy(q, p)) / 2, values
-    )  # entropy normalises, and is KL
+    want = pairwise(lambda p, q: -(entropy(p, q) + entropy(q, p)) / 2, values)  # entropy normalises, and is KL
     np.testing.assert_allclose(kl(table, centred=centred), want, rtol=0, atol=1e-12)
 
 
@@ -105,17 +101,13 @@ def test_all_are_symmetric_and_free_of_nan(table):
         values = similarity.values
         assert np.isfinite(values).all(), name
         np.testing.assert_allclose(values, values.T, rtol=0, atol=1e-12, err_msg=name)
-        low, high = {"kl": (-np.inf, 0), "cos": (-1, 1), "jac": (0, 1), "wei": (0, 1)}[
-            name[:3].removesuffix("_")
-        ]
+        low, high = {"kl": (-np.inf, 0), "cos": (-1, 1), "jac": (0, 1), "wei": (0, 1)}[name[:3].removesuffix("_")]
         assert (values >= low).all(), name
         assert (values <= high).all(), name
         if name.startswith("kl"):
             assert (np.diag(values) == 0).all()
         elif name != "cosine_centred":  # where a concept that is the mean has no direction
-            own = (
-                np.ones(C, bool) if name == "cosine" else (table.average_precision.values >= 0.5).any(axis=1)
-            )
+            own = np.ones(C, bool) if name == "cosine" else (table.average_precision.values >= 0.5).any(axis=1)
             np.testing.assert_array_equal(np.diag(values), own, err_msg=name)
 
 
@@ -136,11 +128,7 @@ def test_alike_is_larger_and_coordinates_stay(name):
     near = np.clip(base[0] + rng.normal(0, 0.01, U), 0.05, 1)
     similarity = MEASURES[name](expertise_of([base[0], near, base[1]]))
     assert similarity[0, 1] > similarity[0, 2]
-    assert (
-        similarity.concept.values.tolist()
-        == similarity.other.values.tolist()
-        == [f"concept {i}" for i in range(3)]
-    )
+    assert similarity.concept.values.tolist() == similarity.other.values.tolist() == [f"concept {i}" for i in range(3)]
     assert similarity.domain.values.tolist() == ["a", "a", "b"]
     assert similarity.domain.dims == ("concept",)
     assert similarity.attrs["model"] == "made"
@@ -164,9 +152,7 @@ def test_a_concept_that_is_the_mean_has_no_direction():
 def test_the_two_kinds_of_input_are_not_mixed_up():
     table = expertise_of(np.full((3, 4), 0.6))
     experts = select_experts(table, threshold=0.5)
-    with pytest.raises(
-        SelectionError, match=r"where expert sets are wanted.*select_experts\(expertise, threshold"
-    ):
+    with pytest.raises(SelectionError, match=r"where expert sets are wanted.*select_experts\(expertise, threshold"):
         jaccard(table)
     for measure in (cosine, kl, lambda given: weighted_jaccard(given, 0.5)):
         with pytest.raises(SelectionError, match=r"where a table of expertise is wanted.*measure_expertise"):

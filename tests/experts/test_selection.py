@@ -78,9 +78,7 @@ def test_neither_is_an_error():
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, 50, np.nan, "0.5"])
 def test_a_threshold_that_is_no_average_precision_is_an_error(threshold):
-    with pytest.raises(
-        SelectionError, match=r"threshold=.* wanted an average precision, a number from 0 to 1"
-    ):
+    with pytest.raises(SelectionError, match=r"threshold=.* wanted an average precision, a number from 0 to 1"):
         select_experts(TABLE, threshold=threshold)
 
 
@@ -97,9 +95,7 @@ def test_a_top_beyond_the_units_is_an_error():
 
 def test_expert_sets_are_no_expertise_and_expertise_no_expert_sets():
     experts = select_experts(TABLE, threshold=0.5)
-    with pytest.raises(
-        SelectionError, match=r"an array of bool over \(concept, unit\) was given where a table"
-    ):
+    with pytest.raises(SelectionError, match=r"an array of bool over \(concept, unit\) was given where a table"):
         select_experts(experts, threshold=0.5)
     with pytest.raises(SelectionError, match="a dataset of other was given where a table of expertise"):
         average_precision(TABLE.rename(average_precision="other"))

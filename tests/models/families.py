@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import pathlib
 
+import pytest
 import tokenizers
 import torch
 import transformers
@@ -105,9 +106,7 @@ CASES = [
     Case(
         "opt",
         "OPTConfig",
-        dict(
-            hidden_size=24, num_hidden_layers=3, num_attention_heads=3, ffn_dim=37, max_position_embeddings=40
-        ),
+        dict(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, ffn_dim=37, max_position_embeddings=40),
     ),
     Case(
         "opt-post",
@@ -181,8 +180,7 @@ CASES = [
     Case(
         "qwen2",
         "Qwen2Config",
-        LLAMA
-        | dict(use_sliding_window=True, sliding_window=5, max_window_layers=1, tie_word_embeddings=True),
+        LLAMA | dict(use_sliding_window=True, sliding_window=5, max_window_layers=1, tie_word_embeddings=True),
     ),
     Case(
         "qwen2-yarn",  # with what the config may say of it, and a context stated as before it
@@ -330,6 +328,11 @@ CASES = [
     Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
 ]
 ENCODERS = ("BertConfig", "RobertaConfig")
+
+
+def grouped(cases: list[Case]) -> list:
+    """The cases as a fixture's parameters, each case's tests on one worker, which compiles them once."""
+    return [pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(case.name)) for case in cases]
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:

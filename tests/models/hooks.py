@@ -83,9 +83,7 @@ def output_and_responses(
         activations = seen[address][:, :, rows["hf_channel"].to_numpy()]
         for i, mask in enumerate(pool_mask.astype(bool)):
             values = activations[i, mask]
-            columns[i, rows.index] = {"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[
-                pooling
-            ]
+            columns[i, rows.index] = {"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[pooling]
     return output[attention_mask.astype(bool)], columns
 
 

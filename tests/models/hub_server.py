@@ -173,13 +173,9 @@ def serve() -> Iterator[Hub]:
     with contextlib.ExitStack() as stack:
 
         def start(base: type[_Quiet]) -> str:
-            server = http.server.ThreadingHTTPServer(
-                ("127.0.0.1", 0), type(base.__name__, (base,), {"hub": hub})
-            )
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type(base.__name__, (base,), {"hub": hub}))
             server.daemon_threads = True
-            thread = threading.Thread(
-                target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-            )
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
             thread.start()
             stack.callback(thread.join)
             stack.callback(server.server_close)

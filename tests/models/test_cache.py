@@ -100,18 +100,14 @@ def test_another_config_has_an_entry_of_its_own(directory, root, tmp_path):
 
 
 def flip_a_bit(entry: pathlib.Path) -> None:
-    path = max(
-        (path for path in (entry / "params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
-    )
+    path = max((path for path in (entry / "params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def cut_a_file(entry: pathlib.Path) -> None:
-    path = max(
-        (path for path in (entry / "params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
-    )
+    path = max((path for path in (entry / "params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -131,9 +127,7 @@ def empty_the_list(entry: pathlib.Path) -> None:
     (entry / cache.FILES).write_text("{}")
 
 
-@pytest.mark.parametrize(
-    "damage", [flip_a_bit, cut_a_file, lose_a_file, lose_the_list, break_the_list, empty_the_list]
-)
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_a_file, lose_a_file, lose_the_list, break_the_list, empty_the_list])
 def test_a_damaged_entry_is_converted_again(directory, root, damage, monkeypatch):
     (entry,) = entries(root)
     damage(entry)

@@ -37,13 +37,9 @@ def test_the_table_names_every_family_and_site():
 
 
 def test_unknown_model_types_are_refused_with_those_there_are():
-    with pytest.raises(
-        UnsupportedModelError, match=r"model_type is 'mamba'.*Supported: bert, gemma, .*smollm3"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"model_type is 'mamba'.*Supported: bert, gemma, .*smollm3"):
         family_of(transformers.MambaConfig())
-    with pytest.raises(
-        UnsupportedModelError, match=r"'gemma3', .* holds a 'gemma3_text' model; save that by itself"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"'gemma3', .* holds a 'gemma3_text' model; save that by itself"):
         family_of(transformers.Gemma3Config())
 
 

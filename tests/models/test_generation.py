@@ -48,7 +48,7 @@ def quick():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=CAUSAL, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=families.grouped(CAUSAL))
 def pair(request, tmp_path_factory):
     return load(request.param, tmp_path_factory.mktemp(request.param.name))
 
@@ -106,9 +106,7 @@ def test_greedy_matches(pair, steered):
 
     with hooks.hooked(reference, list(units["hf_module"].unique()) if steered else [], steer):
         theirs = hf_generate(reference, model.tokenizer, PROMPTS, max_new_tokens=NEW_TOKENS)
-    steering = (
-        el.steer_units(model, units, scale, shift) if steered else el.steer_units(model, units, 1.0, 0.0)
-    )
+    steering = el.steer_units(model, units, scale, shift) if steered else el.steer_units(model, units, 1.0, 0.0)
     ours = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, temperature=0, steering=steering)
     np.testing.assert_array_equal(np.stack(ours.token_ids), theirs[0])
     np.testing.assert_allclose(np.stack(ours.log_probs), theirs[1], atol=TOLERANCE, rtol=0)
@@ -137,9 +135,7 @@ def test_rows_stop_at_the_end_of_text(gpt2, monkeypatch):
     decode, states = generation.decode, []
     monkeypatch.setattr(generation, "decode", lambda *args: states.append(decode(*args)) or states[-1])
     ours = generate(with_end(model, end), PROMPTS, max_new_tokens=NEW_TOKENS, temperature=0)
-    theirs, _ = hf_generate(
-        reference, model.tokenizer, PROMPTS, max_new_tokens=NEW_TOKENS, eos_token_id=int(end)
-    )
+    theirs, _ = hf_generate(reference, model.tokenizer, PROMPTS, max_new_tokens=NEW_TOKENS, eos_token_id=int(end))
     for ids, log_probs, text, row in zip(ours.token_ids, ours.log_probs, ours.texts, theirs, strict=True):
         stop = np.flatnonzero(row == end)
         np.testing.assert_array_equal(ids, row[: stop[0] + 1] if len(stop) else row)
@@ -184,9 +180,7 @@ def test_streaming_waits_for_whole_characters(gpt2):
     model = model.replace(tokenizer=transformers.PreTrainedTokenizerFast(tokenizer_object=inner))
     told = []
     prompts = ["aé", "b"] * 8
-    result = generate(
-        model, prompts, max_new_tokens=24, temperature=50.0, on_token=lambda *new: told.append(new)
-    )
+    result = generate(model, prompts, max_new_tokens=24, temperature=50.0, on_token=lambda *new: told.append(new))
     for row, text in enumerate(result.texts):
         assert "".join(piece for i, _, piece in told if i == row) == text
     texts = "".join(result.texts)

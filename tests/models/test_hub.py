@@ -68,9 +68,7 @@ def test_fetches_only_what_is_needed(hub, branches):
     model = el.load_model(NAME)
     assert model.name == NAME
     assert same_parameters(model, el.load_model(branches["main"]))
-    fetched = {
-        path.rsplit("/", 1)[1] for method, path in hub.requests if method == "GET" and "api/" not in path
-    }
+    fetched = {path.rsplit("/", 1)[1] for method, path in hub.requests if method == "GET" and "api/" not in path}
     assert fetched == {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
     assert ("GET", f"store:/{NAME}/{hub.repos[NAME].find('main')[0]}/model.safetensors") in hub.requests
 
@@ -79,9 +77,7 @@ def test_a_second_load_downloads_nothing(hub):
     el.load_model(NAME, use_cache=False)
     hub.requests.clear()
     el.load_model(NAME, use_cache=False)
-    assert [method for method, path in hub.requests if "api/" not in path] == [
-        "HEAD"
-    ]  # has the branch moved?
+    assert [method for method, path in hub.requests if "api/" not in path] == ["HEAD"]  # has the branch moved?
 
 
 def test_revision_with_only_a_bin(hub, branches):
@@ -130,9 +126,7 @@ def test_an_unsupported_model_is_refused_before_its_weights_are_fetched(hub, bra
 
 
 def test_absent_repository(hub):
-    with pytest.raises(
-        CheckpointError, match=r"no model someone/nothing on http\S+ .*no directory.*hf auth login"
-    ):
+    with pytest.raises(CheckpointError, match=r"no model someone/nothing on http\S+ .*no directory.*hf auth login"):
         el.load_model("someone/nothing")
 
 
@@ -205,9 +199,7 @@ def test_connection_that_always_breaks(hub, monkeypatch):
 
 def test_offline_without_the_files(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        CheckpointError, match=rf"HF_HUB_OFFLINE.*config.json of {NAME}.*{tmp_path}/downloads"
-    ):
+    with pytest.raises(CheckpointError, match=rf"HF_HUB_OFFLINE.*config.json of {NAME}.*{tmp_path}/downloads"):
         el.load_model(NAME)
 
 

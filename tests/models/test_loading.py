@@ -245,9 +245,7 @@ def test_truncated_safetensors(directory, keep):
 def test_truncated_bin(directory):
     path = pickle_instead(directory, tensors_of(directory))
     os.truncate(path, path.stat().st_size - 1000)
-    with pytest.raises(
-        CheckpointError, match=r"pytorch_model.bin \([\d,]+ bytes\) can't be read .*truncated"
-    ):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin \([\d,]+ bytes\) can't be read .*truncated"):
         el.load_model(directory)
 
 
@@ -345,9 +343,7 @@ def test_a_bin_of_something_else(directory):
 def test_a_bin_without_torch(directory, monkeypatch):
     pickle_instead(directory, tensors_of(directory))
     absent.hide_torch(monkeypatch)
-    with pytest.raises(
-        CheckpointError, match=r"pytorch_model.bin is a PyTorch file.*pip install 'torch>=2.6'"
-    ):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin is a PyTorch file.*pip install 'torch>=2.6'"):
         el.load_model(directory)
 
 
@@ -364,9 +360,7 @@ def test_a_bin_with_an_unsafe_torch(directory, monkeypatch):
 def test_no_tokenizer(directory):
     for path in directory.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(
-        TokenizationError, match=r"no tokenizer in .*tokenizer.json.*tokenizer.save_pretrained"
-    ):
+    with pytest.raises(TokenizationError, match=r"no tokenizer in .*tokenizer.json.*tokenizer.save_pretrained"):
         el.load_model(directory)
 
 

@@ -16,7 +16,7 @@ PADDING_TOLERANCE = 1e-5  # the same sentence among other padding
 LENGTHS = (20, 11, 5, 3)  # longer and shorter than the windows and original contexts of the table's rows
 
 
-@pytest.fixture(scope="module", params=families.CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=families.grouped(families.CASES))
 def case(request):
     return request.param
 
@@ -145,9 +145,7 @@ def test_bfloat16_is_as_close_to_float32_as_pytorch_is(case, directory, referenc
     ours = el.load_model(directory, dtype="bfloat16")
     output = np.asarray(ours(token_ids, mask), np.float32)[mask]
     responses = np.asarray(ours.respond(token_ids, mask, sites=sites))
-    half = hooks.output_and_responses(
-        families.load_hf_model(case, directory, torch.bfloat16), units, token_ids, mask
-    )
+    half = hooks.output_and_responses(families.load_hf_model(case, directory, torch.bfloat16), units, token_ids, mask)
     full = hooks.output_and_responses(reference, units, token_ids, mask)
 
     def compare(name, mine, theirs, truth):

@@ -24,9 +24,7 @@ CASES = {
     "llama": families.Case(
         "llama", "LlamaConfig", SIZES | dict(num_attention_heads=6, num_key_value_heads=2, head_dim=10)
     ),
-    "bert": families.Case(
-        "bert", "BertConfig", SIZES | dict(num_attention_heads=4, max_position_embeddings=40)
-    ),
+    "bert": families.Case("bert", "BertConfig", SIZES | dict(num_attention_heads=4, max_position_embeddings=40)),
 }
 
 MODEL_AXIS = {"gpt2": 8, "gpt_neox": 4, "llama": 4, "bert": 2}
@@ -179,14 +177,10 @@ def test_mesh_that_the_devices_cannot_make():
 
 
 def test_mesh_without_a_model_axis(tmp_path):
-    with pytest.raises(
-        CheckpointError, match=r"axes \('data',\); load_model wants \(data, model\).*make_mesh"
-    ):
+    with pytest.raises(CheckpointError, match=r"axes \('data',\); load_model wants \(data, model\).*make_mesh"):
         el.load_model(tmp_path, mesh=parallel.data_mesh())
 
 
 def test_mesh_of_parameters():
     assert parallel.mesh_of({"a": np.ones(3), "b": jax.numpy.ones(3)}) is None
-    assert (
-        parallel.mesh_of(parallel.replicate({"a": np.ones(3)}, parallel.make_mesh())) == parallel.make_mesh()
-    )
+    assert parallel.mesh_of(parallel.replicate({"a": np.ones(3)}, parallel.make_mesh())) == parallel.make_mesh()

@@ -48,9 +48,7 @@ def llama3(vocab, merges):
     template = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, vocab[bos])])
     inner.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     inner.decoder = tokenizers.decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token=bos, eos_token="<|end_of_text|>"
-    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token="<|end_of_text|>")
 
 
 GPT2, LLAMA = transformers.GPT2Tokenizer, transformers.LlamaTokenizer
@@ -141,9 +139,7 @@ def test_added_tokens_stay_out_of_the_pool(row, tokenizer):
         added = len(row.before), len(names) - len(row.after)
         assert tuple(names[: added[0]]) == row.before
         assert tuple(names[added[1] :]) == row.after
-        np.testing.assert_array_equal(
-            in_pool, (np.arange(len(ids)) >= added[0]) & (np.arange(len(ids)) < added[1])
-        )
+        np.testing.assert_array_equal(in_pool, (np.arange(len(ids)) >= added[0]) & (np.arange(len(ids)) < added[1]))
         pooled = tokenizer.decode(ids[in_pool].tolist())
         assert pooled.replace(" ", "") == sentence.replace(" ", "")
 

@@ -197,9 +197,7 @@ def test_the_trees_branches_meet_at_mean_overlaps():
     np.testing.assert_allclose(branch.get_xdata(), [3.5, 3.5, 11.5, 11.5])  # the middles of the two domains
 
 
-@pytest.mark.parametrize(
-    "domains", [[""] * 12, ["animal"] * 12, [""] * 80, ["a", "b"], ["", "", "a", "b", "c"]]
-)
+@pytest.mark.parametrize("domains", [[""] * 12, ["animal"] * 12, [""] * 80, ["a", "b"], ["", "", "a", "b", "c"]])
 def test_overlap_copes_with_few_domains_or_none(domains, tmp_path):
     overlap = overlap_of(np.array(domains))
     figure = plot_overlap(overlap)

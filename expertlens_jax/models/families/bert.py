@@ -5,10 +5,15 @@
 - layer norm after each residual addition; plain MLP with GELU
 """
 
-from transformers import BertConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors, refuse
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 
 def translate(hf: BertConfig) -> TransformerConfig:

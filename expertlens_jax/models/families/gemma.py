@@ -5,14 +5,17 @@
 - norms store their scale less one
 """
 
-import dataclasses
-from typing import Any
+from __future__ import annotations
 
-from transformers import GemmaConfig
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
 from expertlens_jax.models.families.family import refuse
+
+if TYPE_CHECKING:
+    from transformers import GemmaConfig
 
 
 def gemma_like(hf: Any, **options: Any) -> TransformerConfig:

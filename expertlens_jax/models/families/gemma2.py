@@ -5,13 +5,17 @@
 - soft-caps on attention scores and logits; queries scaled by a number of the config's own
 """
 
-import dataclasses
+from __future__ import annotations
 
-from transformers import Gemma2Config
+import dataclasses
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import gemma, llama
 from expertlens_jax.models.families.family import layer_windows
+
+if TYPE_CHECKING:
+    from transformers import Gemma2Config
 
 
 def translate(hf: Gemma2Config) -> TransformerConfig:

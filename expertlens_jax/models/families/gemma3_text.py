@@ -4,14 +4,18 @@
 - five layers of six see a window of tokens only, and have rotary positions of their own
 """
 
-import dataclasses
+from __future__ import annotations
 
-from transformers import Gemma3TextConfig
+import dataclasses
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import gemma, llama
 from expertlens_jax.models.families.family import layer_windows, refuse
 from expertlens_jax.models.families.rope import read_rotary
+
+if TYPE_CHECKING:
+    from transformers import Gemma3TextConfig
 
 
 def translate(hf: Gemma3TextConfig) -> TransformerConfig:

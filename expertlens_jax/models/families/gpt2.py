@@ -5,7 +5,9 @@
 - plain MLP with tanh-approximated GELU; embeddings tied to the head
 """
 
-from transformers import GPT2Config
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import (
@@ -15,6 +17,9 @@ from expertlens_jax.models.families.family import (
     norm_tensors,
     refuse,
 )
+
+if TYPE_CHECKING:
+    from transformers import GPT2Config
 
 
 def translate(hf: GPT2Config) -> TransformerConfig:

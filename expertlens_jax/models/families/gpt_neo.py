@@ -5,10 +5,15 @@
 - attention scores are not scaled
 """
 
-from transformers import GPTNeoConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoConfig
 
 
 def translate(hf: GPTNeoConfig) -> TransformerConfig:

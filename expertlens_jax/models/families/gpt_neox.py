@@ -6,12 +6,18 @@
 - plain MLP with GELU; a head of its own
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-from transformers import GPTNeoXConfig
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors
 from expertlens_jax.models.families.rope import longest_context, read_rotary
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXConfig
 
 
 def translate(hf: GPTNeoXConfig) -> TransformerConfig:

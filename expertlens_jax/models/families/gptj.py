@@ -5,11 +5,16 @@
 - attention without biases; plain MLP with GELU; a head of its own, with a bias
 """
 
-from transformers import GPTJConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors
 from expertlens_jax.models.rotary import Rotary
+
+if TYPE_CHECKING:
+    from transformers import GPTJConfig
 
 
 def translate(hf: GPTJConfig) -> TransformerConfig:

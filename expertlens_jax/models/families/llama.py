@@ -5,14 +5,17 @@
 - gated MLP with SiLU; grouped keys and values; embeddings tied to the head in the small models only
 """
 
-from typing import Any
+from __future__ import annotations
 
-from transformers import LlamaConfig
+from typing import TYPE_CHECKING, Any
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors
 from expertlens_jax.models.families.rope import longest_context, read_rotary
 from expertlens_jax.models.rotary import Rotary
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
 
 
 def llama_like(
@@ -53,9 +56,7 @@ def llama_like(
 
 def translate(hf: LlamaConfig) -> TransformerConfig:
     """Reads a Llama config."""
-    return llama_like(
-        hf, qkv_bias=hf.attention_bias, attention_out_bias=hf.attention_bias, mlp_bias=hf.mlp_bias
-    )
+    return llama_like(hf, qkv_bias=hf.attention_bias, attention_out_bias=hf.attention_bias, mlp_bias=hf.mlp_bias)
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:

@@ -3,13 +3,17 @@
 - as Llama, without biases; the first version's layers see a window of tokens only
 """
 
-import dataclasses
+from __future__ import annotations
 
-from transformers import MistralConfig
+import dataclasses
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
 from expertlens_jax.models.families.family import refuse
+
+if TYPE_CHECKING:
+    from transformers import MistralConfig
 
 
 def translate(hf: MistralConfig) -> TransformerConfig:

@@ -4,12 +4,16 @@
 - queries and keys normed over the whole projection
 """
 
-import dataclasses
+from __future__ import annotations
 
-from transformers import Olmo2Config
+import dataclasses
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
+
+if TYPE_CHECKING:
+    from transformers import Olmo2Config
 
 
 def translate(hf: Olmo2Config) -> TransformerConfig:

@@ -7,10 +7,15 @@
 Not supported: OPT-350m's token embeddings narrower than the stream, with a projection in and out.
 """
 
-from transformers import OPTConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors, refuse
+
+if TYPE_CHECKING:
+    from transformers import OPTConfig
 
 
 def translate(hf: OPTConfig) -> TransformerConfig:

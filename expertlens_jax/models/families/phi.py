@@ -5,11 +5,16 @@
 - biases everywhere, the head's too; plain MLP with GELU
 """
 
-from transformers import PhiConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors
 from expertlens_jax.models.families.rope import longest_context, read_rotary
+
+if TYPE_CHECKING:
+    from transformers import PhiConfig
 
 
 def translate(hf: PhiConfig) -> TransformerConfig:

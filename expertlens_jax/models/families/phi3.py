@@ -5,14 +5,18 @@
 - layers see a window of tokens only, if the config states one
 """
 
-import dataclasses
+from __future__ import annotations
 
-from transformers import Phi3Config
+import dataclasses
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
 from expertlens_jax.models.families.family import Linear, concatenated
 from expertlens_jax.models.families.rope import read_rotary
+
+if TYPE_CHECKING:
+    from transformers import Phi3Config
 
 
 def translate(hf: Phi3Config) -> TransformerConfig:

@@ -4,13 +4,17 @@
 - layers from `max_window_layers` on see a window of tokens only, if the config switches that on
 """
 
-import dataclasses
+from __future__ import annotations
 
-from transformers import Qwen2Config
+import dataclasses
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
 from expertlens_jax.models.families.family import layer_windows
+
+if TYPE_CHECKING:
+    from transformers import Qwen2Config
 
 
 def translate(hf: Qwen2Config) -> TransformerConfig:

@@ -3,12 +3,16 @@
 - as BERT; the position table starts with rows that no token uses, one more than the padding token's id
 """
 
-import dataclasses
+from __future__ import annotations
 
-from transformers import RobertaConfig
+import dataclasses
+from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import bert
+
+if TYPE_CHECKING:
+    from transformers import RobertaConfig
 
 
 def translate(hf: RobertaConfig) -> TransformerConfig:

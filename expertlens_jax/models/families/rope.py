@@ -26,9 +26,7 @@ def read_rotary(hf: Any, head_dim: int, *, layer_type: str | None = None, partia
         rope = rope[layer_type]
     scaling = rope.get("rope_type", "default")
     if scaling not in ROPE_SCALINGS:
-        raise UnsupportedModelError(
-            f"the config's rope_type is {scaling!r}; supported are {', '.join(ROPE_SCALINGS)}."
-        )
+        raise UnsupportedModelError(f"the config's rope_type is {scaling!r}; supported are {', '.join(ROPE_SCALINGS)}.")
     share = rope.get("partial_rotary_factor", 1.0)
     if share != 1.0 and not partial:
         raise UnsupportedModelError(

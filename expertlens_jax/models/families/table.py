@@ -16,9 +16,7 @@ def families_table() -> str:
     for family in FAMILIES.values():
         config = family.translate(transformers.AutoConfig.for_model(family.model_type))
         examples = ", ".join(f"`{name}`" for name in family.examples)
-        rows.append(
-            (family.title, f"`{family.model_type}`", examples, _sites(config), _parts(family, config))
-        )
+        rows.append((family.title, f"`{family.model_type}`", examples, _sites(config), _parts(family, config)))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -55,9 +53,7 @@ def _parts(family: Family, c: TransformerConfig) -> str:
         parts.append("attention and MLP in parallel")
     if any(c.windows):
         count = sum(window > 0 for window in c.windows)
-        parts.append(
-            "sliding windows" + ("" if count == c.num_layers else f" on {count} of {c.num_layers} layers")
-        )
+        parts.append("sliding windows" + ("" if count == c.num_layers else f" on {count} of {c.num_layers} layers"))
     if c.attention_softcap is not None or c.logits_softcap is not None:
         parts.append("soft-caps")
     if any(linear.channels is not None for linear in family.linears(c).values()):
