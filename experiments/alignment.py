@@ -99,7 +99,9 @@ def saved_expertise(
     """The expertise table of a model and a sentence set, measured unless the run directory has it."""
 
     def compute() -> xr.Dataset:
-        responses = el.record_responses(model, concepts.sentences, pooling=config.pooling, progress=True)
+        responses = el.record_responses(
+            model, concepts.sentences, pooling=config.pooling, truncate=config.truncate, progress=True
+        )
         return el.measure_expertise(
             responses,
             concepts,
@@ -110,7 +112,12 @@ def saved_expertise(
             progress=True,
         )
 
-    return saved_dataset(workdir / "expertise" / f"{model.name}_{concepts.name}.zarr", compute)
+    return saved_dataset(workdir / "expertise" / file_name(model, concepts), compute)
+
+
+def file_name(model: el.Model, concepts: el.ConceptDataset) -> str:
+    """What a table of a model and a sentence set is called; a hub id holds a slash."""
+    return f"{model.name.replace('/', '--')}_{concepts.name}.zarr"
 
 
 def compare(
@@ -122,7 +129,7 @@ def compare(
 ) -> list[Measure]:
     """Every measure of a sentence set: of its experts, of embeddings, and of controls."""
     embedded = saved_dataset(
-        workdir / "embeddings" / f"{model.name}_{concepts.name}.zarr",
+        workdir / "embeddings" / file_name(model, concepts),
         lambda: xr.Dataset(
             {"mean": (("sentence", "channel"), sentence_embeddings(model, concepts.sentences, progress=True))}
         ),

@@ -81,7 +81,7 @@ def _stop(message: str) -> None:
 
 
 def find_model(config: ml_collections.ConfigDict) -> el.Model:
-    """Loads `config.model` in `config.dtype`, after checking its weights against `config.model_sha256`.
+    """Loads `config.model` at `config.revision`, after checking its weights against `config.model_sha256`.
 
     `package:NAME/FOLDER` is a folder within an installed Python package.
 
@@ -106,4 +106,4 @@ def find_model(config: ml_collections.ConfigDict) -> el.Model:
                 f"{weights} has sha256 {found}, but the config pins {config.model_sha256}: it isn't the model "
                 "that was meant. Install it again, or set --config.model_sha256= to use it all the same."
             )
-    return el.load_model(path, dtype=config.dtype)
+    return el.load_model(path, revision=config.revision or None, dtype=config.dtype)

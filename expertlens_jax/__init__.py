@@ -23,6 +23,7 @@ from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.models.generation import Generations, generate
 from expertlens_jax.models.loading import load_model, randomize_weights
 from expertlens_jax.models.model import Model, steer_units
+from expertlens_jax.parallel import make_mesh
 
 __all__ = [
     "Alignment",
@@ -43,6 +44,7 @@ __all__ = [
     "load_concepts",
     "load_model",
     "load_ratings",
+    "make_mesh",
     "measure_expertise",
     "randomize_weights",
     "record_responses",

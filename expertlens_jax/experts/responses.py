@@ -45,7 +45,8 @@ def record_responses(
 ) -> Responses:
     """Runs every sentence through the model once and keeps each unit's pooled activation.
 
-    Rows of a batch are split over this process's devices. What the tokenizer adds (CLS, SEP, BOS) and padding
+    Rows of a batch are split over this process's devices, or over the `data` axis of the mesh that the model was
+    loaded onto. What the tokenizer adds (CLS, SEP, BOS) and padding
     never enter the pool.
 
     Args:
@@ -72,8 +73,11 @@ def record_responses(
     sites = check_sites(model.config, sites)
     units = units_table(model.family, model.config, sites)
     tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
-    mesh = parallel.data_mesh()
-    params = parallel.replicate(model.params, mesh)
+    mesh = parallel.mesh_of(model.params)
+    params = model.params  # as they are laid out, if load_model was given a mesh; else a copy on every device
+    if mesh is None:
+        mesh = parallel.data_mesh()
+        params = parallel.replicate(params, mesh)
     network = Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype))
     values = np.empty((len(sentences), len(units)), np.float32)
 
@@ -87,7 +91,7 @@ def record_responses(
             tokens,
             pad_id=padding_id(model.tokenizer),
             tokens_per_batch=tokens_per_batch,
-            rows_multiple=mesh.size,
+            rows_multiple=mesh.shape[parallel.DATA],
         ):
             arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), mesh)
             responses = respond(network, params, *arrays, steering)

@@ -1,6 +1,7 @@
 """Converted parameters, kept with orbax, so that a checkpoint is converted once for all shapes of meshes.
 
-An entry is a directory named by a key of everything the parameters follow from. It is written beside its
+An entry is a directory named by a key of everything the parameters follow from, with an orbax checkpoint for
+each layer and each part outside them, so that never more than that is on its way. It is written beside its
 place and moved there when complete, with the length and CRC-32 of each of its files in `files.json`; an entry
 without that file, or that differs from it, is never used.
 """
@@ -15,24 +16,24 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import filelock
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from flax import traverse_util
+import tensorstore
 from jax.sharding import Mesh
 
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning
-from expertlens_jax.models.checkpoint import Plan, set_layer
-from expertlens_jax.models.sharding import layer_sharding, parameter_sharding
+from expertlens_jax.models.checkpoint import Parameter, Plan, fill_parameters
 
 FILES = "files.json"
 LAYERS = "layers"
-BLOCK = 2**22  # bytes in a chunk of an array: small, since several are in memory at once
+CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives so large a block back at once
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -79,7 +80,10 @@ def content_id(path: pathlib.Path) -> str:
 
 
 def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: Mesh | None) -> dict[str, Any] | None:
-    """Reads an entry onto a mesh, of whatever shape: each device its own part, and one layer at a time.
+    """Reads an entry onto a mesh, of whatever shape, as a checkpoint is read: see `fill_parameters`.
+
+    Restoring with orbax holds everything twice for a while; so the arrays are opened with TensorStore, which
+    orbax wrote them with, and read piece by piece.
 
     Args:
       entry: its directory.
@@ -92,32 +96,25 @@ def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: 
     """
     if not entry.exists():
         return None
-    shapes = {
-        path: jax.ShapeDtypeStruct(parameter.shape, dtype, sharding=parameter_sharding(path, parameter.shape, mesh))
-        for path, parameter in plan.items()
-    }
-    wanted = traverse_util.unflatten_dict(shapes, sep="/")
+
+    def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
+        top, *names = parameter.path.split("/")
+        checkpoint = f"{top}_{layer}" if parameter.stacked else top
+        path = entry / checkpoint / ".".join(names if parameter.stacked else [top, *names])
+        stored = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}}
+        array = tensorstore.open(stored, open=True, read=True).result()
+        first, last = index[0].start, index[0].stop
+        values = np.empty([each.stop - each.start for each in index], array.dtype.numpy_dtype)
+        rows = max(CHUNK * len(values) // max(values.nbytes, 1), 1)
+        for start in range(first, last, rows):
+            stop = min(start + rows, last)
+            values[start - first : stop - first] = array[(slice(start, stop), *index[1:])].read().result()
+        return values
+
     try:
         _check_files(entry)
-        with _checkpointer() as checkpointer:
-
-            def restore(name: str, tree: Any) -> Any:
-                arguments = ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
-                return jax.block_until_ready(checkpointer.restore(entry.absolute() / name, args=arguments))
-
-            whole = {name: restore(name, {name: tree})[name] for name, tree in wanted.items() if name != LAYERS}
-            layers = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype, device=leaf.sharding), wanted[LAYERS])
-            of_layer = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], dtype, sharding=layer_sharding(leaf.sharding)),
-                wanted[LAYERS],
-            )
-            for layer in range(jax.tree.leaves(layers)[0].shape[0]):
-                parts = restore(f"{LAYERS}_{layer}", of_layer)
-                layers = jax.block_until_ready(
-                    jax.tree.map(lambda values, part: set_layer(values, part, layer), layers, parts)  # noqa: B023
-                )
-        return whole | {LAYERS: layers}
-    except Exception as error:  # orbax and the file system raise many kinds; all mean: convert again
+        return fill_parameters(plan, read, dtype, mesh)
+    except Exception as error:  # TensorStore and the file system raise many kinds; all mean: convert again
         warnings.warn(
             f"the converted parameters in {entry} are damaged ({error}); they are converted again.",
             ExpertLensWarning,
@@ -137,17 +134,11 @@ def store_parameters(entry: pathlib.Path, params: Mapping[str, Any]) -> None:
             shutil.rmtree(entry, ignore_errors=True)
             partial = entry.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            with _checkpointer() as checkpointer:
-
-                def save(name: str, tree: Any) -> None:
-                    chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=BLOCK), tree)
-                    arguments = ocp.args.PyTreeSave(tree, save_args=chunked)
-                    checkpointer.save(partial.absolute() / name, args=arguments)
-
-                for name in params.keys() - {LAYERS}:
-                    save(name, {name: params[name]})
+            with _checkpointer() as save:
+                for name in sorted(params.keys() - {LAYERS}):
+                    save(partial / name, {name: params[name]})
                 for layer in range(jax.tree.leaves(params[LAYERS])[0].shape[0]):
-                    save(f"{LAYERS}_{layer}", jax.tree.map(lambda leaf: _get_layer(leaf, layer), params[LAYERS]))  # noqa: B023
+                    save(partial / f"{LAYERS}_{layer}", _get_layer(params[LAYERS], layer))
             files = {name: _fingerprint(partial / name) for name in _files(partial)}
             (partial / FILES).write_text(json.dumps(files))
             partial.rename(entry)
@@ -160,19 +151,27 @@ def store_parameters(entry: pathlib.Path, params: Mapping[str, Any]) -> None:
         )
 
 
-_get_layer = jax.jit(lambda values, layer: jax.lax.dynamic_index_in_dim(values, layer, keepdims=False))
+@jax.jit
+def _get_layer(params: Mapping[str, Any], layer: int) -> Mapping[str, Any]:
+    """One layer's parameters `[...]` out of those of all, `[layers, ...]`."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, axis=0, keepdims=False), params)
 
 
 @contextlib.contextmanager
-def _checkpointer() -> Iterator[ocp.Checkpointer]:
-    """Orbax, writing uncompressed zarr chunks straight to files, which takes the least memory and time."""
+def _checkpointer() -> Iterator[Callable[[pathlib.Path, Any], None]]:
+    """Saves trees with orbax, as uncompressed zarr chunks in files: the least memory and time to read a part."""
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True, use_compression=False)
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of the OCDBT files that, as it was told, it didn't write
+    logger.setLevel(logging.ERROR)  # orbax warns of the OCDBT files that, as it was told, it didn't write
     try:
         with ocp.Checkpointer(handler) as checkpointer:
-            yield checkpointer
+
+            def save(path: pathlib.Path, tree: Any) -> None:
+                chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK), tree)
+                checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(tree, save_args=chunked))
+
+            yield save
     finally:
         logger.setLevel(level)
 

@@ -185,13 +185,13 @@ def fill_parameters(
         for layer in range(parameter.shape[0]):
             part = _place(partial(read, parameter, layer), parameter.shape[1:], dtype, layer_sharding(sharding))
             # Waiting keeps the next part from being read while this one is still held.
-            values = jax.block_until_ready(set_layer(values, part, layer))
+            values = jax.block_until_ready(_set_layer(values, part, layer))
         params[path] = values
     return traverse_util.unflatten_dict(params, sep="/")
 
 
 @partial(jax.jit, donate_argnums=0)
-def set_layer(values: jax.Array, part: jax.Array, layer: int) -> jax.Array:
+def _set_layer(values: jax.Array, part: jax.Array, layer: int) -> jax.Array:
     """Writes one layer's `part` `[...]` into `values` `[layers, ...]`, in place since these are donated."""
     return jax.lax.dynamic_update_index_in_dim(values, part, layer, axis=0)
 

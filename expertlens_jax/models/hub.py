@@ -112,7 +112,7 @@ def fetch_weights(snapshot: Snapshot) -> None:
             f"{snapshot.repo}{_at(snapshot.revision)} has no weights that can be read here: looked for "
             f"{', '.join(WEIGHT_FILES)} among {', '.join(sorted(snapshot.names))}."
         )
-    if start.startswith("pytorch_model.bin"):
+    if start.startswith("pytorch_model.bin") and not (snapshot.directory / start).exists():
         import_torch(f"{start} of {snapshot.repo}{_at(snapshot.revision)}")  # before gigabytes are fetched
     fetch(snapshot, [start])
     if start.endswith(".index.json"):

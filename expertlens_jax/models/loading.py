@@ -46,10 +46,10 @@ def load_model(
     (`.bin`), which needs torch; whole or in shards. They stream tensor by tensor into their dtype and onto
     their devices: see `checkpoint.read_parameters`. No code of a repository is ever run.
 
-    Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and
-    read back onto any mesh. That pays where the source is far from what is loaded: for `.bin` files (torch is
-    needed only once), for bfloat16 from float32, and for a mesh (each device reads its own part of contiguous
-    chunks). It costs the disk the parameters' size, and a local checkpoint the time to hash it, hence the
+    Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and read
+    back onto any mesh. That pays where the source is dearer to read than what is made of it: `.bin` files (torch is
+    needed only once), or float32 loaded as bfloat16 (half the bytes); otherwise reading back takes about as long as
+    converting. It costs the disk the parameters' size, and a local checkpoint the time to hash it; hence the
     default for `use_cache`. In a program of several processes nothing is cached.
 
     Args:

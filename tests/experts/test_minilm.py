@@ -19,8 +19,6 @@ from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
 
-pytestmark = pytest.mark.xdist_group("minilm")
-
 
 @pytest.fixture(scope="module")
 def model():

@@ -59,7 +59,7 @@ def test_steering_is_applied_while_recording(model):
     assert (steered.values[:, unit.index[0]] == 7.0).all()
 
 
-def test_eight_devices_give_the_same_responses_as_one(model, tmp_path):
+def test_eight_devices_and_a_split_model_give_the_same_responses_as_one(model, tmp_path):
     script = f"""
 import sys; sys.path[:0] = {[str(p) for p in sys.path if "tests" in str(p)]}
 import jax, numpy as np, expertlens_jax as el, families
@@ -67,11 +67,16 @@ assert len(jax.devices()) == 8
 case = next(case for case in families.CASES if case.name == "bert")
 model = el.load_model(families.save(families.make_hf_model(case), {str(tmp_path)!r} + "/model"))
 np.save({str(tmp_path)!r} + "/eight.npy", el.record_responses(model, {SENTENCES!r}).values)
+split = el.load_model({str(tmp_path)!r} + "/model", mesh=el.make_mesh(model=2))
+kernel = split.params["layers"]["mlp"]["up"]["kernel"]
+assert kernel.addressable_shards[0].data.size * 2 == kernel.size
+np.save({str(tmp_path)!r} + "/split.npy", el.record_responses(split, {SENTENCES!r}).values)
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | flags)
     one = el.record_responses(model, SENTENCES).values
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), one, atol=2e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "split.npy"), one, atol=2e-5)
 
 
 def test_special_tokens_typed_by_the_user_stay_in_the_pool(model):

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import pathlib
 
-import pytest
 import tokenizers
 import torch
 import transformers
@@ -328,11 +327,6 @@ CASES = [
     Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
 ]
 ENCODERS = ("BertConfig", "RobertaConfig")
-
-
-def grouped(cases: list[Case]) -> list:
-    """The cases as a fixture's parameters, each case's tests on one worker, which compiles them once."""
-    return [pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(case.name)) for case in cases]
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:

@@ -61,11 +61,16 @@ def test_an_entry_is_used(directory, root, monkeypatch):
     assert len(entries(root)) == 1
 
 
-def test_an_entry_is_an_orbax_checkpoint(directory, stored):
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+def test_an_entry_is_made_of_orbax_checkpoints(directory, stored):
+    """Orbax itself reads the same out of it."""
     (entry,) = entries(stored)
-    restored = ocp.PyTreeCheckpointer().restore(entry / "params")
-    reference = el.load_model(directory).params
-    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, restored, dict(reference))))
+    params = el.load_model(directory).params
+    checkpointer = ocp.PyTreeCheckpointer()
+    restored = {name: checkpointer.restore(entry / name)[name] for name in params if name != "layers"}
+    layers = [checkpointer.restore(entry / f"layers_{layer}") for layer in range(3)]
+    restored["layers"] = jax.tree.map(lambda *leaves: np.stack(leaves), *layers)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, restored, dict(params))))
 
 
 def test_local_directories_are_not_cached_unless_asked(directory, tmp_path, monkeypatch):
@@ -100,19 +105,19 @@ def test_another_config_has_an_entry_of_its_own(directory, root, tmp_path):
 
 
 def flip_a_bit(entry: pathlib.Path) -> None:
-    path = max((path for path in (entry / "params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    path = max((path for path in entry.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def cut_a_file(entry: pathlib.Path) -> None:
-    path = max((path for path in (entry / "params").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    path = max((path for path in entry.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
     os.truncate(path, path.stat().st_size // 2)
 
 
 def lose_a_file(entry: pathlib.Path) -> None:
-    (entry / "params" / "layers.attn.q.kernel" / "zarr.json").unlink()
+    (entry / "layers_1" / "attn.q.kernel" / "zarr.json").unlink()
 
 
 def lose_the_list(entry: pathlib.Path) -> None:
@@ -120,7 +125,7 @@ def lose_the_list(entry: pathlib.Path) -> None:
 
 
 def break_the_list(entry: pathlib.Path) -> None:
-    (entry / cache.FILES).write_text('{"params/_METADATA": [')
+    (entry / cache.FILES).write_text('{"embed/_METADATA": [')
 
 
 def empty_the_list(entry: pathlib.Path) -> None:

@@ -48,7 +48,7 @@ def quick():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=families.grouped(CAUSAL))
+@pytest.fixture(scope="module", params=CAUSAL, ids=lambda case: case.name)
 def pair(request, tmp_path_factory):
     return load(request.param, tmp_path_factory.mktemp(request.param.name))
 

@@ -96,6 +96,12 @@ def test_without_torch_a_bin_is_refused_before_it_is_fetched(hub, monkeypatch):
     assert not any("store:" in path for _, path in hub.requests)
 
 
+def test_a_bin_once_converted_needs_no_torch(hub, monkeypatch):
+    reference = el.load_model(NAME, revision="step512")
+    absent.hide_torch(monkeypatch)
+    assert same_parameters(el.load_model(NAME, revision="step512"), reference)
+
+
 def test_shards(hub, branches):
     assert same_parameters(el.load_model(NAME, revision="sharded"), el.load_model(branches["main"]))
 

@@ -328,7 +328,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(directory, zipped)
 
 def test_a_plain_pickle_is_refused(directory):
     (directory / "model.safetensors").unlink()
-    (directory / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Exploit(directory / "ran")}))
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Exploit(directory / "ran")}, protocol=2))
     with pytest.raises(CheckpointError, match=r"can't be read as PyTorch weights"):
         el.load_model(directory)
     assert not (directory / "ran").exists()

@@ -16,7 +16,7 @@ PADDING_TOLERANCE = 1e-5  # the same sentence among other padding
 LENGTHS = (20, 11, 5, 3)  # longer and shorter than the windows and original contexts of the table's rows
 
 
-@pytest.fixture(scope="module", params=families.grouped(families.CASES))
+@pytest.fixture(scope="module", params=families.CASES, ids=lambda case: case.name)
 def case(request):
     return request.param
 

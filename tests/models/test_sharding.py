@@ -24,10 +24,9 @@ CASES = {
     "llama": families.Case(
         "llama", "LlamaConfig", SIZES | dict(num_attention_heads=6, num_key_value_heads=2, head_dim=10)
     ),
-    "bert": families.Case("bert", "BertConfig", SIZES | dict(num_attention_heads=4, max_position_embeddings=40)),
 }
 
-MODEL_AXIS = {"gpt2": 8, "gpt_neox": 4, "llama": 4, "bert": 2}
+MODEL_AXIS = {"gpt2": 8, "gpt_neox": 4, "llama": 4}
 
 CHILD = """
 import json, pathlib, sys
