@@ -1,0 +1,24 @@
+"""The README's Python runs as it stands, on the real model and a part of the packaged concepts."""
+
+import pathlib
+import re
+
+import minilm
+
+import expertlens_jax as el
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def test_the_python_example_runs(monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(code.splitlines()) <= 24
+    whole = el.load_concepts("facts")
+    part = whole.subset([c for c, d in zip(whole.concepts, whole.domains, strict=True) if d in ("animal", "family")])
+    monkeypatch.setattr(el, "load_concepts", lambda name: part)
+    names = {}
+    exec(code.replace("path/to/model", str(minilm.directory())), names)
+    assert names["overlap"].shape == (22, 22)
+    assert float(names["cat"].max()) > 0.8
+    assert names["hidden"].shape == (1, 4, 384)
+    assert "rated words are not concepts" in capsys.readouterr().out
