@@ -99,6 +99,7 @@ def saved_expertise(
     """The expertise table of a model and a sentence set, measured unless the run directory has it."""
 
     def compute() -> xr.Dataset:
+        print(f"Finding the experts of {model.name} in {concepts.name}")
         responses = el.record_responses(
             model, concepts.sentences, pooling=config.pooling, truncate=config.truncate, progress=True
         )
@@ -128,12 +129,13 @@ def compare(
     workdir: epath.Path,
 ) -> list[Measure]:
     """Every measure of a sentence set: of its experts, of embeddings, and of controls."""
-    embedded = saved_dataset(
-        workdir / "embeddings" / file_name(model, concepts),
-        lambda: xr.Dataset(
-            {"mean": (("sentence", "channel"), sentence_embeddings(model, concepts.sentences, progress=True))}
-        ),
-    )
+
+    def embed() -> xr.Dataset:
+        print(f"Embedding the sentences of {concepts.name}")
+        mean = sentence_embeddings(model, concepts.sentences, progress=True)
+        return xr.Dataset({"mean": (("sentence", "channel"), mean)})
+
+    embedded = saved_dataset(workdir / "embeddings" / file_name(model, concepts), embed)
     measures = expert_measures(expertise, config.measures, config.thresholds)
     measures += word_measures(model, concepts) + sentence_measures(embedded["mean"].values, concepts)
     for seed in config.random_weights:
