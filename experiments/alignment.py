@@ -19,6 +19,7 @@ import ml_collections
 import pandas as pd
 import xarray as xr
 from etils import epath
+from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
@@ -197,7 +198,7 @@ def format_table(table: pd.DataFrame) -> str:
     ).to_string(index=False, justify="left")
 
 
-def draw(figure: figures.Figure, workdir: epath.Path, name: str) -> None:
+def draw(figure: Figure, workdir: epath.Path, name: str) -> None:
     """Saves a figure among the run's."""
     figures.save_figure(figure, workdir / "figures" / name)
 

@@ -61,7 +61,7 @@ def rated_pairs(concepts: Sequence[str], ratings: Ratings) -> RatedPairs:
     that.
 
     Raises:
-        ExpertLensError: two concepts are the same but for capitals, and the word is rated.
+      ExpertLensError: two concepts are the same but for capitals, and the word is rated.
     """
     index: dict[str, int] = {}
     twice: dict[str, str] = {}
@@ -100,20 +100,20 @@ def align(
     """Correlate a similarity of concepts with human ratings of the same pairs of words.
 
     Args:
-        similarity: [concept, other], symmetric, larger = more alike, with the same concepts along both dims:
-            what `jaccard` and the other measures of overlap return. Its diagonal is not used.
-        ratings: human ratings; words that aren't concepts are left out and listed in the result.
-        resamples: draws of the interval's bootstrap over concepts.
-        permutations: draws of the p-value's permutation of concepts.
-        seed: of both.
+      similarity: [concept, other], symmetric, larger = more alike, with the same concepts along both dims:
+        what `jaccard` and the other measures of overlap return. Its diagonal is not used.
+      ratings: human ratings; words that aren't concepts are left out and listed in the result.
+      resamples: draws of the interval's bootstrap over concepts.
+      permutations: draws of the p-value's permutation of concepts.
+      seed: of both.
 
     Returns:
-        An `Alignment`. Its numbers are NaN, and its note says why, with fewer than 10 pairs, with all
-            similarities the same (empty expert sets: every overlap 0), or with all ratings the same.
+      An `Alignment`. Its numbers are NaN, and its note says why, with fewer than 10 pairs, with all
+        similarities the same (empty expert sets: every overlap 0), or with all ratings the same.
 
     Raises:
-        ExpertLensError: the similarity isn't concepts x the same concepts, isn't symmetric to 1e-9, or is NaN
-            for a pair of rated concepts.
+      ExpertLensError: the similarity isn't concepts x the same concepts, isn't symmetric to 1e-9, or is NaN
+        for a pair of rated concepts.
     """
     concepts = _concepts(similarity)
     values = np.asarray(similarity.values, np.float64)

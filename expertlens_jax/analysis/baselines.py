@@ -18,12 +18,12 @@ def cosine_of_embeddings(embeddings: np.ndarray, dataset: ConceptDataset) -> xr.
     """Cosine similarity of the concepts' embeddings.
 
     Args:
-        embeddings: float [concepts, d], one row per concept, in the dataset's order.
-        dataset: names the concepts and their domains.
+      embeddings: float [concepts, d], one row per concept, in the dataset's order.
+      dataset: names the concepts and their domains.
 
     Raises:
-        ExpertLensError: another number of rows than of concepts; an embedding with a NaN or infinity, or all
-            zeros.
+      ExpertLensError: another number of rows than of concepts; an embedding with a NaN or infinity, or all
+        zeros.
     """
     embeddings = _float64(embeddings, len(dataset.concepts), "concepts", dataset)
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -49,7 +49,7 @@ def mean_sentence_embedding(embeddings: np.ndarray, dataset: ConceptDataset) -> 
     """Mean over each concept's positive sentences: float [sentences, d] to float64 [concepts, d].
 
     Raises:
-        ExpertLensError: another number of rows than of sentences.
+      ExpertLensError: another number of rows than of sentences.
     """
     embeddings = _float64(embeddings, len(dataset.sentences), "sentences", dataset)
     # One matrix product; labels times a NaN or infinity of any other concept's sentence would be NaN.
@@ -70,7 +70,7 @@ def tfidf_similarity(dataset: ConceptDataset) -> xr.DataArray:
     from 0.60 to 0.30 on the sentence set "facts".
 
     Raises:
-        ConceptDataError: no sentence holds a word of two or more letters.
+      ConceptDataError: no sentence holds a word of two or more letters.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 

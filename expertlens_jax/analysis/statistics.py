@@ -32,11 +32,11 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.n
     correlation of ranks weighs each pair alike.
 
     Args:
-        x, y: float [pairs].
-        weights: [resamples, pairs], 0 or more: one sample a row.
+      x, y: float [pairs].
+      weights: [resamples, pairs], 0 or more: one sample a row.
 
     Returns:
-        float64 [resamples]; NaN where what has weight is constant in `x` or in `y`.
+      float64 [resamples]; NaN where what has weight is constant in `x` or in `y`.
     """
     weights = np.asarray(weights, np.float64)
     middle = (weights.sum(axis=1, keepdims=True) + 1) / 2  # the mean of the ranks 1 ... n, ties or not
@@ -77,16 +77,16 @@ def bootstrap_over_concepts(
     pairs of 15 concepts rated and no noise but the concepts' own, in 90%.
 
     Args:
-        similarity_of_pairs: float [pairs].
-        scores: float [pairs], the human ratings.
-        first, second: int [pairs], in 0 ... num_concepts - 1.
-        num_concepts: how many concepts to draw from; count those that are rated, for others add nothing.
-        resamples: how often to draw.
-        seed: of `np.random.default_rng`.
+      similarity_of_pairs: float [pairs].
+      scores: float [pairs], the human ratings.
+      first, second: int [pairs], in 0 ... num_concepts - 1.
+      num_concepts: how many concepts to draw from; count those that are rated, for others add nothing.
+      resamples: how often to draw.
+      seed: of `np.random.default_rng`.
 
     Returns:
-        (low, high). Resamples with no correlation (one pair left, or all tied) are set aside; if they are
-        more than half of all, both are NaN.
+      (low, high). Resamples with no correlation (one pair left, or all tied) are set aside; if they are
+      more than half of all, both are NaN.
     """
     rng = np.random.default_rng(seed)
     rhos = []
@@ -122,14 +122,14 @@ def permutation_p(
     which is never 0 (Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010).
 
     Args:
-        similarity: float [concepts, concepts], symmetric.
-        scores: float [pairs], the human ratings.
-        first, second: int [pairs], rows of `similarity`.
-        permutations: how many to draw.
-        seed: of `np.random.default_rng`.
+      similarity: float [concepts, concepts], symmetric.
+      scores: float [pairs], the human ratings.
+      first, second: int [pairs], rows of `similarity`.
+      permutations: how many to draw.
+      seed: of `np.random.default_rng`.
 
     Returns:
-        p; NaN if the correlation itself is. A permutation that leaves all pairs tied counts as rho = 0.
+      p; NaN if the correlation itself is. A permutation that leaves all pairs tied counts as rho = 0.
     """
     rated, where = np.unique(np.stack([first, second]), return_inverse=True)
     first, second = where.reshape(2, -1)

@@ -1,0 +1,13 @@
+"""The figures: each takes a table that can be read back from its CSV, and returns a matplotlib `Figure`.
+
+Nothing is computed here that a claim could rest on: correlations, intervals and shares come in as columns.
+Figures are built without pyplot, so they need no display and leave nothing behind.
+"""
+
+from expertlens_jax.report.figures.alignment import plot_alignment
+from expertlens_jax.report.figures.files import save_figure
+from expertlens_jax.report.figures.localisation import plot_localisation
+from expertlens_jax.report.figures.measures import plot_measures
+from expertlens_jax.report.figures.overlap import order_concepts, plot_overlap
+
+__all__ = ["order_concepts", "plot_alignment", "plot_localisation", "plot_measures", "plot_overlap", "save_figure"]
