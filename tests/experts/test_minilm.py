@@ -3,7 +3,7 @@
 The prototype's protocol: no exclusion of mentions, all negatives weighted to 2.5 per positive. One more thing
 sets it apart. In the first layer q, k and v depend on a token and its position alone, so the responses to many
 sentences are the same number; PyTorch and this package give them the same bits, and AP counts them as ties. The
-prototype's batches rounded them differently, so that chance broke its ties. With ties broken by noise of one part
+prototype's batches seem to have rounded them differently: chance broke its ties. With ties broken by noise of one part
 in a million its numbers come out to the third decimal; with ties kept, as scikit-learn has them on PyTorch's own
 responses, some differ in the second.
 """
