@@ -26,7 +26,7 @@ import expertlens_jax as el
 from experiments.launch import find_model, launch
 from expertlens_jax.analysis.embeddings import sentence_embeddings
 from expertlens_jax.analysis.localisation import count_experts
-from expertlens_jax.analysis.measures import Measure, expert_measures, sentence_measures, word_measures
+from expertlens_jax.analysis.measures import Measure, check_measures, expert_measures, sentence_measures, word_measures
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
 from expertlens_jax.report.run_directory import open_run, saved_dataset, write_csv
@@ -43,7 +43,12 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         raise SelectionError(
             f"drawn_threshold is {config.drawn_threshold}, which is none of the thresholds {config.thresholds}."
         )
+    if "jaccard" not in config.measures:
+        raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
+    check_measures((*config.measures, *config.random_weights_measures), config.thresholds)
     datasets = [el.load_concepts(name) for name in config.sentences]
+    for concepts in datasets:
+        el.contrast_concepts(concepts, **negatives(config))  # refuses what can't be met before the model runs
     ratings = [el.load_ratings(name) for name in config.ratings]
     model = find_model(config)
     workdir = open_run(workdir, config.to_dict())
@@ -107,14 +112,16 @@ def saved_expertise(
         return el.measure_expertise(
             responses,
             concepts,
-            negatives_per_positive=config.negatives_per_positive,
-            exclude_mentions=config.exclude_mentions,
-            sampled=config.sampled,
-            seed=config.seed,
+            **negatives(config),
             progress=True,
         )
 
     return saved_dataset(workdir / "expertise" / file_name(model, concepts), compute)
+
+
+def negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
+    """What the config says of a concept's negatives."""
+    return {name: config[name] for name in ("negatives_per_positive", "exclude_mentions", "sampled", "seed")}
 
 
 def file_name(model: el.Model, concepts: el.ConceptDataset) -> str:

@@ -51,6 +51,15 @@ def mesh_of(params: Any) -> Mesh | None:
     return None
 
 
+def place(params: Mapping[str, Any]) -> tuple[Mesh, Mapping[str, Any]]:
+    """A mesh to run a model on, and its parameters there: as they are laid out already, or a copy on every device."""
+    mesh = mesh_of(params)
+    if mesh is not None:
+        return mesh, params
+    mesh = data_mesh()
+    return mesh, replicate(params, mesh)
+
+
 def split_rows(tree: Any, mesh: Mesh) -> Any:
     """Lays arrays `[rows, ...]` out with the rows split over the mesh's `data` axis."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(DATA)))

@@ -34,6 +34,22 @@ class Measure:
     """Median over concepts of the number of experts, where there is a threshold."""
 
 
+def check_measures(names: Sequence[str], thresholds: Sequence[float]) -> None:
+    """Refuses what `expert_measures` can't do, before the work whose result it would compare.
+
+    Raises:
+      SelectionError: an unknown name, or a thresholded measure without a threshold.
+    """
+    unknown = set(names) - {*THRESHOLDED, *UNTHRESHOLDED}
+    if unknown:
+        raise SelectionError(
+            f"measures {', '.join(sorted(unknown))} were asked for; there are "
+            f"{', '.join((*THRESHOLDED, *UNTHRESHOLDED))}."
+        )
+    if set(names) & set(THRESHOLDED) and not thresholds:
+        raise SelectionError("jaccard and weighted_jaccard need at least one threshold; none was given.")
+
+
 def expert_measures(
     expertise: xr.Dataset,
     names: Sequence[str],
@@ -54,14 +70,7 @@ def expert_measures(
     Raises:
       SelectionError: an unknown name, or a thresholded measure without a threshold.
     """
-    unknown = set(names) - {*THRESHOLDED, *UNTHRESHOLDED}
-    if unknown:
-        raise SelectionError(
-            f"measures {', '.join(sorted(unknown))} were asked for; there are "
-            f"{', '.join((*THRESHOLDED, *UNTHRESHOLDED))}."
-        )
-    if set(names) & set(THRESHOLDED) and not thresholds:
-        raise SelectionError("jaccard and weighted_jaccard need at least one threshold; none was given.")
+    check_measures(names, thresholds)
     measures = []
     for threshold in thresholds:
         experts = select_experts(expertise, threshold=threshold)

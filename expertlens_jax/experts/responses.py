@@ -73,11 +73,7 @@ def record_responses(
     sites = check_sites(model.config, sites)
     units = units_table(model.family, model.config, sites)
     tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
-    mesh = parallel.mesh_of(model.params)
-    params = model.params  # as they are laid out, if load_model was given a mesh; else a copy on every device
-    if mesh is None:
-        mesh = parallel.data_mesh()
-        params = parallel.replicate(params, mesh)
+    mesh, params = parallel.place(model.params)
     network = Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype))
     values = np.empty((len(sentences), len(units)), np.float32)
 
