@@ -33,6 +33,10 @@ class SelectionError(ExpertLensError):
     """A choice of experts, units or sites that doesn't exist or selects nothing by mistake."""
 
 
+class CorpusError(ExpertLensError):
+    """Text that a model can't be trained on as given."""
+
+
 class RunDirectoryError(ExpertLensError):
     """A run directory that holds something else than what is about to be written."""
 

@@ -9,5 +9,14 @@ from expertlens_jax.report.figures.files import save_figure
 from expertlens_jax.report.figures.localisation import plot_localisation
 from expertlens_jax.report.figures.measures import plot_measures
 from expertlens_jax.report.figures.overlap import order_concepts, plot_overlap
+from expertlens_jax.report.figures.training import plot_training
 
-__all__ = ["order_concepts", "plot_alignment", "plot_localisation", "plot_measures", "plot_overlap", "save_figure"]
+__all__ = [
+    "order_concepts",
+    "plot_alignment",
+    "plot_localisation",
+    "plot_measures",
+    "plot_overlap",
+    "plot_training",
+    "save_figure",
+]

@@ -1,0 +1,1 @@
+"""Training small language models on the one stack: text to tokens, tokens to parameters."""
