@@ -34,13 +34,13 @@ def get_config(size: str = "2m") -> ml_collections.ConfigDict:
 
     # Training: a step reads rows * context tokens
     c.rows = 16
-    c.steps = 4096
-    c.recipe = {"warmup_steps": 200, "peak_rate": 3e-3, "weight_decay": 0.1}
+    c.steps = 2304
+    c.recipe = {"optimizer": "muon", "warmup_steps": 100, "peak_rate": 4e-3, "muon_rate": 1e-2, "weight_decay": 0.1}
     c.dtype = ""  # of the passes; "" is bfloat16, on a CPU float32
     c.seed = 0
 
     # What is kept
-    c.revisions = (0, 64, 256, 1024)  # steps, and always the last
+    c.revisions = (0, 16, 64, 256, 1024)  # steps, and always the last
     c.checkpoint_every = 100
     c.log_every = 10
     c.evaluate_every = 256
@@ -51,7 +51,7 @@ def get_config(size: str = "2m") -> ml_collections.ConfigDict:
         c.context = 16
         c.rows = 8
         c.steps = 12
-        c.recipe = {"warmup_steps": 2, "peak_rate": 1e-2}
+        c.recipe.warmup_steps = 2
         c.revisions = (0, 4)
         c.checkpoint_every = 4
         c.log_every = 2

@@ -29,7 +29,7 @@ from expertlens_jax.analysis.localisation import count_experts
 from expertlens_jax.analysis.measures import Measure, check_measures, expert_measures, sentence_measures, word_measures
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
-from expertlens_jax.report.run_directory import open_run, saved_dataset, write_csv
+from expertlens_jax.run_directory import open_run, saved_dataset, write_csv
 
 COLUMNS = [
     *("sentences", "measure", "threshold", "negatives_per_positive", "ratings", "pairs"),

@@ -31,12 +31,12 @@ from tqdm.auto import tqdm
 
 from experiments.launch import launch
 from expertlens_jax import parallel
-from expertlens_jax.errors import CorpusError
+from expertlens_jax.errors import CorpusError, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.saving import save_model
 from expertlens_jax.report import figures
-from expertlens_jax.report.run_directory import open_run, write_csv
+from expertlens_jax.run_directory import open_run, write_csv
 from expertlens_jax.training.corpus import Corpus, Mixture, read_lines, tokenize_file
 from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, init_state, train_step
 from expertlens_jax.training.tokenizer import train_tokenizer
@@ -83,9 +83,13 @@ def check(config: ml_collections.ConfigDict) -> None:
 
     Raises:
       CorpusError: no corpus, a file that isn't there, other numbers of `passes`, or rows that devices can't share.
+      SelectionError: an unknown optimizer.
     """
     if not config.corpus:
-        raise CorpusError("there is no text to train on. Give files: --config.corpus=FILE, or several: --config.corpus=\"'FILE','FILE'\"")
+        raise CorpusError(
+            "there is no text to train on. Give a file, --config.corpus=FILE, or several, "
+            "--config.corpus=\"'FILE','FILE'\"."
+        )
     for path in config.corpus:
         next(read_lines(path), None)
     if len(config.passes) != len(config.corpus) or min(config.passes) < 1:
@@ -93,6 +97,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"passes are {config.passes} for {len(config.corpus)} files; give each file a whole number of 1 or more, "
             "how often an epoch reads it, as in --config.passes=1,3"
         )
+    if config.recipe.optimizer not in ("adamw", "muon"):
+        raise SelectionError(f"the optimizer {config.recipe.optimizer!r} was asked for; there are adamw and muon.")
     if config.rows % jax.local_device_count():
         raise CorpusError(
             f"a batch of {config.rows} rows can't be split over {jax.local_device_count()} devices; "

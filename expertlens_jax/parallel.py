@@ -1,16 +1,20 @@
-"""Devices: meshes over them, and arrays laid out on a mesh."""
+"""Devices and hosts: meshes over them, arrays laid out on a mesh, and programs of several processes."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from expertlens_jax.errors import ExpertLensError
 
 DATA, MODEL = "data", "model"
 """The names of a mesh's axes: rows of a batch are split over the first, parameters over the second."""
+
+HEARTBEAT_SECONDS = 20
+"""After how long without a sign of life a host is taken for dead; the others stop then."""
 
 
 def make_mesh(model: int = 1) -> Mesh:
@@ -51,20 +55,82 @@ def mesh_of(params: Any) -> Mesh | None:
     return None
 
 
-def place(params: Mapping[str, Any]) -> tuple[Mesh, Mapping[str, Any]]:
-    """A mesh to run a model on, and its parameters there: as they are laid out already, or a copy on every device."""
+def place(params: Mapping[str, Any], *, all_hosts: bool = False) -> tuple[Mesh, Mapping[str, Any]]:
+    """A mesh to run a model on, and its parameters there: as they are laid out already, or a copy on every device.
+
+    Args:
+      params: the `params` collection.
+      all_hosts: whether the copies go to the devices of every process of the program, or to this one's only.
+    """
     mesh = mesh_of(params)
     if mesh is not None:
         return mesh, params
-    mesh = data_mesh()
+    mesh = make_mesh() if all_hosts else data_mesh()
     return mesh, replicate(params, mesh)
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:
-    """Lays arrays `[rows, ...]` out with the rows split over the mesh's `data` axis."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(DATA)))
+    """Lays arrays `[rows, ...]`, the same in every process, out with the rows split over the mesh's `data` axis."""
+    return _lay_out(tree, NamedSharding(mesh, PartitionSpec(DATA)))
 
 
 def replicate(tree: Mapping[str, Any], mesh: Mesh) -> Any:
-    """Lays arrays out whole on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Lays arrays, the same in every process, out whole on every device of the mesh."""
+    return _lay_out(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def _lay_out(tree: Any, sharding: NamedSharding) -> Any:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def from_host(leaf: Any) -> jax.Array:
+        values = np.asarray(leaf)  # each process cuts its own devices' parts
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(from_host, tree)
+
+
+def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:
+    """Makes this process one of a program of several, before anything else is done with jax.
+
+    On TPU pods, and under Slurm or Open MPI, jax finds out by itself; elsewhere all three arguments are needed.
+
+    Args:
+      coordinator: address and port of the first host, "10.0.0.1:8476".
+      num_hosts: how many processes there are.
+      host: which of them this is, from 0.
+
+    Raises:
+      ExpertLensError: some arguments but not all; or the others can't be reached.
+    """
+    given = (coordinator, num_hosts, host)
+    if any(value is None for value in given) and any(value is not None for value in given):
+        raise ExpertLensError(
+            f"coordinator={coordinator}, num_hosts={num_hosts}, host={host} were given; give all three, or none where "
+            "jax finds the hosts by itself (TPU pods, Slurm, Open MPI)."
+        )
+    if num_hosts is not None and not 0 <= host < num_hosts:
+        raise ExpertLensError(f"host={host} was given; with num_hosts={num_hosts} it goes from 0 to {num_hosts - 1}.")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # for processes without an accelerator
+    try:
+        jax.distributed.initialize(coordinator, num_hosts, host, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        raise ExpertLensError(
+            f"the hosts could not be connected: {error} On a TPU pod nothing need be given; elsewhere give the "
+            "coordinator's address and port, the number of hosts, and each host's own number."
+        ) from error
+
+
+def is_first_host() -> bool:
+    """Whether this is the process that writes."""
+    return jax.process_index() == 0
+
+
+def from_first_host(values: np.ndarray) -> np.ndarray:
+    """The first host's array, of the same shape and dtype on every host."""
+    return values if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(values))
+
+
+def from_all_hosts(values: np.ndarray) -> np.ndarray:
+    """Every host's array, stacked `[hosts, ...]` in their order."""
+    return values[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(values))

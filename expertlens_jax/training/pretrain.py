@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from optax import contrib
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.transformer import Transformer
@@ -22,8 +23,11 @@ class Recipe:
     steps: int
     warmup_steps: int
     peak_rate: float
-    """The learning rate after warming up; from there it falls as a cosine to `final_rate` times this."""
-    final_rate: float = 0.0
+    """AdamW's learning rate after warming up; from there it falls to zero as a cosine."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """What updates the blocks' kernels; embeddings, norms and biases are AdamW's in any case."""
+    muon_rate: float = 0.01
+    """Muon's learning rate at the peak, on the same schedule."""
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -31,29 +35,41 @@ class Recipe:
     dtype: str = "float32"
     """Of the forward and backward pass; parameters and the optimizer's state are float32."""
 
-    def schedule(self) -> optax.Schedule:
-        """The learning rate by step."""
-        return optax.warmup_cosine_decay_schedule(
-            0.0, self.peak_rate, self.warmup_steps, self.steps, self.peak_rate * self.final_rate
+    def schedule(self, peak: float = 1.0) -> optax.Schedule:
+        """The learning rate by step: a linear rise to `peak`, and a cosine down to zero."""
+        return optax.warmup_cosine_decay_schedule(0.0, peak, self.warmup_steps, self.steps)
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The clipped gradient's way to an update.
+
+        AdamW is Loshchilov & Hutter's (2019), with decay of kernels and embeddings only. Muon (Jordan et al. 2024)
+        orthogonalises the momentum of each kernel.
+        """
+        adamw = optax.adamw(
+            self.schedule(self.peak_rate), self.beta1, self.beta2, weight_decay=self.weight_decay, mask=_decaying
         )
-
-    def optimizer(self) -> optax.GradientTransformation:
-        """AdamW (Loshchilov & Hutter 2019) behind a clipped gradient; matrices decay, norms and biases don't."""
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(
-                self.schedule(),
-                self.beta1,
-                self.beta2,
-                weight_decay=self.weight_decay,
-                mask=lambda params: jax.tree.map_with_path(_decays, params),
-            ),
+        if self.optimizer == "adamw":
+            return optax.chain(optax.clip_by_global_norm(self.clip_norm), adamw)
+        muon = contrib.muon(
+            self.schedule(self.muon_rate),
+            weight_decay=self.weight_decay,
+            adam_b1=self.beta1,
+            adam_b2=self.beta2,
+            adam_learning_rate=self.schedule(self.peak_rate),
+            muon_weight_dimension_numbers=_muon_dimensions,
         )
+        return optax.chain(optax.clip_by_global_norm(self.clip_norm), muon)
 
 
-def _decays(path: tuple[Any, ...], leaf: jax.Array) -> bool:
-    """Whether weight decay applies: to kernels and embeddings."""
-    return path[-1].key in ("kernel", "token", "head", "position")
+def _decaying(params: Mapping[str, Any]) -> Any:
+    """Which parameters weight decay applies to: kernels and embeddings."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "token", "head", "position"), params)
+
+
+def _muon_dimensions(params: Mapping[str, Any]) -> Any:
+    """Which parameters Muon updates: the blocks' kernels `[layers, inputs, outputs]`, layer by layer."""
+    matrix = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+    return jax.tree.map_with_path(lambda path, _: matrix if path[-1].key == "kernel" else None, params)
 
 
 @struct.dataclass
@@ -70,7 +86,7 @@ def init_state(config: TransformerConfig, recipe: Recipe, key: jax.Array) -> Tra
     """A model before its first step, float32."""
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     params = Transformer(config).init(key, token, mask, mask)["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, recipe.optimizer().init(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, recipe.transformation().init(params))
 
 
 def next_token_loss(
@@ -111,11 +127,11 @@ def train_step(
       `gradient_norm` (before clipping), `rate` (the step's learning rate).
     """
     loss, gradient = jax.value_and_grad(next_token_loss)(state.params, config, blocks, recipe.dtype)
-    updates, optimizer = recipe.optimizer().update(gradient, state.optimizer, state.params)
+    updates, optimizer = recipe.transformation().update(gradient, state.optimizer, state.params)
     measured = {
         "loss": loss,
         "gradient_norm": optax.global_norm(gradient),
-        "rate": recipe.schedule()(state.step),
+        "rate": recipe.schedule(recipe.peak_rate)(state.step),
     }
     return TrainState(state.step + 1, optax.apply_updates(state.params, updates), optimizer), measured
 
