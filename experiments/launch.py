@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import sys
 import textwrap
@@ -18,12 +19,20 @@ from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWa
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the settings, or file:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory to write; a bucket's path will do.")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "One run over several hosts; launch it on each of them.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first host, off TPU pods.")
+_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "How many hosts there are, off TPU pods.")
+_HOST = flags.DEFINE_integer("host", None, "Which of them this is, from 0, off TPU pods.")
 
 
-def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None]) -> None:
+def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None], *, several_hosts: bool = False) -> None:
     """Runs `run(config, workdir)` under absl, with the flags `--config`, `--config.KEY` and `--workdir`.
 
     Errors of the user's making are printed as one paragraph, without a traceback, and exit with status 1.
+
+    Args:
+      run: the experiment.
+      several_hosts: whether it can be one run over several hosts (`--multihost`).
     """
     warnings.formatwarning = _format_warning
 
@@ -35,9 +44,17 @@ def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None]) -> None
             if not flag.present:
                 _stop(f"--{flag.name} is missing, as in --config=configs/demo.py --workdir=runs/demo.")
         try:
+            if _MULTIHOST.value:
+                if not several_hosts:
+                    _stop("this experiment can't be one run over several hosts; launch it without --multihost.")
+                el.connect_hosts(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
             run(_CONFIG.value, epath.Path(_WORKDIR.value))
         except ExpertLensError as error:
-            _stop(str(error))
+            _tell(str(error))
+            if _MULTIHOST.value:
+                sys.stdout.flush()
+                os._exit(1)  # an orderly exit would wait for hosts that are dead, or for this one
+            sys.exit(1)
 
     app.run(main, flags_parser=_parse_flags)
 
@@ -76,14 +93,20 @@ def _format_warning(message: Warning | str, category: type[Warning], *_: object)
 
 
 def _stop(message: str) -> None:
-    print(textwrap.fill(f"Error: {message}", 100, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    _tell(message)
     sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    text = textwrap.fill(f"Error: {message}", 100, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr, flush=True)
 
 
 def find_model(config: ml_collections.ConfigDict) -> el.Model:
     """Loads `config.model` at `config.revision`, after checking its weights against `config.model_sha256`.
 
-    `package:NAME/FOLDER` is a folder within an installed Python package.
+    `package:NAME/FOLDER` is a folder within an installed Python package. With `config.model_devices`, each parameter
+    is split over so many devices.
 
     Raises:
       CheckpointError: the package isn't installed, or the weights are others than the config names.
@@ -106,4 +129,5 @@ def find_model(config: ml_collections.ConfigDict) -> el.Model:
                 f"the config pins {config.model_sha256} as the sha256 of {weights}, where there is {found}: it "
                 "isn't the model that was meant. Install it again; or, to use another, set --config.model_sha256="
             )
-    return el.load_model(path, revision=config.revision or None, dtype=config.dtype)
+    mesh = el.make_mesh(model=config.model_devices) if config.get("model_devices", 1) > 1 else None
+    return el.load_model(path, revision=config.revision or None, dtype=config.dtype, mesh=mesh)

@@ -16,17 +16,22 @@ from expertlens_jax.data.concepts import ConceptDataset, load_concepts
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.data.ratings import Ratings, load_ratings
 from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
+from expertlens_jax.experts.budget import Budget
 from expertlens_jax.experts.expertise import measure_expertise
+
+# FINDING
 from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
 from expertlens_jax.experts.responses import Responses, record_responses
 from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.experts.table import open_expertise
 from expertlens_jax.models.generation import Generations, generate
 from expertlens_jax.models.loading import load_model, randomize_weights
 from expertlens_jax.models.model import Model, steer_units
-from expertlens_jax.parallel import make_mesh
+from expertlens_jax.parallel import connect_hosts, make_mesh
 
 __all__ = [
     "Alignment",
+    "Budget",
     "ConceptDataset",
     "Contrast",
     "ExpertLensError",
@@ -36,8 +41,10 @@ __all__ = [
     "Ratings",
     "Responses",
     "align",
+    "connect_hosts",
     "contrast_concepts",
     "cosine",
+    # FINDING
     "generate",
     "jaccard",
     "kl",
@@ -46,6 +53,7 @@ __all__ = [
     "load_ratings",
     "make_mesh",
     "measure_expertise",
+    "open_expertise",
     "randomize_weights",
     "record_responses",
     "select_experts",

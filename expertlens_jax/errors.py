@@ -33,6 +33,14 @@ class SelectionError(ExpertLensError):
     """A choice of experts, units or sites that doesn't exist or selects nothing by mistake."""
 
 
+class BudgetError(ExpertLensError):
+    """Work that doesn't fit in the memory or on the disk it may take."""
+
+
+class HostError(ExpertLensError):
+    """Another process of the program that stopped, or can't be reached."""
+
+
 class CorpusError(ExpertLensError):
     """Text that a model can't be trained on as given."""
 

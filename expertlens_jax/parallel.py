@@ -1,6 +1,8 @@
 """Devices and hosts: meshes over them, arrays laid out on a mesh, and programs of several processes."""
 
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from expertlens_jax.errors import ExpertLensError
+from expertlens_jax.errors import ExpertLensError, HostError
 
 DATA, MODEL = "data", "model"
 """The names of a mesh's axes: rows of a batch are split over the first, parameters over the second."""
@@ -126,11 +128,53 @@ def is_first_host() -> bool:
     return jax.process_index() == 0
 
 
-def from_first_host(values: np.ndarray) -> np.ndarray:
-    """The first host's array, of the same shape and dtype on every host."""
-    return values if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(values))
+def from_first_host(work: Callable[[], Any]) -> Any:
+    """What `work()` gives on the first host, on every host; `work` runs only there, while the others wait.
+
+    Args:
+      work: returns what JSON can hold.
+
+    Raises:
+      ExpertLensError: `work` raised one; the first host raises it, the others a HostError that quotes it.
+    """
+    if jax.process_count() == 1:
+        return work()
+    error, message = None, ""
+    if is_first_host():
+        try:
+            message = json.dumps({"result": work()})
+        except ExpertLensError as raised:
+            error, message = raised, json.dumps({"error": str(raised)})
+    size = multihost_utils.broadcast_one_to_all(np.int32(len(message.encode())))
+    letters = np.zeros(int(size), np.uint8)
+    letters[: len(message.encode())] = np.frombuffer(message.encode(), np.uint8)
+    received = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(letters))).decode())
+    if error is not None:
+        raise error
+    if "error" in received:
+        raise HostError(f"the first host stopped: {received['error']}")
+    return received["result"]
 
 
 def from_all_hosts(values: np.ndarray) -> np.ndarray:
     """Every host's array, stacked `[hosts, ...]` in their order."""
     return values[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(values))
+
+
+@contextlib.contextmanager
+def explained_host_errors() -> Iterator[None]:
+    """Turns what jax raises when another process has died into an error that says so.
+
+    Raises:
+      HostError: in a program of several processes, a computation that they share failed.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if jax.process_count() == 1 or isinstance(error, ExpertLensError):
+            raise
+        raise HostError(
+            f"host {jax.process_index()} of {jax.process_count()} stops, since work that it shares with the others "
+            f"failed, most likely because one of them died: {str(error).splitlines()[0]}. Look at the other hosts' "
+            "output; then launch all of them again, and the run goes on where it was."
+        ) from error

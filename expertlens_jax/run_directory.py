@@ -4,15 +4,18 @@ A directory belongs to one config. Every file is written beside its place and re
 is whole, and a run that starts again takes it as done.
 """
 
+import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import pandas as pd
 import xarray as xr
@@ -20,6 +23,7 @@ from etils import epath
 
 from expertlens_jax.errors import RunDirectoryError
 
+_LOCK = ".lock"
 _REPORTED_PACKAGES = ("expertlens-jax", "jax", "jaxlib", "flax", "transformers", "numpy", "scipy", "xarray", "zarr")
 
 
@@ -43,7 +47,7 @@ def open_run(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     config_file, environment_file = directory / "config.json", directory / "environment.json"
     if config_file.exists():
         _refuse_other_config(directory, json.loads(config_file.read_text()), asked)
-    elif directory.exists() and any(directory.iterdir()):
+    elif directory.exists() and any(file.name != _LOCK for file in directory.iterdir()):
         raise RunDirectoryError(
             f"{directory} holds files but no config.json, so it isn't a run directory. Choose another --workdir."
         )
@@ -93,6 +97,33 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip()
+
+
+@contextlib.contextmanager
+def only_writer(workdir: epath.PathLike) -> Iterator[None]:
+    """Keeps a local directory to this process while it writes there; however the process ends, it is free again.
+
+    A bucket can't be locked: there, two launches on one directory are the user's to avoid.
+
+    Raises:
+      RunDirectoryError: another process is writing there.
+    """
+    directory = epath.Path(workdir)
+    if "://" in os.fspath(directory):
+        yield
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(os.fspath(directory / _LOCK), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunDirectoryError(
+            f"another process is writing to {directory}. Wait until it is done, or choose another workdir."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: epath.Path, text: str) -> None:

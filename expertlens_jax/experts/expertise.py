@@ -100,20 +100,24 @@ def expertise_table(
     """
     return xr.Dataset(
         {name: (("concept", "unit"), values) for name, values in ranking._asdict().items()},
-        coords={
-            "concept": ("concept", _text(concepts.concepts)),
-            "domain": ("concept", _text(concepts.domains)),
-            "base_rate": ("concept", np.asarray(contrast.base_rate)),
-            "num_positives": ("concept", np.asarray(contrast.num_positives)),
-            "num_negatives": ("concept", np.asarray(contrast.num_negatives)),
-            "unit": ("unit", np.asarray(units.index)),
-        }
-        | {
-            name: ("unit", _text(units[name]) if name in ("site", "hf_module") else units[name].to_numpy())
-            for name in UNIT_COLUMNS
-        },
+        coords=expertise_coordinates(units, concepts, contrast),
         attrs=settings,
     )
+
+
+def expertise_coordinates(units: pd.DataFrame, concepts: ConceptDataset, contrast: Contrast) -> dict[str, tuple]:
+    """What stands beside a table of expertise: who the concepts and the units are, and what was counted."""
+    return {
+        "concept": ("concept", _text(concepts.concepts)),
+        "domain": ("concept", _text(concepts.domains)),
+        "base_rate": ("concept", np.asarray(contrast.base_rate)),
+        "num_positives": ("concept", np.asarray(contrast.num_positives)),
+        "num_negatives": ("concept", np.asarray(contrast.num_negatives)),
+        "unit": ("unit", np.asarray(units.index)),
+    } | {
+        name: ("unit", _text(units[name]) if name in ("site", "hf_module") else units[name].to_numpy())
+        for name in UNIT_COLUMNS
+    }
 
 
 def _text(strings: Sequence[str]) -> np.ndarray:

@@ -1,19 +1,21 @@
 """Records responses: one number a sentence and unit, pooled over the sentence's tokens on the device."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.model import Model, Steering, respond
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
-from expertlens_jax.models.tokens import batches, padding_id, tokenize
+from expertlens_jax.models.tokens import Batch, Tokens, batches, padding_id, tokenize
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import check_sites, units_table
 
@@ -55,7 +57,7 @@ def record_responses(
       sites: names of sites; default the outputs of linear layers.
       pooling: over a sentence's tokens: "max" (Suau et al. 2022), "mean" or "last".
       steering: applied while recording; default none.
-      tokens_per_batch: about how many tokens, padding included, go through the model at a time.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
       truncate: cut sentences longer than the model's context, rather than refuse them.
       progress: show a bar of sentences.
 
@@ -66,16 +68,10 @@ def record_responses(
       SelectionError: an unknown site or pooling.
       TokenizationError: a sentence too long or empty, see `models.tokens.tokenize`.
     """
-    if isinstance(sentences, str):
-        raise SelectionError("a single string was given; record_responses wants a sequence of sentences.")
-    if pooling not in POOLINGS:
-        raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
-    sites = check_sites(model.config, sites)
-    units = units_table(model.family, model.config, sites)
-    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
-    mesh, params = parallel.place(model.params)
-    network = Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype))
-    values = np.empty((len(sentences), len(units)), np.float32)
+    recording = prepare_recording(
+        model, sentences, sites=sites, pooling=pooling, tokens_per_batch=tokens_per_batch, truncate=truncate
+    )
+    values = np.empty((len(sentences), len(recording.units)), np.float32)
 
     def keep(rows: np.ndarray, responses: jax.Array) -> None:
         values[rows] = np.asarray(responses)[: len(rows)]
@@ -83,17 +79,84 @@ def record_responses(
 
     with tqdm(total=len(sentences), desc="recording responses", unit="sentence", disable=not progress) as bar:
         waiting = None  # one batch is computed while the one before is copied to the host
-        for batch in batches(
-            tokens,
-            pad_id=padding_id(model.tokenizer),
-            tokens_per_batch=tokens_per_batch,
-            rows_multiple=mesh.shape[parallel.DATA],
-        ):
-            arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), mesh)
-            responses = respond(network, params, *arrays, steering)
+        for batch in recording.batches():
+            responses = recording.respond(batch, steering=steering)
             if waiting is not None:
                 keep(*waiting)
             waiting = batch.rows, responses
         if waiting is not None:
             keep(*waiting)
-    return Responses(values, units, model.name, tuple(sentences))
+    return Responses(values, recording.units, model.name, tuple(sentences))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recording:
+    """A model on its devices and the sentences to put through it: everything checked, nothing run yet."""
+
+    network: Transformer
+    params: Mapping[str, Any]
+    mesh: Mesh
+    tokens: Tokens
+    pad_id: int
+    tokens_per_batch: int
+    units: pd.DataFrame
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches of one pass over all sentences, always the same."""
+        return batches(
+            self.tokens,
+            pad_id=self.pad_id,
+            tokens_per_batch=self.tokens_per_batch,
+            shards=self.mesh.shape[parallel.DATA],
+            rows_multiple=self.mesh.shape.get(parallel.MODEL, 1),
+        )
+
+    def respond(
+        self, batch: Batch, *, layers: tuple[int, int] | None = None, steering: Steering | None = None
+    ) -> jax.Array:
+        """Responses to a batch, float32 `[batch, units]`, of all layers or of some; still being computed."""
+        arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), self.mesh)
+        return respond(self.network, self.params, *arrays, steering, layers)
+
+
+def prepare_recording(
+    model: Model,
+    sentences: Sequence[str],
+    *,
+    sites: Sequence[str] | None = None,
+    pooling: Pooling = "max",
+    tokens_per_batch: int = 4096,
+    truncate: bool = False,
+    all_hosts: bool = False,
+) -> Recording:
+    """Checks what is to be recorded, and lays the model out on its devices.
+
+    Args:
+      model: from `load_model`.
+      sentences: `[S]` texts.
+      sites: as in `record_responses`, like all that follow.
+      pooling: over tokens.
+      tokens_per_batch: for each device.
+      truncate: what is too long.
+      all_hosts: whether the devices of all processes work on each batch, or this process's only.
+
+    Raises:
+      SelectionError: an unknown site or pooling.
+      TokenizationError: a sentence too long or empty.
+    """
+    if isinstance(sentences, str):
+        raise SelectionError("a single string was given; wanted a sequence of sentences.")
+    if pooling not in POOLINGS:
+        raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
+    sites = check_sites(model.config, sites)
+    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
+    mesh, params = parallel.place(model.params, all_hosts=all_hosts)
+    return Recording(
+        network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype)),
+        params=params,
+        mesh=mesh,
+        tokens=tokens,
+        pad_id=padding_id(model.tokenizer),
+        tokens_per_batch=tokens_per_batch,
+        units=units_table(model.family, model.config, sites),
+    )

@@ -92,14 +92,20 @@ def padding_id(tokenizer: Any) -> int:
     )
 
 
-def batches(tokens: Tokens, *, pad_id: int, tokens_per_batch: int, rows_multiple: int = 1) -> Iterator[Batch]:
+def batches(
+    tokens: Tokens, *, pad_id: int, tokens_per_batch: int, shards: int = 1, rows_multiple: int = 1
+) -> Iterator[Batch]:
     """Groups sentences of like length into batches of few shapes, so that little is padding and little compiles.
+
+    How many rows a shard gets depends on their length alone: a sentence goes through a computation of the same
+    shape on any number of devices, and its responses are the same to the last bit.
 
     Args:
       tokens: `[S]` sentences.
       pad_id: see `padding_id`.
-      tokens_per_batch: about how many tokens a batch holds, padding included.
-      rows_multiple: the number of rows is a multiple of this (of devices).
+      tokens_per_batch: about how many tokens each shard of a batch holds, padding included.
+      shards: into how many equal parts the rows are split.
+      rows_multiple: a shard's number of rows is a multiple of this.
 
     Yields:
       Batches, the longest first, so that too little memory shows at once.
@@ -108,7 +114,7 @@ def batches(tokens: Tokens, *, pad_id: int, tokens_per_batch: int, rows_multiple
     padded = bucket_lengths(lengths)
     for length in np.unique(padded)[::-1]:
         members = np.flatnonzero(padded == length)
-        num_rows = max(tokens_per_batch // int(length) // rows_multiple, 1) * rows_multiple
+        num_rows = max(tokens_per_batch // int(length) // rows_multiple, 1) * rows_multiple * shards
         for start in range(0, len(members), num_rows):
             rows = members[start : start + num_rows]
             token_ids = np.full((num_rows, length), pad_id, np.int32)

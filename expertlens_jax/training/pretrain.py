@@ -130,7 +130,7 @@ def train_step(
     updates, optimizer = recipe.transformation().update(gradient, state.optimizer, state.params)
     measured = {
         "loss": loss,
-        "gradient_norm": optax.global_norm(gradient),
+        "gradient_norm": optax.tree.norm(gradient),
         "rate": recipe.schedule(recipe.peak_rate)(state.step),
     }
     return TrainState(state.step + 1, optax.apply_updates(state.params, updates), optimizer), measured

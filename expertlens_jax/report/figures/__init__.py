@@ -9,6 +9,7 @@ from expertlens_jax.report.figures.files import save_figure
 from expertlens_jax.report.figures.localisation import plot_localisation
 from expertlens_jax.report.figures.measures import plot_measures
 from expertlens_jax.report.figures.overlap import order_concepts, plot_overlap
+from expertlens_jax.report.figures.significance import plot_significance
 from expertlens_jax.report.figures.training import plot_training
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "plot_localisation",
     "plot_measures",
     "plot_overlap",
+    "plot_significance",
     "plot_training",
     "save_figure",
 ]

@@ -1,0 +1,108 @@
+"""How much memory a large job may hold responses in, where they go, and in how many passes it is done."""
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Sequence
+
+import jax
+from etils import epath
+
+from expertlens_jax.errors import BudgetError
+
+GB = 10**9
+_SHARE = 0.5  # of what is free, by default: the model's activations and the ranking need the rest
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Bytes that responses may take, in each place; 0 leaves a place out.
+
+    `device` is each device's, `host` each process's, `disk` each process's in its scratch directory.
+    """
+
+    device: int
+    host: int
+    disk: int
+
+
+def default_budget(scratch: epath.Path) -> Budget:
+    """Half of what is free now: on the devices (none on a CPU, whose memory is the host's), the host and the disk.
+
+    Args:
+      scratch: the directory that responses would spill to; a bucket is no place for it.
+    """
+    stats = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
+    device = _SHARE * (stats["bytes_limit"] - stats["bytes_in_use"]) if stats else 0
+    host = _SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    disk = _SHARE * free_disk(scratch) if is_local(scratch) else 0
+    return Budget(int(device), int(host), int(disk))
+
+
+def is_local(path: epath.Path) -> bool:
+    """Whether a path is of this machine's file system, and not a bucket's."""
+    return "://" not in os.fspath(path)
+
+
+def free_disk(path: epath.Path) -> int:
+    """Free bytes where a directory is or will be."""
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    return shutil.disk_usage(os.fspath(existing)).free
+
+
+@dataclasses.dataclass(frozen=True)
+class Passes:
+    """The plan of a job: each pass puts all sentences through the model and ranks the units of some layers."""
+
+    place: str
+    """Where a pass's responses wait to be ranked: "device", "host" or "disk"."""
+    layers: tuple[tuple[int, int], ...]
+    """Of each pass, the first layer and the one after the last."""
+    bytes_per_pass: int
+    """What the largest pass's responses take, in that place: on each device, or in each process."""
+
+
+def plan_passes(
+    rows: int, channels_by_layer: Sequence[int], budget: Budget, *, devices: int, passes: int | None = None
+) -> Passes:
+    """Puts responses where they fit: on the devices, else on the host, else on disk; else takes layers in groups.
+
+    Args:
+      rows: sentences that each device's share of a pass holds, filler included.
+      channels_by_layer: units of each layer, `[layers]`.
+      budget: what may be taken.
+      devices: of each process.
+      passes: at least how many passes to make; None makes as few as fit.
+
+    Raises:
+      BudgetError: one layer's responses fit nowhere.
+    """
+    row_bytes = 4 * rows
+    room = {"device": budget.device // row_bytes, "host": budget.host // (row_bytes * devices)}
+    room["disk"] = budget.disk // (row_bytes * devices)
+    num_layers, widest = len(channels_by_layer), max(channels_by_layer)
+    total = sum(channels_by_layer)
+    fitting = [place for place, units in room.items() if units >= total]
+    place = fitting[0] if fitting else max(room, key=room.get)
+    if room[place] < widest:
+        scale = row_bytes * (1 if place == "device" else devices)
+        raise BudgetError(
+            f"one layer's responses take {format_bytes(widest * scale)} and the largest place for them, the {place}, "
+            f"may hold {format_bytes(getattr(budget, place))}. Raise the budget, or ask for fewer sites or sentences, "
+            "or more hosts."
+        )
+    layers_per_pass = min(num_layers, room[place] // widest) if not fitting else num_layers
+    layers_per_pass = min(layers_per_pass, math.ceil(num_layers / (passes or 1)))
+    starts = range(0, num_layers, layers_per_pass)
+    groups = tuple((start, min(start + layers_per_pass, num_layers)) for start in starts)
+    largest = max(sum(channels_by_layer[first:last]) for first, last in groups)
+    return Passes(place, groups, largest * row_bytes * (1 if place == "device" else devices))
+
+
+def format_bytes(number: float) -> str:
+    """Bytes as people read them."""
+    for unit, size in (("TB", 10**12), ("GB", GB), ("MB", 10**6)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number / 1000:.3g} kB"

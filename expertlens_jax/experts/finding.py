@@ -1,0 +1,441 @@
+"""Finds the experts of any model on any number of concepts: bounded memory, many devices and hosts, resumable."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from etils import epath
+from tqdm.auto import tqdm
+
+from expertlens_jax import parallel
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.contrast import Contrast, contrast_concepts
+from expertlens_jax.data.resampling import (
+    join_contrasts,
+    permuted_labels,
+    permuted_sizes,
+    restrict_contrast,
+    split_halves,
+)
+from expertlens_jax.errors import BudgetError
+from expertlens_jax.experts import table
+from expertlens_jax.experts.budget import (
+    Budget,
+    Passes,
+    default_budget,
+    format_bytes,
+    free_disk,
+    is_local,
+    plan_passes,
+)
+from expertlens_jax.experts.expertise import expertise_coordinates
+from expertlens_jax.experts.holding import DeviceHolding, Holding, HostHolding, Layout, gather_block, lay_out
+from expertlens_jax.experts.ranking import ConceptSets, Ranking, concept_sets, rank_blocks, units_per_block
+from expertlens_jax.experts.responses import Recording, prepare_recording
+from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.taps import Pooling
+from expertlens_jax.run_directory import only_writer, open_run
+
+RANKED = {name: ("concept", "unit") for name in Ranking._fields}
+HALVES = {"average_precision_halves": ("half", "concept", "unit")}
+SIGNIFICANCE = {name: ("concept", "unit") for name in ("p_value", "q_value", "familywise_p")}
+
+
+def find_experts(
+    model: Model,
+    concepts: ConceptDataset,
+    workdir: epath.PathLike,
+    *,
+    sites: Sequence[str] | None = None,
+    pooling: Pooling = "max",
+    negatives_per_positive: float = 2.5,
+    exclude_mentions: bool = True,
+    sampled: bool = False,
+    seed: int = 0,
+    halves: bool = True,
+    permutations: int = 100,
+    truncate: bool = False,
+    tokens_per_batch: int = 4096,
+    budget: Budget | None = None,
+    passes: int | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Measures every unit's expertise on every concept, however many there are.
+
+        expertise = el.find_experts(model, el.load_concepts("facts"), workdir="runs/facts", progress=True)
+
+    It is `record_responses` and `measure_expertise` in one, for what doesn't fit in memory or takes long: every
+    sentence goes through the model once (or once a pass, see below) and one sort a unit serves all concepts. On
+    several hosts (see `parallel.connect_hosts`) each records its share of the sentences and ranks its share of the
+    units, and the first writes. Killed at any time and called again with the same arguments, it goes on and ends with
+    the same table.
+
+    Responses wait on the devices if they fit there, else in the host's memory, else on disk; where they fit nowhere,
+    layers are taken in groups, a pass over the sentences each. The number of devices and hosts changes no byte of the
+    table; nor does where responses wait.
+
+    Args:
+      model: from `load_model`; on several hosts, loaded on each.
+      concepts: labels bool [concepts, sentences].
+      workdir: a run directory of its own, local or a bucket's; on several hosts, one that the first can write to.
+      sites: names of sites; default the outputs of linear layers.
+      pooling: over a sentence's tokens: "max", "mean" or "last".
+      negatives_per_positive: as in `measure_expertise`, like the three that follow.
+      exclude_mentions: leaves sentences that mention a concept's word out of its negatives.
+      sampled: draws the negatives, instead of weighting all of them.
+      seed: of that draw, of the halves and of the permutations.
+      halves: also measures average precision in each half of the sentences, so that experts chosen in one can be
+        scored in the other.
+      permutations: how many sets of sentences with permuted labels to rank beside the concepts, for p-values that hold
+        with ties and for the maximum over all units; 0 for none, and for no p- or q-values at all.
+      truncate: cut sentences longer than the model's context, rather than refuse them.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
+      budget: bytes that responses may take; default half of what is free on devices, host and disk.
+      passes: in how many passes to go through the sentences, at least; None for as few as the budget allows. Each
+        pass that is done is kept when the run is killed.
+      progress: tells the plan, and shows bars with rates and time left.
+
+    Returns:
+      The table, opened lazily (see `open_expertise`). A dataset over (concept, unit), float32: `average_precision`,
+      `positive_median`, `positive_p90`, `negative_mean`; with `halves`, `average_precision_halves` over (half,
+      concept, unit); with `permutations`, `p_value` (one unit; exact if there are no ties), `q_value` (Benjamini &
+      Hochberg 1995, over the concept's units) and `familywise_p` (of the maximum over all units, by permutation).
+
+    Raises:
+      BudgetError: one layer's responses, or the table, fit nowhere.
+      ConceptDataError: a concept without enough negatives.
+      HostError: another host stopped.
+      ResponsesError: responses that aren't finite.
+      RunDirectoryError: the directory holds something else, is being written by another process, or can't be written.
+      SelectionError, TokenizationError: see `record_responses`.
+    """
+    workdir = epath.Path(workdir)
+    contrast = contrast_concepts(
+        concepts,
+        negatives_per_positive=negatives_per_positive,
+        exclude_mentions=exclude_mentions,
+        sampled=sampled,
+        seed=seed,
+    )
+    recording = prepare_recording(
+        model,
+        concepts.sentences,
+        sites=sites,
+        pooling=pooling,
+        tokens_per_batch=tokens_per_batch,
+        truncate=truncate,
+        all_hosts=True,
+    )
+    job = plan_job(recording, concepts, contrast, halves=halves, permutations=permutations, seed=seed)
+    scratch = workdir / "scratch"
+    plan = plan_passes(
+        job.layout.rows_per_device,
+        np.bincount(recording.units["layer"]),
+        budget or default_budget(scratch),
+        devices=len(job.layout.local_devices),
+        passes=passes,
+    )
+    size = table.table_bytes(job.variables, job.sizes)
+    if progress and parallel.is_first_host():
+        tqdm.write(describe(job, plan, size))
+    settings = {
+        "model": model.name,
+        "weights": fingerprint(recording.params),
+        "dtype": model.dtype,
+        "sentences": concepts.name,
+        "sentences_sha256": digest(concepts),
+        "sites": list(recording.network.taps.sites),
+        "pooling": pooling,
+        "negatives_per_positive": float(negatives_per_positive),
+        "exclude_mentions": bool(exclude_mentions),
+        "sampled": bool(sampled),
+        "seed": int(seed),
+        "halves": bool(halves),
+        "permutations": int(permutations),
+        "truncate": bool(truncate),
+        "tokens_per_batch": int(tokens_per_batch),
+    }
+
+    with contextlib.ExitStack() as stack, parallel.explained_host_errors():
+
+        def start() -> dict[str, Any]:
+            stack.enter_context(only_writer(workdir))
+            with table.explained_write_errors(workdir):
+                open_run(workdir, settings)
+                table.remove_leftovers(workdir)
+                if not table.read_progress(workdir).finished:
+                    refuse_full_disk(workdir, size)
+                    table.create_table(workdir, job.coordinates.assign_attrs(settings), job.variables)
+            return dataclasses.asdict(table.read_progress(workdir))
+
+        done = table.Progress.of(parallel.from_first_host(start))
+        for number, layers in enumerate(plan.layers, start=1):
+            first, last = (layer * job.units_per_layer for layer in layers)
+            if done.covers(first, last):
+                continue
+            label = f"pass {number} of {len(plan.layers)}: " if len(plan.layers) > 1 else ""
+            holding = hold(job, plan.place, last - first, scratch)
+            record(recording, job.layout, holding, layers, label, progress)
+            for start_unit, ranked in rank(job, holding, first, last, done, label, progress):
+                done = keep(workdir, job, done, start_unit, ranked)
+            holding.free()
+        if not done.complete:
+            parallel.from_first_host(lambda: finish(workdir, job, contrast, done, seed, progress))
+    return table.open_expertise(workdir)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """All that a run computes with, known before it starts."""
+
+    recording: Recording
+    layout: Layout
+    sentences: tuple[str, ...]
+    sets: ConceptSets
+    """Of the concepts and, after them, the permuted ones."""
+    halves: tuple[tuple[np.ndarray, ConceptSets], ...]
+    """Of each half, its sentences int32 `[sentences of the half]`, and the concepts within them."""
+    num_concepts: int
+    null_of: np.ndarray
+    """int `[concepts, permutations]`: which of the permuted concepts are like each concept."""
+    coordinates: xr.Dataset
+    variables: Mapping[str, tuple[str, ...]]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Lengths of the table's dimensions."""
+        return self.coordinates.sizes
+
+    @property
+    def units_per_layer(self) -> int:
+        """The same in all layers, since they are one scanned block."""
+        return self.sizes["unit"] // self.recording.network.config.num_layers
+
+
+def plan_job(
+    recording: Recording, concepts: ConceptDataset, contrast: Contrast, *, halves: bool, permutations: int, seed: int
+) -> Job:
+    """Lays sentences out over devices, and sets up what they are ranked for."""
+    num_concepts, num_sentences = concepts.labels.shape
+    coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
+    ranked, null_of, variables = contrast, np.zeros((num_concepts, 0), int), dict(RANKED)
+    if permutations:
+        permuted = permuted_labels(contrast, permutations, seed=seed)
+        null_of = permuted_sizes(contrast)[1][:, None] * permutations + np.arange(permutations)
+        ranked = join_contrasts(contrast, permuted)
+        coordinates = coordinates.assign_coords(permutation=np.arange(len(permuted.positives)))
+        variables |= SIGNIFICANCE | {"null_maximum": ("permutation",)}
+    parts = []
+    if halves:
+        for kept in split_halves(contrast, seed=seed):
+            parts.append((np.flatnonzero(kept).astype(np.int32), concept_sets(restrict_contrast(contrast, kept))))
+        coordinates = coordinates.assign_coords(half=np.arange(2))
+        variables |= HALVES
+    return Job(
+        recording=recording,
+        layout=lay_out(recording.batches(), recording.mesh, num_sentences),
+        sentences=concepts.sentences,
+        sets=concept_sets(ranked),
+        halves=tuple(parts),
+        num_concepts=num_concepts,
+        null_of=null_of,
+        coordinates=coordinates,
+        variables=variables,
+    )
+
+
+def describe(job: Job, plan: Passes, table_size: int) -> str:
+    """The plan in a sentence or two: what is computed, where it waits, and how much it takes."""
+    sizes, passes = job.sizes, len(plan.layers)
+    each = (
+        "on each device"
+        if plan.place == "device"
+        else f"on the {plan.place}" + (f" of each of {jax.process_count()} hosts" if jax.process_count() > 1 else "")
+    )
+    return (
+        f"{len(job.sentences):,} sentences x {sizes['unit']:,} units x {sizes['concept']:,} concepts on "
+        f"{job.layout.mesh.size} device{'s' * (job.layout.mesh.size > 1)}: {passes} pass{'es' * (passes > 1)} over the "
+        f"sentences, whose responses take {format_bytes(plan.bytes_per_pass)} {each}; the table takes up to "
+        f"{format_bytes(table_size)} on disk."
+    )
+
+
+def refuse_full_disk(workdir: epath.Path, size: int) -> None:
+    """Refuses a table that a local disk has no room for."""
+    if is_local(workdir) and size > free_disk(workdir):
+        raise BudgetError(
+            f"the table takes up to {format_bytes(size)} and {workdir} has {format_bytes(free_disk(workdir))} free. "
+            "Choose another workdir, or ask for fewer sites or concepts, or for halves=False or permutations=0."
+        )
+
+
+def hold(job: Job, place: str, num_units: int, scratch: epath.Path) -> Holding:
+    """An empty place for a pass's responses."""
+    if place == "device":
+        return DeviceHolding(job.layout, num_units)
+    width = job.layout.mesh.size * block_width(job, num_units)
+    if place == "host":
+        return HostHolding(job.layout, num_units, width)
+    scratch.mkdir(parents=True, exist_ok=True)
+    return HostHolding(job.layout, num_units, width, scratch / f"responses_{jax.process_index()}.float32")
+
+
+def block_width(job: Job, num_units: int) -> int:
+    """Units that a device ranks at once: what works well, but no more than its share; a multiple of 16.
+
+    With whole vectors of units no element is computed in a loop's remainder, where it may be rounded otherwise.
+    """
+    share = -(-num_units // job.layout.mesh.size)
+    return -(-min(units_per_block(len(job.sentences)), share) // 16) * 16
+
+
+def record(
+    recording: Recording, layout: Layout, holding: Holding, layers: tuple[int, int], label: str, progress: bool
+) -> None:
+    """Puts all sentences through the model, and the responses of some layers into their place."""
+    num_sentences = len(layout.row_of)
+    shown = progress and parallel.is_first_host()
+    with tqdm(total=num_sentences, desc=f"{label}recording", unit=" sentences", disable=not shown) as bar:
+        waiting = None  # one batch is computed while the one before is copied
+        for batch, offset in zip(recording.batches(), layout.offsets, strict=True):
+            responses = split_over_all(recording.respond(batch, layers=layers), layout)
+            if waiting is not None:
+                holding.put(*waiting)
+            waiting = responses, offset
+            bar.update(len(batch.rows))
+        if waiting is not None:
+            holding.put(*waiting)
+
+
+def split_over_all(responses: jax.Array, layout: Layout) -> jax.Array:
+    """The rows split over all devices of the mesh, where a model that is split left them whole on several."""
+    if responses.sharding.is_equivalent_to(layout.by_rows, responses.ndim):
+        return responses
+    return jax.jit(lambda values: values, out_shardings=layout.by_rows)(responses)
+
+
+def rank(
+    job: Job, holding: Holding, first: int, last: int, done: table.Progress, label: str, progress: bool
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Ranks the units of a pass that aren't done, some at a time.
+
+    Yields:
+      The first unit, and the variables `[..., units]` of it and those after it; `average_precision` has a row for
+      each permuted concept too.
+    """
+    width = job.layout.mesh.size * block_width(job, last - first)
+    gathered: list[dict[str, np.ndarray]] = []
+    start = first
+    with tqdm(
+        total=last - first, desc=f"{label}ranking", unit=" units", disable=not (progress and parallel.is_first_host())
+    ) as bar:
+        for unit in range(first, last, width):
+            stop = min(unit + width, last)
+            bar.update(stop - unit)
+            if done.covers(unit, stop):
+                start = stop
+                continue
+            blocks = gather_block(holding.columns(unit - first, width), job.layout)
+            ranked = rank_blocks(blocks, job.sets)
+            values = dict(ranked._asdict())
+            if job.halves:
+                parts = [rank_blocks(jnp.take(blocks, rows, axis=1), sets) for rows, sets in job.halves]
+                values["average_precision_halves"] = np.stack([np.asarray(p.average_precision) for p in parts], axis=1)
+            gathered.append(
+                {name: in_order(np.asarray(each), job.layout)[..., : stop - unit] for name, each in values.items()}
+            )
+            if stop - start >= table.UNITS_PER_CHUNK or stop == last or done.covers(stop, min(stop + width, last)):
+                yield start, {name: np.concatenate([each[name] for each in gathered], axis=-1) for name in gathered[0]}
+                gathered, start = [], stop
+
+
+def in_order(by_device: np.ndarray, layout: Layout) -> np.ndarray:
+    """Each device's columns, `[this process's devices, ..., units]`, as all devices' `[..., devices * units]`."""
+    everywhere = parallel.from_all_hosts(by_device)
+    hosts = [device.process_index for device in layout.mesh.devices.flat]
+    seen = dict.fromkeys(hosts, 0)
+    parts = []
+    for host in hosts:  # a host's devices stand in the mesh's order, but hosts may take turns
+        parts.append(everywhere[host, seen[host]])
+        seen[host] += 1
+    return np.concatenate(parts, axis=-1)
+
+
+def keep(
+    workdir: epath.Path, job: Job, done: table.Progress, start: int, ranked: Mapping[str, np.ndarray]
+) -> table.Progress:
+    """Writes some units' variables into the table, and that they are there."""
+    concepts = slice(job.num_concepts)
+    null_maximum = ranked["average_precision"][job.num_concepts :].max(axis=1)
+    values = {name: each if name in HALVES else each[concepts] for name, each in ranked.items()}
+    after = done.with_units(start, start + ranked["average_precision"].shape[1], null_maximum)
+
+    def write() -> None:
+        with table.explained_write_errors(workdir):
+            table.write_units(workdir, start, values)
+            table.write_progress(workdir, after)
+
+    parallel.from_first_host(write)
+    return after
+
+
+def finish(workdir: epath.Path, job: Job, contrast: Contrast, done: table.Progress, seed: int, progress: bool) -> None:
+    """Writes what takes all units of a concept to know, a few concepts at a time, and that the table is whole."""
+    with table.explained_write_errors(workdir):
+        if job.null_of.size:
+            maxima = np.array(done.null_maximum, np.float32)
+            table.write_units(workdir, 0, {"null_maximum": maxima})
+            nulls = null_distributions(contrast, seed=seed)
+            starts = range(0, job.num_concepts, table.CONCEPTS_PER_CHUNK)
+            for start in tqdm(starts, desc="p- and q-values", unit=" chunks", disable=not progress):
+                precision = table.read_concepts(workdir, "average_precision", start)
+                p = np.stack([p_values(row, null) for row, null in zip(precision, nulls[start:], strict=False)])
+                values = {
+                    "p_value": p,
+                    "q_value": np.stack([q_values(row) for row in p]),
+                    "familywise_p": np.stack(
+                        [familywise_p(row, maxima[of]) for row, of in zip(precision, job.null_of[start:], strict=False)]
+                    ),
+                }
+                table.write_concepts(workdir, start, {name: each.astype(np.float32) for name, each in values.items()})
+        table.write_progress(workdir, dataclasses.replace(done, complete=True))
+
+
+def fingerprint(params: Mapping[str, Any]) -> str:
+    """A digest of a model's weights, so that a run isn't gone on with by another model of the same name.
+
+    Computed where the weights are, and the same however they are split over devices.
+    """
+    sums = [int(each) for each in jax.tree.leaves(_bit_sums(params))]
+    paths = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(params)]
+    return hashlib.sha256(json.dumps([paths, sums]).encode()).hexdigest()
+
+
+@jax.jit
+def _bit_sums(params: Mapping[str, Any]) -> Mapping[str, jax.Array]:
+    """Of each array, the sum of its values' bits, each times a number that depends on its place; modulo 2**32."""
+
+    def bit_sum(leaf: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
+        for axis in range(leaf.ndim):
+            place = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+            bits *= 2 * place + 1  # odd, so that no bit is lost
+            bits ^= bits >> 15
+        return bits.sum(dtype=jnp.uint32)
+
+    return jax.tree.map(bit_sum, params)
+
+
+def digest(concepts: ConceptDataset) -> str:
+    """A digest of a dataset's sentences and labels."""
+    sha = hashlib.sha256(json.dumps([concepts.sentences, concepts.concepts, concepts.domains]).encode())
+    sha.update(np.packbits(concepts.labels).tobytes() + np.packbits(concepts.negative_pool).tobytes())
+    return sha.hexdigest()

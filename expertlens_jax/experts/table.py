@@ -1,0 +1,177 @@
+"""The expertise of a large job on disk: an xarray table in a zarr store, written as it grows, read lazily."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from etils import epath
+
+from expertlens_jax.errors import ExpertLensWarning, RunDirectoryError
+from expertlens_jax.run_directory import write_text
+
+STORE, PROGRESS = "expertise.zarr", "progress.json"
+CONCEPTS_PER_CHUNK, UNITS_PER_CHUNK = 64, 8192
+"""2 MB of float32: all units of one concept, and all concepts of one block of units, are both few files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a run has done: kept in one small file that is replaced whole, after what it tells of was written."""
+
+    finished: tuple[tuple[int, int], ...] = ()
+    """Ranges of units whose rows are in the table, ascending and apart."""
+    null_maximum: tuple[float, ...] = ()
+    """`[permuted concepts]`: the highest average precision among the finished units."""
+    complete: bool = False
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Progress":
+        """From what JSON made of it."""
+        return cls(tuple(map(tuple, stored["finished"])), tuple(stored["null_maximum"]), stored["complete"])
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Whether all units from `start` up to `stop` are finished."""
+        return any(first <= start and stop <= last for first, last in self.finished)
+
+    def with_units(self, start: int, stop: int, null_maximum: np.ndarray) -> "Progress":
+        """The progress after the units from `start` up to `stop`, with their own maxima `[permuted concepts]`."""
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted([*self.finished, (start, stop)]):
+            if merged and first <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        highest = np.maximum(null_maximum, self.null_maximum) if self.null_maximum else null_maximum
+        return dataclasses.replace(self, finished=tuple(merged), null_maximum=tuple(map(float, highest)))
+
+
+def read_progress(workdir: epath.Path) -> Progress:
+    """What a run has done so far; nothing, if it hasn't started."""
+    file = workdir / PROGRESS
+    return Progress.of(json.loads(file.read_text())) if file.exists() else Progress()
+
+
+def write_progress(workdir: epath.Path, progress: Progress) -> None:
+    """Replaces the file."""
+    write_text(workdir / PROGRESS, json.dumps(dataclasses.asdict(progress)) + "\n")
+
+
+def table_bytes(variables: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> int:
+    """What a table takes on disk, uncompressed."""
+    return sum(4 * math.prod(sizes[dim] for dim in dims) for dims in variables.values())
+
+
+def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mapping[str, tuple[str, ...]]) -> None:
+    """Makes the store with its coordinates, and float32 variables that are NaN until they're written.
+
+    Args:
+      workdir: the run directory; a store that is there already is replaced.
+      coordinates: of every dimension that the variables have.
+      variables: names and dimensions.
+    """
+    store = workdir / STORE
+    if store.exists():
+        store.rmtree()
+    coordinates.to_zarr(str(store), mode="w", consolidated=False)
+    group = zarr.open_group(str(store), mode="r+")
+    most = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK}
+    for name, dims in variables.items():
+        shape = [coordinates.sizes[dim] for dim in dims]
+        chunks = [max(1, min(size, most.get(dim, size))) for dim, size in zip(dims, shape, strict=True)]
+        group.create_array(
+            name, shape=shape, chunks=chunks, dtype=np.float32, fill_value=np.nan, dimension_names=list(dims)
+        )
+
+
+def write_units(workdir: epath.Path, start: int, values: Mapping[str, np.ndarray]) -> None:
+    """Writes variables `[..., units]` of the units from `start` on."""
+    group = zarr.open_group(str(workdir / STORE), mode="r+")
+    for name, array in values.items():
+        group[name][..., start : start + array.shape[-1]] = array
+
+
+def write_concepts(workdir: epath.Path, start: int, values: Mapping[str, np.ndarray]) -> None:
+    """Writes variables `[concepts, units]` of the concepts from `start` on."""
+    group = zarr.open_group(str(workdir / STORE), mode="r+")
+    for name, array in values.items():
+        group[name][start : start + len(array)] = array
+
+
+def read_concepts(workdir: epath.Path, name: str, start: int) -> np.ndarray:
+    """A variable of a chunk of concepts from `start` on, `[concepts, units]`."""
+    return zarr.open_group(str(workdir / STORE), mode="r")[name][start : start + CONCEPTS_PER_CHUNK]
+
+
+def remove_leftovers(workdir: epath.Path) -> None:
+    """Removes files that a killed process was writing beside their place; only if no process is."""
+    if (workdir / STORE).exists() and "://" not in os.fspath(workdir):
+        for file in (workdir / STORE).glob("**/*.partial"):
+            file.unlink(missing_ok=True)
+
+
+def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
+    """Opens the table that `find_experts` wrote into a run directory, without reading it.
+
+        expertise = el.open_expertise("runs/pythia")
+        expertise.average_precision.sel(concept="cat").values  # reads this concept's units only
+
+    Args:
+      workdir: the run directory, local or a bucket's.
+
+    Returns:
+      A dataset over (concept, unit), float32, as `find_experts` describes it. Of a run that isn't done, the
+      units that are.
+
+    Warns:
+      ExpertLensWarning: the run isn't done.
+
+    Raises:
+      RunDirectoryError: there is no table, or none of its units is done.
+    """
+    directory = epath.Path(workdir)
+    if not (directory / STORE).exists():
+        raise RunDirectoryError(
+            f"{directory} holds no {STORE}. Give the workdir of el.find_experts, or of experiments.find_experts."
+        )
+    progress = read_progress(directory)
+    dataset = xr.open_zarr(str(directory / STORE), consolidated=False, chunks=None)
+    if progress.complete:
+        return dataset
+    if not progress.finished:
+        raise RunDirectoryError(f"the run in {directory} has not ranked a unit yet. Launch it again to go on with it.")
+    finished = np.concatenate([np.arange(first, last) for first, last in progress.finished])
+    warnings.warn(
+        ExpertLensWarning(
+            f"the run in {directory} isn't done: {len(finished):,} of {dataset.sizes['unit']:,} units are ranked, and "
+            "only these are given. Launch it again to go on with it."
+        ),
+        stacklevel=2,
+    )
+    return dataset.isel(unit=finished)
+
+
+@contextlib.contextmanager
+def explained_write_errors(workdir: epath.Path) -> Iterator[None]:
+    """Turns a full disk into an error that says what to do.
+
+    Raises:
+      RunDirectoryError: the disk, or what the process may write, is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise RunDirectoryError(
+            f"{workdir} could not be written to: {error.strerror}. What was written before is whole: free some space "
+            "and launch again with the same settings, and the run goes on where it was."
+        ) from error

@@ -1,0 +1,105 @@
+"""The pretraining launcher from outside: killed and resumed it ends with the same bits; transformers reads them."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.numpy
+import transformers
+
+import expertlens_jax as el
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    words = np.array("the a cat dog sat ran on under mat tree and then slept quietly".split())
+    rng = np.random.default_rng(0)
+    file.write_text("\n".join(" ".join(rng.choice(words, 12)) + "." for _ in range(2000)))
+    return file
+
+
+def command(text, workdir, *flags):
+    settings = [f"--config.corpus={text}", "--config.passes=(1,)", f"--workdir={workdir}", *flags]
+    return [sys.executable, "-m", "experiments.pretrain", "--config=configs/lenslet.py:tiny", *settings]
+
+
+def launch(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    done = launch(text, workdir)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_a_run_leaves_what_readers_need(finished):
+    training, evaluation = pd.read_csv(finished / "training.csv"), pd.read_csv(finished / "evaluation.csv")
+    assert training["step"].tolist() == [2, 4, 6, 8, 10, 12] and (training["tokens"] == training["step"] * 128).all()
+    assert evaluation["step"].tolist() == [0, 4, 8, 12] and evaluation["loss"].is_monotonic_decreasing
+    np.testing.assert_allclose(evaluation["perplexity"], np.exp(evaluation["loss"]), rtol=1e-4)
+    assert (finished / "figures" / "training.png").stat().st_size > 10_000
+    assert {path.name for path in (finished / "revisions").iterdir()} == {"step0", "step4", "step12"}
+
+
+def test_its_revisions_load_here_and_in_transformers(finished):
+    directory = finished / "revisions" / "step12"
+    assert json.loads((directory / "config.json").read_text())["model_type"] == "gpt_neox"
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    assert type(theirs).__name__ == "GPTNeoXForCausalLM"
+    model = el.load_model(directory)
+    continued = el.generate(model, ["the cat"], max_new_tokens=4, temperature=0)
+    assert continued.texts[0] and len(model.units) == 2 * (4 * 16 + 64 + 16)
+    first = el.load_model(finished / "revisions" / "step0")
+    assert not np.array_equal(first.params["embed"]["token"], model.params["embed"]["token"])
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bits(text, finished, tmp_path):
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(command(text, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (workdir / "checkpoints" / "4").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "revisions" / "step12").exists()
+    done = launch(text, workdir)
+    assert done.returncode == 0 and "Going on from step" in done.stdout, done.stderr
+    tensors, want = (
+        safetensors.numpy.load_file(directory / "revisions" / "step12" / "model.safetensors")
+        for directory in (workdir, finished)
+    )
+    for name, tensor in want.items():
+        np.testing.assert_array_equal(tensors[name].view(np.uint16), tensor.view(np.uint16))
+    for table in "training.csv", "evaluation.csv":
+        resumed, whole = (
+            pd.read_csv(directory / table).drop(columns="tokens_per_second", errors="ignore")
+            for directory in (workdir, finished)
+        )
+        pd.testing.assert_frame_equal(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.corpus=absent.txt"], "there is no text file absent.txt"),
+        (["--config.passes=(1, 2)"], "passes are (1, 2) for 1 files; give each file a whole number"),
+        (["--config.recipe.optimizer=sgd"], "the optimizer 'sgd' was asked for; there are adamw and muon"),
+        (["--config.tokenizer=nowhere"], "there is no tokenizer in nowhere"),
+    ],
+)
+def test_mistakes_are_told_before_training(text, tmp_path, flags, message):
+    done = launch(text, tmp_path / "run", *flags)
+    assert done.returncode == 1 and message in " ".join(done.stderr.split()), done.stderr
+    assert "Traceback" not in done.stderr
