@@ -1,54 +1,115 @@
 """Ranking all units for all concepts: against one sort of the same matrix, and against scikit-learn unit by unit.
 
-    python benchmarks/ranking.py [--units 20736]
+    python benchmarks/ranking.py [--model DIRECTORY_OR_ID | --responses FILE.npy | --units 20736]
 
-The sentences and concepts are the packaged `facts` (7,040 and 176), the responses random. scikit-learn is timed on
-a sample of (concept, unit) pairs and multiplied up; the same sample shows the largest difference in AP.
+The sentences and concepts are the packaged `facts` (7,040 and 176). The responses are a model's to these sentences,
+or a file's, float32 [sentences, units]; without either they are random. scikit-learn is timed on a sample of
+(concept, unit) pairs and multiplied up; the same sample shows the largest difference in AP. Ours is the median of 3.
 """
 
 import argparse
+import statistics
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
-from expertlens_jax.experts.ranking import rank_units
+from expertlens_jax.experts import ranking
+from expertlens_jax.experts.pool_counts import count_on_device, count_on_host
 
 
 def main() -> None:
-    """Times the three in one run and prints their ratios."""
+    """Times the three in one run and prints their ratios, then ours by part."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--units", type=int, default=20_736)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--model", help="a Hugging Face directory or hub id, whose responses are recorded first")
+    source.add_argument("--responses", help="a .npy file of responses to the sentences of `facts`")
+    source.add_argument("--units", type=int, default=20_736, help="of random responses")
     parser.add_argument("--sampled_pairs", type=int, default=300)
     arguments = parser.parse_args()
 
     concepts = el.load_concepts("facts")
     contrast = el.contrast_concepts(concepts)
-    num_concepts, num_sentences = concepts.labels.shape
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((num_sentences, arguments.units), dtype=np.float32)
+    values, kind = responses_from(arguments, concepts)
+    (num_concepts, num_sentences), num_units = concepts.labels.shape, values.shape[1]
 
-    ranking, first = timed(lambda: rank_units(values, contrast))
-    _, ours = timed(lambda: rank_units(values, contrast))
+    ranked, first = timed(lambda: ranking.rank_units(values, contrast))
+    ours = statistics.median(timed(lambda: ranking.rank_units(values, contrast))[1] for _ in range(3))
     by_unit = np.ascontiguousarray(values.T)
     _, floor = timed(lambda: [np.argsort(block, axis=1) for block in np.array_split(by_unit, 64)])
 
     weights = contrast.weights()
-    pairs = rng.integers([num_concepts, arguments.units], size=(arguments.sampled_pairs, 2))
+    pairs = np.random.default_rng(0).integers([num_concepts, num_units], size=(arguments.sampled_pairs, 2))
 
     def scikit_learn() -> list[float]:
         return [average_precision_score(concepts.labels[c], by_unit[u], sample_weight=weights[c]) for c, u in pairs]
 
     theirs, sampled = timed(scikit_learn)
-    extrapolated = sampled / len(pairs) * num_concepts * arguments.units
-    error = np.abs(ranking.average_precision[tuple(pairs.T)] - theirs).max()
+    extrapolated = sampled / len(pairs) * num_concepts * num_units
+    error = np.abs(ranked.average_precision[tuple(pairs.T)] - theirs).max()
 
-    print(f"{num_concepts} concepts x {num_sentences} sentences x {arguments.units} units")
-    print(f"expertlens_jax       {ours:10.1f} s   ({first:.1f} s with compilation)")
-    print(f"np.argsort           {floor:10.1f} s   ours takes {ours / floor:.2f} x as long")
+    print(f"{num_concepts} concepts x {num_sentences} sentences x {num_units} units, {kind}")
+    print(f"on {jax.local_device_count()} {jax.local_devices()[0].device_kind}, jax {jax.__version__}")
+    print(f"expertlens_jax       {ours:10.2f} s   ({first:.2f} s with compilation)")
+    print(f"np.argsort           {floor:10.2f} s   ours takes {ours / floor:.2f} x as long")
     print(f"scikit-learn         {extrapolated:10.0f} s   ours is {extrapolated / ours:,.0f} x as fast (extrapolated)")
     print(f"largest difference in AP from scikit-learn: {error:.1e}")
+    sort, count = parts(values, by_unit, ranking.concept_sets(contrast))
+    print(f"ours by part: sort {sort:.2f} s, search and count the pool {count - sort:.2f} s, rest {ours - count:.2f} s")
+
+
+def responses_from(arguments: argparse.Namespace, concepts: el.ConceptDataset) -> tuple[np.ndarray, str]:
+    """Responses float32 [sentences, units] and what they are, in words."""
+    if arguments.model:
+        responses = el.record_responses(el.load_model(arguments.model), concepts.sentences)
+        return responses.values, f"responses of {responses.model}"
+    if arguments.responses:
+        return np.load(arguments.responses), f"responses in {arguments.responses}"
+    shape = len(concepts.sentences), arguments.units
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32), "random responses"
+
+
+def parts(values: np.ndarray, by_unit: np.ndarray, sets: ranking.ConceptSets) -> tuple[float, float]:
+    """Seconds that sorting takes, and sorting with all else that counts the pool: medians of 3, each run alone."""
+    if jax.default_backend() == "cpu":
+        # Numbers of 8 bytes on all cores: a key, and below it the sentence's place.
+        keys = (by_unit.view(np.int32).astype(np.int64) << 32) | np.arange(by_unit.shape[1])
+        with ThreadPoolExecutor(ranking._num_cores()) as threads:
+            chunks = np.array_split(keys, max(1, len(keys) // 128))
+            columns = np.array_split(values, len(chunks), axis=1)
+
+            def count(chunk: np.ndarray) -> np.ndarray:
+                return count_on_host(np.ascontiguousarray(chunk), sets.pool, sets.searched)
+
+            sort = median_of_three(lambda: list(threads.map(lambda chunk: np.sort(chunk, axis=1), chunks)))
+            return sort, median_of_three(lambda: list(threads.map(count, columns)))
+
+    def sort_pool(block: jax.Array, pool: jax.Array, searched: jax.Array) -> jax.Array:
+        del searched
+        return jax.numpy.sort(block[pool].view(np.int32).T, axis=-1)
+
+    width = ranking.units_per_block(len(values))
+    shares = [values[:, start : start + width] for start in range(0, values.shape[1], width)]
+    devices = jax.local_device_count()
+    groups = [shares[i : i + devices] for i in range(0, len(shares), devices)]
+    groups = [group + [values[:, :0]] * (devices - len(group)) for group in groups]
+    blocks = [jax.pmap(lambda block: block)(ranking._side_by_side(group, width)) for group in groups]
+
+    def time_of(work: Callable) -> float:
+        mapped = jax.pmap(work, in_axes=(0, None, None))
+        jax.block_until_ready(mapped(blocks[0], sets.pool, sets.searched))  # compiles
+        return median_of_three(lambda: jax.block_until_ready([mapped(b, sets.pool, sets.searched) for b in blocks]))
+
+    return time_of(sort_pool), time_of(count_on_device)
+
+
+def median_of_three(work: Callable[[], object]) -> float:
+    """Seconds."""
+    return statistics.median(timed(work)[1] for _ in range(3))
 
 
 def timed(work):  # noqa: ANN001, ANN201

@@ -18,8 +18,7 @@ from expertlens_jax.data.ratings import Ratings, load_ratings
 from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
 from expertlens_jax.experts.budget import Budget
 from expertlens_jax.experts.expertise import measure_expertise
-
-# FINDING
+from expertlens_jax.experts.finding import find_experts
 from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
 from expertlens_jax.experts.responses import Responses, record_responses
 from expertlens_jax.experts.selection import select_experts
@@ -44,7 +43,7 @@ __all__ = [
     "connect_hosts",
     "contrast_concepts",
     "cosine",
-    # FINDING
+    "find_experts",
     "generate",
     "jaccard",
     "kl",

@@ -344,7 +344,8 @@ def rank(
                 start = stop
                 continue
             blocks = gather_block(holding.columns(unit - first, width), job.layout)
-            ranked = rank_blocks(blocks, job.sets)
+            units = job.recording.units.iloc[unit:]
+            ranked = rank_blocks(blocks, job.sets, first_unit=unit, units=units, sentences=job.sentences)
             values = dict(ranked._asdict())
             if job.halves:
                 parts = [rank_blocks(jnp.take(blocks, rows, axis=1), sets) for rows, sets in job.halves]

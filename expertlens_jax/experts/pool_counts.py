@@ -84,7 +84,7 @@ def count_on_host(values: np.ndarray, pool: np.ndarray, searched: np.ndarray) ->
         every if sentences.size == len(values) else sentences,
         every if columns.size == in_pool.size else columns,
     )
-    at_once = min(values.shape[1], max(1, _SORTED_AT_ONCE // in_pool.size))
+    at_once = max(1, min(values.shape[1], _SORTED_AT_ONCE // in_pool.size))
     buffers = _Buffers.empty(at_once, in_pool.size)
     for start in range(0, values.shape[1], at_once):
         units = values[sentences, start : start + at_once].T

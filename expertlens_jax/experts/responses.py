@@ -114,9 +114,10 @@ class Recording:
     def respond(
         self, batch: Batch, *, layers: tuple[int, int] | None = None, steering: Steering | None = None
     ) -> jax.Array:
-        """Responses to a batch, float32 `[batch, units]`, of all layers or of some; still being computed."""
+        """Responses to a batch, float32 `[batch, units]`, of all layers or from one up to another; not computed yet."""
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), self.mesh)
-        return respond(self.network, self.params, *arrays, steering, layers)
+        first, last = layers or (0, self.network.config.num_layers)
+        return respond(self.network, self.params, *arrays, steering, np.int32(first), last - first)
 
 
 def prepare_recording(

@@ -142,7 +142,7 @@ def apply(
     return network.apply(variables, token_ids, attention_mask, attention_mask)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "layers"))
+@functools.partial(jax.jit, static_argnames=("network", "num_layers"))
 def respond(
     network: Transformer,
     params: Mapping[str, Any],
@@ -150,28 +150,29 @@ def respond(
     attention_mask: jax.Array,
     pool_mask: jax.Array,
     steering: Steering | None,
-    layers: tuple[int, int] | None = None,
+    first_layer: jax.Array | int = 0,
+    num_layers: int | None = None,
 ) -> jax.Array:
     """One jitted pass for the responses of the network's taps, float32 `[batch, units]`.
 
-    Logits aren't returned, so XLA never computes them. With `layers`, only units of layers from the first up to but
-    not including the second are returned.
+    Logits aren't returned, so XLA never computes them. With `num_layers`, only the units of so many layers from the
+    first on are returned.
     """
     variables = {"params": params} | ({"steering": steering} if steering else {})
     _, sown = network.apply(variables, token_ids, attention_mask, pool_mask, mutable=["responses"])
-    return collect_responses(sown["responses"], network.taps.sites, layers)
+    if num_layers is not None:
+        sown = jax.tree.map(lambda by_layer: jax.lax.dynamic_slice_in_dim(by_layer, first_layer, num_layers), sown)
+    return collect_responses(sown["responses"], network.taps.sites)
 
 
-def collect_responses(
-    sown: Mapping[str, Any], sites: Sequence[str], layers: tuple[int, int] | None = None
-) -> jax.Array:
+def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Array:
     """Lays the sown responses of `sites` out as `[batch, units]`, by layer, then site, then channel."""
     parts = []
     for site in sites:
         node = sown
         for name in site_path(site):
             node = node[name]
-        parts.append(node["response"][slice(*layers or (None,))])  # [layers, batch, channels]
+        parts.append(node["response"])  # [layers, batch, channels]
     by_layer = jnp.concatenate(parts, axis=-1)
     return by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
 

@@ -60,7 +60,7 @@ def test_the_null_is_that_of_scikit_learn_s_average_precision():
         truth = np.isin(np.arange(total), chosen)
         values.append(average_precision_score(truth, responses, sample_weight=np.where(truth, 1, weight)))
     values = np.array(values)
-    null = null_survival(3, 7, weight, seed=0, draws=2000)
+    null = null_survival(3, 7, weight, seed=0, draws=4000)
     p = p_values(values.astype(np.float32), null)
     np.testing.assert_allclose(p, shares_at_least(values, values), rtol=0.05)
     assert p.min() == pytest.approx(1 / math.comb(10, 3), rel=1e-4)
