@@ -82,11 +82,14 @@ def parts(values: np.ndarray, by_unit: np.ndarray, sets: ranking.ConceptSets) ->
             chunks = np.array_split(keys, max(1, len(keys) // 128))
             columns = np.array_split(values, len(chunks), axis=1)
 
-            def count(chunk: np.ndarray) -> np.ndarray:
-                return count_on_host(np.ascontiguousarray(chunk), sets.pool, sets.searched)
+            def sort(chunk: np.ndarray) -> None:
+                np.sort(chunk, axis=1)
 
-            sort = median_of_three(lambda: list(threads.map(lambda chunk: np.sort(chunk, axis=1), chunks)))
-            return sort, median_of_three(lambda: list(threads.map(count, columns)))
+            def count(chunk: np.ndarray) -> None:
+                count_on_host(np.ascontiguousarray(chunk), sets.pool, sets.searched)
+
+            of_sort = median_of_three(lambda: list(threads.map(sort, chunks)))
+            return of_sort, median_of_three(lambda: list(threads.map(count, columns)))
 
     def sort_pool(block: jax.Array, pool: jax.Array, searched: jax.Array) -> jax.Array:
         del searched

@@ -1,5 +1,6 @@
 """What every launcher does first and last: read flags, find the model, and tell errors in a paragraph."""
 
+import faulthandler
 import hashlib
 import importlib.util
 import os
@@ -37,6 +38,7 @@ def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None], *, seve
     warnings.formatwarning = _format_warning
 
     def main(argv: list[str]) -> None:
+        leave = None
         logging.set_verbosity(logging.WARNING)  # jax tells at INFO of every backend it doesn't find
         if len(argv) > 1:
             _stop(f"unexpected arguments {' '.join(argv[1:])}; flags are written --name=value.")
@@ -47,12 +49,13 @@ def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None], *, seve
             if _MULTIHOST.value:
                 if not several_hosts:
                     _stop("this experiment can't be one run over several hosts; launch it without --multihost.")
-                el.connect_hosts(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
+                faulthandler.disable()  # absl's; where a dead host leaves this one, a page of threads tells nothing
+                leave = el.connect_hosts(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
             run(_CONFIG.value, epath.Path(_WORKDIR.value))
         except ExpertLensError as error:
             _tell(str(error))
-            if _MULTIHOST.value:
-                sys.stdout.flush()
+            if leave is not None:
+                leave()
                 os._exit(1)  # an orderly exit would wait for hosts that are dead, or for this one
             sys.exit(1)
 

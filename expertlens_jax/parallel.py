@@ -1,7 +1,10 @@
 """Devices and hosts: meshes over them, arrays laid out on a mesh, and programs of several processes."""
 
+import atexit
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -92,7 +95,9 @@ def _lay_out(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(from_host, tree)
 
 
-def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None) -> None:
+def connect_hosts(
+    coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None
+) -> Callable[[], None]:
     """Makes this process one of a program of several, before anything else is done with jax.
 
     On TPU pods, and under Slurm or Open MPI, jax finds out by itself; elsewhere all three arguments are needed.
@@ -101,6 +106,10 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
       coordinator: address and port of the first host, "10.0.0.1:8476".
       num_hosts: how many processes there are.
       host: which of them this is, from 0.
+
+    Returns:
+      A function to call before an abrupt exit (`os._exit`) that has been explained; otherwise a note is printed that
+      another host probably died. An orderly exit calls it by itself.
 
     Raises:
       ExpertLensError: some arguments but not all; or the others can't be reached.
@@ -121,6 +130,28 @@ def connect_hosts(coordinator: str | None = None, num_hosts: int | None = None, 
             f"the hosts could not be connected: {error} On a TPU pod nothing need be given; elsewhere give the "
             "coordinator's address and port, the number of hosts, and each host's own number."
         ) from error
+    return _leave_last_words(
+        f"Error: host {jax.process_index()} of {jax.process_count()} was stopped, most likely since another host died "
+        "or can't be reached: see the lines above, and the other hosts' output. Launch all of them again, and the run "
+        "goes on where it was."
+    )
+
+
+def _leave_last_words(message: str) -> Callable[[], None]:
+    """Has `message` printed if this process ends before the returned function is called, as an orderly exit does.
+
+    When another host dies, jax aborts this process from a thread of its own, after a page of C++; no Python code
+    runs any more. So a small process of another kind waits for the end of a pipe, and speaks if nothing came.
+    """
+    watch = "import sys, textwrap; sys.stdin.read() or sys.stderr.write(textwrap.fill(sys.argv[1], 100) + chr(10))"
+    watcher = subprocess.Popen([sys.executable, "-S", "-c", watch, message], stdin=subprocess.PIPE)
+
+    def take_back() -> None:
+        if watcher.poll() is None:
+            watcher.communicate(b"an orderly exit")
+
+    atexit.register(take_back)
+    return take_back
 
 
 def is_first_host() -> bool:

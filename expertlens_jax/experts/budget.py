@@ -84,7 +84,7 @@ def plan_passes(
     num_layers, widest = len(channels_by_layer), max(channels_by_layer)
     total = sum(channels_by_layer)
     fitting = [place for place, units in room.items() if units >= total]
-    place = fitting[0] if fitting else max(room, key=room.get)
+    place = fitting[0] if fitting else max(room, key=lambda place: (room[place], getattr(budget, place)))
     if room[place] < widest:
         scale = row_bytes * (1 if place == "device" else devices)
         raise BudgetError(

@@ -72,8 +72,8 @@ def null_survival(
 ) -> NullDistribution:
     """Returns the null of average precision for P positives and N negatives of this weight, without ties.
 
-    With the default draws, p has a standard error of ERRORS
-    (the spread over seeds, P = 40 and N = 7000), in 0.2 s on one core. The table ends at `smallest`, or exactly at
+    With the default draws, p has a standard error of 1% at 0.5, 2% at 0.1, and 2% to 4% from 1e-2 to 1e-12 (the
+    spread over seeds, P = 40 and N = 7000), in 0.24 s on one core. The table ends at `smallest`, or exactly at
     P(AP = 1) = 1 / C(P + N, P) where that is greater.
 
     Beyond max(8192, 64 P) places, or 2**23 / P if that is less, neighbouring places are taken together. What a

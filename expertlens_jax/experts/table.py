@@ -5,7 +5,7 @@ import dataclasses
 import errno
 import json
 import math
-import os
+import pathlib
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +16,7 @@ import zarr
 from etils import epath
 
 from expertlens_jax.errors import ExpertLensWarning, RunDirectoryError
+from expertlens_jax.experts.budget import is_local
 from expertlens_jax.run_directory import write_text
 
 STORE, PROGRESS = "expertise.zarr", "progress.json"
@@ -113,9 +114,9 @@ def read_concepts(workdir: epath.Path, name: str, start: int) -> np.ndarray:
 
 def remove_leftovers(workdir: epath.Path) -> None:
     """Removes files that a killed process was writing beside their place; only if no process is."""
-    if (workdir / STORE).exists() and "://" not in os.fspath(workdir):
-        for file in (workdir / STORE).glob("**/*.partial"):
-            file.unlink(missing_ok=True)
+    if is_local(workdir):  # a bucket's objects appear whole
+        for file in pathlib.Path(workdir / STORE).glob("**/*.partial"):
+            file.unlink()
 
 
 def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
