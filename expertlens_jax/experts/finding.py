@@ -289,12 +289,15 @@ def hold(job: Job, place: str, num_units: int, scratch: epath.Path) -> Holding:
 
 
 def block_width(job: Job, num_units: int) -> int:
-    """Units that a device ranks at once: what works well, but no more than its share; a multiple of 16.
+    """Units that a device ranks at once, a multiple of 128.
 
-    With whole vectors of units no element is computed in a loop's remainder, where it may be rounded otherwise.
+    On an accelerator another width is another program, which may round otherwise; so there it doesn't depend on
+    devices or passes. A CPU ranks chunks of one width in any case, and takes no more than its share.
     """
-    share = -(-num_units // job.layout.mesh.size)
-    return -(-min(units_per_block(len(job.sentences)), share) // 16) * 16
+    width = min(units_per_block(len(job.sentences)), job.sizes["unit"])
+    if jax.default_backend() == "cpu":
+        width = min(width, -(-num_units // job.layout.mesh.size))
+    return -(-width // 128) * 128
 
 
 def record(
