@@ -8,7 +8,8 @@ import pathlib
 import sys
 
 import pandas as pd
-import xarray as xr
+
+import expertlens_jax as el
 
 COLUMNS = (
     "sentences measure threshold negatives_per_positive ratings pairs experts_median spearman ci_low ci_high p_value"
@@ -32,7 +33,7 @@ assert by_name.loc["jaccard", "p_value"] < 0.01, by_name
 assert abs(by_name.loc["jaccard_random_weights_0", "spearman"]) < 0.5, by_name
 assert abs(by_name.loc["tfidf", "spearman"] - 0.300) < 0.01, by_name
 
-expertise = xr.open_zarr(run / "expertise" / "model_stories.zarr", consolidated=False)
+expertise = el.open_expertise(run / "expertise" / "model_stories")
 assert expertise["average_precision"].shape == (176, 20736), expertise
 for name in "alignment", "measures", "overlap_stories", "localisation_stories":
     for suffix in "png", "svg":

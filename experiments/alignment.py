@@ -9,8 +9,8 @@ stand in the same table.
 
 Writes into the run directory `alignment.csv` (a row per sentence set, measure and ratings), `pairs.csv` (the
 rated pairs of the drawn measure), `experts.csv` (per concept), `localisation.csv` (per layer and site), the
-overlap of each sentence set, `expertise/` (zarr, the whole table), and `figures/`. Started again, it takes the
-tables that are there as done.
+overlap of each sentence set, `expertise/` (a run of `el.find_experts` a sentence set; `el.open_expertise` reads it),
+and `figures/`. Killed and started again, it goes on where it was.
 """
 
 import dataclasses
@@ -102,21 +102,19 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 def saved_expertise(
     model: el.Model, concepts: el.ConceptDataset, config: ml_collections.ConfigDict, workdir: epath.Path
 ) -> xr.Dataset:
-    """The expertise table of a model and a sentence set, measured unless the run directory has it."""
-
-    def compute() -> xr.Dataset:
-        print(f"Finding the experts of {model.name} in {concepts.name}")
-        responses = el.record_responses(
-            model, concepts.sentences, pooling=config.pooling, truncate=config.truncate, progress=True
-        )
-        return el.measure_expertise(
-            responses,
-            concepts,
-            **negatives(config),
-            progress=True,
-        )
-
-    return saved_dataset(workdir / "expertise" / file_name(model, concepts), compute)
+    """The expertise table of a model and a sentence set, measured as far as the run directory doesn't have it."""
+    print(f"Finding the experts of {model.name} in {concepts.name}")
+    return el.find_experts(
+        model,
+        concepts,
+        workdir / "expertise" / table_name(model, concepts),
+        pooling=config.pooling,
+        truncate=config.truncate,
+        halves=False,
+        permutations=0,
+        progress=True,
+        **negatives(config),
+    ).load()
 
 
 def negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
@@ -124,9 +122,9 @@ def negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
     return {name: config[name] for name in ("negatives_per_positive", "exclude_mentions", "sampled", "seed")}
 
 
-def file_name(model: el.Model, concepts: el.ConceptDataset) -> str:
+def table_name(model: el.Model, concepts: el.ConceptDataset) -> str:
     """What a table of a model and a sentence set is called; a hub id holds a slash."""
-    return f"{model.name.replace('/', '--')}_{concepts.name}.zarr"
+    return f"{model.name.replace('/', '--')}_{concepts.name}"
 
 
 def compare(
@@ -143,7 +141,7 @@ def compare(
         mean = sentence_embeddings(model, concepts.sentences, progress=True)
         return xr.Dataset({"mean": (("sentence", "channel"), mean)})
 
-    embedded = saved_dataset(workdir / "embeddings" / file_name(model, concepts), embed)
+    embedded = saved_dataset(workdir / "embeddings" / f"{table_name(model, concepts)}.zarr", embed)
     measures = expert_measures(expertise, config.measures, config.thresholds)
     measures += word_measures(model, concepts) + sentence_measures(embedded["mean"].values, concepts)
     for seed in config.random_weights:

@@ -4,6 +4,7 @@ import collections
 import functools
 import re
 import unicodedata
+import unittest.mock
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,9 @@ def _regular_plural(word: str) -> str:
 @functools.cache
 def _inflections() -> "tuple[inflect.engine, inflect.engine]":
     """Returns two engines: modern plurals (cows) and classical ones (kine)."""
-    import inflect
+    # inflect has typeguard rewrite all its functions as it is imported, to check types at run time: three seconds.
+    with unittest.mock.patch("typeguard.typechecked", lambda function: function):
+        import inflect
 
     modern, classical = inflect.engine(), inflect.engine()
     classical.classical(all=True)

@@ -113,12 +113,12 @@ def test_too_few_pairs_give_no_number_and_say_so(finished):
 def test_started_again_it_goes_on_from_its_tables_with_the_same_bytes(finished, inputs):
     workdir, _ = finished
     before = (workdir / "alignment.csv").read_bytes()
-    written = (workdir / "expertise" / "model_syllables.zarr" / "zarr.json").stat().st_mtime_ns
+    written = (workdir / "expertise" / "model_syllables" / "expertise.zarr" / "zarr.json").stat().st_mtime_ns
     (workdir / "alignment.csv").unlink()
     again = launch(*arguments(inputs, workdir))
     assert again.returncode == 0, again.stderr
     assert (workdir / "alignment.csv").read_bytes() == before
-    assert (workdir / "expertise" / "model_syllables.zarr" / "zarr.json").stat().st_mtime_ns == written
+    assert (workdir / "expertise" / "model_syllables" / "expertise.zarr" / "zarr.json").stat().st_mtime_ns == written
     assert len(json.loads((workdir / "environment.json").read_text())) == 2
 
 
