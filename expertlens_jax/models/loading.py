@@ -20,6 +20,7 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES, family_of
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.packaged import packaged_directory
 from expertlens_jax.models.tokens import padding_id
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import open_weights, weight_paths
@@ -37,8 +38,9 @@ def load_model(
     mesh: Mesh | None = None,
     use_cache: bool | None = None,
 ) -> Model:
-    """Loads a model and its tokenizer from a local directory or from the Hugging Face hub.
+    """Loads a model and its tokenizer: one that ships with the package, a local directory, or one of the hub.
 
+        model = el.load_model("lenslet-2m", revision="step256")  # nothing to download
         model = el.load_model("EleutherAI/pythia-1b", revision="step512")
 
     From the hub only the files that are needed are fetched: config and tokenizer first, and the weights only
@@ -54,8 +56,10 @@ def load_model(
 
     Args:
       path_or_id: a directory, as `save_pretrained` writes it: `config.json`, weights and a fast tokenizer.
-        What doesn't exist as a path is taken for a repository's id, `owner/name`.
-      revision: of the repository: a branch, tag or commit (Pythia's training steps are branches, "step512").
+        What doesn't exist as a path is the name of a packaged model (`packaged.packaged_models`), or else taken for
+        a repository's id, `owner/name`.
+      revision: of the repository: a branch, tag or commit (Pythia's training steps are branches, "step512"); of a
+        packaged model, one of the training steps it ships with.
       dtype: "float32" or "bfloat16", of parameters and activations; norms, the attention's softmax and pooled
         responses are float32 always.
       cache_dir: where downloads, and with them converted parameters, are kept. By default the former stand
@@ -77,11 +81,15 @@ def load_model(
     if mesh is not None:
         mesh = _usable_mesh(mesh)
     local = _local_directory(path_or_id, revision)
+    packaged = packaged_directory(str(path_or_id), revision) if local is None else None
+    snapshot, name = None, f"{path_or_id}@{revision}" if revision else str(path_or_id)
     if local is not None:
-        snapshot, directory, name = None, local, local.resolve().name
+        directory, name = local, local.resolve().name
+    elif packaged is not None:
+        directory = packaged
     else:
         snapshot = hub.open_snapshot(str(path_or_id), revision=revision, cache_dir=cache_dir, token=token)
-        directory, name = snapshot.directory, f"{path_or_id}@{revision}" if revision else str(path_or_id)
+        directory = snapshot.directory
     family, config = _read_config(directory)
     if snapshot is not None:
         hub.fetch_tokenizer(snapshot)

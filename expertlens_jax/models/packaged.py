@@ -1,0 +1,38 @@
+"""The small models that ship with the package: see `lenslet/README.md`, their model card."""
+
+import pathlib
+
+from expertlens_jax.errors import CheckpointError
+
+ROOT = pathlib.Path(__file__).parent / "lenslet"
+"""A directory a model, and in it a Hugging Face directory a training step: `lenslet-2m/step256`."""
+
+
+def packaged_models() -> tuple[str, ...]:
+    """Their names, as `load_model` takes them."""
+    return tuple(sorted(path.name for path in ROOT.iterdir() if path.is_dir()))
+
+
+def packaged_revisions(name: str) -> tuple[str, ...]:
+    """The training steps that a model ships with, first to last: "step0", ..."""
+    return tuple(sorted((path.name for path in (ROOT / name).iterdir()), key=lambda step: int(step[len("step") :])))
+
+
+def packaged_directory(name: str, revision: str | None) -> pathlib.Path | None:
+    """Where a packaged model lies; None if none is called so.
+
+    Args:
+      name: as in `packaged_models`.
+      revision: as in `packaged_revisions`; None or "main" is the last.
+
+    Raises:
+      CheckpointError: it doesn't ship with this revision.
+    """
+    if name not in packaged_models():
+        return None
+    revisions = packaged_revisions(name)
+    if revision in (None, "main"):
+        revision = revisions[-1]
+    if revision not in revisions:
+        raise CheckpointError(f"{name} has no revision {revision!r}; it ships with {', '.join(revisions)}.")
+    return ROOT / name / revision
