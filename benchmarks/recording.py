@@ -11,9 +11,9 @@ as many tokens, on all cores, each in a process of its own:
 - PyTorch: sentences sorted by length, the masked maximum taken in forward hooks, so that no activation outlives its
   layer, and the head left out;
 - TransformerLens: `run_with_cache` with a `names_filter` for the same sites, pooled out of each batch's cache. It has
-  requirements of its own, so it runs under the python that is given; without one it is left out. That environment
-  needs `transformer_lens` and `torch` (this was written with transformer_lens 3.5.1). Nothing is downloaded:
-  the weights are converted from the same random checkpoint.
+  requirements of its own, so it runs under the python that is given, in an environment with `transformer_lens>=4`
+  (which loads Hugging Face checkpoints through its TransformerBridge); without one it is left out. It reads the same
+  directory, so nothing is downloaded.
 
 Each process first loads the model and records 8 sentences. Then come two passes: memory is the peak of the first,
 anonymous memory as in `loading_memory.py`, above what it was before; tokens (real ones, without padding) a second
@@ -100,7 +100,8 @@ def save_gpt2(directory: pathlib.Path, **shape: int) -> None:
     torch.manual_seed(0)
     names = {"layers": "n_layer", "width": "n_embd", "heads": "n_head", "context": "n_positions"}
     names["vocabulary"] = "vocab_size"
-    config = transformers.GPT2Config(**{names[key]: value for key, value in shape.items()})
+    sizes = {names[key]: value for key, value in shape.items()}
+    config = transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)  # a tokenizer's first piece
     transformers.GPT2LMHeadModel(config).save_pretrained(directory)
 
 
@@ -186,34 +187,12 @@ def record_with_hooks(model: Any, ids: Sequence[Sequence[int]], tokens_per_batch
 
 
 def load_transformer_lens(directory: pathlib.Path) -> Any:
-    """The same weights as a HookedTransformer, as they are: nothing folded or centred."""
+    """The same weights as a TransformerBridge, as they are: nothing folded or centred."""
     import torch
-    import transformers
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
+    from transformer_lens.model_bridge import TransformerBridge
 
     torch.set_num_threads(num_cores())
-    reference = transformers.GPT2LMHeadModel.from_pretrained(directory)
-    shape = reference.config
-    config = HookedTransformerConfig(
-        n_layers=shape.n_layer,
-        d_model=shape.n_embd,
-        n_heads=shape.n_head,
-        d_head=shape.n_embd // shape.n_head,
-        d_mlp=4 * shape.n_embd,
-        n_ctx=shape.n_positions,
-        d_vocab=shape.vocab_size,
-        eps=shape.layer_norm_epsilon,
-        act_fn="gelu_new",
-        normalization_type="LN",
-        device="cpu",
-    )
-    model = HookedTransformer(config).eval()
-    state = convert_gpt2_weights(reference, config)
-    model.load_and_process_state_dict(
-        state, fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False
-    )
-    return model
+    return TransformerBridge.boot_transformers(str(directory), device="cpu")
 
 
 def record_with_cache(model: Any, ids: Sequence[Sequence[int]], tokens_per_batch: int) -> np.ndarray:
@@ -223,11 +202,13 @@ def record_with_cache(model: Any, ids: Sequence[Sequence[int]], tokens_per_batch
     """
     import torch
 
-    names = [f"blocks.{layer}.{hook}" for layer in range(model.cfg.n_layers) for hook in HOOKS]
+    num_layers = model.cfg.n_layers
+    names = [f"blocks.{layer}.{hook}" for layer in range(num_layers) for hook in HOOKS]
+    options = {"names_filter": names, "return_type": None, "stop_at_layer": num_layers}  # without the head
     values = None
     with torch.inference_mode():
         for rows, token_ids, mask in torch_batches(ids, tokens_per_batch):
-            _, cache = model.run_with_cache(token_ids, names_filter=names, return_type=None)
+            _, cache = model.run_with_cache(token_ids, **options)
             pooled = torch.cat([pool(cache[name].flatten(2), mask) for name in names], dim=1)
             if values is None:
                 values = np.empty((len(ids), pooled.shape[1]), np.float32)

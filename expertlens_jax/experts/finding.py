@@ -139,7 +139,7 @@ def find_experts(
     plan = plan_passes(
         job.layout.rows_per_device,
         np.bincount(recording.units["layer"]),
-        budget or default_budget(scratch),
+        least_budget(budget or default_budget(scratch)),
         devices=len(job.layout.local_devices),
         passes=passes,
     )
@@ -266,6 +266,13 @@ def describe(job: Job, plan: Passes, table_size: int) -> str:
         f"sentences, whose responses take {format_bytes(plan.bytes_per_pass)} {each}; the table takes up to "
         f"{format_bytes(table_size)} on disk."
     )
+
+
+def least_budget(budget: Budget) -> Budget:
+    """What every host has: all must make the same passes."""
+    kilobytes = np.array(dataclasses.astuple(budget), np.float64) // 1000
+    everywhere = parallel.from_all_hosts(kilobytes.clip(max=2**31 - 1).astype(np.int32))
+    return budget if len(everywhere) == 1 else Budget(*(1000 * int(least) for least in everywhere.min(axis=0)))
 
 
 def refuse_full_disk(workdir: epath.Path, size: int) -> None:

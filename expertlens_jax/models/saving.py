@@ -1,5 +1,6 @@
 """Writes a model as a Hugging Face directory: what `loading.py` reads, and transformers too."""
 
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +47,8 @@ def save_model(
     type(hf_config).from_dict(stated).save_pretrained(directory)
     safetensors.numpy.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(directory)
+    vocabulary = directory / "tokenizer.json"  # written a token a line, which doubles its size
+    vocabulary.write_text(json.dumps(json.loads(vocabulary.read_text()), ensure_ascii=False, separators=(",", ":")))
 
 
 def stored_tensors(
