@@ -57,7 +57,7 @@ NOISE_SENTENCES = 256  # on which the two frameworks' responses are compared
 def main() -> None:
     """Runs the sides one after the other, and prints seconds, ratios and differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--concepts", type=int, default=176, help="the first so many")
+    parser.add_argument("--concepts", type=int, default=176, help="the first so many, 5 or more")
     parser.add_argument("--sentences_per_concept", type=int, default=40)
     parser.add_argument("--sampled_pairs", type=int, default=300, help="(concept, unit) pairs for scikit-learn")
     parser.add_argument("--tokens_per_batch", type=int, default=4096, help="ours and PyTorch's, padding included")

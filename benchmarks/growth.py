@@ -6,8 +6,9 @@ Each grows alone, the others as at the base; units grow by layers. Sentences are
 concept has 32 of them, and the model is a small GPT-2 with random weights. Each point is a process of its own, which
 runs `find_experts` twice, without halves or permutations: the first run compiles, the second, into a fresh directory,
 is counted. Memory is its peak, anonymous memory as in `loading_memory.py`, above what the process holds between the
-two (model, programs, libraries), once the allocator has given back what is free. The exponents are least squares over the points, log on log: 1 is in proportion, 0 is not at all.
-The figure is written beside this file. Linux only.
+two (model, programs, libraries), once the allocator has given back what is free. Responses wait in it: they take 4
+bytes a sentence and unit, up to `find_experts`'s budget. The exponents are least squares over the points, log on log:
+1 is in proportion, 0 is not at all. The figure is written beside this file. Linux only.
 """
 
 import argparse
@@ -164,6 +165,7 @@ def random_concepts(size: Size):  # noqa: ANN201 (expertlens_jax is a measured p
 def draw(file: pathlib.Path, lines: dict[str, list[Size]], costs: dict[str, list[Cost]]) -> None:
     """Two panels, time and memory; a line for each quantity, with its exponent."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     from expertlens_jax.report.style import FAINT, colours, styled
 
@@ -180,12 +182,14 @@ def draw(file: pathlib.Path, lines: dict[str, list[Size]], costs: dict[str, list
             low = of(costs["concepts"], cost)[0]  # the base
             axes.plot(times, low * times, color=FAINT, linewidth=0.8, linestyle=":", label="in proportion: 1")
             axes.set_xscale("log", base=2)
-            axes.set_yscale("log", base=2)
+            axes.set_yscale("log")
             axes.set_xticks(times, [f"×{each}" for each in times])
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
             axes.set_xlabel("Times the base, the others fixed")
             axes.set_title(title)
-            axes.legend(title="what grows, and the exponent", loc="upper left", fontsize=6.5, title_fontsize=6.5)
+            axes.legend(title="what grows: exponent", alignment="left", loc="upper left", fontsize=6.5)
         figure.savefig(file, dpi=200, facecolor="white")
 
 

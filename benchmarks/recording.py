@@ -10,7 +10,8 @@ as many tokens, on all cores, each in a process of its own:
 - expertlens_jax: `record_responses`;
 - PyTorch: sentences sorted by length, the masked maximum taken in forward hooks, so that no activation outlives its
   layer, and the head left out;
-- TransformerLens: `run_with_cache` with a `names_filter` for the same sites, pooled out of each batch's cache. It has
+- TransformerLens: `run_with_cache` with a `names_filter` for the same sites, pooled out of each batch's cache, the head
+  for the last token only (it can't be left out). It has
   requirements of its own, so it runs under the python that is given, in an environment with `transformer_lens>=4`
   (which loads Hugging Face checkpoints through its TransformerBridge); without one it is left out. It reads the same
   directory, so nothing is downloaded.
@@ -202,9 +203,9 @@ def record_with_cache(model: Any, ids: Sequence[Sequence[int]], tokens_per_batch
     """
     import torch
 
-    num_layers = model.cfg.n_layers
-    names = [f"blocks.{layer}.{hook}" for layer in range(num_layers) for hook in HOOKS]
-    options = {"names_filter": names, "return_type": None, "stop_at_layer": num_layers}  # without the head
+    names = [f"blocks.{layer}.{hook}" for layer in range(model.cfg.n_layers) for hook in HOOKS]
+    # Stopping at a layer that there isn't would still compute all logits; so only the last token's are kept.
+    options = {"names_filter": names, "return_type": None, "logits_to_keep": 1}
     values = None
     with torch.inference_mode():
         for rows, token_ids, mask in torch_batches(ids, tokens_per_batch):

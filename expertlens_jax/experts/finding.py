@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,36 +15,17 @@ from tqdm.auto import tqdm
 from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
-from expertlens_jax.data.resampling import (
-    join_contrasts,
-    permuted_labels,
-    permuted_sizes,
-    restrict_contrast,
-    split_halves,
-)
-from expertlens_jax.errors import BudgetError
 from expertlens_jax.experts import table
-from expertlens_jax.experts.budget import (
-    Budget,
-    Passes,
-    default_budget,
-    format_bytes,
-    free_disk,
-    is_local,
-    plan_passes,
-)
-from expertlens_jax.experts.expertise import expertise_coordinates
-from expertlens_jax.experts.holding import DeviceHolding, Holding, HostHolding, Layout, gather_block, lay_out
-from expertlens_jax.experts.ranking import ConceptSets, Ranking, concept_sets, rank_blocks, units_per_block
+from expertlens_jax.experts.budget import Budget, default_budget, plan_passes
+from expertlens_jax.experts.holding import DeviceHolding, Holding, HostHolding, Layout, gather_block
+from expertlens_jax.experts.identity import digest, fingerprint
+from expertlens_jax.experts.planning import HALVES, Job, block_width, describe, least_budget, plan_job, refuse_full_disk
+from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.responses import Recording, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.taps import Pooling
 from expertlens_jax.run_directory import only_writer, open_run
-
-RANKED = {name: ("concept", "unit") for name in Ranking._fields}
-HALVES = {"average_precision_halves": ("half", "concept", "unit")}
-SIGNIFICANCE = {name: ("concept", "unit") for name in ("p_value", "q_value", "familywise_p")}
 
 
 def find_experts(
@@ -192,98 +171,6 @@ def find_experts(
     return table.open_expertise(workdir)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-    """All that a run computes with, known before it starts."""
-
-    recording: Recording
-    layout: Layout
-    sentences: tuple[str, ...]
-    sets: ConceptSets
-    """Of the concepts and, after them, the permuted ones."""
-    halves: tuple[tuple[np.ndarray, ConceptSets], ...]
-    """Of each half, its sentences int32 `[sentences of the half]`, and the concepts within them."""
-    num_concepts: int
-    null_of: np.ndarray
-    """int `[concepts, permutations]`: which of the permuted concepts are like each concept."""
-    coordinates: xr.Dataset
-    variables: Mapping[str, tuple[str, ...]]
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Lengths of the table's dimensions."""
-        return self.coordinates.sizes
-
-    @property
-    def units_per_layer(self) -> int:
-        """The same in all layers, since they are one scanned block."""
-        return self.sizes["unit"] // self.recording.network.config.num_layers
-
-
-def plan_job(
-    recording: Recording, concepts: ConceptDataset, contrast: Contrast, *, halves: bool, permutations: int, seed: int
-) -> Job:
-    """Lays sentences out over devices, and sets up what they are ranked for."""
-    num_concepts, num_sentences = concepts.labels.shape
-    coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
-    ranked, null_of, variables = contrast, np.zeros((num_concepts, 0), int), dict(RANKED)
-    if permutations:
-        permuted = permuted_labels(contrast, permutations, seed=seed)
-        null_of = permuted_sizes(contrast)[1][:, None] * permutations + np.arange(permutations)
-        ranked = join_contrasts(contrast, permuted)
-        coordinates = coordinates.assign_coords(permutation=np.arange(len(permuted.positives)))
-        variables |= SIGNIFICANCE | {"null_maximum": ("permutation",)}
-    parts = []
-    if halves:
-        for kept in split_halves(contrast, seed=seed):
-            parts.append((np.flatnonzero(kept).astype(np.int32), concept_sets(restrict_contrast(contrast, kept))))
-        coordinates = coordinates.assign_coords(half=np.arange(2))
-        variables |= HALVES
-    return Job(
-        recording=recording,
-        layout=lay_out(recording.batches(), recording.mesh, num_sentences),
-        sentences=concepts.sentences,
-        sets=concept_sets(ranked),
-        halves=tuple(parts),
-        num_concepts=num_concepts,
-        null_of=null_of,
-        coordinates=coordinates,
-        variables=variables,
-    )
-
-
-def describe(job: Job, plan: Passes, table_size: int) -> str:
-    """The plan in a sentence or two: what is computed, where it waits, and how much it takes."""
-    sizes, passes = job.sizes, len(plan.layers)
-    each = (
-        "on each device"
-        if plan.place == "device"
-        else f"on the {plan.place}" + (f" of each of {jax.process_count()} hosts" if jax.process_count() > 1 else "")
-    )
-    return (
-        f"{len(job.sentences):,} sentences x {sizes['unit']:,} units x {sizes['concept']:,} concepts on "
-        f"{job.layout.mesh.size} device{'s' * (job.layout.mesh.size > 1)}: {passes} pass{'es' * (passes > 1)} over the "
-        f"sentences, whose responses take {format_bytes(plan.bytes_per_pass)} {each}; the table takes up to "
-        f"{format_bytes(table_size)} on disk."
-    )
-
-
-def least_budget(budget: Budget) -> Budget:
-    """What every host has: all must make the same passes."""
-    kilobytes = np.array(dataclasses.astuple(budget), np.float64) // 1000
-    everywhere = parallel.from_all_hosts(kilobytes.clip(max=2**31 - 1).astype(np.int32))
-    return budget if len(everywhere) == 1 else Budget(*(1000 * int(least) for least in everywhere.min(axis=0)))
-
-
-def refuse_full_disk(workdir: epath.Path, size: int) -> None:
-    """Refuses a table that a local disk has no room for."""
-    if is_local(workdir) and size > free_disk(workdir):
-        raise BudgetError(
-            f"the table takes up to {format_bytes(size)} and {workdir} has {format_bytes(free_disk(workdir))} free. "
-            "Choose another workdir, or ask for fewer sites or concepts, or for halves=False or permutations=0."
-        )
-
-
 def hold(job: Job, place: str, num_units: int, scratch: epath.Path) -> Holding:
     """An empty place for a pass's responses."""
     if place == "device":
@@ -293,18 +180,6 @@ def hold(job: Job, place: str, num_units: int, scratch: epath.Path) -> Holding:
         return HostHolding(job.layout, num_units, width)
     scratch.mkdir(parents=True, exist_ok=True)
     return HostHolding(job.layout, num_units, width, scratch / f"responses_{jax.process_index()}.float32")
-
-
-def block_width(job: Job, num_units: int) -> int:
-    """Units that a device ranks at once, a multiple of 128.
-
-    On an accelerator another width is another program, which may round otherwise; so there it doesn't depend on
-    devices or passes. A CPU ranks chunks of one width in any case, and takes no more than its share.
-    """
-    width = min(units_per_block(len(job.sentences)), job.sizes["unit"])
-    if jax.default_backend() == "cpu":
-        width = min(width, -(-num_units // job.layout.mesh.size))
-    return -(-width // 128) * 128
 
 
 def record(
@@ -418,35 +293,3 @@ def finish(workdir: epath.Path, job: Job, contrast: Contrast, done: table.Progre
                 }
                 table.write_concepts(workdir, start, {name: each.astype(np.float32) for name, each in values.items()})
         table.write_progress(workdir, dataclasses.replace(done, complete=True))
-
-
-def fingerprint(params: Mapping[str, Any]) -> str:
-    """A digest of a model's weights, so that a run isn't gone on with by another model of the same name.
-
-    Computed where the weights are, and the same however they are split over devices.
-    """
-    sums = [int(each) for each in jax.tree.leaves(_bit_sums(params))]
-    paths = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(params)]
-    return hashlib.sha256(json.dumps([paths, sums]).encode()).hexdigest()
-
-
-@jax.jit
-def _bit_sums(params: Mapping[str, Any]) -> Mapping[str, jax.Array]:
-    """Of each array, the sum of its values' bits, each times a number that depends on its place; modulo 2**32."""
-
-    def bit_sum(leaf: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
-        for axis in range(leaf.ndim):
-            place = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-            bits *= 2 * place + 1  # odd, so that no bit is lost
-            bits ^= bits >> 15
-        return bits.sum(dtype=jnp.uint32)
-
-    return jax.tree.map(bit_sum, params)
-
-
-def digest(concepts: ConceptDataset) -> str:
-    """A digest of a dataset's sentences and labels."""
-    sha = hashlib.sha256(json.dumps([concepts.sentences, concepts.concepts, concepts.domains]).encode())
-    sha.update(np.packbits(concepts.labels).tobytes() + np.packbits(concepts.negative_pool).tobytes())
-    return sha.hexdigest()

@@ -1,0 +1,134 @@
+"""What a large job will do, known before it starts: what is ranked for what, where responses wait, what it takes."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import xarray as xr
+from etils import epath
+
+from expertlens_jax import parallel
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.contrast import Contrast
+from expertlens_jax.data.resampling import (
+    join_contrasts,
+    permuted_labels,
+    permuted_sizes,
+    restrict_contrast,
+    split_halves,
+)
+from expertlens_jax.errors import BudgetError
+from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk, is_local
+from expertlens_jax.experts.expertise import expertise_coordinates
+from expertlens_jax.experts.holding import Layout, lay_out
+from expertlens_jax.experts.ranking import ConceptSets, Ranking, concept_sets, units_per_block
+from expertlens_jax.experts.responses import Recording
+
+RANKED = {name: ("concept", "unit") for name in Ranking._fields}
+HALVES = {"average_precision_halves": ("half", "concept", "unit")}
+SIGNIFICANCE = {name: ("concept", "unit") for name in ("p_value", "q_value", "familywise_p")}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """All that a run computes with, known before it starts."""
+
+    recording: Recording
+    layout: Layout
+    sentences: tuple[str, ...]
+    sets: ConceptSets
+    """Of the concepts and, after them, the permuted ones."""
+    halves: tuple[tuple[np.ndarray, ConceptSets], ...]
+    """Of each half, its sentences int32 `[sentences of the half]`, and the concepts within them."""
+    num_concepts: int
+    null_of: np.ndarray
+    """int `[concepts, permutations]`: which of the permuted concepts are like each concept."""
+    coordinates: xr.Dataset
+    variables: Mapping[str, tuple[str, ...]]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Lengths of the table's dimensions."""
+        return self.coordinates.sizes
+
+    @property
+    def units_per_layer(self) -> int:
+        """The same in all layers, since they are one scanned block."""
+        return self.sizes["unit"] // self.recording.network.config.num_layers
+
+
+def plan_job(
+    recording: Recording, concepts: ConceptDataset, contrast: Contrast, *, halves: bool, permutations: int, seed: int
+) -> Job:
+    """Lays sentences out over devices, and sets up what they are ranked for."""
+    num_concepts, num_sentences = concepts.labels.shape
+    coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
+    ranked, null_of, variables = contrast, np.zeros((num_concepts, 0), int), dict(RANKED)
+    if permutations:
+        permuted = permuted_labels(contrast, permutations, seed=seed)
+        null_of = permuted_sizes(contrast)[1][:, None] * permutations + np.arange(permutations)
+        ranked = join_contrasts(contrast, permuted)
+        coordinates = coordinates.assign_coords(permutation=np.arange(len(permuted.positives)))
+        variables |= SIGNIFICANCE | {"null_maximum": ("permutation",)}
+    parts = []
+    if halves:
+        for kept in split_halves(contrast, seed=seed):
+            parts.append((np.flatnonzero(kept).astype(np.int32), concept_sets(restrict_contrast(contrast, kept))))
+        coordinates = coordinates.assign_coords(half=np.arange(2))
+        variables |= HALVES
+    return Job(
+        recording=recording,
+        layout=lay_out(recording.batches(), recording.mesh, num_sentences),
+        sentences=concepts.sentences,
+        sets=concept_sets(ranked),
+        halves=tuple(parts),
+        num_concepts=num_concepts,
+        null_of=null_of,
+        coordinates=coordinates,
+        variables=variables,
+    )
+
+
+def describe(job: Job, plan: Passes, table_size: int) -> str:
+    """The plan in a sentence or two: what is computed, where it waits, and how much it takes."""
+    sizes, passes = job.sizes, len(plan.layers)
+    each = (
+        "on each device"
+        if plan.place == "device"
+        else f"on the {plan.place}" + (f" of each of {jax.process_count()} hosts" if jax.process_count() > 1 else "")
+    )
+    return (
+        f"{len(job.sentences):,} sentences x {sizes['unit']:,} units x {sizes['concept']:,} concepts on "
+        f"{job.layout.mesh.size} device{'s' * (job.layout.mesh.size > 1)}: {passes} pass{'es' * (passes > 1)} over the "
+        f"sentences, whose responses take {format_bytes(plan.bytes_per_pass)} {each}; the table takes up to "
+        f"{format_bytes(table_size)} on disk."
+    )
+
+
+def least_budget(budget: Budget) -> Budget:
+    """What every host has: all must make the same passes."""
+    kilobytes = np.array(dataclasses.astuple(budget), np.float64) // 1000
+    everywhere = parallel.from_all_hosts(kilobytes.clip(max=2**31 - 1).astype(np.int32))
+    return budget if len(everywhere) == 1 else Budget(*(1000 * int(least) for least in everywhere.min(axis=0)))
+
+
+def refuse_full_disk(workdir: epath.Path, size: int) -> None:
+    """Refuses a table that a local disk has no room for."""
+    if is_local(workdir) and size > free_disk(workdir):
+        raise BudgetError(
+            f"the table takes up to {format_bytes(size)} and {workdir} has {format_bytes(free_disk(workdir))} free. "
+            "Choose another workdir, or ask for fewer sites or concepts, or for halves=False or permutations=0."
+        )
+
+
+def block_width(job: Job, num_units: int) -> int:
+    """Units that a device ranks at once, a multiple of 128.
+
+    On an accelerator another width is another program, which may round otherwise; so there it doesn't depend on
+    devices or passes. A CPU ranks chunks of one width in any case, and takes no more than its share.
+    """
+    width = min(units_per_block(len(job.sentences)), job.sizes["unit"])
+    if jax.default_backend() == "cpu":
+        width = min(width, -(-num_units // job.layout.mesh.size))
+    return -(-width // 128) * 128
