@@ -20,7 +20,7 @@ The model has GPT-2's shape (124 million parameters, 82,944 units) and random we
 PyTorch's protocol is ours, so AP should be the same, up to float32's noise: sentences whose responses are closer than
 it change places or tie. That is no rare case in a causal model, whose first token knows nothing of the others: where it
 has a unit's maximum, all sentences that begin alike tie, or nearly. So where AP differs by more than 1e-5, it is told
-whether the noise explains it.
+whether the noise explains it. As to the machine's load, see `recording.py`.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from recording import (
     record_with_hooks,
     save_gpt2,
     save_tokenizer,
+    show_load,
     tokenize,
 )
 from sklearn.metrics import average_precision_score
@@ -70,6 +71,7 @@ def main() -> None:
     if arguments.directory:
         be_selfcond(arguments)
         return
+    show_load()
     with tempfile.TemporaryDirectory() as name:
         arguments.directory = pathlib.Path(name)
         compare(arguments)

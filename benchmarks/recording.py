@@ -11,15 +11,16 @@ as many tokens, on all cores, each in a process of its own:
 - PyTorch: sentences sorted by length, the masked maximum taken in forward hooks, so that no activation outlives its
   layer, and the head left out;
 - TransformerLens: `run_with_cache` with a `names_filter` for the same sites, pooled out of each batch's cache, the head
-  for the last token only (it can't be left out). It has
-  requirements of its own, so it runs under the python that is given, in an environment with `transformer_lens>=4`
-  (which loads Hugging Face checkpoints through its TransformerBridge); without one it is left out. It reads the same
-  directory, so nothing is downloaded.
+  for the last token only (it can't be left out). It has requirements of its own, so it runs under the python that is
+  given, in an environment with `transformer_lens>=4` (which loads Hugging Face checkpoints through its
+  TransformerBridge); without one it is left out. It reads the same directory, so nothing is downloaded.
 
 Each process first loads the model and records 8 sentences. Then come two passes: memory is the peak of the first,
 anonymous memory as in `loading_memory.py`, above what it was before; tokens (real ones, without padding) a second
 are the second's, and the first's are told beside it, since there expertlens_jax compiles. The responses themselves,
-the same size for all, are part of the peak. Linux only.
+the same size for all, are part of the peak. PyTorch's threads wait for each other at every operation, so that another
+program on one core slows it down many times over, and expertlens_jax far less: take no numbers unless the load that
+is printed, of the minute before, is near 0. Linux only.
 """
 
 import argparse
@@ -62,6 +63,7 @@ def main() -> None:
     if arguments.side:
         be_side(arguments)
         return
+    show_load()
     pythons = {"expertlens_jax": sys.executable, "pytorch": sys.executable}
     if arguments.transformer_lens_python:
         pythons["transformer_lens"] = arguments.transformer_lens_python
@@ -79,6 +81,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--heads", type=int, default=12)
+
+
+def show_load() -> None:
+    """How busy the machine is with other things."""
+    print(f"load of the machine in the minute before: {os.getloadavg()[0]:.1f} of {num_cores()} cores")
 
 
 def prepare(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,16 @@ from expertlens_jax.experts import table
 from expertlens_jax.experts.budget import Budget, default_budget, plan_passes
 from expertlens_jax.experts.holding import DeviceHolding, Holding, HostHolding, Layout, gather_block
 from expertlens_jax.experts.identity import digest, fingerprint
-from expertlens_jax.experts.planning import HALVES, Job, block_width, describe, least_budget, plan_job, refuse_full_disk
+from expertlens_jax.experts.planning import (
+    HALVES,
+    Job,
+    block_width,
+    describe,
+    least_budget,
+    most_results,
+    plan_job,
+    refuse_full_disk,
+)
 from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.responses import Recording, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
@@ -238,7 +247,8 @@ def rank(
             gathered.append(
                 {name: in_order(np.asarray(each), job.layout)[..., : stop - unit] for name, each in values.items()}
             )
-            if stop - start >= table.UNITS_PER_CHUNK or stop == last or done.covers(stop, min(stop + width, last)):
+            full = stop - start >= min(table.UNITS_PER_CHUNK, most_results(job))
+            if full or stop == last or done.covers(stop, min(stop + width, last)):
                 yield start, {name: np.concatenate([each[name] for each in gathered], axis=-1) for name in gathered[0]}
                 gathered, start = [], stop
 

@@ -26,6 +26,7 @@ from expertlens_jax.experts.ranking import ConceptSets, Ranking, concept_sets, u
 from expertlens_jax.experts.responses import Recording
 
 RANKED = {name: ("concept", "unit") for name in Ranking._fields}
+_RESULT_BYTES = 2**26
 HALVES = {"average_precision_halves": ("half", "concept", "unit")}
 SIGNIFICANCE = {name: ("concept", "unit") for name in ("p_value", "q_value", "familywise_p")}
 
@@ -128,7 +129,14 @@ def block_width(job: Job, num_units: int) -> int:
     On an accelerator another width is another program, which may round otherwise; so there it doesn't depend on
     devices or passes. A CPU ranks chunks of one width in any case, and takes no more than its share.
     """
-    width = min(units_per_block(len(job.sentences)), job.sizes["unit"])
+    width = min(units_per_block(len(job.sentences)), most_results(job), job.sizes["unit"])
     if jax.default_backend() == "cpu":
         width = min(width, -(-num_units // job.layout.mesh.size))
     return -(-width // 128) * 128
+
+
+def most_results(job: Job) -> int:
+    """Units whose results may wait in memory to be written, so that it doesn't grow with the concepts."""
+    num_ranked = job.num_concepts + job.sizes.get("permutation", 0)
+    unit_bytes = 4 * (len(RANKED) * num_ranked + len(job.halves) * job.num_concepts)
+    return max(128, _RESULT_BYTES // unit_bytes)

@@ -13,6 +13,8 @@ from expertlens_jax.report.figures import (
     plot_localisation,
     plot_measures,
     plot_overlap,
+    plot_significance,
+    plot_training,
     save_figure,
 )
 
@@ -262,6 +264,51 @@ def test_localisation_leaves_missing_sites_grey():
 
 
 # --- Files --------------------------------------------------------------------------------------------------
+
+
+# --- Training and significance --------------------------------------------------------------------------------
+
+
+def test_training_shows_each_corpus_and_its_last_loss():
+    training = pd.DataFrame({"tokens": [100, 200, 400], "loss": [9.0, 7.0, 6.0], "rate": [0.1, 0.2, 0.0]})
+    evaluation = pd.DataFrame(
+        {"tokens": [0, 0, 400, 400], "corpus": ["novels", "glosses"] * 2, "loss": [9.0, 9.1, 6.2, 5.25]}
+    )
+    figure = plot_training(training, evaluation)
+    loss, rate = figure.axes
+    assert loss.get_xscale() == "log"
+    assert {text.get_text().strip() for text in loss.texts} == {"novels 6.20", "glosses 5.25"}
+    np.testing.assert_array_equal(loss.lines[0].get_xydata(), training[["tokens", "loss"]])
+    np.testing.assert_array_equal(rate.lines[0].get_xydata(), training[["tokens", "rate"]])
+    with pytest.raises(ExpertLensError, match="rate"):
+        plot_training(training.drop(columns="rate"), evaluation)
+
+
+def counts_table():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"concept": c, "threshold": t, "experts": e, "significant": e // 2, "familywise": e // 4, "held_out": t - 0.1}
+        for c in range(9)
+        for t, e in zip((0.3, 0.5, 0.7), rng.integers(4, 100, 3), strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_significance_shows_medians_over_concepts():
+    counts = counts_table()
+    figure = plot_significance(counts)
+    experts, held_out = figure.axes
+    medians = counts.groupby("threshold").median(numeric_only=True)
+    for line, column in zip(experts.lines, ["experts", "significant", "familywise"], strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), medians[column])
+    np.testing.assert_allclose(held_out.lines[0].get_ydata(), [0.2, 0.4, 0.6])
+    assert [text.get_text() for text in experts.get_legend().get_texts()] == ["all", "q ≤ 0.05", "family-wise p ≤ 0.05"]
+
+
+def test_significance_without_halves_or_permutations_has_one_panel():
+    figure = plot_significance(counts_table()[["concept", "threshold", "experts"]])
+    (axes,) = figure.axes
+    assert len(axes.lines) == 1
 
 
 def test_both_files_are_written_and_the_same_each_time(tmp_path):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from expertlens_jax.report.figures.table import require
 from expertlens_jax.report.style import FAINT, PALETTE, styled
 
-_COUNTS = {"experts": "all", "significant": "with q ≤ 0.05", "familywise": "with family-wise p ≤ 0.05"}
+_COUNTS = {"experts": "all", "significant": "q ≤ 0.05", "familywise": "family-wise p ≤ 0.05"}
 
 
 @styled()
@@ -30,14 +30,12 @@ def plot_significance(counts: pd.DataFrame) -> Figure:
     axes[0].set_yscale("symlog", linthresh=1)
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("Experts per concept\n(median, and half of the concepts)")
-    axes[0].legend(loc="upper right")
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handlelength=1.2, columnspacing=1)
     if has_halves:
         _band(axes[1], counts, "held_out", "", PALETTE[0])
         ends = counts["threshold"].min(), counts["threshold"].max()
         axes[1].plot(ends, ends, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes[1].annotate(
-            "as in the half they were chosen in", (sum(ends) / 2,) * 2, color=FAINT, fontsize=6.5, ha="right"
-        )
+        axes[1].text(0.98, 0.04, "dashed: the threshold itself", color=FAINT, ha="right", transform=axes[1].transAxes)
         axes[1].set_ylabel("Average precision in one half\nof experts chosen in the other")
     for each in axes:
         each.set_xlabel("Threshold τ")
