@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/python -m experiments.alignment --config=$(CONFIG) --workdir=$(WORKDIR)
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

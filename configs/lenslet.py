@@ -52,6 +52,7 @@ def get_config(size: str = "2m") -> ml_collections.ConfigDict:
         c.rows = 8
         c.steps = 12
         c.recipe.warmup_steps = 2
+        c.recipe.optimizer = "adamw"  # compiles faster
         c.revisions = (0, 4)
         c.checkpoint_every = 4
         c.log_every = 2

@@ -48,6 +48,9 @@ def start(inputs, workdir, *flags, devices: int = 1) -> subprocess.Popen:
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # What one launch has compiled serves the next.
+        "JAX_COMPILATION_CACHE_DIR": str(inputs / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return subprocess.Popen(
         [sys.executable, "-c", WITHOUT_TORCH, "--config=configs/find_experts.py", *settings, *flags],
