@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from etils import epath
+from jax.sharding import NamedSharding
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
@@ -213,7 +215,13 @@ def split_over_all(responses: jax.Array, layout: Layout) -> jax.Array:
     """The rows split over all devices of the mesh, where a model that is split left them whole on several."""
     if responses.sharding.is_equivalent_to(layout.by_rows, responses.ndim):
         return responses
-    return jax.jit(lambda values: values, out_shardings=layout.by_rows)(responses)
+    return _moved_to(layout.by_rows)(responses)
+
+
+@functools.cache
+def _moved_to(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    """Made once, so that it is compiled once for all batches of a shape."""
+    return jax.jit(lambda values: values, out_shardings=sharding)
 
 
 def rank(
