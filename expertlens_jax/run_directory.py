@@ -99,6 +99,11 @@ def _git_commit() -> str | None:
     return commit.stdout.strip()
 
 
+def is_local(path: epath.Path) -> bool:
+    """Whether a path is of this machine's file system, and not a bucket's."""
+    return "://" not in os.fspath(path)
+
+
 @contextlib.contextmanager
 def only_writer(workdir: epath.PathLike) -> Iterator[None]:
     """Keeps a local directory to this process while it writes there; however the process ends, it is free again.
@@ -109,7 +114,7 @@ def only_writer(workdir: epath.PathLike) -> Iterator[None]:
       RunDirectoryError: another process is writing there.
     """
     directory = epath.Path(workdir)
-    if "://" in os.fspath(directory):
+    if not is_local(directory):
         yield
         return
     directory.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import jax
 from etils import epath
 
 from expertlens_jax.errors import BudgetError
+from expertlens_jax.run_directory import is_local
 
 GB = 10**9
 _SHARE = 0.5  # of what is free, by default: the model's activations and the ranking need the rest
@@ -38,11 +39,6 @@ def default_budget(scratch: epath.Path) -> Budget:
     host = _SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     disk = _SHARE * free_disk(scratch) if is_local(scratch) else 0
     return Budget(int(device), int(host), int(disk))
-
-
-def is_local(path: epath.Path) -> bool:
-    """Whether a path is of this machine's file system, and not a bucket's."""
-    return "://" not in os.fspath(path)
 
 
 def free_disk(path: epath.Path) -> int:

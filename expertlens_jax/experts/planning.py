@@ -19,11 +19,12 @@ from expertlens_jax.data.resampling import (
     split_halves,
 )
 from expertlens_jax.errors import BudgetError
-from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk, is_local
+from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk
 from expertlens_jax.experts.expertise import expertise_coordinates
 from expertlens_jax.experts.holding import Layout, lay_out
 from expertlens_jax.experts.ranking import ConceptSets, Ranking, concept_sets, units_per_block
 from expertlens_jax.experts.responses import Recording
+from expertlens_jax.run_directory import is_local
 
 RANKED = {name: ("concept", "unit") for name in Ranking._fields}
 _RESULT_BYTES = 2**26

@@ -16,8 +16,7 @@ import zarr
 from etils import epath
 
 from expertlens_jax.errors import ExpertLensWarning, RunDirectoryError
-from expertlens_jax.experts.budget import is_local
-from expertlens_jax.run_directory import write_text
+from expertlens_jax.run_directory import is_local, write_text
 
 STORE, PROGRESS = "expertise.zarr", "progress.json"
 CONCEPTS_PER_CHUNK, UNITS_PER_CHUNK = 64, 8192
