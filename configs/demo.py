@@ -26,7 +26,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
 
     # With what: packaged names or files
     c.sentences = ("facts", "stories")
+    c.concepts = ()  # only these of their concepts; () for all
     c.ratings = ("wordsim353", "simlex999")
+    c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
 
     # Expertise
     c.negatives_per_positive = 2.5

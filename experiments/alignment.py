@@ -19,11 +19,11 @@ import ml_collections
 import pandas as pd
 import xarray as xr
 from etils import epath
-from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
+from experiments.measured import draw, load_datasets, saved_expertise, table_name
 from expertlens_jax.analysis.embeddings import sentence_embeddings
 from expertlens_jax.analysis.localisation import count_experts
 from expertlens_jax.analysis.measures import Measure, check_measures, expert_measures, sentence_measures, word_measures
@@ -46,9 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     if "jaccard" not in config.measures:
         raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
     check_measures((*config.measures, *config.random_weights_measures), config.thresholds)
-    datasets = [el.load_concepts(name) for name in config.sentences]
-    for concepts in datasets:
-        el.contrast_concepts(concepts, **negatives(config))  # refuses what can't be met before the model runs
+    datasets = load_datasets(config)
     ratings = [el.load_ratings(name) for name in config.ratings]
     model = find_model(config)
     workdir = open_run(workdir, config.to_dict())
@@ -97,34 +95,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     for note in dict.fromkeys(table.loc[table["note"] != "", "note"]):
         print(f"No correlation where it says so: {note}")
     print(f"Tables and figures are in {workdir}")
-
-
-def saved_expertise(
-    model: el.Model, concepts: el.ConceptDataset, config: ml_collections.ConfigDict, workdir: epath.Path
-) -> xr.Dataset:
-    """The expertise table of a model and a sentence set, measured as far as the run directory doesn't have it."""
-    print(f"Finding the experts of {model.name} in {concepts.name}")
-    return el.find_experts(
-        model,
-        concepts,
-        workdir / "expertise" / table_name(model, concepts),
-        pooling=config.pooling,
-        truncate=config.truncate,
-        halves=False,
-        permutations=0,
-        progress=True,
-        **negatives(config),
-    ).load()
-
-
-def negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
-    """What the config says of a concept's negatives."""
-    return {name: config[name] for name in ("negatives_per_positive", "exclude_mentions", "sampled", "seed")}
-
-
-def table_name(model: el.Model, concepts: el.ConceptDataset) -> str:
-    """What a table of a model and a sentence set is called; a hub id holds a slash."""
-    return f"{model.name.replace('/', '--')}_{concepts.name}"
 
 
 def compare(
@@ -201,11 +171,6 @@ def format_table(table: pd.DataFrame) -> str:
             "p": table["p_value"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
         }
     ).to_string(index=False, justify="left")
-
-
-def draw(figure: Figure, workdir: epath.Path, name: str) -> None:
-    """Saves a figure among the run's."""
-    figures.save_figure(figure, workdir / "figures" / name)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,18 @@ from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.data.ratings import Ratings, load_ratings
 from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
 from expertlens_jax.experts.budget import Budget
+from expertlens_jax.experts.distributions import measure_distributions
 from expertlens_jax.experts.expertise import measure_expertise
 from expertlens_jax.experts.finding import find_experts
 from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
 from expertlens_jax.experts.responses import Responses, record_responses
 from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.experts.steering import share_expertise, steer
 from expertlens_jax.experts.table import open_expertise
 from expertlens_jax.models.generation import Generations, generate
 from expertlens_jax.models.loading import load_model, randomize_weights
-from expertlens_jax.models.model import Model, steer_units
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.steering import Steering, load_steering, steer_units
 from expertlens_jax.parallel import connect_hosts, make_mesh
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "Model",
     "Ratings",
     "Responses",
+    "Steering",
     "align",
     "connect_hosts",
     "contrast_concepts",
@@ -50,12 +54,16 @@ __all__ = [
     "load_concepts",
     "load_model",
     "load_ratings",
+    "load_steering",
     "make_mesh",
+    "measure_distributions",
     "measure_expertise",
     "open_expertise",
     "randomize_weights",
     "record_responses",
     "select_experts",
+    "share_expertise",
+    "steer",
     "steer_units",
     "weighted_jaccard",
 ]

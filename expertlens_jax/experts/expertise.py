@@ -49,15 +49,15 @@ def measure_expertise(
       progress: shows a bar.
 
     Returns:
-      A dataset over (concept, unit), float32: `average_precision`, `positive_median` and `positive_p90` (of
-      the positives' responses), `negative_mean`; with the units' table, domains, counts and base rates as
-      coordinates, and the settings as attributes.
+      A dataset over (concept, unit), float32: `average_precision`; `positive_median`, `positive_p90` and
+      `positive_mean` (of the positives' responses); `negative_mean`; with the units' table, domains, counts and base
+      rates as coordinates, and the settings as attributes.
 
     Raises:
       ResponsesError: responses to other sentences, or that aren't finite.
       ConceptDataError: a concept without enough negatives.
     """
-    _refuse_other_sentences(responses.sentences, concepts.sentences)
+    refuse_other_sentences(responses.sentences, concepts.sentences)
     if len(responses.units) != responses.values.shape[1]:
         raise ResponsesError(
             f"the units' table has {len(responses.units)} rows, the responses {responses.values.shape[1]} "
@@ -125,7 +125,8 @@ def _text(strings: Sequence[str]) -> np.ndarray:
     return np.asarray(list(strings), dtype=object)
 
 
-def _refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
+def refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises ResponsesError unless the recorded sentences are the wanted ones, naming the first that differs."""
     if tuple(recorded) == tuple(wanted):
         return
     if len(recorded) != len(wanted):

@@ -95,9 +95,10 @@ def find_experts(
 
     Returns:
       The table, opened lazily (see `open_expertise`). A dataset over (concept, unit), float32: `average_precision`,
-      `positive_median`, `positive_p90`, `negative_mean`; with `halves`, `average_precision_halves` over (half,
-      concept, unit); with `permutations`, `p_value` (one unit; exact if there are no ties), `q_value` (Benjamini &
-      Hochberg 1995, over the concept's units) and `familywise_p` (of the maximum over all units, by permutation).
+      `positive_median`, `positive_p90`, `positive_mean`, `negative_mean`; with `halves`, `average_precision_halves`
+      over (half, concept, unit); with `permutations`, `p_value` (one unit; exact if there are no ties), `q_value`
+      (Benjamini & Hochberg 1995, over the concept's units) and `familywise_p` (of the maximum over all units, by
+      permutation).
 
     Raises:
       BudgetError: one layer's responses, or the table, fit nowhere.

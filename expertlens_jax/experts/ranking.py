@@ -51,6 +51,7 @@ class Ranking(NamedTuple):
     average_precision: np.ndarray | jax.Array
     positive_median: np.ndarray | jax.Array
     positive_p90: np.ndarray | jax.Array
+    positive_mean: np.ndarray | jax.Array
     negative_mean: np.ndarray | jax.Array
 
 
@@ -75,6 +76,7 @@ class _Concepts(NamedTuple):
     other_corrections: np.ndarray  # float32 [C, O], 0 at pads
     negative_weight: np.ndarray  # float32 [C]
     pool_share: np.ndarray  # float32 [C], the pool's sentences per negative
+    positive_share: np.ndarray  # float32 [C], 1 per positive
     negative_share: np.ndarray  # float32 [C], 1 per negative
 
 
@@ -216,6 +218,7 @@ def concept_sets(contrast: Contrast) -> ConceptSets:
         other_corrections=other_corrections,
         negative_weight=np.asarray(contrast.negative_weight, np.float32),
         pool_share=np.asarray(pool.size / contrast.num_negatives, np.float32),
+        positive_share=np.asarray(1 / contrast.num_positives, np.float32),
         negative_share=np.asarray(1 / contrast.num_negatives, np.float32),
     )
     return ConceptSets(pool, np.asarray(contrast.pool, bool), searched, concepts)
@@ -376,8 +379,9 @@ def _rank_block(values: jax.Array, pool_at_least: jax.Array, sets: ConceptSets) 
         none = jnp.zeros(positive_keys.shape, jnp.int32)
         positives_at_least = lax.fori_loop(0, concept.num_positives, count_positive, none).astype(jnp.float32)
         of_pool = pool_at_least[concept.searched] - concept.own_in_pool * positives_at_least
-        own = jnp.where(is_positive, concept.own_in_pool * concept.negative_share * centred[concept.positives], 0)
-        mean = pool_mean * concept.pool_share - _sum_rows(own)
+        own = jnp.where(is_positive, centred[concept.positives], 0)  # [P, B]
+        positive_mean = centre + _sum_rows(own * concept.positive_share)
+        mean = pool_mean * concept.pool_share - _sum_rows(concept.own_in_pool * concept.negative_share * own)
         negatives_at_least, mean = lax.fori_loop(0, concept.num_others, correct, (of_pool, mean))
 
         # The weakest positive has all positives at least as strong. Counted so, for each unit, their number
@@ -398,7 +402,7 @@ def _rank_block(values: jax.Array, pool_at_least: jax.Array, sets: ConceptSets) 
             share = place - jnp.floor(place)
             return low * (1 - share) + high * share
 
-        return Ranking(average_precision, quantile(0.5), quantile(0.9), centre + mean)
+        return Ranking(average_precision, quantile(0.5), quantile(0.9), positive_mean, centre + mean)
 
     return lax.map(rank_concept, sets.concepts)
 

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.models.model import Model, Steering, respond
+from expertlens_jax.models.model import Model, respond
+from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.tokens import Batch, Tokens, batches, padding_id, tokenize
 from expertlens_jax.models.transformer import Transformer
@@ -65,12 +66,13 @@ def record_responses(
       Responses `[S, units]`.
 
     Raises:
-      SelectionError: an unknown site or pooling.
+      SelectionError: an unknown site or pooling, or another model's steering.
       TokenizationError: a sentence too long or empty, see `models.tokens.tokenize`.
     """
     recording = prepare_recording(
         model, sentences, sites=sites, pooling=pooling, tokens_per_batch=tokens_per_batch, truncate=truncate
     )
+    placed = place_steering(steering, model.config, model.name)
     values = np.empty((len(sentences), len(recording.units)), np.float32)
 
     def keep(rows: np.ndarray, responses: jax.Array) -> None:
@@ -80,7 +82,7 @@ def record_responses(
     with tqdm(total=len(sentences), desc="recording responses", unit="sentence", disable=not progress) as bar:
         waiting = None  # one batch is computed while the one before is copied to the host
         for batch in recording.batches():
-            responses = recording.respond(batch, steering=steering)
+            responses = recording.respond(batch, steering=placed)
             if waiting is not None:
                 keep(*waiting)
             waiting = batch.rows, responses
@@ -112,7 +114,7 @@ class Recording:
         )
 
     def respond(
-        self, batch: Batch, *, layers: tuple[int, int] | None = None, steering: Steering | None = None
+        self, batch: Batch, *, layers: tuple[int, int] | None = None, steering: SteeringCollection | None = None
     ) -> jax.Array:
         """Responses to a batch, float32 `[batch, units]`, of all layers or from one up to another; not computed yet."""
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), self.mesh)

@@ -18,8 +18,9 @@ from flax import struct
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.model import Model, Steering
+from expertlens_jax.models.model import Model
 from expertlens_jax.models.sampling import Sampling, draw_tokens
+from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.tokens import bucket_lengths
 from expertlens_jax.models.transformer import Transformer
 
@@ -72,20 +73,21 @@ def generate(
       top_k: draw only from the `top_k` most probable tokens.
       top_p: draw only from the most probable tokens that together reach this probability, see `keep_top_p`.
       seed: of the draws.
-      steering: see `steer_units`; applies to the tokens of the prompt and the generated ones alike.
+      steering: from `el.steer` or `el.steer_units`; applies to the tokens of the prompt and the generated ones alike.
       on_token: called with `(row, token_id, text)` for every token as soon as it is known. A row's texts, put
         together, are its continuation; a character that takes several tokens comes with the last of them.
       tokens_per_batch: about how many tokens, padding included, the cache holds; more prompts than fit are
         continued one batch after the other.
 
     Raises:
-      SelectionError: an option out of its range.
+      SelectionError: an option out of its range, or another model's steering.
       TokenizationError: an empty prompt, or one that with `max_new_tokens` exceeds the model's context.
       UnsupportedModelError: the model is an encoder.
     """
     _check_options(model, max_new_tokens, temperature, top_k, top_p)
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
+    placed = place_steering(steering, model.config, model.name)
     mesh, params = parallel.place(model.params)
     prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
     slots = _bucket(prompt_slots + max_new_tokens)
@@ -106,7 +108,7 @@ def generate(
         arrays = _pad(batch, start, num_rows, prompt_slots, slots)
         rows, token_ids, mask, real = parallel.split_rows(arrays, mesh)
         request = Request(rows, token_ids, mask, end_id, sampling)
-        run = network, params, steering, request
+        run = network, params, placed, request
         state = prefill(*run, start_state(real, slots - prompt_slots))
         refill_at = _refill_at(model.config, max(len(ids) for ids in batch), max_new_tokens)
         if on_token is not None:
@@ -171,7 +173,7 @@ def start_state(real: jax.Array, new_slots: int) -> State:
 def prefill(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: Steering | None,
+    steering: SteeringCollection | None,
     request: Request,
     state: State,
 ) -> State:
@@ -184,7 +186,7 @@ def prefill(
 def refill(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: Steering | None,
+    steering: SteeringCollection | None,
     request: Request,
     state: State,
     count: int,
@@ -199,7 +201,7 @@ def refill(
 def step(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: Steering | None,
+    steering: SteeringCollection | None,
     request: Request,
     state: State,
 ) -> State:
@@ -214,7 +216,7 @@ def step(
 def decode(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: Steering | None,
+    steering: SteeringCollection | None,
     request: Request,
     state: State,
     max_new_tokens: jax.Array | int,
@@ -230,7 +232,7 @@ def decode(
 def _next_logits(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: Steering | None,
+    steering: SteeringCollection | None,
     request: Request,
     cache: Mapping[str, Any] | None,
     token_ids: jax.Array,
@@ -282,7 +284,7 @@ def continuation(tokenizer: Any, prompt_ids: np.ndarray, token_ids: np.ndarray) 
 
 
 def _stream(
-    run: tuple[Transformer, Mapping[str, Any], Steering | None, Request],
+    run: tuple[Transformer, Mapping[str, Any], SteeringCollection | None, Request],
     state: State,
     refill_at: int | None,
     max_new_tokens: int,

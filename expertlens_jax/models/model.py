@@ -13,12 +13,10 @@ import pandas as pd
 from expertlens_jax.errors import SelectionError, TokenizationError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import check_sites, site_path, units_table
-
-Steering = Mapping[str, Any]
-"""A `steering` collection: `{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +56,20 @@ class Model:
           token_ids: int `[batch, tokens]`.
           attention_mask: `[batch, tokens]`, nonzero at tokens and zero at padding on either side; default all
             tokens.
-          steering: see `steer_units`; default none.
+          steering: from `el.steer` or `el.steer_units`; default none.
 
         Returns:
           Logits, float32 `[batch, tokens, vocabulary]`; for encoders the last hidden state
           `[batch, tokens, d_model]` in the model's dtype.
 
         Raises:
+          SelectionError: another model's steering.
           TokenizationError: token ids outside the vocabulary, or more tokens than the model has positions for.
         """
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         network = Transformer(self.config, dtype=jnp.dtype(self.dtype))
-        return apply(network, self.params, token_ids, attention_mask, steering)
+        placed = place_steering(steering, self.config, self.name)
+        return apply(network, self.params, token_ids, attention_mask, placed)
 
     def respond(
         self,
@@ -89,13 +89,13 @@ class Model:
           pool_mask: `[batch, tokens]`, nonzero where a token enters the pool; default the attention mask.
           sites: names of sites; default the outputs of linear layers, as in `units`.
           pooling: "max", "mean" or "last".
-          steering: see `steer_units`; default none.
+          steering: from `el.steer` or `el.steer_units`; default none.
 
         Returns:
           float32 `[batch, units]`, in the order of the units table of these sites.
 
         Raises:
-          SelectionError: unknown sites or pooling.
+          SelectionError: unknown sites or pooling, or another model's steering.
           TokenizationError: as in `__call__`.
         """
         if pooling not in POOLINGS:
@@ -104,7 +104,8 @@ class Model:
         pool_mask = attention_mask if pool_mask is None else np.asarray(pool_mask, bool)
         taps = Taps(check_sites(self.config, sites), pooling)
         network = Transformer(self.config, taps, jnp.dtype(self.dtype))
-        return respond(network, self.params, token_ids, attention_mask, pool_mask, steering)
+        placed = place_steering(steering, self.config, self.name)
+        return respond(network, self.params, token_ids, attention_mask, pool_mask, placed)
 
     def _check_tokens(self, token_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and mask as arrays, refused if the model can't take them."""
@@ -135,7 +136,7 @@ def apply(
     params: Mapping[str, Any],
     token_ids: jax.Array,
     attention_mask: jax.Array,
-    steering: Steering | None,
+    steering: SteeringCollection | None,
 ) -> jax.Array:
     """One jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
@@ -149,7 +150,7 @@ def respond(
     token_ids: jax.Array,
     attention_mask: jax.Array,
     pool_mask: jax.Array,
-    steering: Steering | None,
+    steering: SteeringCollection | None,
     first_layer: jax.Array | int = 0,
     num_layers: int | None = None,
 ) -> jax.Array:
@@ -175,60 +176,3 @@ def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Arra
         parts.append(node["response"])  # [layers, batch, channels]
     by_layer = jnp.concatenate(parts, axis=-1)
     return by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
-
-
-def steer_units(
-    model: Model,
-    units: pd.DataFrame,
-    scale: np.ndarray | float = 0.0,
-    shift: np.ndarray | float = 0.0,
-) -> Steering:
-    """The steering that maps each unit's activation x to `x * scale + shift` at every token.
-
-    Setting a unit to a value is scale 0 and shift the value; ablating it, both 0.
-
-    Args:
-      model: whose units they are.
-      units: rows of the units table, of any sites; other columns than `layer`, `site`, `channel` are ignored.
-      scale: float, or `[units]`.
-      shift: float, or `[units]`.
-
-    Returns:
-      A pytree to give as `steering` to any call of the model.
-
-    Raises:
-      SelectionError: a unit that the model doesn't have, or one given twice.
-    """
-    channels = model.config.site_channels()
-    table = pd.DataFrame(
-        {
-            "layer": units["layer"].to_numpy(),
-            "site": units["site"].astype(str).to_numpy(),
-            "channel": units["channel"].to_numpy(),
-            "scale": np.broadcast_to(scale, len(units)),
-            "shift": np.broadcast_to(shift, len(units)),
-        }
-    )
-    width = table["site"].map(channels)
-    absent = table[~(table["layer"].between(0, model.config.num_layers - 1) & table["channel"].between(0, width - 1))]
-    if len(absent):
-        row = absent.iloc[0]
-        raise SelectionError(
-            f"{model.name} has no unit layer {row.layer}, site {row.site}, channel {row.channel} "
-            f"({len(absent)} of {len(table)} units don't fit). Its sites are {', '.join(channels)}, "
-            f"its layers 0 to {model.config.num_layers - 1}."
-        )
-    repeated = table.duplicated(["layer", "site", "channel"])
-    if repeated.any():
-        raise SelectionError(f"{repeated.sum()} units are given twice; steer each once.")
-    steering: dict[str, Any] = {}
-    for site, rows in table.groupby("site"):
-        affine = {name: np.zeros((model.config.num_layers, channels[site]), np.float32) for name in ("scale", "shift")}
-        affine["scale"] += 1.0
-        for name, values in affine.items():
-            values[rows["layer"], rows["channel"]] = rows[name]
-        node = steering
-        for name in site_path(site):
-            node = node.setdefault(name, {})
-        node |= {name: jnp.asarray(values) for name, values in affine.items()}
-    return steering

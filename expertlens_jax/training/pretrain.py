@@ -14,6 +14,7 @@ from optax import contrib
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.training.cross_entropy import linear_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +107,13 @@ def next_token_loss(
     inputs, targets = blocks[:, :-1], blocks[:, 1:]
     mask = jnp.ones(inputs.shape, bool)
     cast = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    logits = Transformer(config, dtype=jnp.dtype(dtype)).apply({"params": cast}, inputs, mask, mask)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+    if config.head is None or config.head_bias or config.logits_softcap is not None:
+        logits = Transformer(config, dtype=jnp.dtype(dtype)).apply({"params": cast}, inputs, mask, mask)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+    headless = dataclasses.replace(config, head=None)
+    hidden = Transformer(headless, dtype=jnp.dtype(dtype)).apply({"params": cast}, inputs, mask, mask)
+    table = cast["embed"]["token"] if config.head == "tied" else cast["head"].T
+    return linear_cross_entropy(hidden.reshape(-1, config.d_model), table, targets.reshape(-1))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "recipe"), donate_argnames="state")

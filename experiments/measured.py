@@ -1,0 +1,76 @@
+"""What experiments measure alike: the expertise tables of a model and a sentence set, kept in the run directory."""
+
+import ml_collections
+import xarray as xr
+from etils import epath
+from matplotlib.figure import Figure
+
+import expertlens_jax as el
+from expertlens_jax.report import figures
+
+NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
+
+
+def load_datasets(config: ml_collections.ConfigDict) -> list[el.ConceptDataset]:
+    """The config's sentence sets, of the concepts it asks for; refused here if negatives can't be met."""
+    datasets = [el.load_concepts(name) for name in config.sentences]
+    if config.concepts:
+        datasets = [concepts.subset(config.concepts) for concepts in datasets]
+    for concepts in datasets:
+        el.contrast_concepts(concepts, **negatives(config))
+    return datasets
+
+
+def saved_expertise(
+    model: el.Model,
+    concepts: el.ConceptDataset,
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    halves: bool = False,
+    **changes: object,
+) -> xr.Dataset:
+    """The expertise table of a model and a sentence set, measured as far as it isn't there.
+
+    Tables lie in the run directory, or in `config.expertise`, where several experiments can share them.
+
+    Args:
+      model: with its revision in its name.
+      concepts: the sentences.
+      config: of the experiment.
+      workdir: of the run.
+      halves: also average precision in each half of the sentences.
+      **changes: other negatives than the config's, by the names in `NEGATIVES`; they become part of the table's name.
+    """
+    asked = negatives(config)
+    name = table_name(model, concepts)
+    name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != asked[key])
+    name += "_halves" if halves else ""
+    print(f"Finding the experts of {model.name} in {concepts.name}")
+    root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
+    return el.find_experts(
+        model,
+        concepts,
+        root / name,
+        pooling=config.pooling,
+        truncate=config.truncate,
+        halves=halves,
+        permutations=0,
+        progress=True,
+        **asked | changes,
+    ).load()
+
+
+def negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
+    """What the config says of a concept's negatives."""
+    return {name: config[name] for name in NEGATIVES}
+
+
+def table_name(model: el.Model, concepts: el.ConceptDataset) -> str:
+    """What a table of a model and a sentence set is called; a hub id holds a slash."""
+    return f"{model.name.replace('/', '--')}_{concepts.name}"
+
+
+def draw(figure: Figure, workdir: epath.Path, name: str) -> None:
+    """Saves a figure among the run's."""
+    figures.save_figure(figure, workdir / "figures" / name)

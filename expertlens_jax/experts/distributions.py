@@ -1,0 +1,111 @@
+"""Beyond averages: what steering by whole distributions of responses needs to know of a unit.
+
+AUROC and the slope of the linear transport need every response of a concept's positives and negatives in order, so
+they are measured where they are wanted, of a concept's best units, and stand beside the average precision.
+"""
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+from tqdm.auto import tqdm
+
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.contrast import contrast_concepts
+from expertlens_jax.errors import ResponsesError
+from expertlens_jax.experts.expertise import refuse_other_sentences
+from expertlens_jax.experts.responses import Responses
+from expertlens_jax.experts.selection import select_experts
+
+
+def measure_distributions(
+    expertise: xr.Dataset,
+    responses: Responses,
+    concepts: ConceptDataset,
+    *,
+    top: int | None = 200,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Adds to a table of expertise what `el.steer` needs for `method="aura"` and `method="linear_ot"`.
+
+    Args:
+      expertise: of these responses and concepts; its attributes say which sentences were a concept's negatives.
+      responses: values float32 [sentences, units].
+      concepts: labels bool [concepts, sentences].
+      top: measure this many units of highest average precision a concept; None measures all.
+      progress: shows a bar.
+
+    Returns:
+      The table with two more variables over (concept, unit), float32, NaN where they weren't measured: `auroc`, the
+      probability that a positive sentence's response is above a negative's (half of it where they tie), and
+      `transport_slope`, see `transport_slope`.
+
+    Raises:
+      ResponsesError: responses to other sentences, or of other units.
+    """
+    refuse_other_sentences(responses.sentences, concepts.sentences)
+    if len(responses.units) != expertise.sizes["unit"] or responses.model != expertise.attrs["model"]:
+        raise ResponsesError(
+            f"these responses are of {len(responses.units)} units of {responses.model}, the table of "
+            f"{expertise.sizes['unit']} units of {expertise.attrs['model']}. Give the responses it was measured from."
+        )
+    settings = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
+    contrast = contrast_concepts(concepts, **{name: expertise.attrs[name] for name in settings})
+    weights = contrast.weights()
+    chosen = select_experts(expertise, top=top or expertise.sizes["unit"]).values
+    auroc, slope = np.full((2, *chosen.shape), np.nan, np.float32)
+    for row in tqdm(range(len(chosen)), desc="measuring distributions", unit="concept", disable=not progress):
+        is_positive = np.zeros(len(responses.sentences), bool)
+        is_positive[contrast.positives[row][contrast.positives[row] >= 0]] = True
+        values = responses.values[:, chosen[row]].astype(np.float64)
+        positives, negatives = values[is_positive], values[(weights[row] > 0) & ~is_positive]
+        auroc[row, chosen[row]] = area_under_roc(positives, negatives)
+        slope[row, chosen[row]] = transport_slope(negatives, positives)
+    return expertise.assign(auroc=(("concept", "unit"), auroc), transport_slope=(("concept", "unit"), slope))
+
+
+def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """The area under the receiver operating characteristic, by ranks (Mann & Whitney 1947).
+
+    Args:
+      positives: [P, units].
+      negatives: [N, units].
+
+    Returns:
+      float64 [units].
+    """
+    ranks = stats.rankdata(np.concatenate([positives, negatives]), axis=0)
+    count = len(positives)
+    return (ranks[:count].sum(axis=0) - count * (count + 1) / 2) / (count * len(negatives))
+
+
+def transport_slope(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The slope of the affine map that brings one distribution closest to another, unit by unit.
+
+    Linear-AcT (Rodriguez et al. 2025, ICLR): with both samples sorted and centred, the map `slope * x + offset` of
+    least squared distance to the monotone (optimal) transport has
+
+        slope = sum_i a_(i) b_(i) / sum_i a_(i)^2,    offset = mean(b) - slope * mean(a).
+
+    Samples of other sizes are coupled as distributions: each source response meets the stretch of the target's
+    quantile function that has its share of the probability.
+
+    Args:
+      source: [N, units].
+      target: [P, units].
+
+    Returns:
+      float64 [units]; 0 for a unit whose source is constant, which the offset alone brings to the target's mean.
+    """
+    a = np.sort(source, axis=0)
+    a -= a.mean(axis=0)
+    b = np.sort(target, axis=0)
+    b -= b.mean(axis=0)
+    # The integral of the target's quantile function, at the probabilities where one source response gives way to
+    # the next.
+    below = np.concatenate([np.zeros((1, b.shape[1])), np.cumsum(b, axis=0)]) / len(b)
+    probability = np.arange(len(a) + 1) / len(a) * len(b)
+    whole = np.minimum(probability.astype(int), len(b) - 1)
+    integral = below[whole] + (probability - whole)[:, None] * b[whole] / len(b)
+    covariance = (a * np.diff(integral, axis=0)).sum(axis=0)
+    variance = np.square(a).mean(axis=0)
+    return np.divide(covariance, variance, out=np.zeros_like(covariance), where=variance > 0)

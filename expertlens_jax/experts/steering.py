@@ -1,0 +1,238 @@
+"""From a table of expertise to a steering: which units, and what affine map each is given."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.selection import average_precision, select_experts
+from expertlens_jax.models.steering import Steering
+
+
+class Method(NamedTuple):
+    """One way to steer: what it reads of the table, and the map it makes of that."""
+
+    needs: tuple[str, ...]
+    affine: Callable[..., tuple[np.ndarray, np.ndarray]]
+    """From the needed variables, float64 [units] each in this order, to scale and shift [units]."""
+
+
+def _set_to(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros_like(value), value
+
+
+def _ablate(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros_like(precision), np.zeros_like(precision)
+
+
+def _damp(area: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    gini = 2 * (area - 0.5)
+    return 1 - np.clip(gini, 0, 1), np.zeros_like(area)
+
+
+def _damp_by_precision(precision: np.ndarray, base_rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    above = (precision - base_rate) / (1 - base_rate)
+    return 1 - np.clip(above, 0, 1), np.zeros_like(precision)
+
+
+def _move(positive_mean: np.ndarray, negative_mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.ones_like(positive_mean), positive_mean - negative_mean
+
+
+def _transport(
+    slope: np.ndarray, positive_mean: np.ndarray, negative_mean: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return slope, positive_mean - slope * negative_mean
+
+
+METHODS = {
+    # Suau et al. 2022: the unit says what it says at a typical positive sentence, or at a strong one.
+    "set_median": Method(("positive_median",), _set_to),
+    "set_p90": Method(("positive_p90",), _set_to),
+    # Suau et al. 2024, Det-0: the unit says nothing.
+    "zero": Method(("average_precision",), _ablate),
+    # Suau et al. 2024, AurA: damped by the Gini coefficient of the unit as a detector, 2 (AUROC - 1/2), where that
+    # is above zero; and the same idea with average precision, from its base rate (0) to 1.
+    "aura": Method(("auroc",), _damp),
+    "aura_ap": Method(("average_precision", "base_rate"), _damp_by_precision),
+    # Contrastive activation addition (Rimsky et al. 2024), unit by unit.
+    "mean_shift": Method(("positive_mean", "negative_mean"), _move),
+    # Rodriguez et al. 2025, Linear-AcT: the affine map nearest to optimal transport from negatives to positives.
+    "linear_ot": Method(("transport_slope", "positive_mean", "negative_mean"), _transport),
+}
+_DISTRIBUTIONS = ("auroc", "transport_slope")
+_DAMPING = ("aura", "aura_ap")
+
+
+def steer(
+    expertise: xr.Dataset,
+    concept: str | Sequence[str],
+    *,
+    top: int | None = None,
+    threshold: float | None = None,
+    method: str = "set_median",
+    strength: float = 1.0,
+    sparing: Sequence[str] = (),
+    units: np.ndarray | Sequence[int] | None = None,
+) -> Steering:
+    """Makes a steering of a concept's experts.
+
+        el.generate(model, "Once upon a time", steering=el.steer(expertise, "cat", top=50))
+
+    What becomes of a unit's activation x, by method:
+
+      `set_median`: the median of its responses to the concept's sentences (Suau et al. 2022).
+      `set_p90`: their 90th percentile.
+      `zero`: 0 (Det-0; Suau et al. 2024).
+      `aura`: a x, with a = 1 - 2 (AUROC - 1/2), and 1 for an AUROC below a half (AurA; Suau et al. 2024).
+      `aura_ap`: a x, with a = 1 - (AP - base rate) / (1 - base rate), and at most 1.
+      `mean_shift`: x + mean of positive responses - mean of negative ones (unit by unit what CAA does; Rimsky 2024).
+      `linear_ot`: slope x + offset, nearest to the transport of negatives to positives (Linear-AcT; Rodriguez 2025).
+
+    Args:
+      expertise: from `measure_expertise` or `find_experts`; `aura` and `linear_ot` also want what
+        `measure_distributions` adds.
+      concept: a concept of the table, or several: their steerings one after the other, so that where two set the
+        same unit, the later stands.
+      top: steer the `top` units of highest average precision.
+      threshold: steer the units with average precision >= threshold; with both, a unit must satisfy both. `aura`
+        and `aura_ap` go without either: all units are damped as they deserve.
+      method: see above.
+      strength: from 0 (nothing) to 1, see `Steering.at_strength`.
+      sparing: concepts that should stay as they are: units that the same `top` and `threshold` make experts on one
+        of them are left alone.
+      units: steer these instead of the experts, as values of the table's `unit` coordinate: for controls.
+
+    Returns:
+      A `Steering`, which any call of the model takes.
+
+    Raises:
+      SelectionError: a concept that isn't in the table, an unknown method, no choice of units or an empty one, or a
+        table without what the method needs.
+    """
+    if method not in METHODS:
+        raise SelectionError(f"method {method!r} was asked for; there are {', '.join(METHODS)}.")
+    concepts = (concept,) if isinstance(concept, str) else tuple(concept)
+    spared = (sparing,) if isinstance(sparing, str) else tuple(sparing)
+    if not concepts:
+        raise SelectionError("no concept was given; give one of the table's, or several.")
+    precision = average_precision(expertise)
+    refuse_unknown_concepts(expertise, (*concepts, *spared))
+    if units is None and top is None and threshold is None and method not in _DAMPING:
+        raise SelectionError(
+            f'steering needs a choice of units: el.steer(expertise, "{concepts[0]}", top=50), or threshold=0.5.'
+        )
+
+    if units is not None:
+        chosen = np.isin(precision["unit"].values, np.asarray(units))
+        if chosen.sum() != len(set(np.asarray(units).tolist())):
+            raise SelectionError(f"{len(units)} units were given, and only {chosen.sum()} of them are in the table.")
+        experts = xr.DataArray(np.tile(chosen, (len(concepts), 1)), {"concept": list(concepts)}, ("concept", "unit"))
+    elif top is None and threshold is None:
+        experts = xr.ones_like(precision.sel(concept=list(concepts)), dtype=bool)
+    else:
+        experts = select_experts(expertise.sel(concept=[*concepts, *spared]), threshold, top)
+    steering = None
+    for name in concepts:
+        chosen = experts.sel(concept=name).values.copy()
+        for other in spared if units is None else ():
+            chosen &= ~experts.sel(concept=other).values
+        if not chosen.any():
+            raise SelectionError(
+                f"no unit is left to steer {name!r} with: of top={top}, threshold={threshold}, sparing "
+                f"{', '.join(spared) or 'none'}. Choose more units."
+            )
+        one = _steer_units(expertise, name, np.flatnonzero(chosen), method)
+        steering = one if steering is None else steering.then(one)
+    return steering.at_strength(strength)
+
+
+def _steer_units(expertise: xr.Dataset, concept: str, places: np.ndarray, method: str) -> Steering:
+    """The method's steering of the units at these places of the table."""
+    needs, affine = METHODS[method]
+    row = expertise.sel(concept=concept).isel(unit=places)
+    values = []
+    for name in needs:
+        if name not in row:
+            why = (
+                "expertise = el.measure_distributions(expertise, responses, concepts) adds it."
+                if name in _DISTRIBUTIONS
+                else "It was written by an older version: measure it again."
+            )
+            raise SelectionError(f"method {method!r} needs {name}, which this table of expertise doesn't have. {why}")
+        value = np.broadcast_to(np.asarray(row[name].values, np.float64), len(places))
+        if np.isnan(value).any():
+            raise SelectionError(
+                f"method {method!r} needs {name}, and the table has it for {(~np.isnan(value)).sum()} of the "
+                f"{len(places)} units that {concept!r} is to be steered with. Raise top= of el.measure_distributions."
+            )
+        values.append(value)
+    scale, shift = affine(*values)
+    layers, sites, channels = (expertise[name].values for name in ("layer", "site", "channel"))
+    widths = {str(site): int(channels[sites == site].max()) + 1 for site in dict.fromkeys(sites)}
+    return Steering(
+        scale=scale.astype(np.float32),
+        shift=shift.astype(np.float32),
+        units=tuple((int(layers[i]), str(sites[i]), int(channels[i])) for i in places),
+        channels=tuple(widths.items()),
+        model=str(expertise.attrs.get("model", "an unnamed model")),
+        label=f"{concept}, {method}",
+    )
+
+
+def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, name: str | None = None) -> xr.Dataset:
+    """What a domain's members have in common, as a table with the domain for its one concept.
+
+        el.steer(el.share_expertise(expertise, "animal"), "animal", top=50)
+
+    A unit's average precision is then the one that `share` of the members reach, so that no member alone makes an
+    expert; what steering sets it to is the mean over members. The domain's own word is no member.
+
+    Args:
+      expertise: with the `domain` coordinate of packaged or domained concepts.
+      domain: its name.
+      share: of the members, above 0 and up to 1; 0.5 is the median, 1 the least of all.
+      name: of the concept in the table returned; default the domain's.
+
+    Returns:
+      Variables over (concept, unit) with a single concept.
+
+    Raises:
+      SelectionError: a domain without members in the table, or a share out of its range.
+    """
+    if not 0 < share <= 1:
+        raise SelectionError(f"share={share!r}; wanted a part of the domain's members, above 0 and up to 1.")
+    domains = expertise["domain"].values.astype(str)
+    members = (domains == domain) & (expertise["concept"].values != domain)
+    if not members.any():
+        known = ", ".join(sorted(set(domains) - {""})) or "none"
+        raise SelectionError(f"the table has no concepts of a domain {domain!r}; its domains are {known}.")
+    of_members = expertise.isel(concept=members)
+    means = of_members[[key for key, var in of_members.data_vars.items() if var.dims == ("concept", "unit")]]
+    shared = means.mean("concept", skipna=False).assign(
+        average_precision=of_members["average_precision"]
+        .quantile(1 - share, "concept", method="higher")
+        .drop_vars("quantile")
+    )
+    shared = shared.astype(np.float32).expand_dims(concept=np.array([name or domain], object))
+    return shared.assign_coords(
+        domain=("concept", np.array([domain], object)),
+        base_rate=("concept", [float(of_members["base_rate"].mean())]),
+    ).assign_attrs(expertise.attrs | {"members": [str(member) for member in of_members["concept"].values]})
+
+
+def refuse_unknown_concepts(expertise: xr.Dataset, concepts: Sequence[str]) -> None:
+    """Raises SelectionError if one isn't in the table, with those that are spelt like it."""
+    known = [str(name) for name in expertise["concept"].values]
+    for concept in concepts:
+        if concept not in known:
+            near = difflib.get_close_matches(str(concept), known, n=3)
+            meant = (
+                f" Did you mean {' or '.join(map(repr, near))}?"
+                if near
+                else f" It has {len(known)}, such as {known[0]!r}."
+            )
+            raise SelectionError(f"the concept {concept!r} isn't in this table of expertise.{meant}")

@@ -1,0 +1,288 @@
+"""Steering: one affine map a unit, `x * scale + shift` at every token, given to any call of a model.
+
+A `Steering` names the units it changes. Calls lay it out as a Flax collection that mirrors the parameters (see
+`taps.py`), where the sites read it.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from etils import epath
+from flax import struct
+
+from expertlens_jax.errors import ExpertLensWarning, SelectionError
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.units import site_path
+
+SteeringCollection = Mapping[str, Any]
+"""`{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths."""
+
+
+@struct.dataclass(eq=False, repr=False)
+class Steering:
+    """What is done to some units of a model.
+
+    A pytree of two leaves, `scale` and `shift`, with all else static: steerings of the same units can be averaged,
+    interpolated, and differentiated through.
+
+        steering.at_strength(0.5)     # half way from what the units say to what they would be made to say
+        steering.then(other)          # both, one after the other
+        steering.table                # a row per unit
+        steering.save("cat.json")     # el.load_steering("cat.json")
+    """
+
+    scale: jax.Array | np.ndarray
+    """float32 `[units]`."""
+    shift: jax.Array | np.ndarray
+    """float32 `[units]`."""
+    units: tuple[tuple[int, str, int], ...] = struct.field(pytree_node=False)
+    """`[units]` of (layer, site, channel)."""
+    channels: tuple[tuple[str, int], ...] = struct.field(pytree_node=False)
+    """(site, channels) of each site that calls lay out, steered or not."""
+    model: str = struct.field(pytree_node=False)
+    """The name of the model whose units they are."""
+    label: str = struct.field(pytree_node=False, default="")
+    """What it is meant to do, for people."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per unit: `layer, site, channel, scale, shift`."""
+        return pd.DataFrame(self.units, columns=["layer", "site", "channel"]).assign(
+            scale=np.asarray(self.scale), shift=np.asarray(self.shift)
+        )
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __repr__(self) -> str:
+        by_site = pd.Series([site for _, site, _ in self.units], dtype=object).value_counts()
+        where = f" ({', '.join(f'{count} at {site}' for site, count in by_site.items())})" if len(self) else ""
+        return f"Steering of {self.model}: {self.label or 'by hand'}; {len(self)} units{where}"
+
+    def at_strength(self, strength: float) -> "Steering":
+        """The part `strength` of the way from doing nothing (0) to this steering (1), as in Linear-AcT.
+
+        Rodriguez et al., "Controlling language and diffusion models by transporting activations" (ICLR 2025):
+        `(1 - strength) * x + strength * (x * scale + shift)`, which is affine again.
+
+        Raises:
+          SelectionError: a strength outside 0 to 1.
+        """
+        if not 0 <= strength <= 1:
+            raise SelectionError(f"strength={strength!r}; wanted a number from 0 (nothing) to 1 (the whole steering).")
+        return self.replace(
+            scale=1 + strength * (self.scale - 1),
+            shift=strength * self.shift,
+            label=f"{strength:g} of {self.label}" if strength != 1 else self.label,
+        )
+
+    def then(self, other: "Steering") -> "Steering":
+        """Both steerings: of a unit that both change, this one's result goes through `other`'s map.
+
+        Raises:
+          SelectionError: they are of models with other sites.
+        """
+        widths = dict(self.channels)
+        for site, width in other.channels:
+            if widths.setdefault(site, width) != width:
+                raise SelectionError(
+                    f"a steering of {self.model} can't be joined with one of {other.model}: "
+                    f"{site} has {widths[site]} channels there and {width} here."
+                )
+        units = tuple(dict.fromkeys((*self.units, *other.units)))
+        place = {unit: i for i, unit in enumerate(units)}
+        first, second = (
+            (
+                _put(np.ones(len(units), np.float32), at, part.scale),
+                _put(np.zeros(len(units), np.float32), at, part.shift),
+            )
+            for part in (self, other)
+            for at in [np.array([place[unit] for unit in part.units], int)]
+        )
+        return Steering(
+            scale=first[0] * second[0],
+            shift=first[1] * second[0] + second[1],
+            units=units,
+            channels=tuple(widths.items()),
+            model=self.model,
+            label="; ".join(filter(None, [self.label, other.label])),
+        )
+
+    def save(self, path: epath.PathLike) -> None:
+        """Writes it as JSON, numbers exactly."""
+        layers, sites, channels = zip(*self.units, strict=True) if self.units else ((), (), ())
+        stored = {
+            "model": self.model,
+            "label": self.label,
+            "channels": dict(self.channels),
+            "layer": layers,
+            "site": sites,
+            "channel": channels,
+            "scale": np.asarray(self.scale, np.float64).tolist(),
+            "shift": np.asarray(self.shift, np.float64).tolist(),
+        }
+        path = epath.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(stored) + "\n")
+
+
+def load_steering(path: epath.PathLike) -> Steering:
+    """Reads what `Steering.save` wrote.
+
+    Raises:
+      SelectionError: there is no such file, or it holds something else.
+    """
+    path = epath.Path(path)
+    if not path.is_file():
+        raise SelectionError(f"there is no steering {path}; write one with steering.save({str(path)!r}).")
+    try:
+        stored = json.loads(path.read_text())
+        return Steering(
+            scale=np.array(stored["scale"], np.float32),
+            shift=np.array(stored["shift"], np.float32),
+            units=tuple(zip(stored["layer"], stored["site"], stored["channel"], strict=True)),
+            channels=tuple(stored["channels"].items()),
+            model=stored["model"],
+            label=stored["label"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SelectionError(f"{path} is no steering that steering.save wrote ({error!r}).") from error
+
+
+def place_steering(steering: Steering | None, config: TransformerConfig, model: str) -> SteeringCollection | None:
+    """Lays a steering out for a model's forward pass, as the `steering` collection that its taps read.
+
+    Args:
+      steering: or none.
+      config: of the model.
+      model: its name, for errors.
+
+    Raises:
+      SelectionError: the steering is another model's: units or sites don't fit.
+
+    Warns:
+      ExpertLensWarning: the steering is another model's, but fits: a step of its training, say, or a tuned sibling.
+    """
+    if steering is None:
+        return None
+    if not isinstance(steering, Steering):
+        raise SelectionError(
+            f"a {type(steering).__name__} was given as steering; wanted what el.steer or el.steer_units returns."
+        )
+    own = config.site_channels()
+    for site, width in steering.channels:
+        if own.get(site) != width:
+            has = f"{own[site]}" if site in own else "no such site"
+            raise SelectionError(
+                f"this steering is of {steering.model} and doesn't fit {model}: {site} has {width} channels there, "
+                f"{has} here. Make it from an expertise table of {model}."
+            )
+    deepest = max((layer for layer, _, _ in steering.units), default=0)
+    if deepest >= config.num_layers:
+        raise SelectionError(
+            f"this steering is of {steering.model} and doesn't fit {model}: it has units in layer {deepest}, and "
+            f"{model} has layers 0 to {config.num_layers - 1}. Make it from an expertise table of {model}."
+        )
+    if steering.model != model:
+        warnings.warn(
+            ExpertLensWarning(
+                f"this steering is of {steering.model} and is applied to {model}, whose units are others that stand at "
+                "the same places."
+            ),
+            stacklevel=3,
+        )
+    collection: dict[str, Any] = {}
+    for site, width in steering.channels:
+        rows = np.array([i for i, unit in enumerate(steering.units) if unit[1] == site], int)
+        at = tuple(np.array([(steering.units[i][0], steering.units[i][2]) for i in rows], int).reshape(-1, 2).T)
+        node = collection
+        for name in site_path(site):
+            node = node.setdefault(name, {})
+        shape = (config.num_layers, width)
+        node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
+        node["shift"] = _put(np.zeros(shape, np.float32), at, steering.shift[rows])
+    return collection
+
+
+def _put(
+    table: np.ndarray, at: np.ndarray | tuple[np.ndarray, ...], values: np.ndarray | jax.Array
+) -> np.ndarray | jax.Array:
+    """`table` with `values` at these places; a device's array only if values are one, so as to be traced through."""
+    if isinstance(values, jax.Array):
+        return jnp.asarray(table).at[at].set(values)
+    table[at] = values
+    return table
+
+
+def steer_units(
+    model: Any,
+    units: pd.DataFrame,
+    scale: np.ndarray | float = 0.0,
+    shift: np.ndarray | float = 0.0,
+    label: str = "",
+) -> Steering:
+    """The steering that maps each unit's activation x to `x * scale + shift` at every token.
+
+    Setting a unit to a value is scale 0 and shift the value; ablating it, both 0. `el.steer` chooses units and
+    values from a table of expertise.
+
+    Args:
+      model: the `Model` whose units they are.
+      units: rows of the units table, of any sites; other columns than `layer`, `site`, `channel` are ignored.
+      scale: float, or `[units]`.
+      shift: float, or `[units]`.
+      label: what it is meant to do, for people.
+
+    Returns:
+      A pytree to give as `steering` to any call of the model.
+
+    Raises:
+      SelectionError: a unit that the model doesn't have, or one given twice.
+    """
+    channels = model.config.site_channels()
+    table = pd.DataFrame(
+        {
+            "layer": units["layer"].to_numpy(),
+            "site": units["site"].astype(str).to_numpy(),
+            "channel": units["channel"].to_numpy(),
+        }
+    )
+    width = table["site"].map(channels)
+    absent = table[~(table["layer"].between(0, model.config.num_layers - 1) & table["channel"].between(0, width - 1))]
+    if len(absent):
+        row = absent.iloc[0]
+        raise SelectionError(
+            f"{model.name} has no unit layer {row.layer}, site {row.site}, channel {row.channel} "
+            f"({len(absent)} of {len(table)} units don't fit). Its sites are {', '.join(channels)}, "
+            f"its layers 0 to {model.config.num_layers - 1}."
+        )
+    refuse_repeated(table)
+    return Steering(
+        scale=np.broadcast_to(np.asarray(scale, np.float32), len(table)).copy(),
+        shift=np.broadcast_to(np.asarray(shift, np.float32), len(table)).copy(),
+        units=unit_keys(table),
+        channels=tuple((site, channels[site]) for site in channels if (table["site"] == site).any()),
+        model=model.name,
+        label=label,
+    )
+
+
+def unit_keys(table: pd.DataFrame) -> tuple[tuple[int, str, int], ...]:
+    """(layer, site, channel) of each row, as Python's own types."""
+    return tuple(
+        (int(layer), str(site), int(channel))
+        for layer, site, channel in zip(table["layer"], table["site"], table["channel"], strict=True)
+    )
+
+
+def refuse_repeated(table: pd.DataFrame) -> None:
+    """Raises SelectionError if a unit stands in two rows."""
+    repeated = table.duplicated(["layer", "site", "channel"])
+    if repeated.any():
+        raise SelectionError(f"{repeated.sum()} units are given twice; steer each once.")
