@@ -61,12 +61,43 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.organisation = ml_collections.ConfigDict()
     c.polysemanticity = ml_collections.ConfigDict()
     c.negatives = ml_collections.ConfigDict()
+    # Steering: experts from the first sentence set, held-out text from the last
     c.steering = ml_collections.ConfigDict()
+    c.steering.concepts = ("cat", "bread", "car", "rain", "piano", "mother", "ship", "church")
+    c.steering.method = "set_median"
+    c.steering.counts = (5, 20, 50, 200)  # of steered units
+    c.steering.strengths = (0.25, 0.5, 0.75, 1.0)  # of the steering of `drawn_count` units
+    c.steering.drawn_count = 50
+    c.steering.controls = ("random", "equally_active", "another_concept")
+    c.steering.methods = ("set_median", "set_p90", "mean_shift", "linear_ot")  # compared at all strengths
+    c.steering.domains = ("animal", "food", "vehicle")  # steered with what their members share
+    c.steering.away = (("cat", "dog"), ("bread", "cheese"), ("car", "truck"))  # remove the first, spare the second
+    c.steering.away_methods = ("zero", "aura")
+    c.steering.prompts = (
+        *("They talked about the", "There was a", "She dreamt of a", "He pointed at the", "We looked for the"),
+        *("The book was about a", "I have always liked the", "In the end it was the", "Nobody had seen the"),
+        "It was the first time that he saw a",
+    )
+    c.steering.num_seeds = 8
+    c.steering.max_new_tokens = 24
+    c.steering.temperature = 1.0
+    c.steering.held_out = 64  # texts
 
     if size == "small":
         c.concepts = SMALL_CONCEPTS
         c.thresholds = (0.4, 0.5, 0.6)
         c.measures = ("jaccard", "cosine_centred")
+        c.steering.concepts = ("cat", "bread", "car")
+        c.steering.counts = (5, 20)
+        c.steering.strengths = (0.5, 1.0)
+        c.steering.drawn_count = 20
+        c.steering.methods = ("set_median", "linear_ot")
+        c.steering.domains = ("animal",)
+        c.steering.away = (("cat", "dog"),)
+        c.steering.prompts = ("They talked about the", "There was a", "She dreamt of a")
+        c.steering.num_seeds = 3
+        c.steering.max_new_tokens = 8
+        c.steering.held_out = 16
         c.resamples = 200
         c.permutations = 500
     return c

@@ -151,6 +151,37 @@ def permutation_p(
     return (1 + extreme) / (1 + permutations)
 
 
+def bootstrap_mean(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """The mean of a table and its 95% percentile interval, from resampling its rows and its columns.
+
+    The pigeonhole bootstrap (Owen, Ann. Appl. Stat. 1, 2007): a cell drawn by its row r times and its column c times
+    counts r c times, so that what is common to a row (a prompt) or to a column (a seed) doesn't pass for evidence.
+    Of a table with a single column (or row) it is the ordinary bootstrap of the other.
+
+    Args:
+      values: float [rows, columns]; NaN where there is no value.
+      resamples: how often to draw.
+      seed: of `np.random.default_rng`.
+
+    Returns:
+      (mean, low, high); NaN if there is no value at all.
+    """
+    values = np.asarray(values, np.float64)
+    there = ~np.isnan(values)
+    if not there.any():
+        return float("nan"), float("nan"), float("nan")
+    filled = np.where(there, values, 0.0)
+    rng = np.random.default_rng(seed)
+    rows, columns = (
+        np.ones((resamples, size)) if size == 1 else rng.multinomial(size, np.full(size, 1 / size), size=resamples)
+        for size in values.shape
+    )
+    total = np.einsum("nr,rc,nc->n", rows, filled, columns, optimize=True)
+    weight = np.einsum("nr,rc,nc->n", rows, there.astype(float), columns, optimize=True)
+    low, high = np.percentile(total[weight > 0] / weight[weight > 0], [2.5, 97.5])
+    return float(values[there].mean()), float(low), float(high)
+
+
 def _blocks(total: int, width: int) -> list[int]:
     """Split `total` rows of `width` numbers into blocks of bounded size."""
     size = max(1, _CELLS // max(width, 1))

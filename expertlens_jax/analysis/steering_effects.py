@@ -1,0 +1,188 @@
+"""What a steering did: is the concept in what the model writes, do its experts see it there, and at what cost?"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from expertlens_jax.data.words import split_words, word_forms
+from expertlens_jax.experts.responses import record_responses
+from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.models.generation import generate
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.scoring import score_continuations, score_words
+from expertlens_jax.models.steering import Steering
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Continuations:
+    """Several continuations of each prompt."""
+
+    prompts: tuple[str, ...]
+    """`[prompts]`."""
+    texts: np.ndarray
+    """str `[prompts, seeds]`."""
+    token_ids: tuple[np.ndarray, ...]
+    """int32 `[new tokens]` a continuation, prompt by prompt."""
+
+    @property
+    def whole(self) -> list[str]:
+        """`[prompts * seeds]` texts with their prompts."""
+        return [prompt + text for prompt, row in zip(self.prompts, self.texts, strict=True) for text in row]
+
+
+def continue_prompts(
+    model: Model,
+    prompts: Sequence[str],
+    *,
+    num_seeds: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float | None,
+    seed: int,
+    steering: Steering | None,
+) -> Continuations:
+    """Continues each prompt `num_seeds` times; the draws are the same ones whatever the steering."""
+    repeated = [prompt for prompt in prompts for _ in range(num_seeds)]
+    made = generate(
+        model,
+        repeated,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        steering=steering,
+    )
+    texts = np.array(made.texts, dtype=object).reshape(len(prompts), num_seeds)
+    return Continuations(tuple(prompts), texts, made.token_ids)
+
+
+def count_mentions(texts: np.ndarray, words: Sequence[str]) -> np.ndarray:
+    """How often each text has one of the words or its plural, as a whole word: int, in the texts' shape."""
+    forms = {form for word in words for form in word_forms(word)}
+
+    def count(text: str) -> int:
+        parts = split_words(text)
+        return sum(parts[i : i + len(form)] == form for form in forms for i in range(len(parts)))
+
+    return np.vectorize(count, otypes=[int])(texts)
+
+
+def distinct_pairs(continuations: Continuations) -> np.ndarray:
+    """Distinct-2 (Li et al. 2016) of each continuation: different pairs of neighbouring tokens, over all such pairs.
+
+    Returns:
+      float64 `[prompts, seeds]`, NaN for a continuation of fewer than two tokens.
+    """
+    shares = [
+        len(set(zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True))) / (len(ids) - 1) if len(ids) > 1 else np.nan
+        for ids in continuations.token_ids
+    ]
+    return np.reshape(shares, continuations.texts.shape)
+
+
+def surprise(model: Model, continuations: Continuations, steering: Steering | None = None) -> np.ndarray:
+    """Mean negative log-probability of a continuation's tokens under a model; its exponential is the perplexity.
+
+    Returns:
+      float64 `[prompts, seeds]`, nats a token; NaN for an empty continuation.
+    """
+    flat = continuations.texts.ravel()
+    repeated = np.repeat(continuations.prompts, continuations.texts.shape[1])
+    written = np.flatnonzero([bool(text) for text in flat])
+    result = np.full(len(flat), np.nan)
+    if len(written):
+        scored = score_continuations(model, repeated[written].tolist(), flat[written].tolist(), steering=steering)
+        result[written] = [-row.mean(dtype=np.float64) for row in scored]
+    return result.reshape(continuations.texts.shape)
+
+
+def expert_response(
+    model: Model, continuations: Continuations, expertise: xr.Dataset, concept: str, *, top: int = 50
+) -> np.ndarray:
+    """How much the concept's experts see it in what was written, as the model reads it without steering.
+
+    Each expert's response is measured on its own scale, on which a negative sentence has 0 on average and the median
+    positive one 1; a text has the median over experts.
+
+    Args:
+      model: not steered.
+      continuations: read with their prompts.
+      expertise: a table of the model.
+      concept: one of its concepts.
+      top: how many of its experts.
+
+    Returns:
+      float64 `[prompts, seeds]`.
+    """
+    row = expertise.sel(concept=[concept])
+    experts = np.flatnonzero(select_experts(row, top=top).values[0])
+    row = row.isel(concept=0, unit=experts)
+    sites = tuple(dict.fromkeys(expertise["site"].values.tolist()))
+    responses = record_responses(model, continuations.whole, sites=sites, truncate=True).values[:, experts]
+    low, high = row["negative_mean"].values, row["positive_median"].values
+    return np.median((responses - low) / (high - low), axis=1).reshape(continuations.texts.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing:
+    """How continuations are written and what is asked of them; the same for every steering that is compared."""
+
+    prompts: tuple[str, ...]
+    held_out: tuple[str, ...]
+    """Texts that the steered model should still find probable."""
+    num_seeds: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float | None = None
+    seed: int = 0
+
+
+def measure_effect(
+    model: Model,
+    expertise: xr.Dataset,
+    concept: str,
+    words: Sequence[str],
+    steering: Steering | None,
+    writing: Writing,
+) -> tuple[Continuations, dict[str, np.ndarray]]:
+    """Everything that is measured of one steering.
+
+    Args:
+      model: a causal language model.
+      expertise: a table of its.
+      concept: whose experts read what is written.
+      words: the concept's; their plurals are counted too.
+      steering: or none.
+      writing: prompts and how they are continued.
+
+    Returns:
+      The continuations, and float64 arrays: `word_log_prob` `[prompts, 1]`, the log-probability that the word after
+      the prompt is one of the concept's; `mention` `[prompts, seeds]`, 1 where the continuation has one;
+      `mentions` `[prompts, seeds]`, how often; `expert_response` `[prompts, seeds]`; `surprise` `[prompts, seeds]`,
+      nats a token of the continuation under the unsteered model; `held_out_surprise` `[texts, 1]`, nats a token of
+      held-out text under the steered model; `distinct_2` `[prompts, seeds]`.
+    """
+    written = continue_prompts(
+        model,
+        writing.prompts,
+        num_seeds=writing.num_seeds,
+        max_new_tokens=writing.max_new_tokens,
+        temperature=writing.temperature,
+        top_p=writing.top_p,
+        seed=writing.seed,
+        steering=steering,
+    )
+    forms = sorted({" ".join(form) for word in words for form in word_forms(word)} | set(words))
+    mentions = count_mentions(written.texts, words)
+    held_out = score_continuations(model, [""] * len(writing.held_out), writing.held_out, steering=steering)
+    return written, {
+        "word_log_prob": score_words(model, writing.prompts, forms, steering=steering)[:, None],
+        "mention": (mentions > 0).astype(float),
+        "mentions": mentions.astype(float),
+        "expert_response": expert_response(model, written, expertise, concept),
+        "surprise": surprise(model, written),
+        "held_out_surprise": np.array([[-row.mean(dtype=np.float64)] for row in held_out]),
+        "distinct_2": distinct_pairs(written),
+    }

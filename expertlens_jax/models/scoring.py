@@ -1,0 +1,136 @@
+"""How probable a model, steered or not, finds given text: log-probabilities of continuations, token by token."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expertlens_jax import parallel
+from expertlens_jax.errors import TokenizationError, UnsupportedModelError
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
+from expertlens_jax.models.tokens import Tokens, batches, padding_id
+from expertlens_jax.models.transformer import Transformer
+
+
+def score_continuations(
+    model: Model,
+    prompts: Sequence[str],
+    continuations: Sequence[str],
+    *,
+    steering: Steering | None = None,
+    tokens_per_batch: int = 4096,
+) -> list[np.ndarray]:
+    """Log-probability of each token of a continuation, given its prompt and the tokens before it.
+
+    Args:
+      model: a causal language model.
+      prompts: `[rows]` texts; an empty one leaves the continuation's first token unscored.
+      continuations: `[rows]` texts, put after the prompts as they are: with their leading space.
+      steering: of the model while it reads; default none.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
+
+    Returns:
+      float32 `[tokens]` a row: natural logs. The tokens are those that the prompt and its continuation have, tokenized
+      together, beyond those they share with the prompt alone.
+
+    Raises:
+      TokenizationError: other numbers of prompts and continuations, or a row without a token to score, or longer than
+        the model's context.
+      SelectionError: another model's steering.
+      UnsupportedModelError: the model is an encoder.
+    """
+    if not model.config.causal or model.config.head is None:
+        raise UnsupportedModelError(
+            f"{model.name} is an encoder ({model.family.model_type}) and gives text no probability. "
+            "Score with a causal language model."
+        )
+    if len(prompts) != len(continuations):
+        raise TokenizationError(f"{len(prompts)} prompts and {len(continuations)} continuations were given.")
+    token_ids, first = [], []
+    for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+        alone = _token_ids(model.tokenizer, prompt) if prompt else []
+        together = _token_ids(model.tokenizer, prompt + continuation)
+        shared = next((i for i, pair in enumerate(zip(alone, together, strict=False)) if pair[0] != pair[1]), None)
+        start = max(1, min(len(alone), len(together)) if shared is None else shared)
+        if len(together) <= start:
+            raise TokenizationError(f"row {row} has no token to score: {continuation!r} after {prompt!r}.")
+        if len(together) > model.config.max_tokens:
+            raise TokenizationError(
+                f"row {row} has {len(together)} tokens; {model.name} has positions for {model.config.max_tokens}."
+            )
+        token_ids.append(np.asarray(together, np.int32))
+        first.append(start)
+    placed = place_steering(steering, model.config, model.name)
+    mesh, params = parallel.place(model.params)
+    network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
+    scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)
+    tokens = Tokens(tuple(token_ids), tuple(np.ones(len(ids), bool) for ids in token_ids))
+    for batch in batches(
+        tokens,
+        pad_id=padding_id(model.tokenizer),
+        tokens_per_batch=tokens_per_batch,
+        shards=mesh.shape[parallel.DATA],
+        rows_multiple=mesh.shape.get(parallel.MODEL, 1),
+    ):
+        arrays = parallel.split_rows((batch.token_ids, batch.attention_mask), mesh)
+        log_probs = np.asarray(next_log_probs(network, params, *arrays, placed))
+        for place, row in enumerate(batch.rows):
+            scored[row] = log_probs[place, first[row] - 1 : len(token_ids[row]) - 1]
+    return scored
+
+
+def score_words(
+    model: Model,
+    prompts: Sequence[str],
+    words: Sequence[str],
+    *,
+    steering: Steering | None = None,
+    tokens_per_batch: int = 4096,
+) -> np.ndarray:
+    """Log-probability that the next word after each prompt is one of `words`.
+
+    Args:
+      model: a causal language model.
+      prompts: `[prompts]`, without a space at their end.
+      words: each is scored with a space before it, token by token, and their probabilities are added up; a longer
+        word that starts with the same tokens counts too.
+      steering: of the model while it reads; default none.
+      tokens_per_batch: as in `score_continuations`.
+
+    Returns:
+      float64 `[prompts]`.
+
+    Raises:
+      TokenizationError, SelectionError, UnsupportedModelError: see `score_continuations`.
+    """
+    rows = [(prompt, " " + word) for prompt in prompts for word in words]
+    scored = score_continuations(
+        model, *map(list, zip(*rows, strict=True)), steering=steering, tokens_per_batch=tokens_per_batch
+    )
+    by_word = np.array([row.sum(dtype=np.float64) for row in scored]).reshape(len(prompts), len(words))
+    return np.logaddexp.reduce(by_word, axis=1)
+
+
+def _token_ids(tokenizer: Any, text: str) -> list[int]:
+    """As generation tokenizes a prompt, without an end that would close it."""
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def next_log_probs(
+    network: Transformer,
+    params: Mapping[str, Any],
+    token_ids: jax.Array,
+    attention_mask: jax.Array,
+    steering: SteeringCollection | None,
+) -> jax.Array:
+    """What each token but the first had for a log-probability: float32 `[batch, tokens - 1]`."""
+    variables = {"params": params} | ({"steering": steering} if steering else {})
+    logits = network.apply(variables, token_ids, attention_mask, attention_mask)[:, :-1]
+    chosen = jnp.take_along_axis(logits, token_ids[:, 1:, None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
