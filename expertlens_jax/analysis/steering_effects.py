@@ -1,12 +1,15 @@
 """What a steering did: is the concept in what the model writes, do its experts see it there, and at what cost?"""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
+from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.words import split_words, word_forms
+from expertlens_jax.errors import ConceptDataError
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.models.generation import generate
@@ -186,3 +189,31 @@ def measure_effect(
         "held_out_surprise": np.array([[-row.mean(dtype=np.float64)] for row in held_out]),
         "distinct_2": distinct_pairs(written),
     }
+
+
+def word_in_place(model: Model, dataset: ConceptDataset, concept: str, steering: Steering | None = None) -> np.ndarray:
+    """Log-probability of a concept's word where it stands in its own sentences, given what stands before it.
+
+    Args:
+      model: a causal language model.
+      dataset: has the concept.
+      concept: its word or plural is scored at its first mention, in the form it has there; sentences that start with
+        it are left out.
+      steering: of the model while it reads.
+
+    Returns:
+      float64 `[sentences]`.
+
+    Raises:
+      ConceptDataError: no sentence has the word after its first one.
+    """
+    forms = "|".join(re.escape(" ".join(form)) for form in sorted(word_forms(concept), key=len, reverse=True))
+    pattern = re.compile(rf"(?<=\S)( (?:{forms}))(?!\w)", re.IGNORECASE)
+    sentences = [dataset.sentences[i] for i in np.flatnonzero(dataset.labels[dataset.concepts.index(concept)])]
+    found = [match for match in map(pattern.search, sentences) if match]
+    if not found:
+        raise ConceptDataError(f"no sentence of {concept!r} in {dataset.name!r} has its word after another word.")
+    scored = score_continuations(
+        model, [m.string[: m.start()] for m in found], [m.group(1) for m in found], steering=steering
+    )
+    return np.array([row.sum(dtype=np.float64) for row in scored])

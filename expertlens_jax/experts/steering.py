@@ -205,7 +205,7 @@ def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, n
     """
     if not 0 < share <= 1:
         raise SelectionError(f"share={share!r}; wanted a part of the domain's members, above 0 and up to 1.")
-    domains = expertise["domain"].values.astype(str)
+    domains = np.array([str(name) for name in expertise["domain"].values], object)
     members = (domains == domain) & (expertise["concept"].values != domain)
     if not members.any():
         known = ", ".join(sorted(set(domains) - {""})) or "none"

@@ -10,6 +10,7 @@ from expertlens_jax.report.figures.localisation import plot_localisation
 from expertlens_jax.report.figures.measures import plot_measures
 from expertlens_jax.report.figures.overlap import order_concepts, plot_overlap
 from expertlens_jax.report.figures.significance import plot_significance
+from expertlens_jax.report.figures.steering import plot_steered_away, plot_steering, plot_steering_cost
 from expertlens_jax.report.figures.training import plot_training
 
 __all__ = [
@@ -19,6 +20,9 @@ __all__ = [
     "plot_measures",
     "plot_overlap",
     "plot_significance",
+    "plot_steered_away",
+    "plot_steering",
+    "plot_steering_cost",
     "plot_training",
     "save_figure",
 ]

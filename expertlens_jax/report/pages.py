@@ -1,0 +1,89 @@
+"""Reports as single HTML files: paragraphs, tables, figures within the file, and texts with words marked."""
+
+import base64
+import dataclasses
+import importlib.resources
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import pandas as pd
+from etils import epath
+
+from expertlens_jax.data.words import word_forms
+
+_MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Continuations of the same prompts, side by side."""
+
+    prompts: Sequence[str]
+    """`[prompts]`."""
+    texts: Mapping[str, Sequence[str]]
+    """A column's name to its continuations `[prompts]`."""
+    marked: Sequence[str]
+    """Words to mark, plurals too."""
+
+
+class Page:
+    """A report that is written from top to bottom; `html()` gives it, with nothing outside the one file."""
+
+    def __init__(self, title: str) -> None:
+        """Starts an empty page."""
+        self.title = title
+        self._parts: list[dict[str, Any]] = []
+
+    def heading(self, text: str) -> None:
+        """Starts a section."""
+        self._parts.append({"kind": "heading", "text": text})
+
+    def paragraph(self, text: str) -> None:
+        """Adds a paragraph."""
+        self._parts.append({"kind": "paragraph", "text": text})
+
+    def table(self, table: pd.DataFrame) -> None:
+        """Adds a table, its columns' underscores as spaces, numbers with three significant digits."""
+        rows = [
+            [
+                {"text": f"{value:.3g}" if isinstance(value, float) else str(value), "number": isinstance(value, float)}
+                for value in row
+            ]
+            for row in table.itertuples(index=False)
+        ]
+        columns = [str(name).replace("_", " ") for name in table.columns]
+        self._parts.append({"kind": "table", "columns": columns, "rows": rows})
+
+    def figure(self, path: epath.PathLike, caption: str) -> None:
+        """Adds a figure's file, SVG or PNG, within the page."""
+        path = epath.Path(path)
+        data = base64.b64encode(path.read_bytes()).decode()
+        media_type = _MEDIA_TYPES[path.suffix]
+        self._parts.append({"kind": "figure", "caption": caption, "data": data, "media_type": media_type})
+
+    def samples(self, samples: Samples) -> None:
+        """Adds texts side by side, a row a prompt."""
+        rows = [
+            {"prompt": prompt, "texts": [mark_words(text, samples.marked) for text in texts]}
+            for prompt, *texts in zip(samples.prompts, *samples.texts.values(), strict=True)
+        ]
+        self._parts.append({"kind": "samples", "columns": list(samples.texts), "rows": rows})
+
+    def html(self) -> str:
+        """The page; the same parts give the same text."""
+        template = importlib.resources.files("expertlens_jax.report").joinpath("page.html.jinja").read_text()
+        environment = jinja2.Environment(autoescape=True, trim_blocks=True)
+        return environment.from_string(template).render(title=self.title, parts=self._parts)
+
+
+def mark_words(text: str, words: Sequence[str]) -> list[dict[str, Any]]:
+    """The text cut into runs `{text, marked}`: marked are the words and their plurals, as whole words."""
+    forms = sorted({" ".join(form) for word in words for form in word_forms(word)}, key=len, reverse=True)
+    if not forms:
+        return [{"text": text, "marked": False}]
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, forms))})\b", re.IGNORECASE)
+    runs = zip(pattern.split(text), itertools.cycle([False, True]), strict=False)
+    return [{"text": run, "marked": marked} for run, marked in runs if run]
