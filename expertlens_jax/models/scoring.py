@@ -116,9 +116,12 @@ def score_words(
 
 
 def _token_ids(tokenizer: Any, text: str) -> list[int]:
-    """As generation tokenizes a prompt, without an end that would close it."""
-    ids = tokenizer(text, verbose=False)["input_ids"]
-    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+    """As generation tokenizes a prompt, but without what the tokenizer puts after a text to close it (EOS, SEP)."""
+    encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
+    ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
+    while ids and added[len(ids) - 1]:
+        ids = ids[:-1]
+    return ids
 
 
 @functools.partial(jax.jit, static_argnames="network")

@@ -5,6 +5,7 @@ Figures are built without pyplot, so they need no display and leave nothing behi
 """
 
 from expertlens_jax.report.figures.alignment import plot_alignment
+from expertlens_jax.report.figures.enrichment import plot_depth, plot_domain_enrichment, plot_enrichment
 from expertlens_jax.report.figures.files import save_figure
 from expertlens_jax.report.figures.localisation import plot_localisation
 from expertlens_jax.report.figures.measures import plot_measures
@@ -16,6 +17,9 @@ from expertlens_jax.report.figures.training import plot_training
 __all__ = [
     "order_concepts",
     "plot_alignment",
+    "plot_depth",
+    "plot_domain_enrichment",
+    "plot_enrichment",
     "plot_localisation",
     "plot_measures",
     "plot_overlap",

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from expertlens_jax.report.figures.table import require
 from expertlens_jax.report.style import FAINT, INK, PALE, colours, styled
@@ -57,6 +58,9 @@ def plot_steering(curves: pd.DataFrame) -> Figure:
                 panel.axhline(shown(plain[column].iloc[0]), color=FAINT, linestyle=(0, (4, 3)), linewidth=0.8)
             if measure.endswith("surprise"):
                 panel.set_yscale("log")
+                panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+                panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                panel.yaxis.set_minor_formatter(NullFormatter())
         axes[row, 0].set_ylabel(label, fontsize=7)
     axes[-1, 0].set_xscale("log")
     ticks = sorted(set(by_count["count"]))
@@ -145,7 +149,7 @@ def plot_steered_away(away: pd.DataFrame, moved: pd.DataFrame) -> Figure:
             range(len(ways)), [f"{m.replace('_', ' ')}{f', {spared} spared' if by else ''}" for m, by in ways]
         )
         words.set_ylim(len(ways) - 0.5, -0.5)
-        words.legend(loc="best", fontsize=7)
+        words.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
         here = moved[(moved["concept"] == concept) & (moved["spared"] == spared)].sort_values("kept")
         experts.plot(np.arange(1, len(here) + 1), 100 * here["kept"], color=FAINT, linewidth=1)
         for word in (concept, spared):

