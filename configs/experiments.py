@@ -58,6 +58,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.training = ml_collections.ConfigDict()
     c.scale = ml_collections.ConfigDict()
     c.localisation = ml_collections.ConfigDict()
+    c.localisation.controls = True  # also where the experts of the `random_weights` are
     c.organisation = ml_collections.ConfigDict()
     c.polysemanticity = ml_collections.ConfigDict()
     c.negatives = ml_collections.ConfigDict()

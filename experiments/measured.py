@@ -6,6 +6,8 @@ from etils import epath
 from matplotlib.figure import Figure
 
 import expertlens_jax as el
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.selection import check_threshold
 from expertlens_jax.report import figures
 
 NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
@@ -19,6 +21,24 @@ def load_datasets(config: ml_collections.ConfigDict) -> list[el.ConceptDataset]:
     for concepts in datasets:
         el.contrast_concepts(concepts, **negatives(config))
     return datasets
+
+
+def check_statistics(config: ml_collections.ConfigDict) -> None:
+    """Refuses thresholds, and numbers of draws, that would fail after the model ran.
+
+    Raises:
+      SelectionError: the drawn threshold is none of the thresholds, one isn't in [0, 1], or there is nothing to draw.
+    """
+    for threshold in config.thresholds:
+        check_threshold(threshold)
+    if config.drawn_threshold not in config.thresholds:
+        raise SelectionError(
+            f"drawn_threshold is {config.drawn_threshold}, which is none of the thresholds {config.thresholds}. "
+            "Set it to one of them, or add it to them."
+        )
+    for name in ("resamples", "permutations"):
+        if config[name] < 1:
+            raise SelectionError(f"{name} is {config[name]}; wanted 1 or more draws, and thousands for a paper.")
 
 
 def saved_expertise(

@@ -71,10 +71,10 @@ def plot_depth(depths: pd.DataFrame) -> Figure:
 
     Args:
       depths: a row per weights, block and threshold: weights ("trained", or whose controls are dotted), block,
-        threshold, share, depth, ci_low, ci_high, even_depth, bimodality, bimodality_ci_low, bimodality_ci_high,
-        even_bimodality. The block "all" is left out.
+        threshold, share, depth, ci_low, ci_high, even_depth, bimodality, bimodality_ci_low, bimodality_ci_high.
+        The block "all" is left out.
     """
-    require(depths, "weights", "block", "threshold", "share", "depth", "even_depth", "bimodality", "even_bimodality")
+    require(depths, "weights", "block", "threshold", "share", "depth", "even_depth", "bimodality")
     depths = depths[depths["block"] != "all"]
     blocks = list(dict.fromkeys(depths["block"]))
     shade = colours(blocks)
@@ -95,15 +95,15 @@ def plot_depth(depths: pd.DataFrame) -> Figure:
             )
             low, high = line["bimodality_ci_low"], line["bimodality_ci_high"]
             modes.fill_between(line["threshold"], low, high, color=shade[block], alpha=0.15, linewidth=0)
-    for axes, column in ((depth, "even_depth"), (modes, "even_bimodality")):
-        for value in dict.fromkeys(depths[column].round(9)):
+    for axes, chance in ((depth, dict.fromkeys(depths["even_depth"].round(9))), (modes, [1.0])):
+        for value in chance:
             axes.axhline(value, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
     depth.set_ylim(0, 1)
     depth.set_ylabel("Mean depth of experts\n(0 first layer, 1 last)")
     share.set_ylim(0, 100)
     share.set_ylabel("Share of all experts (%)")
-    modes.set_ylim(0, 1.02)
-    modes.set_ylabel("Bimodality of experts'\nlayers (Sarle's coefficient)")
+    modes.set_ylim(bottom=0)
+    modes.set_ylabel("Bimodality: poorer end's experts\nper unit over the middle's")
     for axes in (depth, share, modes):
         axes.set_xlabel("Threshold τ")
     handles, labels = depth.get_legend_handles_labels()
@@ -129,7 +129,7 @@ def plot_domain_enrichment(places: pd.DataFrame) -> Figure:
     columns = pd.MultiIndex.from_product([sites, layers])
 
     def grid(column: str) -> np.ndarray:
-        table = places.pivot(index="domain", columns=["site", "layer"], values=column)
+        table = places.pivot_table(index="domain", columns=["site", "layer"], values=column)
         return table.reindex(index=domains, columns=columns).to_numpy(float)
 
     enrichment, low, high = grid("enrichment"), grid("ci_low"), grid("ci_high")

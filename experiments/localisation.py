@@ -1,0 +1,109 @@
+"""Where in a model are the experts, and does that move as they become more specialised?
+
+Claim (Fedzechkina et al. 2025): experts are not spread evenly over a model; as the threshold on their average
+precision rises they move toward early MLP layers, and attention's experts split between early and late ones. It would
+be refuted by an enrichment whose intervals hold 1 everywhere, by MLP experts that get no earlier as the threshold rises
+(a change of depth whose interval holds 0, or is above it), and by an attention whose ends never hold more of its
+experts than its middle (a bimodality of at most 1). The same network with random weights stands beside it: what it
+shows comes of the architecture and of the words, not of what the model learned.
+
+    python -m experiments.localisation --config=configs/experiments.py --workdir=runs/localisation
+
+Writes into the run directory `localisation.csv` (a row per sentence set, weights, threshold, domain of concepts, and
+layer and site: experts, enrichment over an even spread with its 95% interval over concepts; "all" where layers, sites
+or domains are pooled), `depth.csv` (mean depth and bimodality of each kind of block's experts by threshold), and, a
+sentence set each, the figures `enrichment_SET`, `domains_SET` and `depth_SET`. Tables of expertise lie in `expertise/`;
+killed and started again, it goes on where it was.
+"""
+
+import ml_collections
+import pandas as pd
+from etils import epath
+
+import expertlens_jax as el
+from experiments.launch import find_model, launch
+from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
+from expertlens_jax.analysis.localisation import ALL, locate_experts, trace_depth
+from expertlens_jax.report import figures
+from expertlens_jax.run_directory import open_run, write_csv
+
+TRAINED = "trained"
+
+
+def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """The experiment."""
+    check_statistics(config)
+    datasets = load_datasets(config)
+    model = find_model(config)
+    workdir = open_run(workdir, config.to_dict())
+    print(f"Writing to {workdir}")
+    weights = {TRAINED: model}
+    if config.localisation.controls:
+        weights |= {f"random_weights_{seed}": el.randomize_weights(model, seed) for seed in config.random_weights}
+
+    draws = {"resamples": config.resamples, "seed": config.seed}
+    located, depths = [], []
+    for concepts in datasets:
+        for name, network in weights.items():
+            expertise = saved_expertise(network, concepts, config, workdir)
+            source = {"sentences": concepts.name, "weights": name}
+            depths.append(trace_depth(expertise, config.thresholds, **draws).assign(**source))
+            for threshold in config.thresholds:
+                experts = el.select_experts(expertise, threshold=threshold)
+                located.append(locate_experts(experts, **draws).assign(**source, threshold=threshold))
+    places, depth = pd.concat(located), pd.concat(depths)
+    write_csv(workdir / "localisation.csv", _first(places, "sentences", "weights", "threshold", "domain"))
+    write_csv(workdir / "depth.csv", _first(depth, "sentences", "weights", "block"))
+    for concepts in datasets:
+        here = places[(places["sentences"] == concepts.name) & (places["weights"] == TRAINED)]
+        draw(figures.plot_enrichment(here[here["domain"] == ALL]), workdir, f"enrichment_{concepts.name}")
+        drawn = here[here["threshold"] == config.drawn_threshold]
+        draw(figures.plot_domain_enrichment(drawn), workdir, f"domains_{concepts.name}")
+        draw(figures.plot_depth(depth[depth["sentences"] == concepts.name]), workdir, f"depth_{concepts.name}")
+
+    print(f"\n{format_places(places, config.drawn_threshold)}\n\n{format_depth(depth)}\n")
+    print(f"Tables and figures are in {workdir}")
+
+
+def format_places(places: pd.DataFrame, threshold: float) -> str:
+    """Enrichment of each site at the drawn threshold, a column per sentence set and weights."""
+    rows = places[(places["threshold"] == threshold) & (places["domain"] == ALL) & (places["layer"] == ALL)]
+    rows = rows[rows["site"] != ALL]
+    shown = rows.assign(shown=[f"{r.enrichment:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in rows.itertuples()])
+    table = shown.pivot_table(
+        index="site", columns=["sentences", "weights"], values="shown", aggfunc="first", sort=False
+    )
+    return f"Enrichment at τ = {threshold:g} with its 95% interval; 1 is chance\n{table.to_string()}"
+
+
+def format_depth(depth: pd.DataFrame) -> str:
+    """Depth at the lowest and the highest threshold that still has experts, and the change between them."""
+    rows = []
+    for (sentences, weights, block), line in depth.groupby(["sentences", "weights", "block"], sort=False):
+        line = line.dropna(subset="depth")
+        if line.empty:
+            continue
+        low, high = line.iloc[0], line.iloc[-1]
+        rows.append(
+            {
+                "sentences": sentences,
+                "weights": weights,
+                "block": block,
+                "τ": f"{low['threshold']:g} to {high['threshold']:g}",
+                "depth": f"{low['depth']:.2f} to {high['depth']:.2f}",
+                "change": f"{high['change']:+.2f} [{high['change_ci_low']:+.2f}, {high['change_ci_high']:+.2f}]",
+                "bimodality": f"{low['bimodality']:.2f} to {high['bimodality']:.2f}",
+                "share of experts": f"{low['share']:.2f} to {high['share']:.2f}",
+            }
+        )
+    table = pd.DataFrame(rows).to_string(index=False, justify="left") if rows else "no experts at any threshold"
+    return f"Mean depth of experts, 0 (first layer) to 1 (last); bimodality 1 is an even spread\n{table}"
+
+
+def _first(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The table with these columns before the others."""
+    return table[[*columns, *(name for name in table.columns if name not in columns)]]
+
+
+if __name__ == "__main__":
+    launch(run)
