@@ -37,6 +37,12 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
 
+    # What experiments.reproduce runs
+    c.experiments = (
+        *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity"),
+        *("negatives", "steering"),
+    )
+
     # Expertise
     c.negatives_per_positive = 2.5
     c.exclude_mentions = True
@@ -60,6 +66,8 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.localisation = ml_collections.ConfigDict()
     c.localisation.controls = True  # also where the experts of the `random_weights` are
     c.organisation = ml_collections.ConfigDict()
+    c.organisation.neighbours = 5  # that say where a concept sits, and that its map should keep
+    c.organisation.maps = ("mds", "tsne")
     c.polysemanticity = ml_collections.ConfigDict()
     c.negatives = ml_collections.ConfigDict()
     # Steering: experts from the first sentence set, held-out text from the last

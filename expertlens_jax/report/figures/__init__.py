@@ -9,7 +9,9 @@ from expertlens_jax.report.figures.enrichment import plot_depth, plot_domain_enr
 from expertlens_jax.report.figures.files import save_figure
 from expertlens_jax.report.figures.localisation import plot_localisation
 from expertlens_jax.report.figures.measures import plot_measures
+from expertlens_jax.report.figures.organisation import plot_domain_graph, plot_map, plot_tree
 from expertlens_jax.report.figures.overlap import order_concepts, plot_overlap
+from expertlens_jax.report.figures.recovery import plot_hierarchy, plot_recovery
 from expertlens_jax.report.figures.significance import plot_significance
 from expertlens_jax.report.figures.steering import plot_steered_away, plot_steering, plot_steering_cost
 from expertlens_jax.report.figures.training import plot_training
@@ -19,14 +21,19 @@ __all__ = [
     "plot_alignment",
     "plot_depth",
     "plot_domain_enrichment",
+    "plot_domain_graph",
     "plot_enrichment",
+    "plot_hierarchy",
     "plot_localisation",
+    "plot_map",
     "plot_measures",
     "plot_overlap",
+    "plot_recovery",
     "plot_significance",
     "plot_steered_away",
     "plot_steering",
     "plot_steering_cost",
     "plot_training",
+    "plot_tree",
     "save_figure",
 ]

@@ -52,14 +52,14 @@ def plot_enrichment(places: pd.DataFrame) -> Figure:
                 label=f"τ = {threshold:g}",
             )
         axes.set_title(site, loc="left", fontweight="bold")
-        axes.set_ylim(bottom=0)
         layers = sorted(set(places["layer"]))
         axes.set_xticks(layers[:: -(-len(layers) // 8)])
     for axes in panels.flat[len(sites) :]:
         axes.set_visible(False)
+    panels[0, 0].set_ylim(bottom=0)  # of all, once they know how high they reach
     for axes in panels[-1]:
         axes.set_xlabel("Layer")
-    figure.supylabel("Enrichment with experts\n(share of experts / share of units; 1 is chance)", fontsize=8)
+    figure.supylabel("Enrichment (share of experts / share of units)", fontsize=8)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 7), handlelength=1.4)
     return figure
@@ -103,7 +103,7 @@ def plot_depth(depths: pd.DataFrame) -> Figure:
     share.set_ylim(0, 100)
     share.set_ylabel("Share of all experts (%)")
     modes.set_ylim(bottom=0)
-    modes.set_ylabel("Bimodality: poorer end's experts\nper unit over the middle's")
+    modes.set_ylabel("Bimodality (experts per unit,\npoorer end / middle)")
     for axes in (depth, share, modes):
         axes.set_xlabel("Threshold τ")
     handles, labels = depth.get_legend_handles_labels()

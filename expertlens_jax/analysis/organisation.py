@@ -1,0 +1,213 @@
+"""How overlap arranges the concepts: their tree, a map of them, the domains between, and who sits elsewhere."""
+
+import numpy as np
+import pandas as pd
+import scipy.cluster.hierarchy as hierarchy
+import scipy.stats
+import xarray as xr
+from scipy.spatial.distance import pdist, squareform
+from sklearn.manifold import TSNE, smacof, trustworthiness
+
+from expertlens_jax.errors import SelectionError
+
+MAPS = ("mds", "tsne")
+
+
+def concept_domains(table: xr.DataArray | xr.Dataset) -> np.ndarray:
+    """The domain of each concept, [concepts].
+
+    Raises:
+      SelectionError: a concept has none, or there are fewer than two domains: nothing to find or to compare.
+    """
+    domains = [str(name) for name in table["domain"].values] if "domain" in table.coords else []
+    if len(set(domains)) < 2 or not all(domains):
+        raise SelectionError(
+            f"the concepts have {len({*domains} - {''})} domains, and {domains.count('')} have none; wanted a domain "
+            "for each concept, and two or more of them. Give sentences a column 'domain', or choose more concepts."
+        )
+    return np.array(domains)
+
+
+def concept_distances(overlap: xr.DataArray) -> np.ndarray:
+    """1 - overlap, float64 [concepts, concepts], with 0 on the diagonal (also of a concept without experts).
+
+    A similarity that can be negative, as a cosine, may give distances up to 2.
+    """
+    distance = 1 - np.asarray(overlap.values, np.float64)
+    np.fill_diagonal(distance, 0)
+    return np.maximum((distance + distance.T) / 2, 0)
+
+
+def link_concepts(overlap: xr.DataArray) -> np.ndarray:
+    """The tree of the concepts: average linkage of 1 - overlap, its leaves turned so that neighbours are alike.
+
+    Optimal leaf order: Bar-Joseph, Gifford & Jaakkola, Bioinformatics 17, 2001, as scipy has it.
+
+    Args:
+      overlap: (concept, other), larger = more alike.
+
+    Returns:
+      scipy's linkage, float64 [concepts - 1, 4].
+    """
+    return hierarchy.linkage(
+        squareform(concept_distances(overlap), checks=False), "average", optimal_ordering=len(overlap) > 2
+    )
+
+
+def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5) -> pd.DataFrame:
+    """A map of the concepts in two dimensions, of 1 - overlap as their distance.
+
+    Multidimensional scaling keeps all distances as well as a plane can: metric stress, brought down by SMACOF, from
+    classical scaling (Torgerson, Psychometrika 17, 1952). Overlaps are mostly small, so that distances are nearly all
+    the same, and no plane holds that. t-SNE (van der Maaten & Hinton, JMLR 9, 2008), from the same start, gives the
+    large distances up and keeps neighbours together. Both are scikit-learn's; how far a map is to be trusted comes
+    with it.
+
+    Args:
+      overlap: (concept, other), with `domain`.
+      method: "mds" or "tsne".
+      neighbours: how many of a concept's, for the map's trustworthiness; fewer than half the concepts.
+
+    Returns:
+      A row per concept: `concept`, `domain`, `x`, `y`; among its attributes `stress` (Kruskal's stress-1: 0 is
+      perfect, 0.2 poor) and `trustworthiness` (Venna & Kaski, ICANN 2001: 1 if neighbours on the map are neighbours
+      in truth; 0.5 is what a map at random has).
+
+    Raises:
+      SelectionError: another method, or fewer than four concepts.
+    """
+    if method not in MAPS:
+        raise SelectionError(f"a map by {method!r} was asked for; there are {', '.join(MAPS)}.")
+    if len(overlap) < 4:
+        raise SelectionError(f"a map of {len(overlap)} concepts says nothing; wanted four or more.")
+    distance = concept_distances(overlap)
+    number = len(distance)
+    centring = np.eye(number) - 1 / number
+    values, vectors = np.linalg.eigh(-centring @ distance**2 @ centring / 2)
+    # An axis may point either way: the largest coordinate is made positive, whatever the machine.
+    start = vectors[:, [-1, -2]] * np.sqrt(np.maximum(values[[-1, -2]], 1e-12))
+    start *= np.sign(start[np.abs(start).argmax(axis=0), [0, 1]])
+    if method == "mds":
+        places, _ = smacof(
+            distance, n_components=2, init=start, n_init=1, max_iter=1000, eps=1e-8, normalized_stress=False
+        )
+    else:
+        perplexity = min(15.0, (number - 1) / 3)
+        start *= 1e-4 / start[:, 0].std()  # as scikit-learn scales its own start
+        places = TSNE(metric="precomputed", init=start, perplexity=perplexity, random_state=0).fit_transform(distance)
+    table = pd.DataFrame({"concept": concept_names(overlap), "domain": _domains(overlap), "x": places[:, 0]})
+    table["y"] = places[:, 1]
+    drawn = squareform(pdist(places))
+    scale = (drawn * distance).sum() / np.square(drawn).sum()  # a map has no unit
+    table.attrs["stress"] = float(np.sqrt(np.square(scale * drawn - distance).sum() / np.square(distance).sum()))
+    neighbours = max(1, min(neighbours, (number - 1) // 2))
+    table.attrs["trustworthiness"] = float(
+        trustworthiness(distance, places, n_neighbors=neighbours, metric="precomputed")
+    )
+    return table
+
+
+def relate_domains(overlap: xr.DataArray, *, permutations: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Mean overlap between any two domains, and within each, against domains handed out at random.
+
+    The null gives concepts each other's domains; p is (1 + #{null >= observed}) / (1 + permutations), one-sided: more
+    overlap than chance. q is p after Benjamini and Hochberg's correction over all rows.
+
+    Args:
+      overlap: (concept, other), with `domain`.
+      permutations: how many to draw.
+      seed: of `np.random.default_rng`.
+
+    Returns:
+      A row per two domains, and per domain with itself: `domain_1`, `domain_2`, `pairs` (of different concepts),
+      `overlap` (their mean), `null_mean`, `ratio` (of the two), `p_value`, `q_value`; NaN for a domain of one concept
+      with itself.
+    """
+    names = concept_domains(overlap)
+    domains = list(dict.fromkeys(names.tolist()))
+    values = np.asarray(overlap.values, np.float64).copy()
+    np.fill_diagonal(values, 0)
+    member = (names[:, None] == np.array(domains)).astype(np.float64)
+    sizes = member.sum(axis=0)
+    pairs = np.outer(sizes, sizes) - np.diag(sizes)
+
+    def mean_overlap(member: np.ndarray) -> np.ndarray:
+        return np.divide(member.T @ values @ member, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+    observed = mean_overlap(member)
+    rng = np.random.default_rng(seed)
+    total, extreme = np.zeros_like(observed), np.zeros_like(observed)
+    for _ in range(permutations):
+        null = mean_overlap(member[rng.permutation(len(member))])
+        total += null
+        extreme += null >= observed - 1e-12
+    first, second = np.triu_indices(len(domains))
+    table = pd.DataFrame({"domain_1": np.array(domains)[first], "domain_2": np.array(domains)[second]})
+    table["pairs"] = np.where(first == second, pairs[first, second] / 2, pairs[first, second]).astype(int)
+    table["overlap"] = observed[first, second]
+    table["null_mean"] = total[first, second] / permutations
+    table["ratio"] = table["overlap"] / table["null_mean"].where(table["null_mean"] > 0)
+    table["p_value"] = ((1 + extreme) / (1 + permutations))[first, second]
+    table.loc[table["pairs"] == 0, "p_value"] = np.nan
+    known = table["p_value"].notna()
+    table.loc[known, "q_value"] = scipy.stats.false_discovery_control(table.loc[known, "p_value"])
+    return table
+
+
+def find_misplaced(overlap: xr.DataArray, neighbours: int = 5) -> pd.DataFrame:
+    """The concepts that sit elsewhere than people put them: most of their nearest concepts are of another domain.
+
+    A concept sits with the domain that has most of its nearest neighbours; of equal ones, with that of the larger
+    overlap. One that overlaps with nothing sits nowhere, and isn't listed.
+
+    Args:
+      overlap: (concept, other), with `domain`.
+      neighbours: how many.
+
+    Returns:
+      A row per misplaced concept, the most misplaced first: `concept`, `domain`, `sits_with`, `neighbours_there`,
+      `neighbours_own` (how many of either domain), `overlap_there`, `overlap_own` (mean overlap with all of either),
+      `neighbours` ("bacon 0.31, beef 0.30, …").
+    """
+    domains, names = concept_domains(overlap), concept_names(overlap)
+    values = np.asarray(overlap.values, np.float64).copy()
+    np.fill_diagonal(values, -np.inf)
+    neighbours = min(neighbours, len(values) - 1)
+    rows = []
+    for i, row in enumerate(values):
+        if row.max() <= 0:
+            continue
+        nearest = np.argsort(-row, kind="stable")[:neighbours]
+        near = pd.DataFrame({"domain": domains[nearest], "overlap": row[nearest]})
+        votes = near.groupby("domain")["overlap"].agg(["size", "sum"])
+        sits_with = max(votes.index, key=lambda domain: (votes.at[domain, "size"], votes.at[domain, "sum"]))
+        if sits_with == domains[i]:
+            continue
+        others = np.arange(len(values)) != i
+        own = (domains == domains[i]) & others
+        rows.append(
+            {
+                "concept": names[i],
+                "domain": domains[i],
+                "sits_with": sits_with,
+                "neighbours_there": int(votes.at[sits_with, "size"]),
+                "neighbours_own": int((near["domain"] == domains[i]).sum()),
+                "overlap_there": row[domains == sits_with].mean(),
+                "overlap_own": row[own].mean() if own.any() else np.nan,
+                "neighbours": ", ".join(f"{names[j]} {row[j]:.2f}" for j in nearest),
+            }
+        )
+    columns = ["concept", "domain", "sits_with", "neighbours_there", "neighbours_own", "overlap_there", "overlap_own"]
+    table = pd.DataFrame(rows, columns=[*columns, "neighbours"])
+    far = (table["neighbours_there"] - table["neighbours_own"]).astype(float)
+    order = np.lexsort((-(table["overlap_there"] - table["overlap_own"]).astype(float), -far))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def concept_names(overlap: xr.DataArray) -> list[str]:
+    """[concepts], as Python's strings."""
+    return [str(name) for name in overlap["concept"].values]
+
+
+def _domains(overlap: xr.DataArray) -> list[str]:
+    return [str(name) for name in overlap["domain"].values] if "domain" in overlap.coords else [""] * len(overlap)
