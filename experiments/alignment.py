@@ -14,6 +14,7 @@ and `figures/`. Killed and started again, it goes on where it was.
 """
 
 import dataclasses
+import json
 
 import ml_collections
 import pandas as pd
@@ -29,6 +30,7 @@ from expertlens_jax.analysis.localisation import count_experts
 from expertlens_jax.analysis.measures import Measure, check_measures, expert_measures, sentence_measures, word_measures
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
+from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.run_directory import open_run, saved_dataset, write_csv
 
 COLUMNS = [
@@ -171,6 +173,38 @@ def format_table(table: pd.DataFrame) -> str:
             "p": table["p_value"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
         }
     ).to_string(index=False, justify="left")
+
+
+def conclude(workdir: epath.Path) -> list[Conclusion]:
+    """What a finished run found of its claim, against random weights and TF-IDF on the same pairs."""
+    table = pd.read_csv(workdir / "alignment.csv")
+    config = json.loads((workdir / "config.json").read_text())
+    found, held = [], []
+    for (sentences, ratings), rows in table.groupby(["sentences", "ratings"], sort=False):
+        experts = rows[(rows["measure"] == "jaccard") & (rows["threshold"] == config["drawn_threshold"])].iloc[0]
+        if pd.isna(experts["spearman"]):
+            continue
+        by_name = rows.set_index("measure")["spearman"]
+        controls = [(name, by_name[name]) for name in by_name.index if "random_weights" in name and "jaccard" in name]
+        controls.append(("tfidf", by_name["tfidf"]))
+        beaten = experts["spearman"] > max(value for _, value in controls)
+        held.append(experts["p_value"] < 0.05 and beaten)
+        against = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in controls)
+        found.append(
+            f"{sentences}, {ratings}: {experts['spearman']:.2f} ({experts['ci_low']:.2f} to {experts['ci_high']:.2f}, "
+            f"p = {experts['p_value']:.2g}) against {against}"
+        )
+    return [
+        Conclusion(
+            claim="The more the expert sets of two concepts overlap, the more alike people say the concepts are, "
+            "beyond what the sentences or the untrained network bring.",
+            found=f"{sum(held)} of {len(held)} correlations with ratings (Spearman, Jaccard at "
+            f"τ = {config['drawn_threshold']:g}) are significant and above both controls; most had to be. "
+            f"{'; '.join(found) or 'Too few rated pairs are among the concepts'}.",
+            held=2 * sum(held) > len(held),
+            figure="alignment",
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from expertlens_jax.errors import SelectionError, UnsupportedModelError
 from expertlens_jax.experts.controls import equally_active_units, random_units
 from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
 from expertlens_jax.report import figures
+from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.pages import Page, Samples
 from expertlens_jax.run_directory import open_run, saved_dataset, write_csv, write_text
 
@@ -353,6 +354,28 @@ def steer_away(
             for name, domain, value in zip(concepts.concepts, concepts.domains, values, strict=True)
         ]
     return pd.DataFrame(away), pd.DataFrame(moved)
+
+
+def conclude(workdir: epath.Path) -> list[Conclusion]:
+    """What a finished run found of its claim."""
+    claim = pd.read_csv(workdir / "claim.csv")
+    rows = claim[claim["measure"] == "word_log_prob"].set_index("control")
+    against = "; ".join(
+        f"{name.replace('_', ' ')} {row.difference:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f}, p = {row.p_value:.2g})"
+        for name, row in rows.iterrows()
+    )
+    mentions = claim[claim["measure"] == "mention"].set_index("control")["difference"]["unsteered"]
+    return [
+        Conclusion(
+            claim="Making a concept's experts speak raises the probability of the concept; doing the same to units "
+            "that are no experts does not.",
+            found=f"log-probability of the concept's word under steered experts, above that under each control (nats, "
+            f"mean over {rows['concepts'].iloc[0]} concepts, all intervals had to lie above 0): {against}. "
+            f"Continuations mention the concept in {100 * mentions:+.1f} percentage points more cases.",
+            held=bool((rows["ci_low"] > 0).all()),
+            figure="steering",
+        )
+    ]
 
 
 def report(
