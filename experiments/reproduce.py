@@ -54,7 +54,7 @@ def bind(found: dict[str, list[Conclusion]], config: ml_collections.ConfigDict, 
     page = Page(f"What the experts of {config.model} show")
     page.paragraph(
         "Each section puts a claim of the literature to the test on this one model: what is claimed, what was "
-        "measured, whether it held here. A claim that did not hold here may hold for other models, and the other way round."
+        "measured, whether it held here. What did not hold here may hold for other models, and the other way round."
     )
     for name, conclusions in found.items():
         page.heading(name.capitalize())
