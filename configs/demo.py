@@ -40,9 +40,17 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.measures = ("jaccard", "weighted_jaccard", "cosine", "cosine_centred", "kl", "kl_centred")
     c.drawn_threshold = 0.5  # the one whose Jaccard overlap is drawn
 
-    # Controls: seeds of networks with random weights
+    # Baselines beside the model's own embeddings: files of word vectors, other models' sentence embeddings
+    c.every_layer = False  # the mean sentence embedding at each layer, and not at the last only
+    c.word_vectors = ()
+    c.sentence_models = ()
+
+    # Controls: seeds of networks with random weights; experts among the channels of the input embedding; and sentences
+    # with the concept's word masked, by the tokenizer's mask or, where it has none, by this word ("" for no masking)
     c.random_weights = (0,)
-    c.random_weights_measures = ("jaccard", "cosine_centred")
+    c.embedding_experts = False
+    c.masked = ""
+    c.control_measures = ("jaccard", "cosine_centred")
 
     # Statistics
     c.resamples = 2000

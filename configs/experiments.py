@@ -50,10 +50,23 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
 
     # Overlap
     c.thresholds = (0.4, 0.5, 0.6, 0.7, 0.8)
-    c.measures = ("jaccard", "weighted_jaccard", "cosine", "cosine_centred", "kl", "kl_centred")
+    c.measures = (
+        *("jaccard", "weighted_jaccard", "overlap_coefficient"),
+        *("cosine", "cosine_centred", "kl", "kl_centred", "js"),
+    )
     c.drawn_threshold = 0.5
-    c.random_weights = (0,)
-    c.random_weights_measures = ("jaccard", "cosine_centred")
+
+    # Baselines of alignment beside the model's own embeddings: files of word vectors, other models' embeddings
+    c.every_layer = True  # the mean sentence embedding at each layer, and not at the last only
+    c.word_vectors = ()
+    c.sentence_models = ()
+
+    # Controls: seeds of networks with random weights; experts among the channels of the input embedding; and sentences
+    # with the concept's word masked, by the tokenizer's mask or, where it has none, by this word ("" for no masking)
+    c.random_weights = (0, 1)
+    c.embedding_experts = True
+    c.masked = "something"
+    c.control_measures = ("jaccard",)
 
     # Statistics
     c.resamples = 2000
@@ -96,6 +109,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.concepts = SMALL_CONCEPTS
         c.thresholds = (0.4, 0.5, 0.6)
         c.measures = ("jaccard", "cosine_centred")
+        c.random_weights = (0,)
         c.steering.concepts = ("cat", "bread", "car")
         c.steering.counts = (5, 20)
         c.steering.strengths = (0.5, 1.0)

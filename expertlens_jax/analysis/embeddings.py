@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from expertlens_jax.experts.responses import record_responses
+from expertlens_jax.analysis.baselines import mean_sentence_embedding
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.experts.responses import Responses, record_responses
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.tokens import tokenize
 
@@ -33,6 +36,42 @@ def sentence_embeddings(model: Model, sentences: Sequence[str], *, progress: boo
     responses = record_responses(model, sentences, sites=("resid",), pooling="mean", progress=progress)
     last = (responses.units["layer"] == model.config.num_layers - 1).to_numpy()
     return responses.values[:, last]
+
+
+def concept_embeddings(
+    model: Model, concepts: ConceptDataset, *, truncate: bool = False, progress: bool = False
+) -> np.ndarray:
+    """Mean over a concept's sentences, and over their tokens, of the residual stream after each layer.
+
+    Returns:
+      float64 `[layers, concepts, d_model]`.
+    """
+    responses = record_responses(
+        model, concepts.sentences, sites=("resid",), pooling="mean", truncate=truncate, progress=progress
+    )
+    means = mean_sentence_embedding(responses.values, concepts)
+    return means.reshape(len(concepts.concepts), model.config.num_layers, -1).transpose(1, 0, 2)
+
+
+def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: bool = False) -> Responses:
+    """Responses of the channels of the input embedding: what a sentence's words say before any layer has read them.
+
+    Args:
+      model: its token embeddings are read, without positions.
+      sentences: `[S]` texts.
+      truncate: cut what is longer than the model's context, rather than refuse it.
+
+    Returns:
+      Responses `[S, d_model]`, max-pooled over tokens, of a site called `embed` in layer 0.
+    """
+    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
+    table = np.asarray(model.params["embed"]["token"], np.float32)
+    values = np.stack([table[ids[own]].max(axis=0) for ids, own in zip(tokens.ids, tokens.in_pool, strict=True)])
+    channels = np.arange(table.shape[1])
+    units = pd.DataFrame(
+        {"layer": 0, "site": "embed", "channel": channels, "hf_module": "input embedding", "hf_channel": channels}
+    )
+    return Responses(values, units, model.name, tuple(sentences))
 
 
 def _within_a_sentence(words: Sequence[str]) -> list[str]:

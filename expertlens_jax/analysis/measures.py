@@ -1,6 +1,7 @@
 """The ways of comparing concepts, side by side: ExpertLens' own, embeddings of the same model, and controls."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -8,15 +9,23 @@ import numpy as np
 import xarray as xr
 
 from expertlens_jax.analysis import embeddings
-from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding, tfidf_similarity
+from expertlens_jax.analysis.baselines import cosine_of_embeddings, tfidf_similarity
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
+from expertlens_jax.experts.overlap import cosine, jaccard, js, kl, overlap_coefficient, weighted_jaccard
 from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.models.model import Model
 
-THRESHOLDED = ("jaccard", "weighted_jaccard")
-UNTHRESHOLDED = ("cosine", "cosine_centred", "kl", "kl_centred")
+_OF_SETS = {"jaccard": jaccard, "overlap_coefficient": overlap_coefficient}
+_OF_PRECISION = {
+    "cosine": functools.partial(cosine, centred=False),
+    "cosine_centred": functools.partial(cosine, centred=True),
+    "kl": functools.partial(kl, centred=False),
+    "kl_centred": functools.partial(kl, centred=True),
+    "js": js,
+}
+THRESHOLDED = (*_OF_SETS, "weighted_jaccard")
+UNTHRESHOLDED = tuple(_OF_PRECISION)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +56,7 @@ def check_measures(names: Sequence[str], thresholds: Sequence[float]) -> None:
             f"{', '.join((*THRESHOLDED, *UNTHRESHOLDED))}."
         )
     if set(names) & set(THRESHOLDED) and not thresholds:
-        raise SelectionError("jaccard and weighted_jaccard need at least one threshold; none was given.")
+        raise SelectionError(f"{', '.join(THRESHOLDED)} need at least one threshold; none was given.")
 
 
 def expert_measures(
@@ -77,13 +86,11 @@ def expert_measures(
         median = float(np.median(experts.sum("unit")))
         for name in names:
             if name in THRESHOLDED:
-                similarity = jaccard(experts) if name == "jaccard" else weighted_jaccard(expertise, threshold)
+                similarity = _OF_SETS[name](experts) if name in _OF_SETS else weighted_jaccard(expertise, threshold)
                 measures.append(Measure(group, name + suffix, similarity, threshold, median))
     for name in names:
         if name in UNTHRESHOLDED:
-            compare = cosine if name.startswith("cosine") else kl
-            similarity = compare(expertise, centred=name.endswith("_centred"))
-            measures.append(Measure(group, name + suffix, similarity))
+            measures.append(Measure(group, name + suffix, _OF_PRECISION[name](expertise)))
     return measures
 
 
@@ -97,10 +104,20 @@ def word_measures(model: Model, concepts: ConceptDataset) -> list[Measure]:
     ]
 
 
-def sentence_measures(sentence_embeddings: np.ndarray, concepts: ConceptDataset) -> list[Measure]:
-    """What the sentences give without experts: their mean embedding `[sentences, d_model]`, and their TF-IDF."""
-    mean = mean_sentence_embedding(sentence_embeddings, concepts)
+def sentence_measures(by_layer: np.ndarray, concepts: ConceptDataset, *, every_layer: bool = False) -> list[Measure]:
+    """What the sentences give without experts: their mean embedding, and their TF-IDF.
+
+    Args:
+      by_layer: float `[layers, concepts, d_model]`, see `embeddings.concept_embeddings`.
+      concepts: the sentences.
+      every_layer: the mean embedding at every layer, and not at the last only.
+    """
+    layers = [
+        Measure("Baselines", f"mean_sentence_layer_{layer}", cosine_of_embeddings(mean, concepts))
+        for layer, mean in enumerate(by_layer[:-1] if every_layer else ())
+    ]
     return [
-        Measure("Baselines", "mean_sentence", cosine_of_embeddings(mean, concepts)),
+        *layers,
+        Measure("Baselines", "mean_sentence", cosine_of_embeddings(by_layer[-1], concepts)),
         Measure("Controls", "tfidf", tfidf_similarity(concepts)),
     ]

@@ -8,6 +8,7 @@ concepts] matrix, whatever the number of units; a table opened from disk is read
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.special
 import xarray as xr
 
 from expertlens_jax.errors import SelectionError
@@ -34,6 +35,24 @@ def jaccard(experts: xr.DataArray) -> xr.DataArray:
     sizes = np.diag(shared)
     either = sizes[:, None] + sizes - shared
     return _similarity(_ratio(shared, either), experts, "jaccard")
+
+
+def overlap_coefficient(experts: xr.DataArray) -> xr.DataArray:
+    """Overlap coefficient (Szymkiewicz-Simpson) of expert sets: shared experts over those of the smaller set.
+
+    It is 1 where one set holds the other, which Jaccard punishes if the sets differ in size; 0 where a concept has no
+    experts.
+
+    Args:
+      experts: bool (concept, unit), from `select_experts`.
+
+    Raises:
+      SelectionError: these aren't expert sets.
+    """
+    experts = expert_sets(experts)
+    shared = sum((ones @ ones.T).astype(np.float64) for ones in _blocks(experts, np.float32))
+    sizes = np.diag(shared)
+    return _similarity(_ratio(shared, np.minimum.outer(sizes, sizes)), experts, "overlap_coefficient")
 
 
 def weighted_jaccard(expertise: xr.Dataset, threshold: float) -> xr.DataArray:
@@ -122,6 +141,32 @@ def kl(expertise: xr.Dataset, centred: bool = False) -> xr.DataArray:
     own = np.diag(crossed)
     divergence = (own[:, None] + own - crossed - crossed.T) / 2
     return _similarity(-np.maximum(divergence, 0) + 0.0, precision, "kl", centred=centred)
+
+
+def js(expertise: xr.Dataset) -> xr.DataArray:
+    """Minus the Jensen-Shannon divergence of the concepts' AP over units, in [-ln 2, 0].
+
+    Each concept's AP, divided by its sum, is a distribution p over units; the divergence is
+    H((p + q) / 2) - (H(p) + H(q)) / 2 in nats (Lin, IEEE Trans. Inf. Theory 37, 1991).
+
+    Args:
+      expertise: from `measure_expertise`.
+
+    Raises:
+      SelectionError: this isn't a table of expertise.
+    """
+    precision = average_precision(expertise)
+    sums = sum(block.sum(axis=1) for block in _blocks(precision, np.float64))
+    crossed = np.zeros((len(sums), len(sums)))  # sum over units of m log m, m = (p + q) / 2
+    for block in _blocks(precision, np.float64):
+        block = block / sums[:, None]
+        for row, values in enumerate(block):
+            mixture = (values + block[row:]) / 2
+            crossed[row, row:] += scipy.special.xlogy(mixture, mixture).sum(axis=1)
+    crossed = np.triu(crossed) + np.triu(crossed, 1).T
+    own = np.diag(crossed)
+    divergence = (own[:, None] + own) / 2 - crossed
+    return _similarity(-np.clip(divergence, 0, np.log(2)) + 0.0, precision, "js")
 
 
 def _blocks(values: xr.DataArray, dtype: type) -> Iterator[np.ndarray]:

@@ -169,7 +169,7 @@ def test_a_broken_input_is_told_in_a_paragraph_before_anything_is_written(inputs
     expect(done, "drawn_threshold is 0.9, which is none of the thresholds")
     done = launch(*arguments(inputs, workdir, measures="cosine"))
     expect(done, "jaccard must be among them")
-    done = launch(*arguments(inputs, workdir, random_weights_measures="cosin"))
+    done = launch(*arguments(inputs, workdir, control_measures="cosin"))
     expect(done, "measures cosin were asked for; there are jaccard")
     done = launch(*arguments(inputs, workdir, negatives_per_positive=-1.0))
     expect(done, "negatives_per_positive")
