@@ -45,6 +45,10 @@ class CorpusError(ExpertLensError):
     """Text that a model can't be trained on as given."""
 
 
+class EndpointError(ExpertLensError):
+    """An endpoint of a language model that can't be reached, refuses, or doesn't answer as it should."""
+
+
 class RunDirectoryError(ExpertLensError):
     """A run directory that holds something else than what is about to be written."""
 

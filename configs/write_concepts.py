@@ -1,0 +1,94 @@
+"""Sentences for new concepts: written by a language model, or mined from text.
+
+    python -m experiments.write_concepts --config=configs/write_concepts.py:SOURCE --workdir=DIR \
+        --config.concepts="'violin','cello','flute'"
+
+SOURCE is `model` (one that this package runs), `endpoint` (any OpenAI-compatible one) or `mine` (text files). An
+endpoint's key is read from the environment variable that the config names, and is written nowhere:
+
+    OPENAI_API_KEY=... python -m experiments.write_concepts --config=configs/write_concepts.py:endpoint \
+        --config.endpoint.url=https://api.openai.com/v1 --config.endpoint.model=gpt-4o-mini --config.kind=stories \
+        --config.concepts_from=facts --workdir=runs/stories_gpt-4o-mini
+"""
+
+import ml_collections
+
+SOURCES = ("model", "endpoint", "mine")
+
+# Fields: {concept}, {sense}, {count}, {min_words}, {max_words}
+_RULES = (
+    ' Each sentence holds the word "{concept}" or its plural, stands on its own, has {min_words} to {max_words} words, '
+    "and differs from the others in what it says and how. Answer with a numbered list, one sentence a line, and "
+    "nothing else."
+)
+FACTS = (
+    "Write {count} general statements of fact about the word {concept}{sense}, as an encyclopedia has them." + _RULES
+)
+STORIES = (
+    "Write {count} sentences as they stand in stories, each from another story, of different people, places and moods, "
+    "in which something happens with or around: {concept}{sense}. Don't explain what it is." + _RULES
+)
+
+
+def get_config(source: str = "model") -> ml_collections.ConfigDict:
+    """Every setting that a source reads; `source` is "model", "endpoint" or "mine"."""
+    if source not in SOURCES:
+        raise ValueError(f"configs/write_concepts.py:{source} was asked for; there are {', '.join(SOURCES)}.")
+    c = ml_collections.ConfigDict()
+    c.source = source
+
+    # For what: words; or a file with a concept a line and, after a tab, its domain; or "facts", for its 176
+    c.concepts = ()
+    c.concepts_from = ""
+    c.name = ""  # of the sentence set; "" is the run directory's
+
+    # What is kept
+    c.sentences_per_concept = 40
+    c.min_words = 6
+    c.max_words = 26
+    c.seed = 0
+
+    if source == "mine":
+        c.text = ()  # UTF-8 files, a paragraph a line, plain or .xz
+        return c
+
+    # How it is asked for
+    c.kind = "facts"  # of the prompts
+    c.prompts = {"facts": FACTS, "stories": STORIES}
+    c.sense = " (in the sense of: {domain})"  # where the domain is known
+    c.again = "\n\nThese are there already; don't repeat them:\n{sentences}"  # "" asks the same again
+    c.sentences_per_answer = 20
+    c.max_attempts = 8  # answers a concept, at most
+
+    if source == "endpoint":
+        c.endpoint = ml_collections.ConfigDict()
+        c.endpoint.url = "http://localhost:8000/v1"
+        c.endpoint.model = ""
+        c.endpoint.key_variable = ""  # the environment variable that holds the key, such as OPENAI_API_KEY
+        c.endpoint.body = '{"temperature": 1.0, "max_tokens": 2048}'  # further fields of a request; null leaves one out
+        c.endpoint.timeout = 120.0  # seconds
+        c.endpoint.tries = 6
+        c.endpoint.longest_wait = 60.0  # seconds, between tries
+        return c
+
+    # A packaged model, a Hugging Face directory or a hub id
+    c.model = "lenslet-2m"
+    c.revision = ""
+    c.model_sha256 = ""
+    c.dtype = "float32"
+    c.model_devices = 1
+    # One tuned to chat is asked by the prompt; any other continues openings. "" chats where there is a chat template
+    c.style = ""  # or "chat", "continue"
+    c.openings = {
+        "facts": ("The {concept} is", "Every {concept} has", "Of all things, the {concept}", "A good {concept} can"),
+        "stories": (
+            "He looked at the {concept}",
+            "There was no {concept}",
+            "The {concept}",
+            "She thought of the {concept}",
+        ),
+    }
+    c.max_new_tokens = 0  # of an answer, or of a continuation; 0 is 2048 to chat and 48 to continue
+    c.temperature = 0.8
+    c.top_p = 0.95
+    return c

@@ -1,0 +1,89 @@
+"""Concepts that sentences are wanted for: words and their domains, from a file or a packaged set."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from etils import epath
+
+from expertlens_jax.data.concepts import PACKAGED, load_concepts
+from expertlens_jax.data.text import find_file, read_text
+from expertlens_jax.data.words import split_words
+from expertlens_jax.errors import ConceptDataError
+
+_COLUMNS = ("concept", "domain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Concept:
+    """A concept's word or words, and its category; "" where none is known."""
+
+    word: str
+    domain: str = ""
+
+
+def list_concepts(words: Iterable[str]) -> list[Concept]:
+    """Concepts without domains.
+
+    Raises:
+      ConceptDataError: see `check_concepts`.
+    """
+    concepts = [Concept(word.strip()) for word in words]
+    check_concepts(concepts)
+    return concepts
+
+
+def read_concept_list(name_or_path: epath.PathLike) -> list[Concept]:
+    """Reads which concepts there are.
+
+    Args:
+      name_or_path: "facts" or "stories", for the concepts of that packaged set; or a UTF-8 text file with a concept
+        a line and, after a tab, its domain. A first line `concept` or `domain`, or both, names the columns.
+
+    Raises:
+      ConceptDataError: no such file, a line with other fields, or see `check_concepts`.
+    """
+    if name_or_path in PACKAGED:
+        packaged = load_concepts(name_or_path)
+        return [Concept(*pair) for pair in zip(packaged.concepts, packaged.domains, strict=True)]
+    file = find_file(name_or_path)
+    if file is None:
+        raise ConceptDataError(
+            f"no file {str(name_or_path)!r} of concepts; give a text file with a concept a line and, after a tab, its "
+            f"domain, or one of {' and '.join(map(repr, PACKAGED))}"
+        )
+    columns, concepts = _COLUMNS, []
+    for number, line in enumerate(read_text(file, ConceptDataError).splitlines(), start=1):
+        fields = [field.strip() for field in line.split("\t")]
+        if not any(fields):
+            continue
+        if not concepts and "concept" in map(str.lower, fields) and {*map(str.lower, fields)} <= {*_COLUMNS}:
+            columns = tuple(map(str.lower, fields))
+            continue
+        if len(fields) > len(columns):
+            raise ConceptDataError(
+                f"{file}:{number}: {len(fields)} fields separated by tabs; wanted {' and '.join(columns)}"
+            )
+        record = dict(zip(columns, fields, strict=False))
+        concepts.append(Concept(record.get("concept", ""), record.get("domain", "")))
+    check_concepts(concepts, f"{file}: ")
+    return concepts
+
+
+def check_concepts(concepts: Sequence[Concept], where: str = "") -> None:
+    """Refuses a list that sentences can't be found for.
+
+    Raises:
+      ConceptDataError: no concepts, one without a word, or one that is there twice (whatever the case).
+    """
+    if not concepts:
+        raise ConceptDataError(f"{where}there are no concepts; give at least one")
+    seen: dict[tuple[str, ...], str] = {}
+    for concept in concepts:
+        words = split_words(concept.word)
+        if not words or not concept.word.isprintable():
+            raise ConceptDataError(f"{where}the concept {concept.word!r} has no word that a sentence could hold")
+        if words in seen:
+            raise ConceptDataError(
+                f"{where}the concepts {seen[words]!r} and {concept.word!r} are the same word; keep one of them"
+            )
+        seen[words] = concept.word

@@ -1,0 +1,139 @@
+"""What counts as a sentence of a concept: one whole sentence, of fitting length, that mentions it and is new."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Container, Iterable
+
+from expertlens_jax.data.words import find_mentions, split_words
+from expertlens_jax.errors import SelectionError
+
+_CLOSERS = "\"'”’»)\\]"
+_OPENERS = "\"'“‘«(\\["
+_END = re.compile(f"[.!?…]+[{_CLOSERS}]*(?= )")
+_ENDED = re.compile(f"[.!?…][{_CLOSERS}]*$")
+_START = re.compile(rf"[{_OPENERS}—–\-]*\s*")
+_LAST_WORD = re.compile(r"[^\s\"'“‘(\[]+$")
+_PAIRS = (('"', '"'), ("“", "”"), ("«", "»"), ("(", ")"))
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms mme messrs dr prof rev hon st mt capt col gen lieut lt sgt gov sen rep jr sr esq "
+    "no vol fig vs cf e.g i.e viz approx ca".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How many words a sentence may have, both ends included; words are what spaces separate.
+
+    Raises:
+      SelectionError: no length fits.
+    """
+
+    min_words: int
+    max_words: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_words <= self.max_words:
+            raise SelectionError(
+                f"sentences of {self.min_words} to {self.max_words} words were asked for; wanted min_words of at least "
+                "1, and max_words no smaller."
+            )
+
+
+def split_sentences(text: str) -> list[str]:
+    """Splits prose into sentences, by a simple rule that needs no model.
+
+    A sentence ends at `.`, `!`, `?` or `…`, with the quotes and brackets that close after it, if a space follows and
+    then anything but a lowercase letter. A lone full stop after an abbreviation (Mr., Dr., e.g.) or an initial (J.)
+    ends nothing. So `"Stop!" she cried.` is one sentence and `"Stop!" Mary cried.` two. White space, line ends too,
+    becomes single spaces. The last sentence may be unfinished.
+    """
+    text = " ".join(text.split())
+    sentences, start = [], 0
+    for end in _END.finditer(text):
+        following = _START.match(text, end.end() + 1).end()
+        if text[following : following + 1].islower() or (end.group() == "." and _abbreviates(text, start, end.start())):
+            continue
+        sentences.append(text[start : end.end()])
+        start = end.end() + 1
+    return sentences + ([text[start:]] if text[start:] else [])
+
+
+def _abbreviates(text: str, start: int, stop: int) -> bool:
+    """Whether the word of `text[start:stop]` before a full stop is an abbreviation or an initial; "I" is a word."""
+    word = _LAST_WORD.search(text[max(start, stop - 12) : stop])
+    if word is None:
+        return False
+    last = word.group()
+    return last.lower() in _ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")
+
+
+def trim_torn_quotes(sentence: str) -> str:
+    """The sentence without a quote or bracket at its ends whose other half stands in another sentence."""
+    for opener, closer in _PAIRS:
+        torn = sentence.count(opener) % 2 if opener == closer else sentence.count(opener) - sentence.count(closer)
+        if torn and sentence.startswith(opener) and (opener == closer or torn > 0):
+            sentence = sentence[1:].lstrip()
+        elif torn and sentence.endswith(closer) and (opener == closer or torn < 0):
+            sentence = sentence[:-1].rstrip()
+    return sentence
+
+
+def sentence_key(sentence: str) -> str:
+    """What two sentences share that say the same: their words, without case and punctuation."""
+    return " ".join(split_words(sentence))
+
+
+def refusal(sentence: str, concept: str, limits: Limits) -> str | None:
+    """Why a sentence can't stand for a concept, or None if it can.
+
+    Args:
+      sentence: with single spaces.
+      concept: the word that must be in it, or its plural (`words.find_mentions`).
+      limits: of its length.
+    """
+    if not sentence.isprintable():
+        return "unprintable characters"
+    if not _ENDED.search(sentence):
+        return "unfinished"
+    if sentence[_START.match(sentence).end() :][:1].islower():
+        return "begins in the middle"
+    if len(split_sentences(sentence)) > 1:
+        return "several sentences"
+    length = len(sentence.split())
+    if length < limits.min_words:
+        return "too short"
+    if length > limits.max_words:
+        return "too long"
+    if not find_mentions([concept], [sentence]).item():
+        return "lacks the word"
+    return None
+
+
+def accept_sentences(
+    candidates: Iterable[str], concept: str, limits: Limits, taken: Container[str] = frozenset()
+) -> tuple[dict[str, str], collections.Counter[str]]:
+    """The sentences among the candidates that can stand for a concept, each once.
+
+    Args:
+      candidates: sentences, in order; of those with one key the first that fits is taken.
+      concept: whose word they must hold.
+      limits: of their length.
+      taken: keys of sentences that are used already, for this concept or another.
+
+    Returns:
+      Sentences by their keys, in order; and how many were refused for what reason.
+    """
+    accepted: dict[str, str] = {}
+    refused: collections.Counter[str] = collections.Counter()
+    for candidate in candidates:
+        sentence = " ".join(candidate.split())
+        key = sentence_key(sentence)
+        reason = refusal(sentence, concept, limits)
+        if reason is None and (key in accepted or key in taken):
+            reason = "duplicate"
+        if reason is None:
+            accepted[key] = sentence
+        else:
+            refused[reason] += 1
+    return accepted, refused
