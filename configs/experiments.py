@@ -82,6 +82,10 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.organisation.neighbours = 5  # that say where a concept sits, and that its map should keep
     c.organisation.maps = ("mds", "tsne")
     c.polysemanticity = ml_collections.ConfigDict()
+    c.polysemanticity.draws = 200  # of random expert sets
+    c.polysemanticity.minimum = 5  # experts shared, and not shared, by a pair that is compared
+    c.polysemanticity.pairs = 2000  # compared, at most, of either kind
+    c.polysemanticity.matches = ("concept", "others", "both")  # in what non-experts are as active
     c.negatives = ml_collections.ConfigDict()
     # Steering: experts from the first sentence set, held-out text from the last
     c.steering = ml_collections.ConfigDict()

@@ -12,10 +12,10 @@ in its members no more than they are in one another, or no more than another dom
 Writes into the run directory `recovery.csv` (per sentence set, measure and threshold: ARI, AMI, NMI, purity, silhouette
 and nearest neighbours' accuracy, each with its null), `map.csv` (place of each concept), `domains.csv` (mean overlap
 between and within domains against chance), `misplaced.csv` (concepts whose nearest are of another domain),
-`inclusion.csv` (a row per pair) and `hierarchy.csv` (their means, by domain's word, members, and other words),
-`sharing.csv` (units that k members share), and the figures `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and
-`hierarchy`. All but `recovery.csv` is at `drawn_threshold`. Tables of expertise lie in `expertise/`; killed and started
-again, it goes on where it was.
+`spelling.csv` (overlap of concepts whose words share a token, and of others), `inclusion.csv` (a row per pair) and
+`hierarchy.csv` (their means, by domain's word, members, and other words), `sharing.csv` (units that k members share),
+and the figures `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and `hierarchy`. All but `recovery.csv` is at
+`drawn_threshold`. Tables of expertise lie in `expertise/`; killed and started again, it goes on where it was.
 """
 
 import ml_collections
@@ -28,7 +28,7 @@ from experiments.launch import find_model, launch
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from expertlens_jax.analysis.baselines import tfidf_similarity
 from expertlens_jax.analysis.hierarchy import count_sharing, measure_inclusion, summarise_inclusion
-from expertlens_jax.analysis.organisation import MAPS, find_misplaced, map_concepts, relate_domains
+from expertlens_jax.analysis.organisation import MAPS, compare_spelling, find_misplaced, map_concepts, relate_domains
 from expertlens_jax.analysis.recovery import recover_domains
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
@@ -46,7 +46,10 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     settings = config.organisation
     bootstrap = {"resamples": config.resamples, "seed": config.seed}
 
-    tables = {name: [] for name in ("recovery", "map", "domains", "misplaced", "inclusion", "hierarchy", "sharing")}
+    tables = {
+        name: []
+        for name in ("recovery", "map", "domains", "misplaced", "spelling", "inclusion", "hierarchy", "sharing")
+    }
     for concepts in datasets:
 
         def keep(name: str, table: pd.DataFrame, sentences: str = concepts.name, **more: object) -> pd.DataFrame:
@@ -64,7 +67,13 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         overlap = el.jaccard(experts)
         for method in settings.maps:
             place = map_concepts(overlap, method, settings.neighbours)
-            keep("map", place, map=method, stress=place.attrs["stress"], trustworthiness=place.attrs["trustworthiness"])
+            keep(
+                "map",
+                place,
+                method=method,
+                stress=place.attrs["stress"],
+                trustworthiness=place.attrs["trustworthiness"],
+            )
             title = (
                 f"{concepts.name}: {_MAP_NAMES[method]} (stress {place.attrs['stress']:.2f}, "
                 f"trustworthiness {place.attrs['trustworthiness']:.2f})"
@@ -75,6 +84,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         quantity = f"Overlap of experts (Jaccard, τ = {config.drawn_threshold:g})"
         draw(figures.plot_tree(overlap, quantity=quantity), workdir, f"tree_{concepts.name}")
         keep("misplaced", find_misplaced(overlap, settings.neighbours))
+        words = [f" {word}" for word in concepts.concepts]  # with the space that stands before them in a sentence
+        tokens = model.tokenizer(words, add_special_tokens=False)["input_ids"]
+        keep("spelling", compare_spelling(overlap, tokens))
         inclusion = keep("inclusion", measure_inclusion(experts))
         keep("hierarchy", summarise_inclusion(inclusion, **bootstrap))
         keep("sharing", count_sharing(experts, **bootstrap))
@@ -86,7 +98,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     draw(figures.plot_hierarchy(joined["hierarchy"], joined["sharing"]), workdir, "hierarchy")
 
     print(f"\n{format_recovery(joined['recovery'])}\n\n{format_hierarchy(joined['hierarchy'])}\n")
-    print(format_misplaced(joined["misplaced"]))
+    print(f"{format_misplaced(joined['misplaced'])}\n\n{format_spelling(joined['spelling'])}")
     print(f"\nTables and figures are in {workdir}")
 
 
@@ -175,6 +187,17 @@ def format_misplaced(misplaced: pd.DataFrame) -> str:
     listed = ", ".join(f"{r.concept} ({r.domain}: {r.sits_with})" for r in same.head(20).itertuples())
     numbers = ", ".join(f"{count} of {name}" for name, count in counts.items())
     return f"Concepts that sit elsewhere: {numbers}; with the same domain in every set, {len(same)}: {listed}"
+
+
+def format_spelling(spelling: pd.DataFrame) -> str:
+    """Whether concepts are alike because their words are spelled alike."""
+    kinds = [
+        f"{'same' if row.same_domain else 'other'} domain, {'a' if row.shares_token else 'no'} token shared"
+        for row in spelling.itertuples()
+    ]
+    shown = spelling.assign(pair=kinds, shown=[f"{r.overlap:.3f} ({r.pairs})" for r in spelling.itertuples()])
+    table = shown.pivot_table(index="sentences", columns="pair", values="shown", aggfunc="first", sort=False)
+    return f"Mean overlap (pairs), by domain and by the tokens of the concepts' words\n{table.to_string()}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """How overlap arranges the concepts: their tree, a map of them, the domains between, and who sits elsewhere."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import scipy.cluster.hierarchy as hierarchy
@@ -202,6 +204,32 @@ def find_misplaced(overlap: xr.DataArray, neighbours: int = 5) -> pd.DataFrame:
     far = (table["neighbours_there"] - table["neighbours_own"]).astype(float)
     order = np.lexsort((-(table["overlap_there"] - table["overlap_own"]).astype(float), -far))
     return table.iloc[order].reset_index(drop=True)
+
+
+def compare_spelling(overlap: xr.DataArray, tokens: Sequence[Sequence[int]]) -> pd.DataFrame:
+    """Mean overlap of pairs whose words share a token, and of those that don't, within domains and between.
+
+    A tokenizer splits rare words ("stork" and "stove" may both start with "sto"): what such words share may be
+    their spelling.
+
+    Args:
+      overlap: (concept, other), with `domain`.
+      tokens: of each concept's word, [concepts] of any length.
+
+    Returns:
+      A row per `same_domain` (bool) and `shares_token` (bool): `pairs`, `overlap` (mean; NaN without pairs).
+    """
+    domains, values = concept_domains(overlap), np.asarray(overlap.values, np.float64)
+    first, second = np.triu_indices(len(values), 1)
+    same = domains[first] == domains[second]
+    shares = np.array([not set(tokens[i]).isdisjoint(tokens[j]) for i, j in zip(first, second, strict=True)])
+    rows = []
+    for within in (True, False):
+        for sharing in (True, False):
+            of = values[first, second][(same == within) & (shares == sharing)]
+            mean = of.mean() if len(of) else np.nan
+            rows.append({"same_domain": within, "shares_token": sharing, "pairs": len(of), "overlap": mean})
+    return pd.DataFrame(rows)
 
 
 def concept_names(overlap: xr.DataArray) -> list[str]:

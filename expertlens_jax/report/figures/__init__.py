@@ -11,6 +11,7 @@ from expertlens_jax.report.figures.localisation import plot_localisation
 from expertlens_jax.report.figures.measures import plot_measures
 from expertlens_jax.report.figures.organisation import plot_domain_graph, plot_map, plot_tree
 from expertlens_jax.report.figures.overlap import order_concepts, plot_overlap
+from expertlens_jax.report.figures.polysemanticity import plot_matched, plot_services, plot_shared
 from expertlens_jax.report.figures.recovery import plot_hierarchy, plot_recovery
 from expertlens_jax.report.figures.significance import plot_significance
 from expertlens_jax.report.figures.steering import plot_steered_away, plot_steering, plot_steering_cost
@@ -26,9 +27,12 @@ __all__ = [
     "plot_hierarchy",
     "plot_localisation",
     "plot_map",
+    "plot_matched",
     "plot_measures",
     "plot_overlap",
     "plot_recovery",
+    "plot_services",
+    "plot_shared",
     "plot_significance",
     "plot_steered_away",
     "plot_steering",

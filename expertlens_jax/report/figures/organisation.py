@@ -13,7 +13,7 @@ from expertlens_jax.analysis.organisation import concept_domains, link_concepts
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.report.figures.overlap import order_concepts
 from expertlens_jax.report.figures.table import require
-from expertlens_jax.report.style import COLORMAP, FAINT, INK, MISSING, PALE, colours, styled
+from expertlens_jax.report.style import COLORMAP, INK, MISSING, PALE, PALETTE, colours, styled
 
 
 @styled()
@@ -48,8 +48,10 @@ def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     branches, cells, ticks = figure.subplots(1, 3, width_ratios=ratios, sharey=True)
     for up, across in zip(tree["dcoord"], tree["icoord"], strict=True):
         branches.plot(1 - np.array(up), (np.array(across) - 5) / 10, color=INK, linewidth=0.5)
-    top = 1 - linkage[:, 2].min()
-    branches.set_xlim(min(0.0, 1 - linkage[:, 2].max()), 1.05 * top if top > 0 else 1)
+    # Most branches meet at small overlaps: a root scale (of either sign) gives them room.
+    branches.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
+    branches.set_xlim(min(0.0, 1 - linkage[:, 2].max()), 1)
+    branches.set_xticks([0, 0.1, 0.5, 1], ["0", ".1", ".5", "1"])
     branches.set_xlabel("Mean overlap\nof branches", fontsize=7)
     branches.spines["left"].set_visible(False)
 
@@ -78,14 +80,14 @@ def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
         ticks.set_yticks(range(len(names)), names)
         ticks.tick_params(axis="y", labelright=True, labelleft=False)
     bar = figure.colorbar(image, ax=cells, location="bottom", shrink=0.8, aspect=40, pad=0.02, extend="max")
-    bar.set_label(f"{quantity} (colours end at the 99th percentile, {high:.2g})", fontsize=7.5)
+    bar.set_label(f"{quantity} \n(colours end at the 99th percentile, {high:.2g})", fontsize=7.5)
     bar.outline.set_linewidth(0.5)
     return figure
 
 
 @styled()
 def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
-    """A map of concepts: each is tied to the middle of its domain, and named where few are.
+    """A map of concepts, a colour and a shape for each domain; concepts are named where there is room.
 
     Args:
       places: a row per concept: concept, domain, x, y. Axes have no unit, and directions no meaning.
@@ -94,39 +96,59 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
     require(places, "concept", "domain", "x", "y")
     domains = list(dict.fromkeys(places["domain"]))
     shade = colours(domains)
-    figure = Figure(figsize=(5.2, 5.2), layout="constrained")
-    axes = figure.subplots()
-    few = len(places) <= 40
+    shape = {domain: "osDv^P"[i // len(PALETTE) % 6] for i, domain in enumerate(domains)}
+    points = places[["x", "y"]].to_numpy(float)
+    points -= points.min(axis=0)
+    spread = points.max(axis=0)
+    width, margin, head = 6.6, 0.35, 0.62  # in inches
+    scale = (width - 2 * margin) / (max(spread[0], spread[1] / 1.2) or 1.0)  # one for both axes
+    points = points * scale + margin
+    height = scale * spread[1] + 2 * margin
+    figure = Figure(figsize=(width, height + head))
+    axes = figure.add_axes((0, 0, 1, height / (height + head)))
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, height)
+    of = places["domain"].to_numpy()
     for domain in domains:
-        here = places[places["domain"] == domain]
-        x, y = here["x"].median(), here["y"].median()
-        for row in here.itertuples():
-            axes.plot([x, row.x], [y, row.y], color=shade[domain], linewidth=0.5, alpha=0.5, zorder=1)
-        axes.plot(here["x"], here["y"], "o", color=shade[domain], markersize=3, markeredgewidth=0, zorder=2)
-        if few:
-            for row in here.itertuples():
-                axes.annotate(
-                    row.concept, (row.x, row.y), xytext=(2.5, 2), textcoords="offset points", fontsize=7, color=FAINT
-                )
-        axes.text(
-            x,
-            y,
-            domain,
-            ha="center",
-            va="center",
-            fontsize=8,
-            fontweight="bold",
-            color=shade[domain],
-            zorder=4,
-            bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-        )
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_title(title, loc="left")
+        x, y = points[of == domain].T
+        axes.plot(x, y, shape[domain], color=shade[domain], markersize=3.4, markeredgewidth=0, label=domain)
+    for row, place in zip(places.itertuples(), _places_of_names(places["concept"], points, width, height), strict=True):
+        if place is not None:
+            x, y, align = place
+            axes.text(x, y, row.concept, fontsize=7, color=shade[row.domain], ha=align, va="center")
+    axes.axis("off")
+    top = height + head
+    figure.suptitle(title, x=0.01, y=1 - 0.04 / top, ha="left", fontsize=8.5)
+    place = (0.5, 1 - 0.19 / top)
+    figure.legend(loc="upper center", bbox_to_anchor=place, ncols=8, columnspacing=1, handletextpad=0.1)
     return figure
+
+
+def _places_of_names(
+    names: pd.Series, points: np.ndarray, width: float, height: float
+) -> list[tuple[float, float, str] | None]:
+    """Where each name stands beside its point [names, 2] in inches: place and alignment, or None without room."""
+    letter, tall, gap = 0.056, 0.105, 0.045  # of 7 pt type
+    boxes = [(x - 0.02, y - 0.02, x + 0.02, y + 0.02) for x, y in points]
+    places: list[tuple[float, float, str] | None] = [None] * len(points)
+    # The lonely first: they are named in any case, and the crowded share what is left.
+    apart = np.sort(np.linalg.norm(points[:, None] - points, axis=2), axis=1)[:, min(3, len(points) - 1)]
+    for i in np.argsort(-apart, kind="stable"):
+        x, y = points[i]
+        long = letter * len(names.iloc[i])
+        for at, middle, align, left in (
+            (x + gap, y, "left", x + gap),
+            (x - gap, y, "right", x - gap - long),
+            (x, y + 0.03 + tall / 2, "center", x - long / 2),
+            (x, y - 0.03 - tall / 2, "center", x - long / 2),
+        ):
+            box = (left, middle - tall / 2, left + long, middle + tall / 2)
+            inside = box[0] > 0 and box[1] > 0 and box[2] < width and box[3] < height
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes):
+                boxes.append(box)
+                places[i] = (at, middle, align)
+                break
+    return places
 
 
 @styled()

@@ -24,9 +24,10 @@ def plot_recovery(recovery: pd.DataFrame) -> Figure:
 
     Args:
       recovery: a row per sentence set, measure and statistic: sentences, measure (as people read it), statistic,
-        value, null_low, null_high (95% of the permutation null).
+        value, null_low, null_high (95% of the permutation null), domains, clusters. A dot is hollow where the
+        tree couldn't be cut into as many clusters as there are domains.
     """
-    require(recovery, "sentences", "measure", "statistic", "value", "null_low", "null_high")
+    require(recovery, "sentences", "measure", "statistic", "value", "null_low", "null_high", "domains", "clusters")
     statistics = [name for name in _STATISTICS if name in set(recovery["statistic"])]
     measures, sets = list(dict.fromkeys(recovery["measure"])), list(dict.fromkeys(recovery["sentences"]))
     shade = colours(sets)
@@ -45,7 +46,9 @@ def plot_recovery(recovery: pd.DataFrame) -> Figure:
             axes.plot(
                 [row.null_low, row.null_high], [y, y], color=FAINT, linewidth=2.2, alpha=0.5, solid_capstyle="butt"
             )
-            axes.plot(row.value, y, "o", color=shade[row.sentences], markersize=3.6, markeredgewidth=0)
+            whole = row.clusters == row.domains or statistic in ("silhouette", "knn_accuracy")
+            face = shade[row.sentences] if whole else "white"
+            axes.plot(row.value, y, "o", color=shade[row.sentences], markerfacecolor=face, markersize=3.4)
         for y in range(len(measures)):
             axes.axhline(y, color=PALE, linewidth=0.5, zorder=0)
         axes.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
@@ -59,6 +62,8 @@ def plot_recovery(recovery: pd.DataFrame) -> Figure:
     panels[0, 0].set_ylim(len(measures) - 0.5, -0.5)
     for name in sets:
         panels[0, 0].plot([], [], "o", color=shade[name], markersize=3.6, label=name)
+    if (recovery["clusters"] < recovery["domains"]).any():
+        panels[0, 0].plot([], [], "o", color=FAINT, markerfacecolor="white", markersize=3.4, label="too few clusters")
     panels[0, 0].plot([], [], color=FAINT, linewidth=2.2, alpha=0.5, label="95% of permuted domains")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
@@ -72,8 +77,8 @@ def plot_hierarchy(summary: pd.DataFrame, sharing: pd.DataFrame) -> Figure:
     Args:
       summary: a row per sentence set, statistic (a_in_b, b_in_a, lift) and pair: sentences, statistic, pair, mean,
         ci_low, ci_high.
-      sharing: a row per sentence set and k: sentences, members, units, own, own_ci_low, own_ci_high, others,
-        others_ci_low, others_ci_high.
+      sharing: a row per sentence set and k: sentences, members, units, own, own_ci_low, own_ci_high, others. Of
+        fewer than 20 units, a share isn't drawn.
     """
     require(summary, "sentences", "statistic", "pair", "mean", "ci_low", "ci_high")
     require(sharing, "sentences", "members", "units", "own", "own_ci_low", "own_ci_high", "others", rows=False)
@@ -81,7 +86,7 @@ def plot_hierarchy(summary: pd.DataFrame, sharing: pd.DataFrame) -> Figure:
     shade = colours(sets)
     figure = Figure(figsize=(7.0, 2.6), layout="constrained")
     inclusion, lift, curve = figure.subplots(1, 3, width_ratios=(1.35, 0.85, 1.5))
-    labels = {"a_in_b": "A's experts\nthat are B's (%)", "b_in_a": "B's experts\nthat are A's (%)"}
+    labels = {"a_in_b": "A's experts\nthat are B's", "b_in_a": "B's experts\nthat are A's"}
     for axes, statistics in ((inclusion, ("a_in_b", "b_in_a")), (lift, ("lift",))):
         for row in summary[summary["statistic"].isin(statistics)].itertuples():
             scale = 1 if row.statistic == "lift" else 100
@@ -101,7 +106,7 @@ def plot_hierarchy(summary: pd.DataFrame, sharing: pd.DataFrame) -> Figure:
     lift.axhline(1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)))
     lift.set_ylabel("Shared experts, times chance")
     for name in sets:
-        here = sharing[sharing["sentences"] == name]
+        here = sharing[(sharing["sentences"] == name) & (sharing["units"] >= 20)]
         for column, line in (("own", "-"), ("others", (0, (1, 1.5)))):
             curve.plot(
                 here["members"], 100 * here[column], linestyle=line, color=shade[name], marker="o", markersize=2.5
@@ -109,8 +114,8 @@ def plot_hierarchy(summary: pd.DataFrame, sharing: pd.DataFrame) -> Figure:
         low, high = 100 * here["own_ci_low"], 100 * here["own_ci_high"]
         curve.fill_between(here["members"], low, high, color=shade[name], alpha=0.13, linewidth=0)
     curve.set_ylim(bottom=0)
-    curve.set_xlabel("Units that at least so many members share")
-    curve.set_ylabel("of them experts on a domain's word (%)")
+    curve.set_xlabel("Members that share a unit, at least")
+    curve.set_ylabel("Units that are experts\non a domain's word (%)")
     curve.xaxis.get_major_locator().set_params(integer=True)
     for line, label in (("-", "the members' domain"), ((0, (1, 1.5)), "other domains (mean)")):
         curve.plot([], [], linestyle=line, color=FAINT, label=label)

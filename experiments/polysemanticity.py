@@ -1,0 +1,164 @@
+"""Do units serve several concepts, and are those concepts alike to people?
+
+Claim (Fedzechkina et al. 2025): experts are polysemantic along human lines (cat and dog share experts, cat and car
+don't), and the experts that two concepts share are as expert as those they don't share. It would be refuted by units
+that serve no more concepts than experts drawn at random would, or concepts of no fewer domains than chance; and by
+average precisions that differ between shared and unshared experts, for more pairs than chance would have it (5% at
+p < 0.05, were units independent) or by much.
+
+What is compared with equally active non-experts: each expert has a match of its own, a unit of its layer and site that
+is no expert on the concept and responds as strongly to the concept's sentences (match "concept": median response), to
+the other sentences ("others": mean response), or as nearly as can be to both. If experts were just units that respond
+strongly, the matches would tell the concept apart as well in other sentences than those that experts were chosen by
+(the config's next sentence set: `held_out_ap`), and would serve as many other concepts of its domain.
+
+    python -m experiments.polysemanticity --config=configs/experiments.py --workdir=runs/polysemanticity
+
+Writes into the run directory, all at `drawn_threshold`, `services.csv` (how many concepts and domains each unit
+serves), `spread.csv` (their distribution, against random experts), `gathering.csv` (domains by number of concepts,
+against permuted domains), `shared.csv` (a row per pair), `shared_summary.csv`, `distributions.csv` (by kind of it),
+`matched.csv` (per concept) and `matched_summary.csv`, and the figures `services`, `shared` and `matched`. Tables of
+expertise lie in `expertise/`; killed and started again, it goes on where it was.
+"""
+
+import ml_collections
+import pandas as pd
+import xarray as xr
+from etils import epath
+
+import expertlens_jax as el
+from experiments.launch import find_model, launch
+from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
+from expertlens_jax.analysis.equally_active import MATCHES, compare_matched, summarise_matched
+from expertlens_jax.analysis.organisation import concept_domains
+from expertlens_jax.analysis.polysemanticity import (
+    compare_shared,
+    count_services,
+    distribute_shared,
+    gather_domains,
+    spread_services,
+    summarise_shared,
+)
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.report import figures
+from expertlens_jax.run_directory import open_run, write_csv
+
+
+def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """The experiment."""
+    check_statistics(config)
+    settings = config.polysemanticity
+    check(settings)
+    datasets = load_datasets(config)
+    for concepts in datasets:
+        refuse_without_domains(concepts)
+    model = find_model(config)
+    workdir = open_run(workdir, config.to_dict())
+    print(f"Writing to {workdir}")
+    bootstrap = {"resamples": config.resamples, "seed": config.seed}
+
+    expertise = {concepts.name: saved_expertise(model, concepts, config, workdir) for concepts in datasets}
+    names = list(expertise)
+    tables: dict[str, list[pd.DataFrame]] = {}
+
+    def keep(file: str, table: pd.DataFrame, **source: object) -> pd.DataFrame:
+        tables.setdefault(file, []).append(table.assign(**source)[[*source, *table.columns]])
+        return table
+
+    for i, name in enumerate(names):
+        experts = el.select_experts(expertise[name], threshold=config.drawn_threshold)
+        keep("services", count_services(experts), sentences=name)
+        keep("spread", spread_services(experts, draws=settings.draws, seed=config.seed), sentences=name)
+        gathered = gather_domains(experts, permutations=config.permutations, seed=config.seed)
+        keep("gathering", gathered, sentences=name)
+        compared = compare_shared(
+            expertise[name], experts, minimum=settings.minimum, pairs=settings.pairs, seed=config.seed
+        )
+        keep("shared", compared, sentences=name)
+        keep("shared_summary", summarise_shared(compared, **bootstrap), sentences=name)
+        keep("distributions", distribute_shared(expertise[name], experts, compared), sentences=name)
+        held_out = expertise[names[(i + 1) % len(names)]] if len(names) > 1 else None
+        for match in settings.matches:
+            matched = compare_matched(expertise[name], experts, held_out, match)
+            keep("matched", matched, sentences=name, match=match)
+            keep("matched_summary", summarise_matched(matched, **bootstrap), sentences=name, match=match)
+
+    joined = {file: pd.concat(parts, ignore_index=True) for file, parts in tables.items()}
+    for file, table in joined.items():
+        write_csv(workdir / f"{file}.csv", table)
+    draw(figures.plot_services(joined["spread"], joined["gathering"]), workdir, "services")
+    if len(joined["shared_summary"]):
+        draw(figures.plot_shared(joined["distributions"], joined["shared_summary"]), workdir, "shared")
+    else:
+        print(f"No two concepts share {settings.minimum} experts and differ in as many: nothing to compare.")
+    draw(figures.plot_matched(joined["matched_summary"]), workdir, "matched")
+
+    print(
+        f"\n{format_services(joined['services'], joined['gathering'])}\n\n{format_shared(joined['shared_summary'])}\n"
+    )
+    print(f"{format_matched(joined['matched_summary'])}\n\nTables and figures are in {workdir}")
+
+
+def check(settings: ml_collections.ConfigDict) -> None:
+    """Refuses what would fail after the model ran.
+
+    Raises:
+      SelectionError: an unknown match, or numbers too small to compare anything.
+    """
+    for match in settings.matches:
+        if match not in MATCHES:
+            raise SelectionError(f"polysemanticity.matches hold {match!r}; there are {', '.join(MATCHES)}.")
+    if not settings.matches:
+        raise SelectionError(f"polysemanticity.matches is empty; wanted one or more of {', '.join(MATCHES)}.")
+    for name, least in (("draws", 1), ("minimum", 2), ("pairs", 1)):
+        if settings[name] < least:
+            raise SelectionError(f"polysemanticity.{name} is {settings[name]}; wanted {least} or more.")
+
+
+def refuse_without_domains(concepts: el.ConceptDataset) -> None:
+    """Refuses sentences whose concepts have no domains, before the model runs."""
+    of_concepts = {"concept": list(concepts.concepts), "domain": ("concept", list(concepts.domains))}
+    concept_domains(xr.Dataset(coords=of_concepts))
+
+
+def format_services(services: pd.DataFrame, gathering: pd.DataFrame) -> str:
+    """How polysemantic units are."""
+    rows = []
+    for name, units in services.groupby("sentences", sort=False):
+        several = gathering[(gathering["sentences"] == name) & (gathering["concepts"] == 0)]
+        rows.append(
+            {
+                "sentences": name,
+                "units": len(units),
+                "serve none": (units["concepts"] == 0).sum(),
+                "one": (units["concepts"] == 1).sum(),
+                "several": (units["concepts"] > 1).sum(),
+                "at most": units["concepts"].max(),
+                "domains of several": "".join(
+                    f"{r.domains:.2f} (by chance {r.null_mean:.2f}, p = {r.p_value:.2g})" for r in several.itertuples()
+                ),
+            }
+        )
+    return f"Concepts that units serve\n{pd.DataFrame(rows).to_string(index=False, justify='left')}"
+
+
+def format_shared(summary: pd.DataFrame) -> str:
+    """Shared against unshared experts."""
+    shown = summary.assign(
+        difference=[f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in summary.itertuples()]
+    ).drop(columns=["ci_low", "ci_high"])
+    text = shown.to_string(index=False, justify="left", float_format="{:.3f}".format)
+    return f"Average precision of shared and unshared experts of pairs that have enough of both\n{text}"
+
+
+def format_matched(summary: pd.DataFrame) -> str:
+    """Experts against equally active non-experts."""
+    shown = summary.assign(
+        difference=[f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in summary.itertuples()]
+    ).drop(columns=["ci_low", "ci_high"])
+    text = shown.to_string(index=False, justify="left", float_format="{:.3f}".format)
+    return f"Experts against non-experts of the same layer and site that respond as strongly\n{text}"
+
+
+if __name__ == "__main__":
+    launch(run)
