@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from expertlens_jax.analysis.statistics import bootstrap_over_concepts, permutation_p, spearman
+from expertlens_jax.analysis.statistics import (
+    Estimate,
+    Statistic,
+    bootstrap_over_concepts,
+    jackknife_over_concepts,
+    permutation_p,
+    weighted_spearman,
+)
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.errors import ExpertLensError
 
@@ -93,6 +101,7 @@ def align(
     similarity: xr.DataArray,
     ratings: Ratings,
     *,
+    interval: Literal["jackknife", "bootstrap"] = "jackknife",
     resamples: int = 2000,
     permutations: int = 10_000,
     seed: int = 0,
@@ -103,61 +112,117 @@ def align(
       similarity: [concept, other], symmetric, larger = more alike, with the same concepts along both dims:
         what `jaccard` and the other measures of overlap return. Its diagonal is not used.
       ratings: human ratings; words that aren't concepts are left out and listed in the result.
-      resamples: draws of the interval's bootstrap over concepts.
+      interval: "jackknife", which leaves out one concept at a time and whose coverage is nearest to 95%, or
+        "bootstrap", which resamples concepts and is wider; see `statistics.py`.
+      resamples: draws of the bootstrap; the jackknife draws nothing.
       permutations: draws of the p-value's permutation of concepts.
-      seed: of both.
+      seed: of the draws.
 
     Returns:
       An `Alignment`. Its numbers are NaN, and its note says why, with fewer than 10 pairs, with all
-        similarities the same (empty expert sets: every overlap 0), or with all ratings the same.
+        similarities the same (empty expert sets: every overlap 0), or with all ratings the same. Only its
+        interval is NaN if there is no correlation without some one concept.
 
     Raises:
       ExpertLensError: the similarity isn't concepts x the same concepts, isn't symmetric to 1e-9, or is NaN
-        for a pair of rated concepts.
+        for a pair of rated concepts; or an unknown interval.
     """
-    concepts = _concepts(similarity)
-    values = np.asarray(similarity.values, np.float64)
-    rated = rated_pairs(concepts, ratings)
-    first, second, scores = rated.first, rated.second, rated.scores
-    used = np.unique(np.concatenate([first, second]))
-    _check_values(values, concepts, used, ratings.name)
-
-    of_pairs = values[first, second]
+    check_interval(interval)
+    rated, of_pairs = similarity_of_pairs(similarity, ratings)
     table = pd.DataFrame(
         {
-            "word_1": [concepts[i] for i in first],
-            "word_2": [concepts[i] for i in second],
-            "rating": scores,
+            "word_1": similarity["concept"].to_numpy()[rated.first].astype(str),
+            "word_2": similarity["concept"].to_numpy()[rated.second].astype(str),
+            "rating": rated.scores,
             "similarity": of_pairs,
         }
     )
-    note = ""
-    if len(first) < MINIMUM_PAIRS:
-        note = (
-            f"{len(first)} of the {len(ratings.pairs)} rated pairs have both words among the {len(concepts)} "
+    note = why_no_correlation(of_pairs, rated, ratings, len(similarity))
+    nan = float("nan")
+    estimate, p_value = Estimate(nan, nan, nan, nan), nan
+    if not note:
+        estimate = estimate_over_concepts(
+            lambda weights: weighted_spearman(of_pairs, rated.scores, weights),
+            rated,
+            interval=interval,
+            resamples=resamples,
+            seed=seed,
+        )
+        p_value = permutation_p(
+            np.asarray(similarity.values, np.float64),
+            rated.scores,
+            rated.first,
+            rated.second,
+            permutations=permutations,
+            seed=seed,
+        )
+    return Alignment(
+        ratings=ratings.name,
+        pairs=len(of_pairs),
+        spearman=estimate.value,
+        ci_low=estimate.low,
+        ci_high=estimate.high,
+        p_value=p_value,
+        missing=rated.missing,
+        note=note,
+        table=table,
+    )
+
+
+def similarity_of_pairs(similarity: xr.DataArray, ratings: Ratings) -> tuple[RatedPairs, np.ndarray]:
+    """The rated pairs of a similarity's concepts, and its float64 [pairs] for them.
+
+    Raises:
+      ExpertLensError: as `align`.
+    """
+    concepts = concepts_along(similarity)
+    values = np.asarray(similarity.values, np.float64)
+    rated = rated_pairs(concepts, ratings)
+    _check_values(values, concepts, np.unique([rated.first, rated.second]), ratings.name)
+    return rated, values[rated.first, rated.second]
+
+
+def why_no_correlation(of_pairs: np.ndarray, rated: RatedPairs, ratings: Ratings, num_concepts: int) -> str:
+    """Why these similarities [pairs] have no correlation with their ratings worth a number, or ""."""
+    scores = rated.scores
+    if len(scores) < MINIMUM_PAIRS:
+        return (
+            f"{len(scores)} of the {len(ratings.pairs)} rated pairs have both words among the {num_concepts} "
             f"concepts, and a correlation needs at least {MINIMUM_PAIRS}"
         )
-    elif np.all(of_pairs == of_pairs[0]):
-        note = f"the similarity is {of_pairs[0]:g} for all {len(first)} rated pairs"
-        if of_pairs[0] == 0:
-            note += " (are the expert sets empty? lower the threshold)"
-    elif np.all(scores == scores[0]):
-        note = f"the human rating is {scores[0]:g} for all {len(first)} rated pairs"
-
-    rho = ci_low = ci_high = p_value = float("nan")
-    if not note:
-        rho = spearman(of_pairs, scores)
-        # Only the rated concepts are drawn: the others have no pair to bring.
-        first, second = np.searchsorted(used, first), np.searchsorted(used, second)
-        ci_low, ci_high = bootstrap_over_concepts(
-            of_pairs, scores, first, second, len(used), resamples=resamples, seed=seed
-        )
-        p_value = permutation_p(values[np.ix_(used, used)], scores, first, second, permutations=permutations, seed=seed)
-    return Alignment(ratings.name, len(scores), rho, ci_low, ci_high, p_value, rated.missing, note, table)
+    if np.all(of_pairs == of_pairs[0]):
+        empty = " (are the expert sets empty? lower the threshold)" if of_pairs[0] == 0 else ""
+        return f"the similarity is {of_pairs[0]:g} for all {len(scores)} rated pairs{empty}"
+    if np.all(scores == scores[0]):
+        return f"the human rating is {scores[0]:g} for all {len(scores)} rated pairs"
+    return ""
 
 
-def _concepts(similarity: xr.DataArray) -> list[str]:
-    """The names along both dims, which must be the same."""
+def check_interval(interval: str) -> None:
+    """Refuse what is no kind of interval.
+
+    Raises:
+      ExpertLensError: it is neither "jackknife" nor "bootstrap".
+    """
+    if interval not in ("jackknife", "bootstrap"):
+        raise ExpertLensError(f"interval is {interval!r}; there is 'jackknife' and 'bootstrap'")
+
+
+def estimate_over_concepts(
+    statistic: Statistic, rated: RatedPairs, *, interval: str, resamples: int, seed: int, correlation: bool = True
+) -> Estimate:
+    """A statistic over rated pairs with the asked-for kind of interval; `correlation` as for the jackknife."""
+    if interval == "bootstrap":
+        return bootstrap_over_concepts(statistic, rated.first, rated.second, resamples=resamples, seed=seed)
+    return jackknife_over_concepts(statistic, rated.first, rated.second, correlation=correlation)
+
+
+def concepts_along(similarity: xr.DataArray) -> list[str]:
+    """The names along both dims, which must be the same.
+
+    Raises:
+      ExpertLensError: there are other dims, or they differ.
+    """
     if similarity.dims != ("concept", "other"):
         raise ExpertLensError(
             f"the similarity has dims {similarity.dims}; align wants ('concept', 'other'), as el.jaccard returns it"

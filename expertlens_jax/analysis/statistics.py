@@ -1,16 +1,36 @@
 """How sure a rank correlation over pairs of concepts is: an interval, and a p-value.
 
 Pairs of concepts are not independent observations: "cat, dog" and "cat, horse" share a cat, and whatever
-is odd about the cat's sentences moves both. Everything here therefore resamples or permutes *concepts*, never
-pairs. `first` and `second` are always the two concepts of each rated pair, as indices.
+is odd about the cat's sentences moves both. Everything here therefore leaves out, resamples or permutes
+*concepts*, never pairs alone. `first` and `second` are always the two concepts of each rated pair, as indices.
+
+An interval is made from a *statistic*: a function of weights [samples, pairs], one sample a row, that returns
+its value in each sample. `weighted_spearman` and `weighted_partial_spearman` are such functions once their
+data are given; so is the difference of two of them.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import scipy.stats
 
+Statistic = Callable[[np.ndarray], np.ndarray]
+
 _CELLS = 2_000_000  # float64 numbers in one block of resamples: 16 MB
+_SHARE_OF_INDEPENDENT = 0.5  # see jackknife_over_concepts
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number, its 95% interval, and the two-sided p of its being 0."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -46,6 +66,53 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.n
     return np.divide(covariance, np.sqrt(variances), out=np.full(len(weights), np.nan), where=variances > 0)
 
 
+def partial_spearman(x: np.ndarray, y: np.ndarray, control: np.ndarray) -> float:
+    """Spearman's partial correlation of `x` and `y`, each [pairs], given `control`, [pairs] or [controls, pairs].
+
+    The correlation of what is left of the ranks of `x` and of `y` when each is regressed on the controls' ranks;
+    with one control z it is
+
+        (r_xy - r_xz r_yz) / sqrt((1 - r_xz^2) (1 - r_yz^2))
+
+    of the rank correlations r (Kendall, "Partial rank correlation", Biometrika 32, 1942, has it for tau; Conover,
+    "Practical Nonparametric Statistics", 3rd ed. 1999, section 5.4, for ranks).
+
+    Returns:
+      float; NaN if `x`, `y` or a control is constant, or if the controls' ranks explain those of `x` or `y` wholly.
+    """
+    x = np.asarray(x, np.float64)
+    return float(weighted_partial_spearman(x, y, control, np.ones((1, len(x))))[0])
+
+
+def weighted_partial_spearman(x: np.ndarray, y: np.ndarray, control: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`partial_spearman` of samples in which pair k stands `weights[..., k]` times, as in `weighted_spearman`.
+
+    Args:
+      x, y: float [pairs].
+      control: float [pairs], or [controls, pairs].
+      weights: [samples, pairs], 0 or more.
+
+    Returns:
+      float64 [samples]; NaN where there is no such correlation.
+    """
+    weights = np.asarray(weights, np.float64)
+    middle = (weights.sum(axis=1, keepdims=True) + 1) / 2
+    variables = [np.asarray(values, np.float64) for values in (x, y, *np.atleast_2d(control))]
+    ranks = np.stack([_mid_ranks(values, weights) - middle for values in variables])
+    covariance = np.einsum("bp,ubp,vbp->buv", weights, ranks, ranks, optimize=True)
+    scale = np.sqrt(np.einsum("buu->bu", covariance))
+    result = np.full(len(weights), np.nan)
+    defined = (scale > 0).all(axis=1)
+    correlation = covariance[defined] / (scale[defined, :, None] * scale[defined, None, :])
+    # The Schur complement: what the controls' ranks leave of x and y, without inverting a singular whole.
+    controls = np.linalg.pinv(correlation[:, 2:, 2:], hermitian=True)
+    left = correlation[:, :2, :2] - correlation[:, :2, 2:] @ controls @ correlation[:, 2:, :2]
+    variances = left[:, 0, 0] * left[:, 1, 1]
+    enough = (left[:, 0, 0] > 1e-10) & (left[:, 1, 1] > 1e-10)
+    result[defined] = np.where(enough, left[:, 0, 1] / np.sqrt(np.where(enough, variances, 1)), np.nan)
+    return result
+
+
 def _mid_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Rank of each value [pairs] where it stands `weights` [resamples, pairs] times: [resamples, pairs]."""
     _, tie = np.unique(values, return_inverse=True)  # the sorting is the same for every resample
@@ -56,16 +123,74 @@ def _mid_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (below + (tied + 1) / 2)[:, tie]
 
 
+def jackknife_over_concepts(
+    statistic: Statistic, first: np.ndarray, second: np.ndarray, *, correlation: bool = True
+) -> Estimate:
+    """A statistic over rated pairs, its 95% interval and its p, from leaving out one concept at a time.
+
+    Without concept v, all of v's pairs are gone. The squared changes, summed over concepts, hold what pairs with
+    a concept in common share; but they hold each pair's own part twice, once for either of its concepts, so the
+    squared changes from leaving out one pair at a time are taken off:
+
+        variance = sum_v (t_without_v - t)^2 - sum_k (t_without_k - t)^2
+
+    This is the jackknife's form of the dyadic-robust variance (Fafchamps & Gubert, J. Dev. Econ. 83, 2007; Aronow,
+    Samii & Assenova, "Cluster-robust variance estimation for dyadic data", Political Analysis 23, 2015;
+    Tabord-Meehan, J. Bus. Econ. Stat. 37, 2019), to which it comes with many concepts. With few, the plug-in
+    form is too small (in our simulations its intervals covered 0.75 to 0.94 on 10 or 15 concepts rated with
+    each other), and leaving out makes up for that. A difference of two sums can come out near 0 or below;
+    the variance is kept at half of its second sum, half of what it would be if pairs were independent, or more.
+    The interval is Student's t with one degree of freedom fewer than there are concepts, on Fisher's z =
+    artanh(t) of a correlation.
+
+    SIMULATED
+
+    Args:
+      statistic: from weights [samples, pairs] to [samples].
+      first, second: int [pairs], the concepts of each pair.
+      correlation: the statistic lies in -1 ... 1, and so shall the interval. Without it, as for a difference of
+        two correlations, the interval is symmetric.
+
+    Returns:
+      An `Estimate`. Its interval and p are NaN with fewer than 3 concepts, or if without some concept there is
+      no value (one pair left, or all tied): everything then hangs on that one. All of it is NaN if the statistic
+      is. A correlation of 1 or -1 that no concept's absence changes has itself as its interval, and p = 0.
+    """
+    rated, where = np.unique(np.stack([first, second]), return_inverse=True)
+    ends = where.reshape(2, -1)
+    num_concepts, num_pairs = len(rated), len(first)
+    value = float(statistic(np.ones((1, num_pairs)))[0])
+    if np.isnan(value) or num_concepts < 3:
+        return Estimate(value, *[float("nan")] * 3)
+
+    def changes(size: int, leave_out: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        blocks = np.split(np.arange(size), np.cumsum(_blocks(size, num_pairs))[:-1])
+        return np.concatenate([statistic(1.0 - leave_out(block[:, None])) for block in blocks]) - value
+
+    of_concepts = changes(num_concepts, lambda block: (ends[0] == block) | (ends[1] == block))
+    of_pairs = changes(num_pairs, lambda block: np.arange(num_pairs) == block)
+    independent = np.sum(of_pairs**2)
+    variance = max(np.sum(of_concepts**2) - independent, _SHARE_OF_INDEPENDENT * independent)
+    if np.isnan(variance):
+        return Estimate(value, *[float("nan")] * 3)
+    error = np.sqrt(variance)
+    if error < 1e-12:  # nothing changes it: certain as far as one can tell
+        return Estimate(value, value, value, float(abs(value) < 1e-12))
+    quantile = scipy.stats.t.ppf(0.975, num_concepts - 1)
+    if correlation:
+        bounded = np.clip(value, -1 + 1e-9, 1 - 1e-9)
+        centre, error = np.arctanh(bounded), error / (1 - bounded**2)
+        low, high = np.tanh([centre - quantile * error, centre + quantile * error])
+    else:
+        centre, low, high = value, value - quantile * error, value + quantile * error
+    p_value = 2 * scipy.stats.t.sf(abs(centre) / error, num_concepts - 1)
+    return Estimate(value, float(low), float(high), float(p_value))
+
+
 def bootstrap_over_concepts(
-    similarity_of_pairs: np.ndarray,
-    scores: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    num_concepts: int,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95% percentile interval of Spearman's correlation, from resampling the concepts with replacement.
+    statistic: Statistic, first: np.ndarray, second: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """A statistic over rated pairs, its 95% percentile interval and its p, from resampling the concepts.
 
     A concept drawn m times brings each of its pairs m times over, so pair (i, j) gets the weight m_i m_j.
     This is the vertex bootstrap of Snijders & Borgatti ("Non-parametric standard errors and tests for network
@@ -74,31 +199,34 @@ def bootstrap_over_concepts(
     that goes with the concepts. It is conservative where the noise belongs to single pairs, such as a rater's
     slip: that part of the variance it counts up to three times, so the interval is then too wide. In
     simulations of sparsely rated concepts it covered the truth in 97% to 100% of cases; at worst, with all
-    pairs of 15 concepts rated and no noise but the concepts' own, in 90%.
+    pairs of 15 concepts rated and no noise but the concepts' own, in 90%. `jackknife_over_concepts` comes closer.
 
     Args:
-      similarity_of_pairs: float [pairs].
-      scores: float [pairs], the human ratings.
-      first, second: int [pairs], in 0 ... num_concepts - 1.
-      num_concepts: how many concepts to draw from; count those that are rated, for others add nothing.
-      resamples: how often to draw.
+      statistic: from weights [samples, pairs] to [samples].
+      first, second: int [pairs], the concepts of each pair.
+      resamples: how often to draw as many concepts as there are, with replacement.
       seed: of `np.random.default_rng`.
 
     Returns:
-      (low, high). Resamples with no correlation (one pair left, or all tied) are set aside; if they are
-      more than half of all, both are NaN.
+      An `Estimate`; p is twice the share of resamples on the other side of 0, the data themselves counted as one.
+      Resamples with no value (one pair left, or all tied) are set aside; if they are more than half of all, the
+      interval and p are NaN.
     """
+    rated, where = np.unique(np.stack([first, second]), return_inverse=True)
+    ends = where.reshape(2, -1)
+    value = float(statistic(np.ones((1, len(first))))[0])
     rng = np.random.default_rng(seed)
-    rhos = []
-    for size in _blocks(resamples, max(len(first), num_concepts)):
-        drawn = rng.multinomial(num_concepts, np.full(num_concepts, 1 / num_concepts), size=size)
-        rhos.append(weighted_spearman(similarity_of_pairs, scores, drawn[:, first] * drawn[:, second]))
-    rho = np.concatenate(rhos)
-    rho = rho[~np.isnan(rho)]
-    if 2 * len(rho) < resamples:
-        return float("nan"), float("nan")
-    low, high = np.percentile(rho, [2.5, 97.5])
-    return float(low), float(high)
+    draws = []
+    for size in _blocks(resamples, max(len(first), len(rated))):
+        drawn = rng.multinomial(len(rated), np.full(len(rated), 1 / len(rated)), size=size)
+        draws.append(statistic(drawn[:, ends[0]] * drawn[:, ends[1]]))
+    drawn = np.concatenate(draws)
+    drawn = drawn[~np.isnan(drawn)]
+    if 2 * len(drawn) < resamples:
+        return Estimate(value, *[float("nan")] * 3)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    beyond = 1 + min(np.sum(drawn <= 0), np.sum(drawn >= 0))
+    return Estimate(value, float(low), float(high), float(min(1, 2 * beyond / (1 + len(drawn)))))
 
 
 def permutation_p(
@@ -151,6 +279,21 @@ def permutation_p(
     return (1 + extreme) / (1 + permutations)
 
 
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjust p-values [tests] so that the chance of any false rejection among them stays at the level.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6, 1979. The smallest p of m
+    is multiplied by m, the next by m - 1, ...; none is smaller than one before it, nor larger than 1. A NaN is no
+    test: it stays NaN and doesn't count.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(p_values), np.nan)
+    order = np.argsort(p_values)[: np.sum(~np.isnan(p_values))]  # NaN sorts last
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
 def bootstrap_mean(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
     """The mean of a table and its 95% percentile interval, from resampling its rows and its columns.
 
@@ -180,6 +323,125 @@ def bootstrap_mean(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> 
     weight = np.einsum("nr,rc,nc->n", rows, there.astype(float), columns, optimize=True)
     low, high = np.percentile(total[weight > 0] / weight[weight > 0], [2.5, 97.5])
     return float(values[there].mean()), float(low), float(high)
+
+
+def mantel(first: np.ndarray, second: np.ndarray, permutations: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """Spearman's correlation of two similarity matrices over all pairs of concepts, and its two-sided p.
+
+    Mantel's test, as in `permutation_p`, where every pair has a value in both: ranks then stay what they are when
+    concepts change places, so a permutation is a sum of products.
+
+    Args:
+      first, second: float [concepts, concepts], symmetric, of the same concepts; the diagonals are not used.
+      permutations: how many to draw.
+      seed: of `np.random.default_rng`.
+
+    Returns:
+      (rho, p); both NaN with fewer than three concepts, or if either matrix is constant off its diagonal.
+    """
+    rho, ranks = _rank_pairs(first, second)
+    if np.isnan(rho):
+        return rho, float("nan")
+    here, there = np.triu_indices(len(ranks[0]), 1)
+    flat, others = ranks[0].ravel(), ranks[1][here, there]
+    scale = np.sqrt((ranks[0][here, there] ** 2).sum() * (others**2).sum())
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for size in _blocks(permutations, len(ranks[0])):
+        for places in rng.permuted(np.tile(np.arange(len(ranks[0])), (size, 1)), axis=1):
+            permuted = flat[places[here] * len(ranks[0]) + places[there]] @ others
+            extreme += abs(permuted) >= (abs(rho) - 1e-12) * scale  # 1e-12: the same ranks, summed otherwise
+    return rho, (1 + extreme) / (1 + permutations)
+
+
+def bootstrap_mantel(
+    first: np.ndarray, second: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95% percentile interval of `mantel`'s correlation, from resampling the concepts with replacement.
+
+    The vertex bootstrap of `bootstrap_over_concepts`, but with the ranks that pairs have among all concepts' pairs:
+    a resample is then five quadratic forms, whatever the number of pairs. With 176 concepts and all their pairs, new
+    ranks in each resample would move the ends by less than 0.01.
+
+    Returns:
+      (low, high); NaN where `mantel` is.
+    """
+    rho, ranks = _rank_pairs(first, second)
+    if np.isnan(rho):
+        return float("nan"), float("nan")
+    x, y = ranks
+    count = len(x)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+
+    def total(matrix: np.ndarray) -> np.ndarray:
+        """Sum over pairs, each as often as its concepts were drawn: [resamples]."""
+        return np.einsum("rc,rc->r", drawn @ matrix, drawn) / 2
+
+    weight = total(1 - np.eye(count))
+    mean_x, mean_y = total(x) / weight, total(y) / weight
+    variances = (total(x**2) / weight - mean_x**2) * (total(y**2) / weight - mean_y**2)
+    covariance = total(x * y) / weight - mean_x * mean_y
+    rhos = covariance[variances > 0] / np.sqrt(variances[variances > 0])
+    low, high = np.percentile(rhos, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap_mean_of_pairs(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over pairs of different concepts, and its 95% percentile interval from resampling the concepts.
+
+    The vertex bootstrap of `bootstrap_over_concepts`, for a mean.
+
+    Args:
+      values: float [concepts, concepts], symmetric or not; its diagonal is not used.
+      resamples: how often to draw.
+      seed: of `np.random.default_rng`.
+
+    Returns:
+      (mean, low, high); NaN with a single concept.
+    """
+    count = len(values)
+    if count < 2:
+        return float("nan"), float("nan"), float("nan")
+    pairs = 1.0 - np.eye(count)
+    values = np.where(pairs > 0, np.asarray(values, np.float64), 0.0)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    weight = np.einsum("rc,rc->r", drawn @ pairs, drawn)
+    total = np.einsum("rc,rc->r", drawn @ values, drawn)
+    low, high = np.percentile(total[weight > 0] / weight[weight > 0], [2.5, 97.5])
+    return float(values.sum() / pairs.sum()), float(low), float(high)
+
+
+def diagonal_p(values: np.ndarray, permutations: int = 10_000, seed: int = 0) -> float:
+    """One-sided p of the mean of a matrix's diagonal: are concepts more like themselves than like one another?
+
+    Under the null the columns' names mean nothing, so they change places. Of a 0/1 matrix of nearest neighbours it
+    tests retrieval. Counted as in `permutation_p`.
+
+    Args:
+      values: float [concepts, concepts]: rows under one condition, columns under another.
+      permutations: how many to draw.
+      seed: of `np.random.default_rng`.
+    """
+    count = len(values)
+    observed = np.trace(values)
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for size in _blocks(permutations, count):
+        places = rng.permuted(np.tile(np.arange(count), (size, 1)), axis=1)
+        extreme += int((values[np.arange(count), places].sum(axis=1) >= observed - 1e-12 * max(1, observed)).sum())
+    return (1 + extreme) / (1 + permutations)
+
+
+def _rank_pairs(first: np.ndarray, second: np.ndarray) -> tuple[float, list[np.ndarray]]:
+    """Spearman's rho over all pairs, and both matrices [concepts, concepts] as centred ranks, 0 on the diagonal."""
+    here, there = np.triu_indices(len(first), 1)
+    ranked = []
+    for matrix in (first, second):
+        ranks = np.zeros(np.shape(matrix))
+        of_pairs = scipy.stats.rankdata(np.asarray(matrix, np.float64)[here, there])
+        ranks[here, there] = ranks[there, here] = of_pairs - of_pairs.mean() if len(of_pairs) else of_pairs
+        ranked.append(ranks)
+    return spearman(ranked[0][here, there], ranked[1][here, there]) if len(first) > 2 else float("nan"), ranked
 
 
 def _blocks(total: int, width: int) -> list[int]:

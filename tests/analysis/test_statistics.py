@@ -1,5 +1,7 @@
 """Statistics against scipy, against literally repeated data, and against simulated graphs of concepts."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -8,8 +10,12 @@ from hypothesis import strategies as st
 
 from expertlens_jax.analysis.statistics import (
     bootstrap_over_concepts,
+    holm,
+    jackknife_over_concepts,
+    partial_spearman,
     permutation_p,
     spearman,
+    weighted_partial_spearman,
     weighted_spearman,
 )
 
@@ -19,6 +25,11 @@ def rated_graph(rng, concepts, pairs):
     first, second = np.triu_indices(concepts, 1)
     chosen = rng.choice(len(first), pairs, replace=False)
     return first[chosen], second[chosen]
+
+
+def correlating(x, y):
+    """The statistic of an alignment."""
+    return lambda weights: weighted_spearman(x, y, weights)
 
 
 @pytest.mark.parametrize("levels", [3, 1000])  # many ties, few ties
@@ -44,15 +55,97 @@ def test_weights_are_repetitions(seed, pairs, levels):
     np.testing.assert_allclose(weighted_spearman(x, y, weights), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("controls", [1, 3])
+def test_partial_spearman_is_the_correlation_of_what_regression_leaves(controls):
+    rng = np.random.default_rng(11)
+    x, y = rng.integers(9, size=(2, 50)).astype(float)  # ties
+    control = rng.normal(size=(controls, 50)) + 0.1 * x - 0.2 * y
+    ranks = scipy.stats.rankdata([x, y, *control], axis=1)
+    design = np.column_stack([np.ones(50), *ranks[2:]])
+    left = [each - design @ np.linalg.lstsq(design, each, rcond=None)[0] for each in ranks[:2]]
+    expected = scipy.stats.pearsonr(*left).statistic
+    assert partial_spearman(x, y, control) == pytest.approx(expected, abs=1e-12)
+    if controls == 1:
+        xy, xz, yz = (spearman(*two) for two in ((x, y), (x, control[0]), (y, control[0])))
+        formula = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+        assert partial_spearman(x, y, control[0]) == pytest.approx(formula, abs=1e-12)
+
+
+def test_a_control_that_explains_all_leaves_nothing_and_one_said_twice_counts_once():
+    rng = np.random.default_rng(12)
+    x, y, control = rng.normal(size=(3, 40))
+    assert np.isnan(partial_spearman(x, y, x**3))  # the same ranks
+    assert np.isnan(partial_spearman(x, y, np.ones(40)))
+    assert np.isnan(partial_spearman(np.ones(40), y, control))
+    once = partial_spearman(x, y, control)
+    assert partial_spearman(x, y, [control, control]) == pytest.approx(once, abs=1e-10)
+
+
+def test_weights_are_repetitions_in_a_partial_correlation():
+    rng = np.random.default_rng(13)
+    x, y, control = rng.integers(6, size=(3, 20)) / 7
+    weights = rng.integers(0, 4, size=(8, 20))
+    expected = [partial_spearman(*(np.repeat(v, w) for v in (x, y, control))) for w in weights]
+    np.testing.assert_allclose(weighted_partial_spearman(x, y, control, weights), expected, rtol=0, atol=1e-10)
+
+
 def test_the_bootstrap_repeats_pairs_by_the_draws_of_both_concepts():
     rng = np.random.default_rng(5)
     first, second = rated_graph(rng, 12, 40)
     x, y = rng.normal(size=(2, 40))
     draws = np.random.default_rng(9).multinomial(12, np.full(12, 1 / 12), size=50)
     rhos = [scipy.stats.spearmanr(*(np.repeat(v, m[first] * m[second]) for v in (x, y))).statistic for m in draws]
-    expected = np.percentile(rhos, [2.5, 97.5])
-    got = bootstrap_over_concepts(x, y, first, second, 12, resamples=50, seed=9)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    got = bootstrap_over_concepts(correlating(x, y), first, second, resamples=50, seed=9)
+    np.testing.assert_allclose([got.low, got.high], np.percentile(rhos, [2.5, 97.5]), rtol=0, atol=1e-12)
+    rarer = min(np.sum(np.array(rhos) <= 0), np.sum(np.array(rhos) >= 0))
+    assert got.p_value == pytest.approx(min(1, 2 * (1 + rarer) / 51), abs=1e-12)
+
+
+def test_the_jackknife_leaves_out_concepts_and_pairs():
+    """Its variance, from leaving out by hand; and that of a mean is the dyadic-robust one, as pairs grow."""
+    rng = np.random.default_rng(14)
+    first, second = rated_graph(rng, 14, 45)
+    x, y = rng.normal(size=(2, 45)) + 0.5 * rng.normal(size=45)
+    concepts = np.unique([first, second])
+    rho = spearman(x, y)
+    without = [spearman(x[k], y[k]) for k in ((first != v) & (second != v) for v in concepts)]
+    singly = [spearman(np.delete(x, k), np.delete(y, k)) for k in range(45)]
+    independent = np.sum((np.array(singly) - rho) ** 2)
+    variance = max(np.sum((np.array(without) - rho) ** 2) - independent, independent / 2)
+    got = jackknife_over_concepts(correlating(x, y), first, second)
+    half = scipy.stats.t.ppf(0.975, len(concepts) - 1) * np.sqrt(variance) / (1 - rho**2)
+    assert got.value == pytest.approx(rho, abs=1e-14)
+    np.testing.assert_allclose(np.arctanh([got.low, got.high]), np.arctanh(rho) + np.array([-half, half]), rtol=1e-9)
+    plain = jackknife_over_concepts(correlating(x, y), first, second, correlation=False)
+    assert plain.high - rho == pytest.approx(rho - plain.low)
+    assert plain.high - rho == pytest.approx(half * (1 - rho**2))
+
+
+def test_the_jackknifes_variance_is_the_dyadic_robust_one_with_many_concepts():
+    """Aronow, Samii & Assenova: the sum of products of residuals of pairs that share a concept, themselves too."""
+    rng = np.random.default_rng(15)
+    first, second = rated_graph(rng, 400, 700)
+    ours = rng.normal(size=400)
+    values = ours[first] + ours[second] + rng.normal(size=700)
+    shares = (first[:, None] == first) | (first[:, None] == second) | (second[:, None] == first)
+    shares |= second[:, None] == second
+    residuals = values - values.mean()
+    expected = np.sqrt(residuals @ shares @ residuals) / 700
+    mean = jackknife_over_concepts(lambda w: w @ values / w.sum(axis=1), first, second, correlation=False)
+    concepts = len(np.unique([first, second]))
+    error = (mean.high - mean.low) / 2 / scipy.stats.t.ppf(0.975, concepts - 1)
+    assert error == pytest.approx(expected, rel=0.02)
+    assert mean.p_value == pytest.approx(2 * scipy.stats.t.sf(abs(mean.value) / error, concepts - 1))
+
+
+def test_the_jackknifes_p_and_interval_agree():
+    rng = np.random.default_rng(16)
+    for _ in range(40):
+        first, second = rated_graph(rng, 20, 40)
+        x, y = rng.normal(size=(2, 40)) + 0.4 * rng.normal(size=40)
+        got = jackknife_over_concepts(correlating(x, y), first, second)
+        assert (got.p_value < 0.05) == (got.low > 0 or got.high < 0)
+        assert -1 < got.low < got.value < got.high < 1
 
 
 def test_blocks_do_not_change_the_numbers(monkeypatch):
@@ -62,44 +155,66 @@ def test_blocks_do_not_change_the_numbers(monkeypatch):
     similarity += similarity.T
     scores = rng.normal(size=60)
 
-    def both():
-        interval = bootstrap_over_concepts(similarity[first, second], scores, first, second, 20, 200, seed=1)
-        return *interval, permutation_p(similarity, scores, first, second, 200, seed=1)
+    def all_three():
+        statistic = correlating(similarity[first, second], scores)
+        bootstrap = bootstrap_over_concepts(statistic, first, second, resamples=200, seed=1)
+        jackknife = jackknife_over_concepts(statistic, first, second)
+        p = permutation_p(similarity, scores, first, second, 200, seed=1)
+        return *dataclasses.astuple(bootstrap), *dataclasses.astuple(jackknife), p
 
-    whole = both()
+    whole = all_three()
     monkeypatch.setattr("expertlens_jax.analysis.statistics._CELLS", 700)
-    assert both() == pytest.approx(whole, abs=1e-12)
+    assert all_three() == pytest.approx(whole, abs=1e-12)
 
 
 def test_an_interval_nobody_can_give_is_nan():
     # One pair: no resample has a correlation.
-    assert np.isnan(bootstrap_over_concepts([0.5], [3.0], np.array([0]), np.array([1]), 2, 50)).all()
+    one = bootstrap_over_concepts(correlating([0.5], [3.0]), np.array([0]), np.array([1]), resamples=50)
+    assert np.isnan(dataclasses.astuple(one)).all()
+    # Everything hangs on one concept: without it, all similarities are 0.
+    first, second = rated_graph(np.random.default_rng(0), 12, 30)
+    hub = ((first == 3) | (second == 3)).astype(float)
+    got = jackknife_over_concepts(correlating(hub, np.arange(30.0)), first, second)
+    assert np.isfinite(got.value)
+    assert np.isnan([got.low, got.high, got.p_value]).all()
 
 
-@pytest.mark.parametrize("noise", ["concepts", "pairs"])
-def test_the_interval_covers_the_truth(noise):
-    """Simulated coverage, 300 graphs each: 0.987 with noise of concepts and pairs, 1.000 of pairs alone."""
+def test_a_perfect_correlation_has_itself_as_its_interval():
+    first, second = rated_graph(np.random.default_rng(0), 12, 30)
+    got = jackknife_over_concepts(correlating(np.arange(30.0), np.arange(30.0) ** 3), first, second)
+    assert dataclasses.astuple(got) == pytest.approx((1, 1, 1, 0), abs=1e-12)
 
-    def draw(rng, concepts, pairs):
-        first, second = rated_graph(rng, concepts, pairs)
-        signal, error_x, error_y = rng.normal(size=(3, pairs))
-        if noise == "concepts":
-            ours = rng.normal(size=concepts)
-            theirs = 0.7 * ours + 0.7 * rng.normal(size=concepts)
-            x = ours[first] + ours[second] + 0.5 * error_x
-            return x, theirs[first] + theirs[second] + 0.5 * error_y, first, second
-        return signal + 0.5 * error_x, signal + 0.5 * error_y, first, second
 
+GRAPHS = {  # concepts and pairs: as sparse as WordSim-353, SimLex-999 and MEN among 176 concepts, and all pairs
+    "sparse": (36, 29),
+    "middling": (80, 72),
+    "many": (90, 150),
+    "all": (15, 105),
+}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_the_interval_covers_the_truth(graph):
+    """Simulated coverage over three kinds of noise and three correlations, 150 graphs each: 93% to 97%."""
+    concepts, pairs = GRAPHS[graph]
     rng = np.random.default_rng(1)
-    truth = np.mean([spearman(*draw(rng, 1500, 20_000)[:2]) for _ in range(10)])
     covered = []
-    for seed in range(300):
-        x, y, first, second = draw(rng, 60, 200)
-        used, where = np.unique([first, second], return_inverse=True)
-        first, second = where.reshape(2, -1)
-        low, high = bootstrap_over_concepts(x, y, first, second, len(used), resamples=300, seed=seed)
-        covered.append(low <= truth <= high)
-    assert np.mean(covered) >= 0.93
+    for truth in (0.2, 0.5, 0.8):
+        r = 2 * np.sin(np.pi * truth / 6)  # of two normal variables whose Spearman correlation is `truth`
+        for signal, noise in [("pairs", "pairs"), ("concepts", "concepts"), ("pairs", "concepts")] * 150:
+            first, second = rated_graph(rng, concepts, pairs)
+
+            def draw(of, first=first, second=second):
+                if of == "pairs":
+                    return rng.normal(size=pairs)
+                effects = rng.normal(size=concepts) / np.sqrt(2)
+                return effects[first] + effects[second]
+
+            common = np.sqrt(r) * draw(signal)
+            x, y = (common + np.sqrt(1 - r) * draw(noise) for _ in range(2))
+            got = jackknife_over_concepts(correlating(x, y), first, second)
+            covered.append(got.low <= truth <= got.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
 
 
 def test_p_is_uniform_under_the_null():
@@ -153,3 +268,23 @@ def test_p_counts_permutations_as_scipy_would():
 def test_p_without_a_correlation_is_nan():
     first, second = np.array([0, 1, 2]), np.array([1, 2, 3])
     assert np.isnan(permutation_p(np.zeros((4, 4)), np.arange(3.0), first, second, 10))
+
+
+def test_holm_rejects_what_his_steps_do():
+    """Step down by hand: reject while the k-th smallest of m is at most level / (m - k)."""
+    rng = np.random.default_rng(10)
+    for _ in range(50):
+        p_values = rng.choice([0.001, 0.01, 0.012, 0.02, 0.04, 0.3, 0.9], size=6)
+        for level in (0.01, 0.05, 0.1):
+            rejected = np.zeros(6, bool)
+            for step, test in enumerate(np.argsort(p_values)):
+                if p_values[test] > level / (6 - step):
+                    break
+                rejected[test] = True
+            np.testing.assert_array_equal(holm(p_values) <= level + 1e-12, rejected)
+
+
+def test_holms_published_rule_in_numbers():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.5, 0.6]), [0.03, np.nan, 1, 1])
+    assert holm([]).shape == (0,)
