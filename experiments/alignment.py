@@ -136,7 +136,13 @@ def compare(
     for path in config.sentence_models:
         other = load_named(path, config)
         mean = mean_sentence_embedding(sentence_embeddings(other, concepts.sentences, progress=True), concepts)
-        measures.append(Measure("Baselines", f"sentences_{other.name}", cosine_of_embeddings(mean, concepts)))
+        measures.append(
+            Measure(
+                "Baselines",
+                f"sentences_{path.removeprefix('package:').partition('/')[0]}",
+                cosine_of_embeddings(mean, concepts),
+            )
+        )
     for name, control in control_tables(model, concepts, config, workdir):
         measures += expert_measures(
             control, config.control_measures, [config.drawn_threshold], group="Controls", suffix=f"_{name}"

@@ -12,7 +12,7 @@ from sklearn.metrics import jaccard_score
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts import overlap
-from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
+from expertlens_jax.experts.overlap import cosine, jaccard, js, kl, overlap_coefficient, weighted_jaccard
 from expertlens_jax.experts.selection import select_experts
 
 C, U = 5, 40
@@ -39,6 +39,8 @@ MEASURES = {
     "cosine_centred": cosine,
     "kl": kl,
     "kl_centred": lambda table: kl(table, centred=True),
+    "overlap_coefficient": lambda table: overlap_coefficient(select_experts(table, threshold=0.5)),
+    "js": js,
 }
 
 
@@ -52,6 +54,22 @@ def test_jaccard_equals_scikit_learn(table):
     experts = select_experts(table, threshold=0.5)
     want = pairwise(lambda a, b: jaccard_score(a, b, zero_division=0), experts.values)
     np.testing.assert_allclose(jaccard(experts), want, rtol=0, atol=1e-15)
+
+
+@settings(max_examples=20, deadline=None)
+@given(tables)
+def test_js_equals_scipy(table):
+    values = table.average_precision.values.astype(np.float64)
+    want = pairwise(lambda p, q: -(distance.jensenshannon(p, q) ** 2), values)
+    np.testing.assert_allclose(js(table), np.nan_to_num(want), rtol=0, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(tables)
+def test_the_overlap_coefficient_is_the_share_of_the_smaller_set(table):
+    sets = [set(np.flatnonzero(row)) for row in select_experts(table, threshold=0.5).values]
+    want = pairwise(lambda a, b: len(a & b) / max(1, min(len(a), len(b))), sets)
+    np.testing.assert_allclose(overlap_coefficient(select_experts(table, threshold=0.5)), want, rtol=0, atol=1e-15)
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,10 +119,13 @@ def test_all_are_symmetric_and_free_of_nan(table):
         values = similarity.values
         assert np.isfinite(values).all(), name
         np.testing.assert_allclose(values, values.T, rtol=0, atol=1e-12, err_msg=name)
-        low, high = {"kl": (-np.inf, 0), "cos": (-1, 1), "jac": (0, 1), "wei": (0, 1)}[name[:3].removesuffix("_")]
+        low, high = {
+            **{"kl": (-np.inf, 0), "js": (-np.log(2), 0), "cos": (-1, 1)},
+            **dict.fromkeys(["jac", "wei", "ove"], (0, 1)),
+        }[name[:3].removesuffix("_")]
         assert (values >= low).all(), name
         assert (values <= high).all(), name
-        if name.startswith("kl"):
+        if name.startswith("kl") or name == "js":
             assert (np.diag(values) == 0).all()
         elif name != "cosine_centred":  # where a concept that is the mean has no direction
             own = np.ones(C, bool) if name == "cosine" else (table.average_precision.values >= 0.5).any(axis=1)
