@@ -5,17 +5,19 @@ import dataclasses
 import importlib.util
 import io
 import math
+import os
 import re
+import sys
 import warnings
 
 import numpy as np
 from etils import epath
 
+from expertlens_jax.cache_directory import cache_root
+from expertlens_jax.data.downloads import DownloadError, download, is_intact
+from expertlens_jax.data.known_ratings import COLLECTION, KNOWN, KnownRatings
 from expertlens_jax.data.text import TextFile, find_file, read_text
 from expertlens_jax.errors import ExpertLensWarning, RatingsError
-
-# What gensim's wheel carries, as tests of its own.
-_IN_GENSIM = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt"}
 
 _MINIMUM_PAIRS = 3  # of fewer, no rank correlation can be told from chance
 
@@ -28,11 +30,15 @@ class Ratings:
       name: its name.
       pairs: `[pairs]`, two different words each, lower-cased; each unordered pair once, as first listed.
       scores: float64 `[pairs]`, the mean human rating, on the dataset's own scale; larger is more alike.
+      ceiling: Spearman's correlation between people, as published; None where it isn't, or for a user's file.
+      ceiling_source: between whom, and who says so; "" without a ceiling.
     """
 
     name: str
     pairs: tuple[tuple[str, str], ...]
     scores: np.ndarray
+    ceiling: float | None = None
+    ceiling_source: str = ""
 
     def __repr__(self) -> str:
         return f"Ratings({self.name!r}: {len(self.pairs)} pairs)"
@@ -41,29 +47,41 @@ class Ratings:
 def load_ratings(name_or_path: epath.PathLike) -> Ratings:
     """Loads human similarity ratings.
 
-    Two names are known, whose files are read from an installed gensim (which isn't imported): "wordsim353"
-    (Finkelstein et al., 2002, "Placing search in context") and "simlex999" (Hill et al., 2015, "SimLex-999").
+    Known names, from `known_ratings.py`, which tells whom to cite:
+
+    - "wordsim353" and "simlex999" are read from an installed gensim (which isn't imported).
+    - "men", "wordsim353_similarity", "wordsim353_relatedness", "rg65", "mc30", "mturk771", "simverb3500" (3,499
+      pairs in this copy) and "rareword" are fetched once from a collection on the web (EXPERTLENS_RATINGS_URL
+      names another copy of it), checked against their SHA-256, and kept in `ratings` of the cache directory
+      (EXPERTLENS_CACHE, or ~/.cache/expertlens_jax). Citation and licence are printed when one is fetched.
+
     Anything else is a file, UTF-8, with two words and a number a line, separated by tabs, commas or spaces
     (words of several parts need tabs or commas). Blank lines, lines that start with `#` and one header line
     are skipped. A part-of-speech suffix (MEN's `sun-n`) is taken off where every word in the file has one.
 
     A pair listed more than once, in either order, gets the mean of its ratings. WordSim-353 lists money/cash
-    and bank/money twice, and SimLex-999 strange/sly; for these two names no warning is given. A word paired
+    and bank/money twice, and SimLex-999 strange/sly; for known names no warning is given. A word paired
     with itself (WordSim-353's tiger/tiger) is left out: it says nothing about how two concepts compare. So
     WordSim-353 has 350 pairs here, and SimLex-999 998.
 
     Args:
-      name_or_path: "wordsim353", "simlex999", or a file.
+      name_or_path: a known name, or a file.
 
     Warns:
       ExpertLensWarning: pairs of a user's file are listed more than once; one warning counts them.
 
     Raises:
-      RatingsError: the name or file isn't known, gensim isn't there, a line doesn't hold two words and a
-        finite number, or fewer than 3 pairs are left. The message names file and line.
+      RatingsError: the name or file isn't known, gensim isn't there, a dataset can't be fetched, a line doesn't
+        hold two words and a finite number, or fewer than 3 pairs are left. The message names file and line, or
+        says where to put the file.
     """
-    packaged = name_or_path in _IN_GENSIM
-    file = _find_in_gensim(str(name_or_path)) if packaged else _find(name_or_path)
+    known = KNOWN.get(str(name_or_path))
+    if known is None:
+        file = _find(name_or_path)
+    elif known.sha256:
+        file = _fetch(str(name_or_path), known)
+    else:
+        file = _find_in_gensim(str(name_or_path), known.file)
     listed = _read_pairs(file)
     if all(re.fullmatch(".+-[nvj]", word) for *words, _ in listed for word in words):
         listed = [(first[:-2], second[:-2], score) for first, second, score in listed]
@@ -80,7 +98,7 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
             "compare anything with them"
         )
     repeated = [pair for pair, scores in scores_of.items() if len(scores) > 1]
-    if repeated and not packaged:
+    if repeated and known is None:
         warnings.warn(
             f"{file}: pairs listed more than once, whose ratings were averaged: {len(repeated)} of "
             f"{len(scores_of)}, the first {'/'.join(repeated[0])}",
@@ -88,18 +106,40 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
             stacklevel=2,
         )
     return Ratings(
-        name=str(name_or_path) if packaged else file.name.rpartition(".")[0] or file.name,
+        name=str(name_or_path) if known else file.name.rpartition(".")[0] or file.name,
         pairs=tuple(scores_of),
         scores=np.array([math.fsum(scores) / len(scores) for scores in scores_of.values()]),
+        ceiling=known.ceiling if known else None,
+        ceiling_source=known.ceiling_source if known else "",
     )
 
 
-def _find_in_gensim(name: str) -> epath.Path:
+def _fetch(name: str, known: KnownRatings) -> epath.Path:
+    """Returns the dataset's file in the cache, which it is fetched into if it isn't there, or is damaged."""
+    path = cache_root() / "ratings" / known.file
+    if not is_intact(path, known.sha256):
+        url = f"{os.environ.get('EXPERTLENS_RATINGS_URL', COLLECTION).rstrip('/')}/{known.file}"
+        try:
+            download(url, path, known.sha256)
+        except DownloadError as error:
+            raise RatingsError(
+                f"the ratings {name!r} aren't here, and couldn't be fetched: {error}. Try again when connected; or put "
+                f"that file, with SHA-256 {known.sha256}, at {path}; or give load_ratings the path of any file with "
+                "two words and a number a line"
+            ) from error
+        print(
+            f"Fetched the ratings {name!r} into {path}.\n  Cite: {known.citation}.\n  Licence: {known.licence}.",
+            file=sys.stderr,
+        )
+    return epath.Path(path)
+
+
+def _find_in_gensim(name: str, file_name: str) -> epath.Path:
     # find_spec looks without importing: gensim takes seconds to import.
     spec = importlib.util.find_spec("gensim")
     folders = spec.submodule_search_locations if spec else None
     for folder in folders or ():
-        if file := find_file(epath.Path(folder) / "test" / "test_data" / _IN_GENSIM[name]):
+        if file := find_file(epath.Path(folder) / "test" / "test_data" / file_name):
             return file
     raise RatingsError(
         f"{name!r} is read from gensim's test data, which {'lacks it' if spec else 'is not installed'}: "
@@ -110,9 +150,7 @@ def _find_in_gensim(name: str) -> epath.Path:
 def _find(path: epath.PathLike) -> epath.Path:
     file = find_file(path)
     if file is None:
-        raise RatingsError(
-            f"no ratings {str(path)!r}: neither a file, nor one of the names known: {', '.join(_IN_GENSIM)}"
-        )
+        raise RatingsError(f"no ratings {str(path)!r}: neither a file, nor one of the names known: {', '.join(KNOWN)}")
     return file
 
 

@@ -36,19 +36,6 @@ LAYERS = "layers"
 CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives so large a block back at once
 
 
-def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Where entries stand.
-
-    `expertlens_jax` in `cache_dir`, if that is given; else the environment's EXPERTLENS_CACHE; else
-    `expertlens_jax` in the user's cache directory (XDG_CACHE_HOME, or ~/.cache).
-    """
-    if cache_dir is not None:
-        return pathlib.Path(cache_dir).expanduser() / "expertlens_jax"
-    if "EXPERTLENS_CACHE" in os.environ:
-        return pathlib.Path(os.environ["EXPERTLENS_CACHE"]).expanduser()
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "expertlens_jax"
-
-
 def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
     """The name of the entry for these source files, read by this plan, in this dtype.
 

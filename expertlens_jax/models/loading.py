@@ -13,6 +13,7 @@ import transformers
 from jax.sharding import Mesh
 
 from expertlens_jax import parallel
+from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.errors import CheckpointError, ExpertLensError, TokenizationError
 from expertlens_jax.models import cache, hub
 from expertlens_jax.models.checkpoint import plan_parameters, read_parameters
@@ -63,7 +64,7 @@ def load_model(
       dtype: "float32" or "bfloat16", of parameters and activations; norms, the attention's softmax and pooled
         responses are float32 always.
       cache_dir: where downloads, and with them converted parameters, are kept. By default the former stand
-        where huggingface_hub keeps them and the latter where `cache.cache_root` says: EXPERTLENS_CACHE, or
+        where huggingface_hub keeps them and the latter where `cache_directory.cache_root` says: EXPERTLENS_CACHE, or
         ~/.cache/expertlens_jax.
       token: of the hub, for gated and private repositories; default the one logged in with (`hf auth login`).
       mesh: `(data, model)`, as `parallel.make_mesh(model=4)` gives it: parameters are split over its `model`
@@ -100,7 +101,7 @@ def load_model(
     if use_cache is None:
         use_cache = snapshot is not None
     if use_cache and jax.process_count() == 1:
-        params = _cached_parameters(directory, family, config, dtype, mesh, cache.cache_root(cache_dir))
+        params = _cached_parameters(directory, family, config, dtype, mesh, cache_root(cache_dir))
     else:
         params = read_parameters(open_weights(directory), family, config, DTYPES[dtype], mesh)
     return Model(name=name, family=family, config=config, params=params, tokenizer=tokenizer, dtype=dtype)

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import expertlens_jax as el
+from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.errors import ExpertLensWarning
 from expertlens_jax.models import cache, loading
 
@@ -164,12 +165,12 @@ def test_where_the_cache_stands(tmp_path, monkeypatch):
     monkeypatch.delenv("EXPERTLENS_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.cache_root() == tmp_path / ".cache" / "expertlens_jax"
+    assert cache_root() == tmp_path / ".cache" / "expertlens_jax"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.cache_root() == tmp_path / "xdg" / "expertlens_jax"
+    assert cache_root() == tmp_path / "xdg" / "expertlens_jax"
     monkeypatch.setenv("EXPERTLENS_CACHE", str(tmp_path / "named"))
-    assert cache.cache_root() == tmp_path / "named"
-    assert cache.cache_root(tmp_path / "given") == tmp_path / "given" / "expertlens_jax"
+    assert cache_root() == tmp_path / "named"
+    assert cache_root(tmp_path / "given") == tmp_path / "given" / "expertlens_jax"
 
 
 def test_content_is_the_blob_of_a_download_and_else_a_hash(tmp_path):
