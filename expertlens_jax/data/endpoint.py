@@ -67,6 +67,7 @@ def open_endpoint(
     Raises:
       EndpointError: a setting that can't be, or a key that isn't there. No message shows a key.
     """
+    key = _read_key(key_variable)
     parts = urllib.parse.urlsplit(url)
     if parts.username or parts.password:
         raise EndpointError(
@@ -85,7 +86,7 @@ def open_endpoint(
             "tries, and seconds of 0 or more"
         )
     url = url.rstrip("/").removesuffix("/chat/completions")
-    return Endpoint(url, model, _read_key(key_variable), key_variable, body or {}, timeout, tries, longest_wait)
+    return Endpoint(url, model, key, key_variable, body or {}, timeout, tries, longest_wait)
 
 
 def _read_key(variable: str) -> str:

@@ -120,7 +120,10 @@ def read_continuations(answer: str) -> list[str]:
 
 def _bare(item: str) -> str:
     """An item without emphasis, and without the quotes that hold all of it."""
-    item = _EMPHASIS.sub(r"\2", item.strip()).removesuffix(",")
+    item = item.strip()
+    while (plain := _EMPHASIS.sub(r"\2", item)) != item:  # one within another
+        item = plain
+    item = item.removesuffix(",")
     quoted = _QUOTED.fullmatch(item)
     if quoted is None:
         return item
