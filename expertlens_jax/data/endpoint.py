@@ -68,13 +68,17 @@ def open_endpoint(
       EndpointError: a setting that can't be, or a key that isn't there. No message shows a key.
     """
     key = _read_key(key_variable)
-    parts = urllib.parse.urlsplit(url)
-    if parts.username or parts.password:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets of an IPv6 address, or a port that is no number
+        whole = False
+    if "@" in url:
         raise EndpointError(
             "endpoint.url holds a name or password. Leave it out, and put the key into an environment variable named "
             "by endpoint.key_variable."
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
+    if not whole or not url.isascii() or re.search(r"\s", url):
         raise EndpointError(
             f"endpoint.url is {url!r}; wanted an address such as https://api.openai.com/v1 or http://localhost:8000/v1"
         )

@@ -157,6 +157,9 @@ def test_contents_that_are_not_plain_text(chat, content, text):
     ("options", "message"),
     [
         ({"url": "localhost:8000"}, "endpoint.url is 'localhost:8000'; wanted an address such as https"),
+        ({"url": "http://[::1"}, "endpoint.url is 'http://[::1'; wanted an address"),
+        ({"url": "http://host:port/v1"}, "endpoint.url is 'http://host:port/v1'; wanted an address"),
+        ({"url": "http://h\u00f6st/v1"}, "wanted an address"),
         ({"url": f"https://me:{KEY}@host/v1"}, "endpoint.url holds a name or password"),
         ({"model": ""}, "endpoint.model is empty; name one"),
         ({"key_variable": KEY}, "must be the name of an environment variable"),
