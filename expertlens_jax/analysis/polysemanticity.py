@@ -177,7 +177,7 @@ def summarise_shared(compared: pd.DataFrame, *, resamples: int = 2000, seed: int
       seed: of `np.random.default_rng`.
 
     Returns:
-      A row per kind: `pair`, `comparable`, `pairs`, `concepts` (A), `ks_median`, `small_p` (share of pairs with p < 0.05),
+      A row per kind: `pair`, `comparable`, `pairs`, `concepts` (A), `ks_median`, `small_p` (share with p < 0.05),
       `ap_shared`, `ap_unshared` (means over pairs), `difference` (of the two), `ci_low`, `ci_high`.
     """
     rng = np.random.default_rng(seed)
