@@ -7,13 +7,15 @@ stand in the same table.
 
     python -m experiments.alignment --config=configs/demo.py --workdir=runs/demo [--config.ratings=FILE]
 
-Writes into the run directory `alignment.csv` (a row per sentence set, measure and ratings), `pairs.csv` (the
-rated pairs of the drawn measure), `experts.csv` (per concept), `localisation.csv` (per layer and site), the
-overlap of each sentence set, `expertise/` (a run of `el.find_experts` a sentence set; `el.open_expertise` reads it),
-and `figures/`. Killed and started again, it goes on where it was.
+Writes into the run directory `alignment.csv` (a row per sentence set, measure and ratings), `comparisons.csv` (the
+drawn measure's alignment less each other's, with p corrected by Holm's method), `partial.csv` (what is left of it when
+a control is partialled out), `pairs.csv` (the rated pairs of the drawn measure), `experts.csv` (per concept),
+`localisation.csv` (per layer and site), the overlap of each sentence set, `expertise/` (a run of `el.find_experts` a
+sentence set; `el.open_expertise` reads it), and `figures/`. Killed and started again, it goes on where it was.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ import expertlens_jax as el
 from experiments.launch import find_model, launch, load_named
 from experiments.measured import draw, load_datasets, negatives, saved_expertise, table_name
 from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding
+from expertlens_jax.analysis.comparison import compare_alignments, partial_alignments
 from expertlens_jax.analysis.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
 from expertlens_jax.analysis.localisation import count_experts
 from expertlens_jax.analysis.measures import (
@@ -66,27 +69,31 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
 
-    aligned, pairs, experts_of, localisation = [], [], [], []
+    aligned, pairs, compared, partialled, experts_of, localisation = [], [], [], [], [], []
     for concepts in datasets:
         print(f"\n{concepts!r}")
         expertise = saved_expertise(model, concepts, config, workdir)
-        for measure in tqdm(
-            compare(model, concepts, expertise, config, workdir), desc="aligning measures", unit="measure"
+        measures = compare(model, concepts, expertise, config, workdir)
+        for measure, rated in tqdm(
+            list(itertools.product(measures, ratings)), desc="aligning", unit="measure", mininterval=1
         ):
-            drawn = measure.name == "jaccard" and measure.threshold == config.drawn_threshold
-            for rated in ratings:
-                result = el.align(
-                    measure.similarity,
-                    rated,
-                    resamples=config.resamples,
-                    permutations=config.permutations,
-                    seed=config.seed,
-                )
-                aligned.append(describe(concepts.name, measure, result, config))
-                if drawn:
-                    pairs.append(result.table.assign(sentences=concepts.name, ratings=rated.name))
-            if drawn:
-                overlap = measure.similarity
+            result = el.align(
+                measure.similarity,
+                rated,
+                resamples=config.resamples,
+                permutations=config.permutations,
+                seed=config.seed,
+            )
+            aligned.append(describe(concepts.name, measure, result, config))
+            if is_drawn(measure, config):
+                pairs.append(result.table.assign(sentences=concepts.name, ratings=rated.name))
+        overlap = next(measure.similarity for measure in measures if is_drawn(measure, config))
+        others = {each.name: each.similarity for each in measures if each.group != "ExpertLens"}
+        controls = {each.name: each.similarity for each in measures if each.group == "Controls"}
+        for rated in ratings:
+            against = {"sentences": concepts.name, "ratings": rated.name}
+            compared.append(compare_alignments(overlap, others, rated).assign(**against))
+            partialled.append(partial_alignments(overlap, controls, rated).assign(**against))
         experts = el.select_experts(expertise, threshold=config.drawn_threshold)
         counts = experts.sum("unit").to_series()
         experts_of.append(counts.rename("experts").reset_index().assign(sentences=concepts.name))
@@ -98,11 +105,14 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     table = pd.DataFrame(aligned)
     write_csv(workdir / "alignment.csv", table[COLUMNS])
     write_csv(workdir / "pairs.csv", pd.concat(pairs))
+    write_csv(workdir / "comparisons.csv", pd.concat(compared))
+    write_csv(workdir / "partial.csv", pd.concat(partialled))
     write_csv(workdir / "experts.csv", pd.concat(experts_of))
     write_csv(workdir / "localisation.csv", pd.concat(localisation))
     drawn = table[(table["measure"] == "jaccard") & (table["threshold"] == config.drawn_threshold)]
     quantity = f"Overlap of experts (Jaccard, τ = {config.drawn_threshold:g})"
     draw(figures.plot_alignment(pd.concat(pairs), drawn, quantity=quantity), workdir, "alignment")
+    draw(figures.plot_comparisons(pd.concat(compared), pd.concat(partialled)), workdir, "comparisons")
     draw(figures.plot_measures(table.assign(measure=label_measures(table))), workdir, "measures")
 
     print(f"\n{format_table(table)}\n")
@@ -166,6 +176,11 @@ def control_tables(
     if config.masked:
         mask = model.tokenizer.mask_token or config.masked
         yield "masked", saved_expertise(model, mask_words(concepts, mask), config, workdir)
+
+
+def is_drawn(measure: Measure, config: ml_collections.ConfigDict) -> bool:
+    """Whether it is the one that is drawn, and held against the others."""
+    return measure.name == "jaccard" and measure.threshold == config.drawn_threshold
 
 
 def describe(
