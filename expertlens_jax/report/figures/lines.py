@@ -8,85 +8,89 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from expertlens_jax.report.figures.table import require
 from expertlens_jax.report.style import COLORMAP, FAINT, INK, styled
 
-LABELS = {
-    "experts": "Experts per concept",
-    "share": "Experts per concept\n(% of all units)",
-    "overlap": "Overlap of concepts\n(mean Jaccard)",
-    "alignment": "Alignment with {}\n(Spearman's ρ)",
-    "final_overlap": "Overlap with the last\ncheckpoint's (Jaccard)",
-    "final_overlap_held_out": "The same, its found with\nother sentences (Jaccard)",
+TITLES = {
+    "experts": ("Experts per concept", "Units"),
+    "share": ("Experts per concept, of all units", "%"),
+    "overlap": ("Overlap of different concepts", "Mean Jaccard"),
+    "alignment": ("Alignment with {}", "Spearman's ρ"),
+    "final_overlap": ("Overlap with the last checkpoint", "Mean Jaccard"),
+    "final_overlap_held_out": ("The same, last one's by other sentences", "Mean Jaccard"),
 }
+"""Of each statistic: the panel's title, and the axis."""
+LOGARITHMIC = ("experts", "share", "overlap")
 
 
 @styled()
 def plot_lines(
     table: pd.DataFrame, x: str, xlabel: str, statistics: Sequence[str], *, lines: str = "τ = {:g}", note: str = ""
 ) -> Figure:
-    """A panel per statistic (across) and sentence set (down), a line per threshold with its 95% interval as a band.
+    """A panel per statistic (down) and sentence set (across), a line per threshold with its 95% interval as a band.
 
     Args:
       table: rows of training.csv, scale.csv or negatives.csv: sentences, statistic, ratings, threshold, value, ci_low,
-        ci_high, chance, and the column `x`. A NaN value leaves a gap, a NaN threshold the row.
+        ci_high, chance, and the column `x`. A NaN value leaves a gap, a NaN threshold leaves out the row.
       x: the quantity along the log axis; 0 stands apart at its left end, beyond a break.
       xlabel: what to call it.
-      statistics: of `LABELS`, in order; alignment has a panel per ratings.
+      statistics: of `TITLES`, in order; alignment has a panel per ratings. One that has no value has no panel.
       lines: what to call a threshold's line.
       note: to stand below, of what dashed lines are.
     """
     require(table, "sentences", "statistic", "ratings", "threshold", "value", "ci_low", "ci_high", "chance", x)
     table = table[table["threshold"].notna()].assign(ratings=table["ratings"].fillna(""))
+    known = table[table["value"].notna()]
     shown = [
         (statistic, rated)
         for statistic in statistics
-        for rated in dict.fromkeys(table.loc[table["statistic"] == statistic, "ratings"])
+        for rated in dict.fromkeys(known.loc[known["statistic"] == statistic, "ratings"])
     ]
     sets, thresholds = list(dict.fromkeys(table["sentences"])), sorted(set(table["threshold"]))
     shade = dict(zip(thresholds, COLORMAP(np.linspace(0.3, 0.95, len(thresholds))), strict=True))
-    figure = Figure(figsize=(1.95 * len(shown) + 0.2, 1.75 * len(sets) + 0.7), layout="constrained")
-    panels = figure.subplots(len(sets), len(shown), squeeze=False, sharex=True, sharey="col")
-    for across, (statistic, rated) in enumerate(shown):
-        for down, sentences in enumerate(sets):
-            axes = panels[down, across]
+    figure = Figure(figsize=(2.3 * len(sets) + 0.5, 1.4 * len(shown) + 0.8), layout="constrained")
+    panels = figure.subplots(len(shown), len(sets), squeeze=False, sharex=True, sharey="row")
+    for down, (statistic, rated) in enumerate(shown):
+        title, ylabel = TITLES[statistic]
+        if statistic in LOGARITHMIC:
+            panels[down, 0].set_yscale("log")
+        for axes, sentences in zip(panels[down], sets, strict=True):
             where = (table["statistic"] == statistic) & (table["ratings"] == rated) & (table["sentences"] == sentences)
             for threshold, line in table[where].groupby("threshold"):
                 _draw_line(axes, line.sort_values(x), x, table[x], shade[threshold], lines.format(threshold))
             if statistic == "alignment":
                 axes.axhline(0, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
             mark_places(axes, table[x])
-        top = panels[0, across]
-        if statistic in ("experts", "share"):
-            # Where some set is empty its logarithm is not there; the axis starts below the smallest that isn't.
-            top.set_yscale("log")
-        elif statistic.endswith(("overlap", "held_out")):
-            top.set_ylim(bottom=0)
-        label = LABELS[statistic].format(rated)
-        for axes in panels[:, across]:
-            axes.set_ylabel(label)
+            axes.set_title(title.format(rated), loc="left", fontsize=7.5)
+        panels[down, 0].set_ylabel(ylabel)
+        if statistic in LOGARITHMIC:
+            # A value of 0, and an interval that holds it, lie below what the axis shows.
+            above = known[(known["statistic"] == statistic) & (known["value"] > 0)]["value"]
+            if len(above):
+                panels[down, 0].set_ylim(above.min() / 1.8, above.max() * 1.8)
+            panels[down, 0].yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
+            panels[down, 0].yaxis.set_major_formatter("{x:g}")
+            panels[down, 0].yaxis.set_minor_formatter(NullFormatter())
+        elif statistic.startswith("final_overlap"):
+            panels[down, 0].set_ylim(bottom=0)
+    for axes, sentences in zip(panels[0], sets, strict=True):
+        axes.annotate(
+            sentences, (0, 1), (0, 20), "axes fraction", textcoords="offset points", fontweight="bold", fontsize=8.5
+        )
     for axes in panels[-1]:
         axes.set_xlabel(xlabel)
-    for axes, sentences in zip(panels[:, 0], sets, strict=True):
-        axes.set_title(sentences, loc="left", fontweight="bold")
-    handles, labels = [], []
-    for axes in panels.flat:
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            if name not in labels:
-                handles.append(handle)
-                labels.append(name)
-    order = np.argsort(labels)
-    figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="outside upper center",
-        ncols=len(labels),
-        handlelength=1.4,
-    )
+    handles = [
+        Line2D([], [], color=shade[threshold], marker="o", markersize=2.5, label=lines.format(threshold))
+        for threshold in thresholds
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), handlelength=1.4)
     if note:
-        figure.text(0.995, 0.005, note, color=FAINT, ha="right", va="bottom", fontsize=7)
-        figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
+        figure.text(0.995, 0.003, note, color=FAINT, ha="right", va="bottom", fontsize=7)
+        margin = 0.16 / figure.get_figheight()
+        figure.get_layout_engine().set(rect=(0, margin, 1, 1 - margin))
     return figure
 
 
@@ -134,8 +138,9 @@ def mark_places(axes: Axes, every: pd.Series) -> None:
 
 
 def name_number(value: float) -> str:
-    """A number in few characters: 512, 2.3k, 143k, 1.8M, 6.9B."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+    """A number in few characters: 2304, 143k, 1.8M, 6.9B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if value >= size:
-            return f"{value / size:.3g}{unit}" if value < 10 * size else f"{value / size:.0f}{unit}"
+            size = min(size, 10.0 ** (3 * int(np.log10(size) // 3)))
+            return f"{value / size:.2g}{unit}" if value < 10 * size else f"{value / size:.0f}{unit}"
     return f"{value:g}"
