@@ -150,14 +150,12 @@ def measures(
 
 
 def format_recovery(recovery: pd.DataFrame) -> str:
-    """A row per measure, a column per statistic; the null's mean once."""
-    shown = recovery.assign(shown=[f"{r.value:.2f} ({r.null_mean:.2f})" for r in recovery.itertuples()])
-    table = shown.pivot_table(
+    """A row per measure, a column per statistic; the null's mean beside each."""
+    shown = [f"{r.value:.2f} ({r.null_mean:.2f}){' ' if r.p_value <= 0.05 else '*'}" for r in recovery.itertuples()]
+    table = recovery.assign(shown=shown).pivot_table(
         index=["sentences", "measure"], columns="statistic", values="shown", aggfunc="first", sort=False
     )
-    weak = recovery[recovery["p_value"] > 0.05]
-    names = ", ".join(f"{r.statistic} of {r.measure} ({r.sentences})" for r in weak.itertuples()) or "none"
-    return f"Recovery of domains (mean of the null)\n{table.to_string()}\np > 0.05: {names}"
+    return f"Recovery of domains (mean of the null; * p > 0.05)\n{table.to_string()}"
 
 
 def format_hierarchy(hierarchy: pd.DataFrame) -> str:

@@ -100,7 +100,9 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
     points = places[["x", "y"]].to_numpy(float)
     points -= points.min(axis=0)
     spread = points.max(axis=0)
-    width, margin, head = 6.6, 0.35, 0.62  # in inches
+    width, margin = float(np.clip(0.5 * np.sqrt(len(places)), 3.4, 6.6)), 0.35  # in inches
+    columns = int(width / 0.82)
+    head = 0.32 + 0.15 * -(-len(domains) // columns)
     scale = (width - 2 * margin) / (max(spread[0], spread[1] / 1.2) or 1.0)  # one for both axes
     points = points * scale + margin
     height = scale * spread[1] + 2 * margin
@@ -120,7 +122,7 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
     top = height + head
     figure.suptitle(title, x=0.01, y=1 - 0.04 / top, ha="left", fontsize=8.5)
     place = (0.5, 1 - 0.19 / top)
-    figure.legend(loc="upper center", bbox_to_anchor=place, ncols=8, columnspacing=1, handletextpad=0.1)
+    figure.legend(loc="upper center", bbox_to_anchor=place, ncols=columns, columnspacing=1, handletextpad=0.1)
     return figure
 
 
