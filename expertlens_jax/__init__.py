@@ -12,9 +12,12 @@ print(el.align(overlap, el.load_ratings("wordsim353")))
 """
 
 from expertlens_jax.analysis.alignment import Alignment, align
+from expertlens_jax.analysis.comparison import compare_alignments, partial_alignments
+from expertlens_jax.analysis.odd_one_out import OddOneOut, odd_one_out_accuracy
 from expertlens_jax.data.concepts import ConceptDataset, load_concepts
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.data.ratings import Ratings, load_ratings
+from expertlens_jax.data.things import Things, load_things
 from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
 from expertlens_jax.experts.budget import Budget
 from expertlens_jax.experts.distributions import measure_distributions
@@ -40,10 +43,13 @@ __all__ = [
     "ExpertLensWarning",
     "Generations",
     "Model",
+    "OddOneOut",
     "Ratings",
     "Responses",
     "Steering",
+    "Things",
     "align",
+    "compare_alignments",
     "connect_hosts",
     "contrast_concepts",
     "cosine",
@@ -55,10 +61,13 @@ __all__ = [
     "load_model",
     "load_ratings",
     "load_steering",
+    "load_things",
     "make_mesh",
     "measure_distributions",
     "measure_expertise",
+    "odd_one_out_accuracy",
     "open_expertise",
+    "partial_alignments",
     "randomize_weights",
     "record_responses",
     "select_experts",

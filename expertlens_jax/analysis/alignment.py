@@ -179,7 +179,7 @@ def similarity_of_pairs(similarity: xr.DataArray, ratings: Ratings) -> tuple[Rat
     concepts = concepts_along(similarity)
     values = np.asarray(similarity.values, np.float64)
     rated = rated_pairs(concepts, ratings)
-    _check_values(values, concepts, np.unique([rated.first, rated.second]), ratings.name)
+    check_similarity(values, concepts, np.unique([rated.first, rated.second]), ratings.name)
     return rated, values[rated.first, rated.second]
 
 
@@ -237,8 +237,12 @@ def concepts_along(similarity: xr.DataArray) -> list[str]:
     return concepts
 
 
-def _check_values(values: np.ndarray, concepts: list[str], used: np.ndarray, ratings: str) -> None:
-    """Refuse a similarity that isn't symmetric, or is NaN between concepts [used] that have ratings."""
+def check_similarity(values: np.ndarray, concepts: list[str], used: np.ndarray, ratings: str) -> None:
+    """Refuse a similarity that isn't symmetric, or is NaN between concepts [used] that have ratings.
+
+    Raises:
+      ExpertLensError: it is one of these; the message names the two concepts.
+    """
     asymmetric = ~np.isclose(values, values.T, rtol=0, atol=1e-9, equal_nan=True)
     if asymmetric.any():
         i, j = np.argwhere(asymmetric)[0]

@@ -43,7 +43,8 @@ def compare_alignments(
       similarity: [concept, other], as for `align`.
       baselines: names, and similarities of the same kind; concepts that only one of the two has are left out.
       ratings: human ratings.
-      interval: how interval and p are made: "jackknife" or "bootstrap" over concepts. SIMULATED_COMPARISON
+      interval: how interval and p are made: "jackknife" over concepts, whose p is uniform where nothing differs, or
+        "bootstrap" over concepts, which finds less; see `statistics.py`.
       resamples: draws of the bootstrap; the jackknife draws nothing.
       seed: of the draws.
 

@@ -21,6 +21,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 _CELLS = 2_000_000  # float64 numbers in one block of resamples: 16 MB
 _SHARE_OF_INDEPENDENT = 0.5  # see jackknife_over_concepts
+_GROUPS = 2000  # of pairs, left out one after another; up to as many pairs, each is left out by itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +144,14 @@ def jackknife_over_concepts(
     The interval is Student's t with one degree of freedom fewer than there are concepts, on Fisher's z =
     artanh(t) of a correlation.
 
-    SIMULATED
+    Simulated coverage, 500 or 1000 graphs a case, over Spearman's correlations of 0.2, 0.5 and 0.8 and seven kinds
+    of data (signal and noise of pairs, of concepts, of both or of one each; products of latent features; rounded
+    ratings): 0.930 to 0.970 in each of the 84 cases on the pairs of 176 concepts that RG-65, WordSim-353, SimLex-999
+    and MEN rate (19, 29, 72, 252), and 0.928 to 0.954 on 200 random pairs of 60. Where all pairs of 10, 15 or 30
+    concepts are rated, 0.944 to 0.950 on average, but 0.91 where noise is of concepts and signal is of pairs, or the
+    other way about, and 0.975 where all is of pairs. It is too narrow (0.78 to 0.98) where nearly all pairs hold
+    one of 3 concepts. Of the difference of two correlations with the same ratings: 0.917 to 0.978, and p was below
+    0.05 in 2.8% to 6.2% of cases without a difference.
 
     Args:
       statistic: from weights [samples, pairs] to [samples].
@@ -168,7 +176,10 @@ def jackknife_over_concepts(
         return np.concatenate([statistic(1.0 - leave_out(block[:, None])) for block in blocks]) - value
 
     of_concepts = changes(num_concepts, lambda block: (ends[0] == block) | (ends[1] == block))
-    of_pairs = changes(num_pairs, lambda block: np.arange(num_pairs) == block)
+    # Of very many pairs, a random group is left out at a time: that sums nearly the same squares in bounded time.
+    groups = min(num_pairs, _GROUPS)
+    group = np.random.default_rng(0).permutation(num_pairs) % groups
+    of_pairs = changes(groups, lambda block: group == block)
     independent = np.sum(of_pairs**2)
     variance = max(np.sum(of_concepts**2) - independent, _SHARE_OF_INDEPENDENT * independent)
     if np.isnan(variance):
@@ -200,6 +211,7 @@ def bootstrap_over_concepts(
     slip: that part of the variance it counts up to three times, so the interval is then too wide. In
     simulations of sparsely rated concepts it covered the truth in 97% to 100% of cases; at worst, with all
     pairs of 15 concepts rated and no noise but the concepts' own, in 90%. `jackknife_over_concepts` comes closer.
+    Of the difference of two correlations with the same ratings it covered 99% to 100% on sparsely rated concepts.
 
     Args:
       statistic: from weights [samples, pairs] to [samples].
@@ -277,6 +289,50 @@ def permutation_p(
         permuted = np.divide(ranks @ score_ranks, norms, out=np.zeros(size), where=norms > 0)
         extreme += int((np.abs(permuted) >= abs(rho) - 1e-12).sum())  # 1e-12: the same ranks, summed otherwise
     return (1 + extreme) / (1 + permutations)
+
+
+def mean_over_triplets(values: np.ndarray, triplets: np.ndarray) -> Estimate:
+    """The mean of a value for each of many triplets of concepts, its 95% interval, and its p.
+
+    Triplets that share a concept aren't independent. As in `jackknife_over_concepts`, concepts are left out in turn;
+    but the squared changes count two triplets once for each concept they share, so by inclusion and exclusion
+
+        variance = sum over concepts - sum over pairs of concepts + sum over whole threes
+
+    of the squared change of the mean without the triplets that hold them. It is kept at half of the last sum, which
+    is about what it would be if triplets were independent, or more; the interval is Student's t with one degree of
+    freedom fewer than there are concepts. Simulated coverage on 20 to 100 concepts in 100 to 20,000 triplets: 0.92
+    to 0.95.
+
+    Args:
+      values: float [triplets].
+      triplets: int [triplets, 3], three different concepts each; the same three may come again.
+
+    Returns:
+      An `Estimate`; its interval and p are NaN with fewer than 4 concepts, or without any deviation.
+    """
+    values = np.asarray(values, np.float64)
+    concepts, where = np.unique(triplets, return_inverse=True)
+    a, b, c = np.sort(where.reshape(-1, 3), axis=1).T.astype(np.int64)
+    mean, size, freedom = float(values.mean()), len(concepts), len(concepts) - 1
+    deviations = values - mean
+
+    def squared_changes(*keys: np.ndarray) -> float:
+        """Of the mean without the triplets that have a key [triplets] in common, summed over keys."""
+        _, place = np.unique(np.concatenate(keys), return_inverse=True)
+        left = len(values) - np.bincount(place)
+        return float(np.sum((np.bincount(place, np.tile(deviations, len(keys))) / np.maximum(left, 1)) ** 2))
+
+    threes = squared_changes((a * size + b) * size + c)
+    variance = squared_changes(a, b, c) - squared_changes(a * size + b, a * size + c, b * size + c) + threes
+    variance = max(variance, _SHARE_OF_INDEPENDENT * threes)
+    if size < 4 or variance == 0:
+        return Estimate(mean, *[float("nan")] * 3)
+    error = np.sqrt(variance)
+    half = scipy.stats.t.ppf(0.975, freedom) * error
+    return Estimate(
+        mean, float(mean - half), float(mean + half), float(2 * scipy.stats.t.sf(abs(mean) / error, freedom))
+    )
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -360,8 +416,8 @@ def bootstrap_mantel(
     """95% percentile interval of `mantel`'s correlation, from resampling the concepts with replacement.
 
     The vertex bootstrap of `bootstrap_over_concepts`, but with the ranks that pairs have among all concepts' pairs:
-    a resample is then five quadratic forms, whatever the number of pairs. With 176 concepts and all their pairs, new
-    ranks in each resample would move the ends by less than 0.01.
+    a resample is then five quadratic forms, whatever the number of pairs. With 60 concepts, new ranks in each resample
+    would move the ends by less than 0.02.
 
     Returns:
       (low, high); NaN where `mantel` is.

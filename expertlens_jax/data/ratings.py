@@ -75,13 +75,13 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
         hold two words and a finite number, or fewer than 3 pairs are left. The message names file and line, or
         says where to put the file.
     """
-    known = KNOWN.get(str(name_or_path))
+    known = KNOWN.get(name_or_path) if isinstance(name_or_path, str) else None
     if known is None:
         file = _find(name_or_path)
     elif known.sha256:
-        file = _fetch(str(name_or_path), known)
+        file = _fetch(name_or_path, known)
     else:
-        file = _find_in_gensim(str(name_or_path), known.file)
+        file = _find_in_gensim(name_or_path, known.file)
     listed = _read_pairs(file)
     if all(re.fullmatch(".+-[nvj]", word) for *words, _ in listed for word in words):
         listed = [(first[:-2], second[:-2], score) for first, second, score in listed]
