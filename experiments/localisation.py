@@ -25,6 +25,7 @@ from experiments.launch import find_model, launch
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from expertlens_jax.analysis.localisation import ALL, locate_experts, trace_depth
 from expertlens_jax.report import figures
+from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.run_directory import open_run, write_csv
 
 TRAINED = "trained"
@@ -103,6 +104,32 @@ def format_depth(depth: pd.DataFrame) -> str:
 def _first(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The table with these columns before the others."""
     return table[[*columns, *(name for name in table.columns if name not in columns)]]
+
+
+def conclude(workdir: epath.Path) -> list[Conclusion]:
+    """What a finished run found of its claim."""
+    depth = pd.read_csv(workdir / "depth.csv").dropna(subset="depth")
+    first = depth["sentences"].iloc[0]
+    told, held = [], []
+    for (sentences, weights), line in depth[depth["block"] == "mlp"].groupby(["sentences", "weights"], sort=False):
+        low, high = line.iloc[0], line.iloc[-1]
+        if weights == TRAINED:
+            held.append(high["change_ci_high"] < 0)
+        told.append(
+            f"{sentences}, {weights.replace('_', ' ')}: {low['depth']:.2f} at τ = {low['threshold']:g}, "
+            f"{high['depth']:.2f} at {high['threshold']:g} (change {high['change']:+.2f}, "
+            f"{high['change_ci_low']:+.2f} to {high['change_ci_high']:+.2f})"
+        )
+    return [
+        Conclusion(
+            claim="As the threshold rises, experts move toward early MLP layers.",
+            found=f"Mean depth of the experts in MLPs, 0 (first layer) to 1 (last): {'; '.join(told)}. Held if the "
+            "change lies below 0 with its interval in every sentence set. What random weights show comes of the "
+            "architecture and the words.",
+            held=bool(held) and all(held),
+            figure=f"depth_{first}",
+        )
+    ]
 
 
 if __name__ == "__main__":

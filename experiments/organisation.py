@@ -18,6 +18,8 @@ and the figures `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and `hie
 `drawn_threshold`. Tables of expertise lie in `expertise/`; killed and started again, it goes on where it was.
 """
 
+import json
+
 import ml_collections
 import pandas as pd
 import xarray as xr
@@ -32,6 +34,7 @@ from expertlens_jax.analysis.organisation import MAPS, compare_spelling, find_mi
 from expertlens_jax.analysis.recovery import recover_domains
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
+from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.run_directory import open_run, write_csv
 
 
@@ -196,6 +199,47 @@ def format_spelling(spelling: pd.DataFrame) -> str:
     shown = spelling.assign(pair=kinds, shown=[f"{r.overlap:.3f} ({r.pairs})" for r in spelling.itertuples()])
     table = shown.pivot_table(index="sentences", columns="pair", values="shown", aggfunc="first", sort=False)
     return f"Mean overlap (pairs), by domain and by the tokens of the concepts' words\n{table.to_string()}"
+
+
+def conclude(workdir: epath.Path) -> list[Conclusion]:
+    """What a finished run found of its claims."""
+    recovery, hierarchy = (pd.read_csv(workdir / f"{name}.csv") for name in ("recovery", "hierarchy"))
+    threshold = json.loads((workdir / "config.json").read_text())["drawn_threshold"]
+    neighbours = recovery[recovery["statistic"] == "knn_accuracy"]
+    told, held = [], []
+    for sentences, rows in neighbours.groupby("sentences", sort=False):
+        rows = rows.set_index("measure")
+        experts = rows.loc[f"experts, τ = {threshold:g}"]
+        others = {name: rows["value"][name] for name in rows.index if name.startswith(("random", "TF-IDF"))}
+        held.append(experts["p_value"] < 0.05 and experts["value"] > max(v for n, v in others.items() if "random" in n))
+        beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items())
+        told.append(
+            f"{sentences}: {experts['value']:.2f} (chance {experts['null_mean']:.2f}, p = {experts['p_value']:.2g}; "
+            f"{beside})"
+        )
+    lifts = hierarchy[hierarchy["statistic"] == "lift"].pivot_table(index="sentences", columns="pair", values="mean")
+    above_members = hierarchy[(hierarchy["statistic"] == "lift") & (hierarchy["pair"] != "own word")]
+    over = above_members.groupby("pair")["difference_ci_low"].min() > 0
+    lifted = "; ".join(
+        f"{sentences}: " + ", ".join(f"{pair} {value:.1f}" for pair, value in row.items())
+        for sentences, row in lifts.iterrows()
+    )
+    return [
+        Conclusion(
+            claim="Domains come out of the overlap of expert sets, though nothing told the model of them.",
+            found=f"A concept's nearest concepts by overlap at τ = {threshold:g} tell its domain with accuracy "
+            f"{'; '.join(told)}. Held if above chance (p < 0.05) and above random weights in every sentence set.",
+            held=bool(held) and all(held),
+            figure="recovery",
+        ),
+        Conclusion(
+            claim="The experts of a domain's word are those that its members share.",
+            found=f"Shared experts over what chance would have: {lifted}. Held if a domain's own word is in its "
+            "members more than they are in one another and more than another domain's word is, with the intervals.",
+            held=bool(len(over)) and bool(over.all()),
+            figure="hierarchy",
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from expertlens_jax.analysis.polysemanticity import (
 )
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
+from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.run_directory import open_run, write_csv
 
 
@@ -158,6 +159,38 @@ def format_matched(summary: pd.DataFrame) -> str:
     ).drop(columns=["ci_low", "ci_high"])
     text = shown.to_string(index=False, justify="left", float_format="{:.3f}".format)
     return f"Experts against non-experts of the same layer and site that respond as strongly\n{text}"
+
+
+def conclude(workdir: epath.Path) -> list[Conclusion]:
+    """What a finished run found of its claims."""
+    gathering, summary = (pd.read_csv(workdir / f"{name}.csv") for name in ("gathering", "shared_summary"))
+    everything = gathering[gathering["concepts"] == 0]
+    told = "; ".join(
+        f"{row.sentences}: {row.domains:.2f} domains a unit, {row.null_mean:.2f} by chance ({row.null_low:.2f} to "
+        f"{row.null_high:.2f})"
+        for row in everything.itertuples()
+    )
+    pairs = "; ".join(
+        f"{row.sentences}, {row.pair}: {100 * row.small_p:.0f}% of {row.pairs} pairs differ (p < 0.05), mean AP "
+        f"{row.ap_shared:.3f} shared, {row.ap_unshared:.3f} not"
+        for row in summary.itertuples()
+    )
+    return [
+        Conclusion(
+            claim="Experts serve several concepts along human lines: those of one domain rather than any.",
+            found=f"Units that serve several concepts: {told}. Held if there are fewer domains than chance has in "
+            "every sentence set.",
+            held=bool(len(everything)) and bool((everything["domains"] < everything["null_low"]).all()),
+            figure="services",
+        ),
+        Conclusion(
+            claim="Experts that two concepts share are as expert as those that they don't share.",
+            found=f"{pairs or 'No two concepts share enough experts'}. Held if at most 10% of pairs of any kind differ "
+            "by Kolmogorov and Smirnov's test (5% would by chance, were units independent).",
+            held=bool(len(summary)) and bool((summary["small_p"] <= 0.1).all()),
+            figure="shared",
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def bind(found: dict[str, list[Conclusion]], config: ml_collections.ConfigDict, 
         for each in conclusions:
             page.paragraph(f"Claim: {each.claim}")
             page.paragraph(f"{'It held here' if each.held else 'It did not hold here'}: {each.found}")
-            page.figure(workdir / name / "figures" / f"{each.figure}.svg", each.claim)
+            figure = workdir / name / "figures" / f"{each.figure}.svg"
+            if figure.exists():  # there is none of what couldn't be compared
+                page.figure(figure, each.claim)
     return page
 
 
