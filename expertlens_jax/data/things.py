@@ -30,9 +30,6 @@ from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.data.text import read_text
 from expertlens_jax.errors import RatingsError
 
-CEILING = 0.6767
-"""Share of triplets in which a person's odd one out is the one most people choose (Hebart et al. 2020)."""
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Things:
@@ -42,11 +39,15 @@ class Things:
       concepts: `[objects]`, names with spaces for underscores; those of several meanings are numbered ("bat1").
       similarity: float64 (concept, other), 0 ... 1, larger = more alike; symmetric.
       triplets: int64 `[triplets, 3]`, indices of concepts, the odd one out last.
+      ceiling: how often a person's odd one out is the one most people choose, over triplets that many judged.
+      ceiling_source: who says so.
     """
 
     concepts: tuple[str, ...]
     similarity: xr.DataArray
     triplets: np.ndarray
+    ceiling: float = 0.6767
+    ceiling_source: str = "Hebart, Zheng, Pereira & Baker, Nature Human Behaviour 4, 2020"
 
     def __repr__(self) -> str:
         return f"Things({len(self.concepts)} concepts, {len(self.triplets)} triplets)"

@@ -34,6 +34,8 @@ def test_what_the_files_hold(tmp_path):
     assert things.similarity.dims == ("concept", "other")
     assert float(things.similarity.sel(concept="bat1", other="Cat")) == pytest.approx(similarity[2, 4])
     assert things.triplets.tolist() == [[0, 1, 2], [3, 4, 0], [1, 4, 2]]
+    assert 1 / 3 < things.ceiling < 1
+    assert "Hebart" in things.ceiling_source
 
 
 def test_another_file_of_triplets_also_with_numbers_written_as_matlab_does(tmp_path):
