@@ -148,7 +148,7 @@ def jackknife_over_concepts(
     of data (signal and noise of pairs, of concepts, of both or of one each; products of latent features; rounded
     ratings): 0.930 to 0.970 in each of the 84 cases on the pairs of 176 concepts that RG-65, WordSim-353, SimLex-999
     and MEN rate (19, 29, 72, 252), and 0.928 to 0.954 on 200 random pairs of 60. Where all pairs of 10, 15 or 30
-    concepts are rated, 0.944 to 0.950 on average, but 0.91 where noise is of concepts and signal is of pairs, or the
+    concepts are rated, 0.94 to 0.95 on average, but 0.91 where noise is of concepts and signal is of pairs, or the
     other way about, and 0.975 where all is of pairs. It is too narrow (0.78 to 0.98) where nearly all pairs hold
     one of 3 concepts. Of the difference of two correlations with the same ratings: 0.917 to 0.978, and p was below
     0.05 in 2.8% to 6.2% of cases without a difference.
