@@ -1,16 +1,17 @@
-# make demo: find the experts of a real model and hold them against human judgement.
+# make demo: find the experts of real models, hold them against human judgement, and put every claim to the test.
 # make test: the tests. Both make .venv and install what they need from this project's own files.
 
 PYTHON ?= python3
 VENV ?= .venv
-CONFIG ?= configs/demo.py
+SIZE ?= full
 WORKDIR ?= runs/demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint families clean
 
 demo: $(VENV)/.demo
-	$(VENV)/bin/python -m experiments.alignment --config=$(CONFIG) --workdir=$(WORKDIR)
+	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
+	$(VENV)/bin/python -m experiments.reproduce --config=configs/demo.py:$(SIZE) --workdir=$(WORKDIR)/lenslet
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

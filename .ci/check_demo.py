@@ -1,4 +1,4 @@
-"""Checks what `make demo` with the small config wrote: files there, numbers where they should be.
+"""Checks what `make demo SIZE=small` wrote: files there, numbers where they should be.
 
 python .ci/check_demo.py RUN_DIRECTORY
 """
@@ -15,7 +15,8 @@ COLUMNS = (
     "sentences measure threshold negatives_per_positive ratings pairs experts_median spearman ci_low ci_high p_value"
 )
 
-run = pathlib.Path(sys.argv[1])
+root = pathlib.Path(sys.argv[1])
+run = root / "minilm"
 config = json.loads((run / "config.json").read_text())
 launches = json.loads((run / "environment.json").read_text())
 assert config["sentences"] == ["stories"] and launches[0]["packages"]["jax"], (config, launches)
@@ -39,3 +40,12 @@ for name in "alignment", "measures", "overlap_stories", "localisation_stories":
     for suffix in "png", "svg":
         assert (run / "figures" / f"{name}.{suffix}").stat().st_size > 10_000, (name, suffix)
 print(f"{run}: {len(table)} alignments checked")
+
+conclusions = pd.read_csv(root / "lenslet" / "conclusions.csv")
+asked = json.loads((root / "lenslet" / "config.json").read_text())["experiments"]
+assert list(dict.fromkeys(conclusions["experiment"])) == asked, conclusions
+steering = conclusions.set_index("experiment").loc["steering"]
+assert steering["held"], steering["found"]
+page = (root / "lenslet" / "report.html").read_text()
+assert all(claim.split("'")[0] in page for claim in conclusions["claim"]) and "data:image/svg+xml" in page
+print(f"{root / 'lenslet'}: {len(conclusions)} conclusions checked")

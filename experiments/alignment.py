@@ -84,7 +84,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
                 permutations=config.permutations,
                 seed=config.seed,
             )
-            aligned.append(describe(concepts.name, measure, result, config))
+            aligned.append(describe(concepts.name, measure, result, config) | {"ceiling": rated.ceiling})
             if is_drawn(measure, config):
                 pairs.append(result.table.assign(sentences=concepts.name, ratings=rated.name))
         overlap = next(measure.similarity for measure in measures if is_drawn(measure, config))

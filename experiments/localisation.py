@@ -7,7 +7,7 @@ be refuted by an enrichment whose intervals hold 1 everywhere, by MLP experts th
 experts than its middle (a bimodality of at most 1). The same network with random weights stands beside it: what it
 shows comes of the architecture and of the words, not of what the model learned.
 
-    python -m experiments.localisation --config=configs/experiments.py --workdir=runs/localisation
+    python -m experiments.localisation --config=configs/demo.py --workdir=runs/localisation
 
 Writes into the run directory `localisation.csv` (a row per sentence set, weights, threshold, domain of concepts, and
 layer and site: experts, enrichment over an even spread with its 95% interval over concepts; "all" where layers, sites

@@ -6,7 +6,7 @@ falls with the base rate, so fewer units reach a threshold. So the same number o
 average precision) stands beside: if their overlap doesn't fall, then negatives make sets smaller, but don't change who
 is in them.
 
-    python -m experiments.negatives --config=configs/experiments.py --workdir=runs/negatives
+    python -m experiments.negatives --config=configs/demo.py --workdir=runs/negatives
 
 Writes into the run directory `negatives.csv` (a row per sentence set, negatives per positive, threshold or top, and
 statistic: experts, their overlap, alignment with ratings, with intervals over concepts and chance levels) and the

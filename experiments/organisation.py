@@ -7,7 +7,7 @@ the same network with random weights, or TF-IDF of the sentences, recovered them
 Of hierarchy, the claim that a domain word's experts are those its members share would be refuted by an own word that is
 in its members no more than they are in one another, or no more than another domain's word is.
 
-    python -m experiments.organisation --config=configs/experiments.py --workdir=runs/organisation
+    python -m experiments.organisation --config=configs/demo.py --workdir=runs/organisation
 
 Writes into the run directory `recovery.csv` (per sentence set, measure and threshold: ARI, AMI, NMI, purity, silhouette
 and nearest neighbours' accuracy, each with its null), `map.csv` (place of each concept), `domains.csv` (mean overlap

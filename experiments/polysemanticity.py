@@ -12,7 +12,7 @@ the other sentences ("others": mean response), or as nearly as can be to both. I
 strongly, the matches would tell the concept apart as well in other sentences than those that experts were chosen by
 (the config's next sentence set: `held_out_ap`), and would serve as many other concepts of its domain.
 
-    python -m experiments.polysemanticity --config=configs/experiments.py --workdir=runs/polysemanticity
+    python -m experiments.polysemanticity --config=configs/demo.py --workdir=runs/polysemanticity
 
 Writes into the run directory, all at `drawn_threshold`, `services.csv` (how many concepts and domains each unit
 serves), `spread.csv` (their distribution, against random experts), `gathering.csv` (domains by number of concepts,

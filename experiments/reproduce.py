@@ -1,6 +1,6 @@
 """Runs every experiment on one model and binds what they found into a page: claim, figure, number, held or not.
 
-    python -m experiments.reproduce --config=configs/experiments.py --workdir=runs/reproduce
+    python -m experiments.reproduce --config=configs/demo.py --workdir=runs/reproduce
 
 Each experiment writes into a directory of its own in the run directory, and all share its tables of expertise, so that
 a model reads each sentence set once. `conclusions.csv` has a row a claim; `report.html` holds everything in one file.

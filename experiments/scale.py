@@ -6,7 +6,7 @@ refuted by an alignment that doesn't grow with the number of parameters beyond i
 lowest to the highest threshold that is as steep in the largest model as in the smallest. Two or three models of one
 family can refute it, but hardly prove it: sizes differ in training, too.
 
-    python -m experiments.scale --config=configs/experiments.py --workdir=runs/scale
+    python -m experiments.scale --config=configs/demo.py --workdir=runs/scale
 
 Writes into the run directory `scale.csv` (a row per sentence set, model, threshold and statistic: experts, also as a
 share of all units, their overlap, alignment with ratings, with intervals over concepts and chance levels), `fall.csv`

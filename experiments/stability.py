@@ -6,7 +6,7 @@ matrices of two sentence sets that don't correlate (Mantel's test), or correlate
 random weights, which stands beside; by expert sets that share no more with the same concept's under another condition
 than with other concepts'; and by retrieval of a concept by its expert set at chance.
 
-    python -m experiments.stability --config=configs/experiments.py --workdir=runs/stability
+    python -m experiments.stability --config=configs/demo.py --workdir=runs/stability
 
 What is compared with what: `sentences`, each pair of sentence sets; `random weights`, the same in a network that
 learned nothing; `halves`, the experts of either half of each set; `fewer`, two draws of `stability.counts` sentences a

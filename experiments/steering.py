@@ -7,7 +7,7 @@ another concept's experts) that raise it as much, or by an effect that is there 
 surprise of steered text under the unsteered model, of held-out text under the steered one, and its repetitions stand
 beside it.
 
-    python -m experiments.steering --config=configs/experiments.py --workdir=runs/steering
+    python -m experiments.steering --config=configs/demo.py --workdir=runs/steering
 
 Experts come from the config's first sentence set, held-out text from its last. Writes into the run directory
 `effects.csv` (a row per steering and measure, with 95% intervals over prompts and seeds), `curves.csv` (means over

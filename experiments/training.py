@@ -5,7 +5,7 @@ meet a high threshold) later; the overlap's alignment with human similarity grow
 overlap with the last checkpoint's expert sets that is as high at initialisation as later, or that reaches half no later
 at high thresholds than at low ones; and by an alignment at step 0, of random weights, as high as at the end.
 
-    python -m experiments.training --config=configs/experiments.py --workdir=runs/training
+    python -m experiments.training --config=configs/demo.py --workdir=runs/training
 
 `training.checkpoints` are NAME@REVISION, @REVISION of `model`, or directories, each ending in its training step
 ("step512", "checkpoint-36000"); () is all that a packaged model ships with. The last one's expert sets overlap with

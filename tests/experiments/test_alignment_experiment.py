@@ -55,7 +55,7 @@ def arguments(inputs, workdir, **changes):
         "permutations": 99,
     } | changes
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    return ["--config=configs/demo.py:small", f"--workdir={workdir}", *flags]
+    return ["--config=configs/minilm.py:small", f"--workdir={workdir}", *flags]
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +147,12 @@ def test_a_workdir_with_other_files_is_refused(inputs, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (["--config=configs/demo.py", "--workdir=w", "--config.tresholds=0.5"], ["no setting 'tresholds'"]),
+        (["--config=configs/minilm.py", "--workdir=w", "--config.tresholds=0.5"], ["no setting 'tresholds'"]),
         (["--config=configs/nope.py", "--workdir=w"], ["configs/nope.py can't be found"]),
-        (["--config=configs/demo.py:huge", "--workdir=w"], ["demo.py:full and demo.py:small"]),
-        (["--config=configs/demo.py"], ["--workdir is missing"]),
-        (["--config=configs/demo.py", "--workdir=w", "--config.seed=x"], ["--config.seed=x"]),
-        (["--config=configs/demo.py", "--workdir=w", "extra"], ["unexpected arguments extra"]),
+        (["--config=configs/minilm.py:huge", "--workdir=w"], ["minilm.py:full and minilm.py:small"]),
+        (["--config=configs/minilm.py"], ["--workdir is missing"]),
+        (["--config=configs/minilm.py", "--workdir=w", "--config.seed=x"], ["--config.seed=x"]),
+        (["--config=configs/minilm.py", "--workdir=w", "extra"], ["unexpected arguments extra"]),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(flags, parts):

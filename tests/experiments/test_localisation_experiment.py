@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 import expertlens_jax as el
-from configs.experiments import get_config
+from configs.demo import get_config
 from experiments.localisation import run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path):
 
 
 def test_the_launcher_tells_errors_in_a_paragraph(tmp_path):
-    flags = ["--config=configs/experiments.py:small", f"--workdir={tmp_path / 'run'}", "--config.drawn_threshold=0.95"]
+    flags = ["--config=configs/demo.py:small", f"--workdir={tmp_path / 'run'}", "--config.drawn_threshold=0.95"]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.localisation", *flags], cwd=ROOT, capture_output=True, text=True
     )

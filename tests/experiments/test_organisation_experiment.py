@@ -9,7 +9,7 @@ from etils import epath
 from sklearn import metrics
 
 import expertlens_jax as el
-from configs.experiments import get_config
+from configs.demo import get_config
 from experiments.organisation import run
 
 WORDS = ("animal", "cat", "dog", "horse", "food", "bread", "cheese", "soup", "vehicle", "car", "truck", "train")

@@ -9,7 +9,7 @@ import scipy.stats
 from etils import epath
 
 import expertlens_jax as el
-from configs.experiments import get_config
+from configs.demo import get_config
 from experiments.polysemanticity import run
 
 WORDS = ("cat", "dog", "horse", "bread", "cheese", "soup")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import expertlens_jax as el
-from configs.experiments import get_config
+from configs.demo import get_config
 from experiments import steering
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
 

@@ -19,7 +19,8 @@ def plot_measures(table: pd.DataFrame) -> Figure:
     Args:
       table: rows of alignment.csv: group ("ExpertLens", "Baselines", "Controls" or others, drawn apart in
         the order of the table), measure, sentences ("" for a measure that needs none), ratings, spearman,
-        ci_low, ci_high, pairs. A NaN spearman shows as "none".
+        ci_low, ci_high, pairs. A NaN spearman shows as "none". With a column `ceiling`, the published agreement
+        between people on each ratings, where there is one, is a dashed line.
     """
     require(table, "group", "measure", "sentences", "ratings", "spearman", "ci_low", "ci_high", "pairs")
     table = table.assign(sentences=table["sentences"].fillna(""))  # an empty field of a CSV reads as NaN
@@ -41,6 +42,10 @@ def plot_measures(table: pd.DataFrame) -> Figure:
     for axes, ratings in zip(panels, panels_of, strict=True):
         rows = table[table["ratings"] == ratings]
         axes.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
+        ceilings = rows["ceiling"].dropna().unique() if "ceiling" in rows else ()
+        for ceiling in ceilings:
+            axes.axvline(ceiling, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+            axes.text(ceiling, -0.55, "people", color=FAINT, fontsize=6.5, ha="center", va="bottom")
         for place in position.values():
             axes.axhline(place, color=PALE, linewidth=0.5, zorder=0)
         for (group, measure), some in rows.groupby(["group", "measure"], sort=False):

