@@ -1,0 +1,186 @@
+"""Training, scale and negatives end to end on the packaged model, sharing tables; checked another way; errors."""
+
+import functools
+import itertools
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import expertlens_jax as el
+from configs.demo import get_config
+from experiments import negatives, scale, training
+from experiments.launch import load_named, split_revision
+from expertlens_jax.errors import ExpertLensError
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Where tables lie, and ratings of all pairs."""
+    directory = tmp_path_factory.mktemp("shared")
+    rng = np.random.default_rng(0)
+    lines = [f"{a} {b} {rng.random():.3f}" for a, b in itertools.combinations(CONCEPTS, 2)]
+    (directory / "mine.txt").write_text("\n".join(lines))
+    return directory
+
+
+def small(shared, **changes):
+    config = get_config("small")
+    config.concepts, config.ratings = CONCEPTS, (str(shared / "mine.txt"),)
+    config.expertise = str(shared / "expertise")
+    config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
+    config.resamples, config.permutations = 50, 99
+    config.training.checkpoints = ("@step0", "@step2304")
+    config.scale.models = ("lenslet-2m@step0", "lenslet-2m@step2304")
+    config.negatives.ratios = (1, 2.5)
+    for name, value in changes.items():
+        section, _, key = name.rpartition("__")
+        (config[section] if section else config)[key] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(shared):
+    for experiment in (training, scale, negatives):
+        experiment.run(small(shared), shared / experiment.__name__.rpartition(".")[2])
+    return shared
+
+
+def read(runs, name, *index):
+    return pd.read_csv(runs / name / f"{name}.csv").set_index(list(index)).sort_index()
+
+
+@functools.cache
+def respond(revision, sentences):
+    concepts = el.load_concepts(sentences).subset(CONCEPTS)
+    return el.record_responses(el.load_model("lenslet-2m", revision=revision), concepts.sentences), concepts
+
+
+def expertise_of(revision=None, sentences="facts", **settings):
+    return el.measure_expertise(*respond(revision, sentences), **settings)
+
+
+def off_diagonal_mean(overlap):
+    return overlap.values[~np.eye(len(overlap), dtype=bool)].mean()
+
+
+def test_training_follows_the_library(runs):
+    table = read(runs, "training", "sentences", "statistic", "threshold", "step")["value"]
+    first, last, other = expertise_of("step0"), expertise_of("step2304"), expertise_of("step2304", "stories")
+    for threshold in (0.4, 0.5):
+        sets = [el.select_experts(each, threshold=threshold) for each in (first, last, other)]
+        assert table["facts", "experts", threshold, 0] == pytest.approx(sets[0].values.sum(1).mean())
+        for statistic, end in (("final_overlap", sets[1]), ("final_overlap_held_out", sets[2])):
+            shared = [(a & b).sum() / (a | b).sum() for a, b in zip(sets[0].values, end.values, strict=True)]
+            assert table["facts", statistic, threshold, 0] == pytest.approx(np.mean(shared), rel=1e-4)
+        assert table["facts", "final_overlap", threshold, 2304] == 1
+        assert table["stories", "overlap", threshold, 2304] == pytest.approx(
+            off_diagonal_mean(el.jaccard(sets[2])), rel=1e-4
+        )
+        aligned = el.align(el.jaccard(sets[1]), el.load_ratings(runs / "mine.txt")).spearman
+        assert table["facts", "alignment", threshold, 2304] == pytest.approx(aligned, rel=1e-4)
+    settled = pd.read_csv(runs / "training" / "settling.csv")
+    assert settled[["sentences", "last_with"]].drop_duplicates().to_numpy().tolist() == [
+        *(["facts", "facts"], ["facts", "stories"], ["stories", "stories"], ["stories", "facts"])
+    ]
+
+
+def test_scale_counts_parameters_and_follows_the_library(runs):
+    table = read(runs, "scale", "sentences", "statistic", "threshold", "model")
+    assert (table["parameters"] == 1_841_920).all()
+    experts = el.select_experts(expertise_of("step0"), threshold=0.5)
+    row = table.loc["facts", "share", 0.5, "lenslet-2m@step0"]
+    assert row["value"] == pytest.approx(100 * experts.values.mean(), rel=1e-4)
+    fall = pd.read_csv(runs / "scale" / "fall.csv")
+    fall = fall[fall["statistic"] == "overlap"].set_index(["sentences", "model"])
+    value = table["value"].loc["facts", "overlap", :, "lenslet-2m@step0"]
+    assert fall["kept"]["facts", "lenslet-2m@step0"] == pytest.approx(value[0.5] / value[0.4], rel=1e-3)
+
+
+def test_negatives_follow_the_library(runs):
+    table = pd.read_csv(runs / "negatives" / "negatives.csv")
+    by_threshold = table[table["top"].isna()].set_index(["sentences", "statistic", "threshold"])
+    by_top = table[table["top"] == 20].set_index(["sentences", "statistic"])
+    for ratio in (1, 2.5):
+        expertise = expertise_of(sentences="stories", negatives_per_positive=ratio)
+        rows = by_threshold[by_threshold["negatives_per_positive"] == ratio]
+        overlap = off_diagonal_mean(el.jaccard(el.select_experts(expertise, threshold=0.5)))
+        assert rows["value"]["stories", "overlap", 0.5] == pytest.approx(overlap, rel=1e-4)
+        rows = by_top[by_top["negatives_per_positive"] == ratio]
+        overlap = off_diagonal_mean(el.jaccard(el.select_experts(expertise, top=20)))
+        assert rows["value"]["stories", "overlap"] == pytest.approx(overlap, rel=1e-4)
+        assert rows["value"]["stories", "experts"] == 20
+
+
+@pytest.mark.parametrize("experiment", [training, scale, negatives])
+def test_figures_are_there_the_claims_told_and_a_run_goes_on(runs, experiment, monkeypatch):
+    name = experiment.__name__.rpartition(".")[2]
+    for file in (runs / name / "figures").iterdir():
+        assert file.stat().st_size > 10_000
+    for conclusion in experiment.conclude(runs / name):
+        assert isinstance(conclusion.held, bool) and conclusion.found
+        assert (runs / name / "figures" / f"{conclusion.figure}.svg").exists()
+
+    def refuse(*_):
+        raise AssertionError("the model ran again")
+
+    monkeypatch.setattr("expertlens_jax.experts.finding.record", refuse)
+    before = (runs / name / f"{name}.csv").read_bytes()
+    (runs / name / f"{name}.csv").unlink()
+    experiment.run(small(runs), runs / name)
+    assert (runs / name / f"{name}.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changes", "message"),
+    [
+        (training, {"training__checkpoints": ("@step0",)}, "wanted 2 or more models, each once"),
+        (training, {"training__checkpoints": ("@step0", "@step5")}, "has no revision 'step5'; it ships with step0"),
+        (training, {"training__checkpoints": ("@main", "@step0")}, "'@main', which doesn't end in a training step"),
+        (training, {"training__checkpoints": (), "model": "a/b"}, "training.checkpoints is empty"),
+        (
+            training,
+            {"training__checkpoints": ("@step0", "lenslet-2m@step0", "@step16")},
+            "'@step0' and 'lenslet-2m@step0', both of step 0",
+        ),
+        (scale, {"scale__models": ("lenslet-2m",)}, r"scale.models is \('lenslet-2m',\); wanted 2 or more"),
+        (scale, {"scale__models": ("lenslet-2m", "nothing")}, "holds 'nothing', which is no packaged model"),
+        (negatives, {"negatives__ratios": (1, 1)}, "wanted two or more numbers of negatives per positive"),
+        (negatives, {"negatives__ratios": (1, -2)}, "negatives_per_positive must be a number above 0"),
+        (negatives, {"negatives__ratios": (1, 500), "sampled": True}, "or lower negatives_per_positive"),
+        (negatives, {"negatives__top": (0,)}, "negatives.top holds 0; wanted numbers of experts"),
+        (negatives, {"negatives__top": (5000,)}, "lenslet-2m has 4608 units; wanted at most that many"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused_at_once(shared, tmp_path, experiment, changes, message):
+    with pytest.raises(ExpertLensError, match=message):
+        experiment.run(small(shared, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_launch_tells_a_bad_setting_in_a_paragraph(tmp_path):
+    flags = ["--config=configs/demo.py:small", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.negatives", *flags, "--config.negatives.ratios=(1,)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Error: negatives.ratios is (1,)" in done.stderr
+
+
+def test_a_named_model_may_have_a_revision(shared, tmp_path):
+    config = small(shared)
+    assert split_revision("@step16", config) == ("lenslet-2m", "step16")
+    assert split_revision("a/b@step16", config) == ("a/b", "step16")
+    (tmp_path / "my@model").mkdir()
+    assert split_revision(str(tmp_path / "my@model"), config) == (str(tmp_path / "my@model"), "")
+    assert load_named("@step16", config).name == "lenslet-2m@step16"
+    assert load_named("lenslet-2m", config).name == "lenslet-2m"
