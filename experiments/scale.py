@@ -107,7 +107,7 @@ def format_fall(fall: pd.DataFrame) -> str:
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
     """What a finished run found of its claims: the smallest model against the largest."""
-    table = pd.read_csv(workdir / "scale.csv", keep_default_na=True)
+    table = pd.read_csv(workdir / "scale.csv")
     fall = pd.read_csv(workdir / "fall.csv")
     sizes = table.drop_duplicates("model").sort_values("parameters")
     small, large = sizes["model"].iloc[0], sizes["model"].iloc[-1]

@@ -104,7 +104,9 @@ def compare(
     yield from pairs("sentences", whole, fewest)
     for seed in config.random_weights:
         random = el.randomize_weights(model, seed)
-        yield from pairs("random weights", {each.name: found(random, each) for each in datasets}, fewest)
+        yield from pairs(
+            "random weights", {f"{each.name}, seed {seed}": found(random, each) for each in datasets}, fewest
+        )
     for name, table in whole.items():
         halves = [
             table.assign(average_precision=table["average_precision_halves"].isel(half=half, drop=True))

@@ -14,9 +14,9 @@ other set (`final_overlap_held_out`): it ends where sentences agree, and half of
 
 Writes into the run directory `training.csv` (a row per sentence set, step, threshold and statistic: experts, their
 overlap with the last checkpoint's and with other concepts', alignment with ratings, with intervals over concepts and
-chance levels), `settling.csv` (the step where overlap with the last sets reaches half of its end) and the figure
-`training`. Tables of
-expertise lie in `expertise/`; killed and started again, it goes on where it was.
+chance levels), `settling.csv` (the step where overlap with the last sets reaches half of its end, which between two
+checkpoints is a guess over the logarithm) and the figure `training`. Tables of expertise lie in `expertise/`; killed
+and started again, it goes on where it was.
 """
 
 import json
@@ -154,10 +154,11 @@ def format_settling(settled: pd.DataFrame) -> str:
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
     """What a finished run found of its claims."""
-    table = pd.read_csv(workdir / "training.csv", keep_default_na=True)
+    table = pd.read_csv(workdir / "training.csv")
     settled = pd.read_csv(workdir / "settling.csv")
     config = json.loads((workdir / "config.json").read_text())
     told, later = [], []
+    steps = sorted(set(table["step"]))
     held_out = settled["last_with"] != settled["sentences"]
     settled = settled[held_out] if held_out.any() else settled
     for sentences, rows in settled.groupby("sentences", sort=False):
@@ -188,7 +189,7 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
             claim="Specialised experts, those of a high threshold, settle later in training.",
             found="the mean overlap with the last checkpoint's expert sets"
             + (", these found with other sentences," if held_out.any() else "")
-            + " reaches half of its end at "
+            + f" reaches half of its end (between checkpoints {', '.join(map(str, steps))}, over the logarithm) at "
             + ("; ".join(told) or "no two thresholds")
             + ". Held if the intervals over concepts lie apart, in that order, in every sentence set.",
             held=bool(later) and all(later),

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from expertlens_jax.report.figures.table import require
 from expertlens_jax.report.style import COLORMAP, FAINT, INK, styled
@@ -73,7 +73,7 @@ def plot_lines(
                 panels[down, 0].set_ylim(above.min() / 1.8, above.max() * 1.8)
             panels[down, 0].yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
             panels[down, 0].yaxis.set_major_formatter("{x:g}")
-            panels[down, 0].yaxis.set_minor_formatter(NullFormatter())
+            panels[down, 0].yaxis.set_minor_locator(NullLocator())
         elif statistic.startswith("final_overlap"):
             panels[down, 0].set_ylim(bottom=0)
     for axes, sentences in zip(panels[0], sets, strict=True):
@@ -97,7 +97,11 @@ def plot_lines(
 def _draw_line(axes: Axes, line: pd.DataFrame, x: str, every: pd.Series, colour: np.ndarray, label: str) -> None:
     """A line, its band, and its chance level dashed."""
     place = places(line[x], every)
-    axes.fill_between(place, line["ci_low"], line["ci_high"], color=colour, alpha=0.13, linewidth=0)
+    if axes.get_yscale() == "log":  # where 0 has no place
+        line = line.assign(
+            value=line["value"].where(line["value"] > 0), chance=line["chance"].where(line["chance"] > 0)
+        )
+    axes.fill_between(place, line["ci_low"], line["ci_high"], color=colour, alpha=0.1, linewidth=0)
     axes.plot(place, line["value"], color=colour, marker="o", markersize=2.5, label=label)
     if line["chance"].notna().any() and (line["chance"] != 0).any():
         axes.plot(place, line["chance"], color=colour, linewidth=0.7, linestyle=(0, (2, 2)))
