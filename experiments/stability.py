@@ -91,7 +91,8 @@ def compare(
     settings = config.stability
 
     def found(which: el.Model, concepts: el.ConceptDataset, **changes: object) -> xr.Dataset:
-        return saved_expertise(which, concepts, config, workdir, **changes)
+        table = saved_expertise(which, concepts, config, workdir, **changes)
+        return table[[name for name in table.data_vars if name.startswith("average_precision")]]
 
     whole = {concepts.name: found(model, concepts, halves=True) for concepts in datasets}
     counts = {concepts.name: round(concepts.labels.sum(1).mean()) for concepts in datasets}

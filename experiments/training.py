@@ -52,7 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     for step, name in checkpoints.items():
         model = load_named(name, config)
         for concepts in datasets:
-            tables[concepts.name][step] = saved_expertise(model, concepts, config, workdir)
+            tables[concepts.name][step] = saved_expertise(model, concepts, config, workdir)[["average_precision"]]
     parts, settling = [], []
     for sentences, by_sentences in tables.items():
         refuse_other_units(by_sentences, checkpoints)
