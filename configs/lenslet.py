@@ -46,6 +46,14 @@ def get_config(size: str = "2m") -> ml_collections.ConfigDict:
     c.evaluate_every = 256
     c.evaluation_blocks = 256  # of each file's held-out blocks
 
+    if size == "5m":  # batches twice as large, for a longer training
+        c.rows = 32
+        c.steps = 4096
+        c.recipe.muon_rate = 1.4e-2  # grows as the root of the batch
+        c.revisions = (0, 64, 256, 1024, 2048)
+        c.checkpoint_every = 256
+        c.evaluate_every = 512
+
     if size == "tiny":
         c.vocab_size = 320
         c.context = 16

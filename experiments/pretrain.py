@@ -36,7 +36,7 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.saving import save_model
 from expertlens_jax.report import figures
-from expertlens_jax.run_directory import open_run, write_csv
+from expertlens_jax.run_directory import is_local, open_run, write_csv
 from expertlens_jax.training.corpus import Corpus, Mixture, read_lines, tokenize_file
 from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, init_state, train_step
 from expertlens_jax.training.tokenizer import train_tokenizer
@@ -69,7 +69,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         f"the run {config.steps * config.rows * config.context:,}"
     )
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    with ocp.CheckpointManager(workdir / "checkpoints", options=options) as checkpoints:
+    kept = workdir / "checkpoints"
+    kept = kept.resolve() if is_local(kept) else kept  # orbax takes no relative path
+    with ocp.CheckpointManager(kept, options=options) as checkpoints:
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(state))
             print(f"Going on from step {int(state.step)}")

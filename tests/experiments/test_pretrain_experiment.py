@@ -1,6 +1,7 @@
 """The pretraining launcher from outside: killed and resumed it ends with the same bits; transformers reads them."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def launch(*arguments):
 @pytest.fixture(scope="module")
 def finished(text, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    done = launch(text, workdir)
+    done = launch(text, os.path.relpath(workdir, ROOT))  # relative, as people write it
     assert done.returncode == 0, done.stderr
     return workdir
 
