@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.model_devices = 1  # over how many devices each parameter is split
     c.sites = ()  # empty: the outputs of all linear layers
     c.pooling = "max"
+    c.pool_over = "all"  # a sentence's tokens, those of its own "concept"'s word, or the "others"
     c.truncate = False  # cut sentences longer than the model's context, rather than refuse them
 
     # With what: a packaged name or a file, and a file of sentences that are the only negatives

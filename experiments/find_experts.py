@@ -52,7 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 
 
 PASSED_ON = (
-    *("pooling", "negatives_per_positive", "exclude_mentions", "sampled", "seed"),
+    *("pooling", "pool_over", "negatives_per_positive", "exclude_mentions", "sampled", "seed"),
     *("halves", "permutations", "truncate", "tokens_per_batch"),
 )
 

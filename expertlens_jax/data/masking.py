@@ -21,7 +21,7 @@ def mask_words(dataset: ConceptDataset, mask: str) -> ConceptDataset:
     Returns:
       A dataset called `NAME_masked`.
     """
-    patterns = [_pattern(concept) for concept in dataset.concepts]
+    patterns = [word_pattern(concept) for concept in dataset.concepts]
     masked = []
     for column, sentence in enumerate(dataset.sentences):
         for row in np.flatnonzero(dataset.labels[:, column]):
@@ -39,7 +39,7 @@ def mask_words(dataset: ConceptDataset, mask: str) -> ConceptDataset:
     )
 
 
-def _pattern(concept: str) -> re.Pattern[str]:
+def word_pattern(concept: str) -> re.Pattern[str]:
     """The concept's words and their plurals, whole, whatever their case, with any spaces or hyphens between them."""
     forms = sorted(word_forms(concept), key=lambda form: -len(" ".join(form)))
     return re.compile(

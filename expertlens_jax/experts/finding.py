@@ -31,6 +31,7 @@ from expertlens_jax.experts.planning import (
     plan_job,
     refuse_full_disk,
 )
+from expertlens_jax.experts.pooled_words import PoolOver, check_pool_over, pool_over_words
 from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.responses import Recording, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
@@ -46,6 +47,7 @@ def find_experts(
     *,
     sites: Sequence[str] | None = None,
     pooling: Pooling = "max",
+    pool_over: PoolOver = "all",
     negatives_per_positive: float = 2.5,
     exclude_mentions: bool = True,
     sampled: bool = False,
@@ -78,6 +80,8 @@ def find_experts(
       workdir: a run directory of its own, local or a bucket's; on several hosts, one that the first can write to.
       sites: names of sites; default the outputs of linear layers.
       pooling: over a sentence's tokens: "max", "mean" or "last".
+      pool_over: which of a sentence's tokens: "all"; "concept", those of its own concept's word or plural; or
+        "others", all but those. See `experts.pooled_words`.
       negatives_per_positive: as in `measure_expertise`, like the three that follow.
       exclude_mentions: leaves sentences that mention a concept's word out of its negatives.
       sampled: draws the negatives, instead of weighting all of them.
@@ -102,13 +106,15 @@ def find_experts(
 
     Raises:
       BudgetError: one layer's responses, or the table, fit nowhere.
-      ConceptDataError: a concept without enough negatives.
+      ConceptDataError: a concept without enough negatives; or, where not all tokens are pooled over, a sentence that
+        lacks its concept's word, or holds nothing else.
       HostError: another host stopped.
       ResponsesError: responses that aren't finite.
       RunDirectoryError: the directory holds something else, is being written by another process, or can't be written.
       SelectionError, TokenizationError: see `record_responses`.
     """
     workdir = epath.Path(workdir)
+    check_pool_over(pool_over)
     contrast = contrast_concepts(
         concepts,
         negatives_per_positive=negatives_per_positive,
@@ -125,6 +131,11 @@ def find_experts(
         truncate=truncate,
         all_hosts=True,
     )
+    if pool_over != "all":
+        narrowed = pool_over_words(
+            model.tokenizer, concepts, pool_over, max_tokens=model.config.max_tokens, truncate=truncate
+        )
+        recording = dataclasses.replace(recording, tokens=narrowed)
     job = plan_job(recording, concepts, contrast, halves=halves, permutations=permutations, seed=seed)
     scratch = workdir / "scratch"
     plan = plan_passes(
@@ -154,6 +165,8 @@ def find_experts(
         "truncate": bool(truncate),
         "tokens_per_batch": int(tokens_per_batch),
     }
+    if pool_over != "all":  # runs from before there was a choice stay runs of the same settings
+        settings["pool_over"] = pool_over
 
     with contextlib.ExitStack() as stack, parallel.explained_host_errors():
 

@@ -17,6 +17,8 @@ class Tokens:
     """int32 `[tokens]` a sentence, with whatever the tokenizer adds."""
     in_pool: tuple[np.ndarray, ...]
     """bool `[tokens]` a sentence: False where the tokenizer added the token (CLS, SEP, BOS, EOS)."""
+    offsets: tuple[np.ndarray, ...] | None = None
+    """int `[tokens, 2]` a sentence, if asked for: where in the text each token starts and ends, in characters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Batch:
     """bool `[batch, tokens]`."""
 
 
-def tokenize(tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, truncate: bool = False) -> Tokens:
+def tokenize(
+    tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, truncate: bool = False, offsets: bool = False
+) -> Tokens:
     """Tokenizes sentences the way the tokenizer does by default, and marks the tokens it added.
 
     Args:
@@ -41,10 +45,17 @@ def tokenize(tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, trunc
       sentences: `[S]` texts.
       max_tokens: the model's context.
       truncate: cut what is longer than the context, rather than refuse it.
+      offsets: also where in its sentence each token stands.
 
     Raises:
-      TokenizationError: a sentence is longer than the context, or has no token of its own.
+      TokenizationError: a sentence is longer than the context, or has no token of its own; or offsets are asked of a
+        slow tokenizer, which doesn't know them.
     """
+    if offsets and not getattr(tokenizer, "is_fast", False):
+        raise TokenizationError(
+            f"{type(tokenizer).__name__} doesn't tell where in a text its tokens stand; only a fast tokenizer does: "
+            "save one (a tokenizer.json) beside the model."
+        )
     encoded = tokenizer(
         list(sentences),
         padding=False,
@@ -52,6 +63,7 @@ def tokenize(tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, trunc
         max_length=max_tokens if truncate else None,
         return_special_tokens_mask=True,
         return_attention_mask=False,
+        return_offsets_mapping=offsets,
         verbose=False,
     )
     ids = tuple(np.asarray(row, np.int32) for row in encoded["input_ids"])
@@ -70,7 +82,8 @@ def tokenize(tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, trunc
             f"{len(empty)} of {len(ids)} sentences have no token of their own; the first is number {empty[0]}: "
             f"{_shorten(sentences[empty[0]])!r}. Leave them out."
         )
-    return Tokens(ids, in_pool)
+    places = tuple(np.asarray(row, np.int64) for row in encoded["offset_mapping"]) if offsets else None
+    return Tokens(ids, in_pool, places)
 
 
 def padding_id(tokenizer: Any) -> int:
