@@ -59,13 +59,22 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     # Baselines of alignment beside the model's own embeddings: files of word vectors, other models' embeddings
     c.every_layer = True  # the mean sentence embedding at each layer, and not at the last only
     c.word_vectors = ()
+    c.vector_corpora = ()  # text files, a paragraph a line, plain or .xz, to train word vectors on; () for none
+    c.word2vec = dict(dimensions=200, window=5, negative=5, epochs=3, minimum_count=5)
     c.sentence_models = ()
 
+    # Other base rates to measure the same at: negatives per positive (() for none), and thresholds beside those above
+    c.base_rates = ml_collections.ConfigDict()
+    c.base_rates.negatives_per_positive = (1, 5, 10, 25)
+    c.base_rates.thresholds = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
     # Controls: seeds of networks with random weights; experts among the channels of the input embedding; and sentences
-    # with the concept's word masked, by the tokenizer's mask or, where it has none, by this word ("" for no masking)
+    # with the concept's word masked, by the tokenizer's mask or, where it has none, by this word ("" for no masking);
+    # and responses pooled over the tokens of the concept's own word alone, and over all the others
     c.random_weights = (0, 1)
     c.embedding_experts = True
     c.masked = "something"
+    c.own_tokens = True
     c.control_measures = ("jaccard",)
 
     # Statistics
@@ -126,6 +135,8 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.scale.models = ("lenslet-2m@step1024", "lenslet-2m")
         c.negatives.ratios = (1, 10)
         c.negatives.top = (20,)
+        c.base_rates.negatives_per_positive = (10,)
+        c.base_rates.thresholds = ()
         c.random_weights = (0,)
         c.steering.concepts = ("cat", "bread", "car")
         c.steering.counts = (5, 20)

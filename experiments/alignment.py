@@ -7,46 +7,35 @@ stand in the same table.
 
     python -m experiments.alignment --config=configs/demo.py --workdir=runs/demo [--config.ratings=FILE]
 
-Writes into the run directory `alignment.csv` (a row per sentence set, measure and ratings), `comparisons.csv` (the
-drawn measure's alignment less each other's, with p corrected by Holm's method), `partial.csv` (what is left of it when
-a control is partialled out), `pairs.csv` (the rated pairs of the drawn measure), `experts.csv` (per concept),
-`localisation.csv` (per layer and site), the overlap of each sentence set, `expertise/` (a run of `el.find_experts` a
-sentence set; `el.open_expertise` reads it), and `figures/`. Killed and started again, it goes on where it was.
+Writes into the run directory `alignment.csv` (a row per sentence set, measure, threshold, negatives per positive and
+ratings), `comparisons.csv` (the drawn measure's alignment less each other's, with p corrected by Holm's method),
+`partial.csv` (what is left of it when a control is partialled out), `pairs.csv` (the rated pairs of the drawn measure),
+`experts.csv` (per concept), `localisation.csv` (per layer and site), the overlap of each sentence set, `expertise/` (a
+run of `el.find_experts` a table; `el.open_expertise` reads it), `word_vectors/` where they were trained, and
+`figures/`. Killed and started again, it goes on where it was.
 """
 
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 import pandas as pd
-import xarray as xr
 from etils import epath
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch, load_named
-from experiments.measured import draw, load_datasets, negatives, saved_expertise, table_name
-from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding
+from experiments import similarities
+from experiments.launch import find_model, launch
+from experiments.measured import draw, load_datasets, saved_expertise
 from expertlens_jax.analysis.comparison import compare_alignments, partial_alignments
-from expertlens_jax.analysis.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
 from expertlens_jax.analysis.localisation import count_experts
-from expertlens_jax.analysis.measures import (
-    THRESHOLDED,
-    UNTHRESHOLDED,
-    Measure,
-    check_measures,
-    expert_measures,
-    sentence_measures,
-    word_measures,
-)
-from expertlens_jax.analysis.word_vectors import word_vector_similarity
-from expertlens_jax.data.masking import mask_words
-from expertlens_jax.errors import SelectionError
+from expertlens_jax.analysis.measures import Measure
 from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion
-from expertlens_jax.run_directory import open_run, saved_dataset, write_csv
+from expertlens_jax.run_directory import open_run, write_csv
 
 COLUMNS = [
     *("sentences", "measure", "threshold", "negatives_per_positive", "ratings", "pairs"),
@@ -56,24 +45,20 @@ COLUMNS = [
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    if config.drawn_threshold not in config.thresholds:
-        raise SelectionError(
-            f"drawn_threshold is {config.drawn_threshold}, which is none of the thresholds {config.thresholds}."
-        )
-    if "jaccard" not in config.measures:
-        raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
-    check_measures((*config.measures, *config.control_measures), config.thresholds)
     datasets = load_datasets(config)
+    similarities.check(config, datasets)
     ratings = [el.load_ratings(name) for name in config.ratings]
     model = find_model(config)
+    similarities.check_own_words(model, config, datasets)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
 
+    vectors = similarities.word_vector_files(config, workdir)
     aligned, pairs, compared, partialled, experts_of, localisation = [], [], [], [], [], []
     for concepts in datasets:
         print(f"\n{concepts!r}")
         expertise = saved_expertise(model, concepts, config, workdir)
-        measures = compare(model, concepts, expertise, config, workdir)
+        measures = similarities.measure(model, concepts, expertise, vectors, config, workdir)
         for measure, rated in tqdm(
             list(itertools.product(measures, ratings)), desc="aligning", unit="measure", mininterval=1
         ):
@@ -84,7 +69,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
                 permutations=config.permutations,
                 seed=config.seed,
             )
-            aligned.append(describe(concepts.name, measure, result, config) | {"ceiling": rated.ceiling})
+            aligned.append(describe(concepts.name, measure, result) | {"ceiling": rated.ceiling})
             if is_drawn(measure, config):
                 pairs.append(result.table.assign(sentences=concepts.name, ratings=rated.name))
         overlap = next(measure.similarity for measure in measures if is_drawn(measure, config))
@@ -109,91 +94,51 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "partial.csv", pd.concat(partialled))
     write_csv(workdir / "experts.csv", pd.concat(experts_of))
     write_csv(workdir / "localisation.csv", pd.concat(localisation))
-    drawn = table[(table["measure"] == "jaccard") & (table["threshold"] == config.drawn_threshold)]
+    shown = shown_rows(table, config)
     quantity = f"Overlap of experts (Jaccard, τ = {config.drawn_threshold:g})"
-    draw(figures.plot_alignment(pd.concat(pairs), drawn, quantity=quantity), workdir, "alignment")
+    draw(figures.plot_alignment(pd.concat(pairs), drawn_rows(table, config), quantity=quantity), workdir, "alignment")
     draw(figures.plot_comparisons(pd.concat(compared), pd.concat(partialled)), workdir, "comparisons")
-    draw(figures.plot_measures(table.assign(measure=label_measures(table))), workdir, "measures")
+    draw(figures.plot_measures(shown.assign(measure=label_measures(shown))), workdir, "measures")
 
-    print(f"\n{format_table(table)}\n")
-    for note in dict.fromkeys(table.loc[table["note"] != "", "note"]):
+    jaccard = table[table["measure"] == "jaccard"]
+    if len(set(jaccard["negatives_per_positive"])) > 1:
+        at = (config.drawn_threshold, config.negatives_per_positive)
+        draw(figures.plot_base_rates(jaccard, drawn=at), workdir, "base_rates")
+
+    print(f"\n{format_table(shown)}\n")
+    for note in dict.fromkeys(shown.loc[shown["note"] != "", "note"]):
         print(f"No correlation where it says so: {note}")
     print(f"Tables and figures are in {workdir}")
 
 
-def compare(
-    model: el.Model,
-    concepts: el.ConceptDataset,
-    expertise: xr.Dataset,
-    config: ml_collections.ConfigDict,
-    workdir: epath.Path,
-) -> list[Measure]:
-    """Every measure of a sentence set: of its experts, of embeddings, and of controls."""
-
-    def embed() -> xr.Dataset:
-        print(f"Embedding the sentences of {concepts.name}")
-        mean = concept_embeddings(model, concepts, truncate=config.truncate, progress=True)
-        return xr.Dataset({"mean": (("layer", "concept", "channel"), mean)})
-
-    embedded = saved_dataset(workdir / "embeddings" / f"{table_name(model, concepts)}.zarr", embed)
-    measures = expert_measures(expertise, config.measures, config.thresholds)
-    measures += word_measures(model, concepts)
-    measures += sentence_measures(embedded["mean"].values, concepts, every_layer=config.every_layer)
-    measures += [
-        Measure("Baselines", f"vectors_{epath.Path(path).stem}", word_vector_similarity(path, concepts))
-        for path in config.word_vectors
-    ]
-    for path in config.sentence_models:
-        other = load_named(path, config)
-        mean = mean_sentence_embedding(sentence_embeddings(other, concepts.sentences, progress=True), concepts)
-        measures.append(
-            Measure(
-                "Baselines",
-                f"sentences_{path.removeprefix('package:').partition('/')[0]}",
-                cosine_of_embeddings(mean, concepts),
-            )
-        )
-    for name, control in control_tables(model, concepts, config, workdir):
-        measures += expert_measures(
-            control, config.control_measures, [config.drawn_threshold], group="Controls", suffix=f"_{name}"
-        )
-    return measures
-
-
-def control_tables(
-    model: el.Model, concepts: el.ConceptDataset, config: ml_collections.ConfigDict, workdir: epath.Path
-) -> Iterator[tuple[str, xr.Dataset]]:
-    """Tables of expertise that ask what the trained model adds: without its training, its layers, or the word itself.
-
-    Yields:
-      The control's name, and its table.
-    """
-    for seed in config.random_weights:
-        yield f"random_weights_{seed}", saved_expertise(el.randomize_weights(model, seed), concepts, config, workdir)
-    if config.embedding_experts:
-        responses = embedding_responses(model, concepts.sentences, truncate=config.truncate)
-        yield "input_embedding", el.measure_expertise(responses, concepts, **negatives(config))
-    if config.masked:
-        mask = model.tokenizer.mask_token or config.masked
-        yield "masked", saved_expertise(model, mask_words(concepts, mask), config, workdir)
-
-
 def is_drawn(measure: Measure, config: ml_collections.ConfigDict) -> bool:
     """Whether it is the one that is drawn, and held against the others."""
-    return measure.name == "jaccard" and measure.threshold == config.drawn_threshold
+    at = (measure.threshold, measure.negatives_per_positive)
+    return measure.name == "jaccard" and at == (config.drawn_threshold, config.negatives_per_positive)
 
 
-def describe(
-    sentences: str, measure: Measure, result: el.Alignment, config: ml_collections.ConfigDict
-) -> dict[str, object]:
+def shown_rows(table: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of alignment.csv but for those that are there for other base rates: of their numbers and thresholds."""
+    of_rate = table["negatives_per_positive"].isna() | (
+        table["negatives_per_positive"] == config["negatives_per_positive"]
+    )
+    return table[of_rate & (table["threshold"].isna() | table["threshold"].isin(config["thresholds"]))]
+
+
+def drawn_rows(table: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of alignment.csv of the measure that is drawn: one a sentence set and ratings."""
+    shown = shown_rows(table, config)
+    return shown[(shown["measure"] == "jaccard") & (shown["threshold"] == config["drawn_threshold"])]
+
+
+def describe(sentences: str, measure: Measure, result: el.Alignment) -> dict[str, object]:
     """A row of the table."""
-    from_experts = measure.name.startswith((*THRESHOLDED, *UNTHRESHOLDED))
     return {
         "group": measure.group,
         "sentences": sentences,
         "measure": measure.name,
         "threshold": measure.threshold,
-        "negatives_per_positive": config.negatives_per_positive if from_experts else float("nan"),
+        "negatives_per_positive": measure.negatives_per_positive,
         "experts_median": measure.experts_median,
         **{
             field.name: getattr(result, field.name)
@@ -235,8 +180,8 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
     table = pd.read_csv(workdir / "alignment.csv")
     config = json.loads((workdir / "config.json").read_text())
     found, held = [], []
-    for (sentences, ratings), rows in table.groupby(["sentences", "ratings"], sort=False):
-        experts = rows[(rows["measure"] == "jaccard") & (rows["threshold"] == config["drawn_threshold"])].iloc[0]
+    for (sentences, ratings), rows in shown_rows(table, config).groupby(["sentences", "ratings"], sort=False):
+        experts = drawn_rows(rows, config).iloc[0]
         if pd.isna(experts["spearman"]):
             continue
         by_name = rows.set_index("measure")["spearman"]

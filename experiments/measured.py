@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 import expertlens_jax as el
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.pooled_words import PoolOver
 from expertlens_jax.experts.selection import check_threshold
 from expertlens_jax.report import figures
 
@@ -48,6 +49,7 @@ def saved_expertise(
     workdir: epath.Path,
     *,
     halves: bool = False,
+    pool_over: PoolOver = "all",
     **changes: object,
 ) -> xr.Dataset:
     """The expertise table of a model and a sentence set, measured as far as it isn't there.
@@ -60,11 +62,13 @@ def saved_expertise(
       config: of the experiment.
       workdir: of the run.
       halves: also average precision in each half of the sentences.
+      pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
       **changes: other negatives than the config's, by the names in `NEGATIVES`; they become part of the table's name.
     """
     asked = negatives(config)
     name = table_name(model, concepts)
     name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != asked[key])
+    name += f"_pool_over-{pool_over}" if pool_over != "all" else ""
     name += "_halves" if halves else ""
     print(f"Finding the experts of {model.name} in {concepts.name}")
     root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
@@ -73,6 +77,7 @@ def saved_expertise(
         concepts,
         root / name,
         pooling=config.pooling,
+        pool_over=pool_over,
         truncate=config.truncate,
         halves=halves,
         permutations=0,

@@ -1,6 +1,7 @@
 """Embeddings of words and sentences from the same model, to hold against its experts."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -31,9 +32,32 @@ def word_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
     return sentence_embeddings(model, _within_a_sentence(words))
 
 
-def sentence_embeddings(model: Model, sentences: Sequence[str], *, progress: bool = False) -> np.ndarray:
-    """Mean over each sentence's tokens of the last layer's residual stream, float32 `[sentences, d_model]`."""
-    responses = record_responses(model, sentences, sites=("resid",), pooling="mean", progress=progress)
+def sentence_embeddings(
+    model: Model,
+    sentences: Sequence[str],
+    *,
+    pooling: Literal["mean", "last"] = "mean",
+    truncate: bool = False,
+    progress: bool = False,
+) -> np.ndarray:
+    """The last layer's residual stream, as the mean over each sentence's tokens, or at its last token.
+
+    It is what a causal model's final norm reads; a last token has all the sentence behind it. What the tokenizer adds
+    (CLS, SEP) is no token of the sentence.
+
+    Args:
+      model: of any family.
+      sentences: `[S]` texts.
+      pooling: "mean" or "last".
+      truncate: cut what is longer than the model's context, rather than refuse it.
+      progress: shows a bar.
+
+    Returns:
+      float32 `[S, d_model]`.
+    """
+    responses = record_responses(
+        model, sentences, sites=("resid",), pooling=pooling, truncate=truncate, progress=progress
+    )
     last = (responses.units["layer"] == model.config.num_layers - 1).to_numpy()
     return responses.values[:, last]
 

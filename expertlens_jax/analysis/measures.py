@@ -41,6 +41,8 @@ class Measure:
     """On AP, where the measure has one."""
     experts_median: float = math.nan
     """Median over concepts of the number of experts, where there is a threshold."""
+    negatives_per_positive: float = math.nan
+    """With which the experts were found, where there are any."""
 
 
 def check_measures(names: Sequence[str], thresholds: Sequence[float]) -> None:
@@ -80,6 +82,7 @@ def expert_measures(
       SelectionError: an unknown name, or a thresholded measure without a threshold.
     """
     check_measures(names, thresholds)
+    ratio = float(expertise.attrs.get("negatives_per_positive", math.nan))
     measures = []
     for threshold in thresholds:
         experts = select_experts(expertise, threshold=threshold)
@@ -87,10 +90,11 @@ def expert_measures(
         for name in names:
             if name in THRESHOLDED:
                 similarity = _OF_SETS[name](experts) if name in _OF_SETS else weighted_jaccard(expertise, threshold)
-                measures.append(Measure(group, name + suffix, similarity, threshold, median))
+                measures.append(Measure(group, name + suffix, similarity, threshold, median, ratio))
     for name in names:
         if name in UNTHRESHOLDED:
-            measures.append(Measure(group, name + suffix, _OF_PRECISION[name](expertise)))
+            similarity = _OF_PRECISION[name](expertise)
+            measures.append(Measure(group, name + suffix, similarity, negatives_per_positive=ratio))
     return measures
 
 
@@ -104,11 +108,15 @@ def word_measures(model: Model, concepts: ConceptDataset) -> list[Measure]:
     ]
 
 
-def sentence_measures(by_layer: np.ndarray, concepts: ConceptDataset, *, every_layer: bool = False) -> list[Measure]:
-    """What the sentences give without experts: their mean embedding, and their TF-IDF.
+def sentence_measures(
+    by_layer: np.ndarray, last_token: np.ndarray, concepts: ConceptDataset, *, every_layer: bool = False
+) -> list[Measure]:
+    """What the sentences give without experts: their mean embeddings, over all tokens or the last, and their TF-IDF.
 
     Args:
       by_layer: float `[layers, concepts, d_model]`, see `embeddings.concept_embeddings`.
+      last_token: float `[concepts, d_model]`, the mean over a concept's sentences of what the last layer holds at
+        their last token, see `embeddings.sentence_embeddings`.
       concepts: the sentences.
       every_layer: the mean embedding at every layer, and not at the last only.
     """
@@ -119,5 +127,6 @@ def sentence_measures(by_layer: np.ndarray, concepts: ConceptDataset, *, every_l
     return [
         *layers,
         Measure("Baselines", "mean_sentence", cosine_of_embeddings(by_layer[-1], concepts)),
+        Measure("Baselines", "last_token", cosine_of_embeddings(last_token, concepts)),
         Measure("Controls", "tfidf", tfidf_similarity(concepts)),
     ]

@@ -5,6 +5,7 @@ Figures are built without pyplot, so they need no display and leave nothing behi
 """
 
 from expertlens_jax.report.figures.alignment import plot_alignment
+from expertlens_jax.report.figures.base_rates import plot_base_rates
 from expertlens_jax.report.figures.comparisons import plot_comparisons
 from expertlens_jax.report.figures.enrichment import plot_depth, plot_domain_enrichment, plot_enrichment
 from expertlens_jax.report.figures.files import save_figure
@@ -23,6 +24,7 @@ from expertlens_jax.report.figures.training import plot_training
 __all__ = [
     "order_concepts",
     "plot_alignment",
+    "plot_base_rates",
     "plot_comparisons",
     "plot_depth",
     "plot_domain_enrichment",
