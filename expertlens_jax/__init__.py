@@ -31,10 +31,13 @@ from expertlens_jax.experts.table import open_expertise
 from expertlens_jax.models.generation import Generations, generate
 from expertlens_jax.models.loading import load_model, randomize_weights
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.sae import SAE
+from expertlens_jax.models.sae_files import load_sae
 from expertlens_jax.models.steering import Steering, load_steering, steer_units
 from expertlens_jax.parallel import connect_hosts, make_mesh
 
 __all__ = [
+    "SAE",
     "Alignment",
     "Budget",
     "ConceptDataset",
@@ -60,6 +63,7 @@ __all__ = [
     "load_concepts",
     "load_model",
     "load_ratings",
+    "load_sae",
     "load_steering",
     "load_things",
     "make_mesh",

@@ -21,6 +21,10 @@ class UnsupportedModelError(CheckpointError):
     """A `model_type` that no family translates."""
 
 
+class UnsupportedSAEError(CheckpointError):
+    """A sparse autoencoder of a kind that can't be computed, or that doesn't fit the model."""
+
+
 class TokenizationError(ExpertLensError):
     """Sentences that the model's tokenizer or context can't take."""
 

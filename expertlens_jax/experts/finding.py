@@ -78,7 +78,7 @@ def find_experts(
       model: from `load_model`; on several hosts, loaded on each.
       concepts: labels bool [concepts, sentences].
       workdir: a run directory of its own, local or a bucket's; on several hosts, one that the first can write to.
-      sites: names of sites; default the outputs of linear layers.
+      sites: names of sites; default the outputs of linear layers. ("sae",) for the features of `model.with_sae`.
       pooling: over a sentence's tokens: "max", "mean" or "last".
       pool_over: which of a sentence's tokens: "all"; "concept", those of its own concept's word or plural; or
         "others", all but those. See `experts.pooled_words`.
@@ -140,7 +140,7 @@ def find_experts(
     scratch = workdir / "scratch"
     plan = plan_passes(
         job.layout.rows_per_device,
-        np.bincount(recording.units["layer"]),
+        [job.units_per_layer] * recording.num_layers,
         least_budget(budget or default_budget(scratch)),
         devices=len(job.layout.local_devices),
         passes=passes,
@@ -150,7 +150,7 @@ def find_experts(
         tqdm.write(describe(job, plan, size))
     settings = {
         "model": model.name,
-        "weights": fingerprint(recording.params),
+        "weights": fingerprint(recording.weights),
         "dtype": model.dtype,
         "sentences": concepts.name,
         "sentences_sha256": digest(concepts),
@@ -165,6 +165,8 @@ def find_experts(
         "truncate": bool(truncate),
         "tokens_per_batch": int(tokens_per_batch),
     }
+    if recording.saes:
+        settings["saes"] = [repr(sae) for sae in recording.saes]
     if pool_over != "all":  # runs from before there was a choice stay runs of the same settings
         settings["pool_over"] = pool_over
 

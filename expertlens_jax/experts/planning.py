@@ -56,8 +56,8 @@ class Job:
 
     @property
     def units_per_layer(self) -> int:
-        """The same in all layers, since they are one scanned block."""
-        return self.sizes["unit"] // self.recording.network.config.num_layers
+        """The same in all layers that have any, since they are one scanned block."""
+        return self.sizes["unit"] // self.recording.num_layers
 
 
 def plan_job(

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.model import Model, respond
+from expertlens_jax.models.sae import SAE, SITE
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.tokens import Batch, Tokens, batches, padding_id, tokenize
@@ -55,7 +56,7 @@ def record_responses(
     Args:
       model: from `load_model`.
       sentences: `[S]` texts.
-      sites: names of sites; default the outputs of linear layers.
+      sites: names of sites; default the outputs of linear layers. ("sae",) for the features of `model.with_sae`.
       pooling: over a sentence's tokens: "max" (Suau et al. 2022), "mean" or "last".
       steering: applied while recording; default none.
       tokens_per_batch: about how many tokens, padding included, each device takes at a time.
@@ -102,6 +103,20 @@ class Recording:
     pad_id: int
     tokens_per_batch: int
     units: pd.DataFrame
+    saes: tuple[SAE, ...] = ()
+    """Those whose features are recorded, if they are what is recorded."""
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers have units: all, or those that an SAE reads. Each has as many."""
+        return len(self.saes) or self.network.config.num_layers
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """All that responses depend on besides the sentences and options."""
+        if not self.saes:
+            return self.params
+        return {**self.params, SITE: {str(i): sae.arrays for i, sae in enumerate(self.saes)}}
 
     def batches(self) -> Iterator[Batch]:
         """The batches of one pass over all sentences, always the same."""
@@ -116,10 +131,13 @@ class Recording:
     def respond(
         self, batch: Batch, *, layers: tuple[int, int] | None = None, steering: SteeringCollection | None = None
     ) -> jax.Array:
-        """Responses to a batch, float32 `[batch, units]`, of all layers or from one up to another; not computed yet."""
+        """Responses to a batch, float32 `[batch, units]`, of all layers or from one up to another; not computed yet.
+
+        Layers are counted among those that have units, see `num_layers`.
+        """
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), self.mesh)
-        first, last = layers or (0, self.network.config.num_layers)
-        return respond(self.network, self.params, *arrays, steering, np.int32(first), last - first)
+        first, last = layers or (0, self.num_layers)
+        return respond(self.network, self.params, *arrays, steering, np.int32(first), last - first, self.saes)
 
 
 def prepare_recording(
@@ -151,9 +169,10 @@ def prepare_recording(
         raise SelectionError("a single string was given; wanted a sequence of sentences.")
     if pooling not in POOLINGS:
         raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
-    sites = check_sites(model.config, sites)
+    sites = check_sites(model.config, sites, model.saes)
     tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
     mesh, params = parallel.place(model.params, all_hosts=all_hosts)
+    saes = parallel.replicate(model.saes, mesh) if SITE in sites else ()
     return Recording(
         network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype)),
         params=params,
@@ -161,5 +180,6 @@ def prepare_recording(
         tokens=tokens,
         pad_id=padding_id(model.tokenizer),
         tokens_per_batch=tokens_per_batch,
-        units=units_table(model.family, model.config, sites),
+        units=units_table(model.family, model.config, sites, model.saes),
+        saes=saes,
     )

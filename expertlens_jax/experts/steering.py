@@ -9,7 +9,7 @@ import xarray as xr
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import average_precision, select_experts
-from expertlens_jax.models.steering import Steering
+from expertlens_jax.models.steering import Steering, refuse_features
 
 
 class Method(NamedTuple):
@@ -121,6 +121,7 @@ def steer(
         raise SelectionError("no concept was given; give one of the table's, or several.")
     precision = average_precision(expertise)
     refuse_unknown_concepts(expertise, (*concepts, *spared))
+    refuse_features(expertise["site"].values)
     if units is None and top is None and threshold is None and method not in _DAMPING:
         raise SelectionError(
             f'steering needs a choice of units: el.steer(expertise, "{concepts[0]}", top=50), or threshold=0.5.'

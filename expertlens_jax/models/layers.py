@@ -39,6 +39,8 @@ class LayerOptions:
     """float32 `[dim / 2]`: the rotary embedding's; zeros turn nothing."""
     rotary_factor: jax.Array
     """float32: factor on what the rotary embedding turns, see `Rotary.attention_factor`."""
+    sae: jax.Array | None = None
+    """int32: which sparse autoencoder reads the layer, -1 for none; None if none is asked for."""
 
 
 class Norm(nn.Module):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from expertlens_jax.errors import SelectionError, TokenizationError
+from expertlens_jax import parallel
+from expertlens_jax.errors import ExpertLensWarning, SelectionError, TokenizationError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.sae import SAE, SITE, check_saes
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.transformer import Transformer
@@ -33,6 +36,8 @@ class Model:
     params: Mapping[str, Any]
     tokenizer: Any
     dtype: str = "float32"
+    saes: tuple[SAE, ...] = ()
+    """Sparse autoencoders by ascending layer, see `with_sae`."""
 
     @functools.cached_property
     def units(self) -> pd.DataFrame:
@@ -42,6 +47,42 @@ class Model:
     def replace(self, **changes: Any) -> "Model":
         """A copy with other parameters, tokenizer or name."""
         return dataclasses.replace(self, **changes)
+
+    def with_sae(self, *saes: SAE) -> "Model":
+        """A copy whose site `sae` has the features of sparse autoencoders as its units.
+
+            model = el.load_model("gpt2").with_sae(el.load_sae("saes/blocks.8.hook_resid_pre"))
+            expertise = el.find_experts(model, concepts, workdir="runs/features", sites=("sae",))
+
+        The default sites, `units` and outputs stay what they are. On each device the weights are held whole, and
+        `[batch, tokens, features]` at once: give `tokens_per_batch` where that is too much.
+
+        Args:
+          *saes: one a layer, all with the same number of features; they take the place of those there were.
+
+        Raises:
+          UnsupportedSAEError: one that doesn't fit the model, or the others.
+
+        Warns:
+          ExpertLensWarning: it was trained on texts with a BOS token, which this tokenizer doesn't add.
+        """
+        fitting = check_saes(saes, self.config, self.name)
+        if (
+            any(sae.prepend_bos for sae in saes)
+            and not self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"][0]
+        ):
+            warnings.warn(
+                ExpertLensWarning(
+                    f"{fitting[0].name} was trained on texts that begin with a BOS token, which the tokenizer of "
+                    f"{self.name} doesn't add. A causal model's first token is unlike all others, and here it is the "
+                    "sentence's own: many features will answer to it. Give the model a tokenizer that adds one, with "
+                    "model.replace(tokenizer=...)."
+                ),
+                stacklevel=2,
+            )
+        mesh = parallel.mesh_of(self.params)
+        placed = jax.tree.map(jnp.asarray, fitting) if mesh is None else parallel.replicate(fitting, mesh)
+        return self.replace(saes=placed)
 
     def __call__(
         self,
@@ -87,7 +128,8 @@ class Model:
           token_ids: int `[batch, tokens]`.
           attention_mask: as in `__call__`.
           pool_mask: `[batch, tokens]`, nonzero where a token enters the pool; default the attention mask.
-          sites: names of sites; default the outputs of linear layers, as in `units`.
+          sites: names of sites; default the outputs of linear layers, as in `units`. `sae`, by itself, if the model
+            carries sparse autoencoders.
           pooling: "max", "mean" or "last".
           steering: from `el.steer` or `el.steer_units`; default none.
 
@@ -102,10 +144,11 @@ class Model:
             raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         pool_mask = attention_mask if pool_mask is None else np.asarray(pool_mask, bool)
-        taps = Taps(check_sites(self.config, sites), pooling)
+        sites = check_sites(self.config, sites, self.saes)
+        taps, saes = Taps(sites, pooling), self.saes if SITE in sites else ()
         network = Transformer(self.config, taps, jnp.dtype(self.dtype))
         placed = place_steering(steering, self.config, self.name)
-        return respond(network, self.params, token_ids, attention_mask, pool_mask, placed)
+        return respond(network, self.params, token_ids, attention_mask, pool_mask, placed, saes=saes)
 
     def _check_tokens(self, token_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and mask as arrays, refused if the model can't take them."""
@@ -153,14 +196,15 @@ def respond(
     steering: SteeringCollection | None,
     first_layer: jax.Array | int = 0,
     num_layers: int | None = None,
+    saes: tuple[SAE, ...] = (),
 ) -> jax.Array:
     """One jitted pass for the responses of the network's taps, float32 `[batch, units]`.
 
     Logits aren't returned, so XLA never computes them. With `num_layers`, only the units of so many layers from the
-    first on are returned.
+    first on are returned; of the site `sae`, layers are counted among those that have it.
     """
     variables = {"params": params} | ({"steering": steering} if steering else {})
-    _, sown = network.apply(variables, token_ids, attention_mask, pool_mask, mutable=["responses"])
+    _, sown = network.apply(variables, token_ids, attention_mask, pool_mask, saes=saes, mutable=["responses"])
     if num_layers is not None:
         sown = jax.tree.map(lambda by_layer: jax.lax.dynamic_slice_in_dim(by_layer, first_layer, num_layers), sown)
     return collect_responses(sown["responses"], network.taps.sites)

@@ -6,7 +6,7 @@ A `Steering` names the units it changes. Calls lay it out as a Flax collection t
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from flax import struct
 
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.sae import SITE as FEATURES
 from expertlens_jax.models.units import site_path
 
 SteeringCollection = Mapping[str, Any]
@@ -175,6 +176,7 @@ def place_steering(steering: Steering | None, config: TransformerConfig, model: 
         raise SelectionError(
             f"a {type(steering).__name__} was given as steering; wanted what el.steer or el.steer_units returns."
         )
+    refuse_features(site for site, _ in steering.channels)
     own = config.site_channels()
     for site, width in steering.channels:
         if own.get(site) != width:
@@ -245,6 +247,7 @@ def steer_units(
     Raises:
       SelectionError: a unit that the model doesn't have, or one given twice.
     """
+    refuse_features(units["site"])
     channels = model.config.site_channels()
     table = pd.DataFrame(
         {
@@ -279,6 +282,15 @@ def unit_keys(table: pd.DataFrame) -> tuple[tuple[int, str, int], ...]:
         (int(layer), str(site), int(channel))
         for layer, site, channel in zip(table["layer"], table["site"], table["channel"], strict=True)
     )
+
+
+def refuse_features(sites: Iterable[str]) -> None:
+    """Raises SelectionError if a feature of a sparse autoencoder is among the units: nothing in a model is one."""
+    if FEATURES in set(sites):
+        raise SelectionError(
+            f"units of the site {FEATURES} can't be steered: a sparse autoencoder's features are read off the model's "
+            "activations and aren't part of it. Steer units of the model's own sites, from a table of those."
+        )
 
 
 def refuse_repeated(table: pd.DataFrame) -> None:

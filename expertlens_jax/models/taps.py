@@ -18,7 +18,10 @@ POOLINGS: tuple[str, ...] = ("max", "mean", "last")
 
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """Which sites sow their responses, and how these are pooled over a sentence's tokens."""
+    """Which sites sow their responses, and how these are pooled over a sentence's tokens.
+
+    The site `sae` is sown by the stack, not by a block: see `transformer.py`.
+    """
 
     sites: tuple[str, ...] = ()
     pooling: Pooling = "max"

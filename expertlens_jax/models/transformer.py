@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm, Tokens
+from expertlens_jax.models.sae import SAE, SITE, read_features, which_reads
 from expertlens_jax.models.taps import Taps, tap
 
 
@@ -19,23 +20,45 @@ class Block(nn.Module):
     cache_slots: int = 0
 
     @nn.compact
-    def __call__(self, x: jax.Array, options: LayerOptions, tokens: Tokens) -> tuple[jax.Array, None]:
-        """Maps the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's."""
+    def __call__(
+        self,
+        carry: tuple[jax.Array, jax.Array | None],
+        options: LayerOptions,
+        tokens: Tokens,
+        saes: tuple[SAE, ...],
+    ) -> tuple[tuple[jax.Array, jax.Array | None], None]:
+        """Maps the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's.
+
+        With it goes what SAEs have read, `[saes, batch, features]`; None if that isn't asked for.
+        """
         c = self.config
+        x, features = carry
         attention = Attention(c, self.taps, self.dtype, self.cache_slots, name="attn")
         mlp = MLP(c, self.taps, self.dtype, name="mlp")
+        outputs = {}  # what an SAE may read
+
+        def attend(y: jax.Array) -> jax.Array:
+            outputs["attn.out"] = attention(y, tokens, options)
+            return outputs["attn.out"]
+
+        def transform(y: jax.Array) -> jax.Array:
+            outputs["mlp.down"] = mlp(y, tokens)
+            return outputs["mlp.down"]
 
         def norm(name: str, y: jax.Array) -> jax.Array:
             return Norm(c, self.dtype, name=name)(y)
 
         if c.residual == "sequential":
-            x = self._add(x, lambda y: attention(y, tokens, options), "attn", norm)
-            x = self._add(x, lambda y: mlp(y, tokens), "mlp", norm)
+            x = self._add(x, attend, "attn", norm)
+            x = self._add(x, transform, "mlp", norm)
         else:
             attention_input = norm("attn_norm", x)
             mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", x)
-            x = x + attention(attention_input, tokens, options) + mlp(mlp_input, tokens)
-        return tap(self, "resid", x, tokens.pool_mask, self.taps), None
+            x = x + attend(attention_input) + transform(mlp_input)
+        x = outputs["resid"] = tap(self, "resid", x, tokens.pool_mask, self.taps)
+        if features is not None:
+            features = read_features(saes, options.sae, outputs, tokens.pool_mask, self.taps.pooling, features)
+        return (x, features), None
 
     def _add(self, x: jax.Array, branch, name: str, norm) -> jax.Array:  # noqa: ANN001
         """Adds a branch to the residual stream, with norms where `config.norm_place` puts them."""
@@ -106,6 +129,7 @@ class Transformer(nn.Module):
         attention_mask: jax.Array,
         pool_mask: jax.Array,
         first_slot: jax.Array | int = 0,
+        saes: tuple[SAE, ...] = (),
     ) -> jax.Array:
         """Runs the model.
 
@@ -115,6 +139,7 @@ class Transformer(nn.Module):
             whichever side; positions count from each row's first True.
           pool_mask: bool `[batch, tokens]`, the tokens whose activations enter the pooled responses.
           first_slot: int scalar, the first token's slot in the cache.
+          saes: sparse autoencoders that `check_saes` passed, if `taps` asks for the site `sae`.
 
         Returns:
           Logits float32 `[batch, tokens, vocabulary]`; of a config without a head, the last hidden state
@@ -131,10 +156,16 @@ class Transformer(nn.Module):
             Block,
             variable_axes={"params": 0, "responses": 0, "steering": 0, "cache": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
         )(c, self.taps, self.dtype, self.cache_slots, name="layers")
-        x, _ = blocks(x, layer_options(c, positions.max() + 1), tokens)
+        options, features = layer_options(c, positions.max() + 1), None
+        if SITE in self.taps.sites:
+            options = options.replace(sae=jnp.asarray(which_reads(saes, c.num_layers)))
+            features = jnp.zeros((len(saes), len(x), saes[0].num_features), jnp.float32)
+        (x, features), _ = blocks((x, features), options, tokens, saes)
+        if features is not None:
+            self.sow("responses", SITE, {"response": features}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
         if self.cache_slots:
             x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
         if c.final_norm:

@@ -109,13 +109,17 @@ def open_weights(directory: pathlib.Path) -> Weights:
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_paths(directory):
-        open_file = _safetensors if path.suffix == ".safetensors" else _pickled
+        open_file = safetensors if path.suffix == ".safetensors" else _pickled
         tensors |= dict(open_file(path))
     return Weights(tensors, directory)
 
 
-def _safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
-    """The tensors of a safetensors file. Opening it checks that its data is as long as its header says."""
+def safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a safetensors file. Opening it checks that its data is as long as its header says.
+
+    Raises:
+      CheckpointError: it is damaged.
+    """
     try:
         file = safe_open(path, framework="numpy")
     except SafetensorError as error:

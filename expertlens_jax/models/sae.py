@@ -1,0 +1,223 @@
+"""Sparse autoencoders as sites: what a dictionary's features say, computed inside the block whose output it reads.
+
+A sparse autoencoder (Cunningham et al. 2023, arXiv 2309.08600; Bricken et al. 2023, "Towards Monosemanticity") writes
+an activation as a sparse sum of learned directions. Only its encoder is needed here: each feature is a unit of the
+site `sae`, in the layer that it reads. `sae_files.py` reads them from files.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from expertlens_jax.errors import UnsupportedSAEError
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.taps import Pooling, pool
+
+SITE = "sae"
+"""The name of the site whose units are features."""
+
+READABLE = ("attn.out", "mlp.down", "resid")
+"""The sites that can be read: what a block's branches add to the residual stream, and that stream after the block."""
+
+Normalization = Literal["none", "constant_norm", "layer_norm"]
+
+
+@struct.dataclass(eq=False, repr=False)
+class SAE:
+    """The encoder of a sparse autoencoder, and where it reads.
+
+    The features of an activation x `[d_model]` are `max(p, 0)` of `p = (normalize(x) - offset) @ encoder + bias`
+    where `p > threshold` (JumpReLU: Rajamanoharan et al. 2024, arXiv 2407.14435) and, with `k`, where p is among the k
+    largest (TopK: Gao et al. 2024, arXiv 2406.04093); 0 elsewhere. With neither it is a ReLU.
+
+    A pytree of its arrays, float32, with all else static. One of your own making needs no file:
+    `el.SAE(encoder, bias, layer=5, site="resid")`.
+    """
+
+    encoder: jax.Array | np.ndarray
+    """`[d_model, features]`."""
+    bias: jax.Array | np.ndarray
+    """`[features]`."""
+    offset: jax.Array | np.ndarray | None = None
+    """`[d_model]`, taken off the activations first: the decoder's bias, in most; None takes off nothing."""
+    threshold: jax.Array | np.ndarray | None = None
+    """`[features]`; None is 0."""
+    layer: int = struct.field(pytree_node=False, kw_only=True)
+    """Of the block it reads, from 0."""
+    site: str = struct.field(pytree_node=False, kw_only=True)
+    """What it reads there, one of `READABLE`."""
+    k: int | None = struct.field(pytree_node=False, kw_only=True, default=None)
+    normalize: Normalization = struct.field(pytree_node=False, kw_only=True, default="none")
+    """Of each activation: to the length sqrt(d_model), or to mean 0 and deviation 1 over channels, before `offset`."""
+    centred: bool = struct.field(pytree_node=False, kw_only=True, default=False)
+    """Whether it was trained on a model whose residual stream has mean 0 over channels, as TransformerLens makes it
+    (`center_writing_weights`) where layer norms take that mean off anyway."""
+    prepend_bos: bool = struct.field(pytree_node=False, kw_only=True, default=False)
+    """Whether the texts it was trained on began with a BOS token."""
+    hook: str = struct.field(pytree_node=False, kw_only=True, default="")
+    """TransformerLens's name of what it reads, where its file has one."""
+    name: str = struct.field(pytree_node=False, kw_only=True, default="by hand")
+
+    @property
+    def num_features(self) -> int:
+        """How many units it makes."""
+        return self.encoder.shape[1]
+
+    @property
+    def arrays(self) -> Mapping[str, jax.Array | np.ndarray]:
+        """Its weights by name, without those it lacks."""
+        named = {name: getattr(self, name) for name in ("encoder", "bias", "offset", "threshold")}
+        return {name: array for name, array in named.items() if array is not None}
+
+    def __repr__(self) -> str:
+        kind = f"top {self.k}" if self.k else "ReLU" if self.threshold is None else "JumpReLU"
+        options = [kind, *[self.normalize] * (self.normalize != "none"), *["centred"] * self.centred]
+        return (
+            f"SAE {self.name}: {self.num_features} features ({', '.join(options)}) of {self.site} in layer {self.layer}"
+        )
+
+
+def encode(sae: SAE, activations: jax.Array) -> jax.Array:
+    """A sparse autoencoder's features of activations.
+
+    Args:
+      sae: its weights as jax's arrays.
+      activations: `[..., d_model]`, of any floating-point dtype.
+
+    Returns:
+      float32 `[..., features]`, none below 0.
+    """
+    x = activations.astype(jnp.float32)
+    if sae.centred:
+        x -= x.mean(-1, keepdims=True)
+    match sae.normalize:
+        case "constant_norm":
+            x *= math.sqrt(x.shape[-1]) / jnp.linalg.norm(x, axis=-1, keepdims=True)
+        case "layer_norm":  # SAELens's own: the unbiased deviation, and a constant added to it, not to the variance
+            x -= x.mean(-1, keepdims=True)
+            x /= x.std(-1, ddof=1, keepdims=True) + 1e-5
+    if sae.offset is not None:
+        x -= sae.offset
+    # In full float32 on accelerators too: what is rounded across a threshold isn't off by a little but lost.
+    before = jnp.matmul(x, sae.encoder, precision=jax.lax.Precision.HIGHEST) + sae.bias
+    kept = before > (0.0 if sae.threshold is None else sae.threshold)
+    if sae.k is not None:  # features that tie with the k-th largest all stay, as no order among them is right
+        kept &= before >= jax.lax.top_k(before, sae.k)[0][..., -1:]
+    return jnp.where(kept, jnp.maximum(before, 0.0), 0.0)
+
+
+def which_reads(saes: Sequence[SAE], num_layers: int) -> np.ndarray:
+    """Of each layer, which of `saes` reads it, or -1: int32 `[layers]`."""
+    which = np.full(num_layers, -1, np.int32)
+    which[[sae.layer for sae in saes]] = np.arange(len(saes))
+    return which
+
+
+def read_features(
+    saes: Sequence[SAE],
+    which: jax.Array,
+    outputs: Mapping[str, jax.Array],
+    mask: jax.Array,
+    pooling: Pooling,
+    features: jax.Array,
+) -> jax.Array:
+    """Fills in the pooled features of a layer, if one of `saes` reads it; costs nothing in the others.
+
+    Args:
+      saes: `[S]`, all with the same number of features.
+      which: int32, which of them reads this layer, or -1.
+      outputs: `[batch, tokens, d_model]` of each of the `READABLE` sites, steered.
+      mask: bool `[batch, tokens]`, the tokens that enter the pool.
+      pooling: over them.
+      features: float32 `[S, batch, features]`, of the layers before.
+
+    Returns:
+      `features` with this layer's.
+    """
+
+    def fill_in(i: int) -> jax.Array:
+        return features.at[i].set(pool(encode(saes[i], outputs[saes[i].site]), mask, pooling))
+
+    branches = [lambda: features, *[lambda i=i: fill_in(i) for i in range(len(saes))]]
+    return jax.lax.switch(which + 1, branches)
+
+
+def check_saes(saes: Sequence[SAE], config: TransformerConfig, model: str) -> tuple[SAE, ...]:
+    """Sparse autoencoders as a model can carry them: found to fit it and each other, in the order of their layers.
+
+    Args:
+      saes: as loaded.
+      config: of the model.
+      model: its name, for errors.
+
+    Raises:
+      UnsupportedSAEError: one that doesn't fit: in width, layer or site, or because it reads what isn't a site of
+        this family; two in one layer; or different numbers of features.
+    """
+    for sae in saes:
+        _check_sae(sae, config, model)
+    layers = [sae.layer for sae in saes]
+    widths = sorted({sae.num_features for sae in saes})
+    if len(set(layers)) < len(layers):
+        twice = next(layer for layer in layers if layers.count(layer) > 1)
+        raise UnsupportedSAEError(
+            f"{layers.count(twice)} SAEs read layer {twice}; a model carries one a layer. Make a model for each: "
+            "model.with_sae(first), model.with_sae(second)."
+        )
+    if len(widths) > 1:
+        raise UnsupportedSAEError(
+            f"SAEs of {', '.join(map(str, widths))} features were given together; a model carries several of the same "
+            "number. Make a model for each: model.with_sae(first), model.with_sae(second)."
+        )
+    # TransformerLens centres only where layer norms would; with RMS norms it leaves the weights as they are.
+    fitting = [sae.replace(centred=sae.centred and config.norm == "layer") for sae in saes]
+    return tuple(sorted(fitting, key=lambda sae: sae.layer))
+
+
+def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
+    shapes = {name: array.shape for name, array in sae.arrays.items()}
+    if len(shapes["encoder"]) != 2:
+        raise UnsupportedSAEError(
+            f"the encoder of {sae.name} has the shape {list(shapes['encoder'])}; it should be [d_model, features]."
+        )
+    d_model, features = shapes["encoder"]
+    wanted = {"encoder": (d_model, features), "bias": (features,), "offset": (d_model,), "threshold": (features,)}
+    for name, shape in shapes.items():
+        if shape != wanted[name]:
+            raise UnsupportedSAEError(
+                f"the {name} of {sae.name} has the shape {list(shape)}; with an encoder [{d_model}, {features}] it "
+                f"should be {list(wanted[name])}."
+            )
+    if sae.site not in READABLE:
+        raise UnsupportedSAEError(f"{sae.name} is said to read {sae.site!r}; SAEs can read {', '.join(READABLE)}.")
+    if d_model != config.d_model:
+        raise UnsupportedSAEError(
+            f"{sae.name} reads {d_model} channels, and {sae.site} of {model} has {config.d_model}: it was trained on "
+            "another model."
+        )
+    if not 0 <= sae.layer < config.num_layers:
+        raise UnsupportedSAEError(
+            f"{sae.name} reads layer {sae.layer}; {model} has layers 0 to {config.num_layers - 1}: it was trained on "
+            "another model, or the layer is given wrongly."
+        )
+    if sae.k is not None and not 1 <= sae.k <= features:
+        raise UnsupportedSAEError(f"{sae.name} keeps the {sae.k} largest features; wanted 1 to the {features} it has.")
+    if sae.normalize not in get_args(Normalization):
+        raise UnsupportedSAEError(
+            f"{sae.name} normalizes its input by {sae.normalize!r}; there are {', '.join(get_args(Normalization))}."
+        )
+    if sae.hook and sae.site in ("attn.out", "mlp.down") and config.norm_place in ("output", "both"):
+        raise UnsupportedSAEError(
+            f"{sae.name} reads {sae.hook}, which in models like {model} stands after a norm on the branch's output; "
+            f"{sae.site} is what the linear layer gives before that norm. Use an SAE of the residual stream."
+        )
+    if sae.hook.endswith("hook_resid_post") and config.norm_place == "post":
+        raise UnsupportedSAEError(
+            f"{sae.name} reads {sae.hook}, which in models like {model} stands before the block's last norm; resid is "
+            "what that norm gives. Use an SAE of hook_resid_pre, of the next layer."
+        )
