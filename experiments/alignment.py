@@ -50,6 +50,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     ratings = [el.load_ratings(name) for name in config.ratings]
     model = find_model(config)
     similarities.check_own_words(model, config, datasets)
+    carrying = similarities.carry_saes(model, config)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
 
@@ -58,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     for concepts in datasets:
         print(f"\n{concepts!r}")
         expertise = saved_expertise(model, concepts, config, workdir)
-        measures = similarities.measure(model, concepts, expertise, vectors, config, workdir)
+        measures = similarities.measure(model, concepts, expertise, vectors, carrying, config, workdir)
         for measure, rated in tqdm(
             list(itertools.product(measures, ratings)), desc="aligning", unit="measure", mininterval=1
         ):

@@ -50,6 +50,7 @@ def saved_expertise(
     *,
     halves: bool = False,
     pool_over: PoolOver = "all",
+    sae: str = "",
     **changes: object,
 ) -> xr.Dataset:
     """The expertise table of a model and a sentence set, measured as far as it isn't there.
@@ -63,19 +64,22 @@ def saved_expertise(
       workdir: of the run.
       halves: also average precision in each half of the sentences.
       pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
+      sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
       **changes: other negatives than the config's, by the names in `NEGATIVES`; they become part of the table's name.
     """
     asked = negatives(config)
     name = table_name(model, concepts)
     name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != asked[key])
     name += f"_pool_over-{pool_over}" if pool_over != "all" else ""
+    name += f"_{sae}" if sae else ""
     name += "_halves" if halves else ""
-    print(f"Finding the experts of {model.name} in {concepts.name}")
+    print(f"Finding the experts of {model.name}{f', {sae},' if sae else ''} in {concepts.name}")
     root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
     return el.find_experts(
         model,
         concepts,
         root / name,
+        sites=("sae",) if sae else None,
         pooling=config.pooling,
         pool_over=pool_over,
         truncate=config.truncate,

@@ -90,11 +90,33 @@ def word_vector_files(config: ml_collections.ConfigDict, workdir: epath.Path) ->
     return files
 
 
+def carry_saes(model: el.Model, config: ml_collections.ConfigDict) -> dict[str, el.Model]:
+    """The model with each of the config's sparse autoencoders, by what to call them: after the directory.
+
+    Raises:
+      SelectionError: two of one name.
+      CheckpointError: see `el.load_sae` and `Model.with_sae`.
+    """
+    carrying = {}
+    for entry in config.saes:
+        path, at, layer = entry.rpartition("@")
+        stated = bool(at) and layer.isdecimal() and not epath.Path(entry).exists()
+        sae = el.load_sae(path, layer=int(layer)) if stated else el.load_sae(entry)
+        name = f"sae_{sae.name}_layer{layer}" if stated else f"sae_{sae.name}"
+        if name in carrying:
+            raise SelectionError(
+                f"saes is {tuple(config.saes)}, of which two would be called {name}; rename one's directory."
+            )
+        carrying[name] = model.with_sae(sae)
+    return carrying
+
+
 def measure(
     model: el.Model,
     concepts: el.ConceptDataset,
     expertise: xr.Dataset,
     vectors: dict[str, epath.Path],
+    carrying: dict[str, el.Model],
     config: ml_collections.ConfigDict,
     workdir: epath.Path,
 ) -> list[Measure]:
@@ -125,6 +147,11 @@ def measure(
         mean = mean_sentence_embedding(sentence_embeddings(other, concepts.sentences, progress=True), concepts)
         name = f"sentences_{path.removeprefix('package:').partition('/')[0]}"
         measures.append(Measure("Baselines", name, cosine_of_embeddings(mean, concepts)))
+    for name, other in carrying.items():
+        features = saved_expertise(other, concepts, config, workdir, sae=name)
+        measures += expert_measures(
+            features, ["jaccard"], [config.drawn_threshold], group="Baselines", suffix=f"_{name}"
+        )
     for name, control in control_tables(model, concepts, config, workdir):
         measures += expert_measures(
             control, config.control_measures, [config.drawn_threshold], group="Controls", suffix=f"_{name}"
