@@ -9,8 +9,11 @@ import families
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 import expertlens_jax as el
+from experiments import alignment
+from expertlens_jax.analysis.word_vectors import word_vector_similarity
 
 ROOT = pathlib.Path(__file__).parents[2]
 COLUMNS = (
@@ -71,7 +74,7 @@ def test_run_directory_has_what_readers_need(finished):
     table = pd.read_csv(workdir / "alignment.csv")
     assert list(table.columns) == COLUMNS
     assert set(table["measure"]) == {
-        *("jaccard", "cosine_centred", "input_embedding", "single_word", "mean_sentence", "tfidf"),
+        *("jaccard", "cosine_centred", "input_embedding", "single_word", "mean_sentence", "last_token", "tfidf"),
         *("jaccard_random_weights_0", "cosine_centred_random_weights_0"),
     }
     assert json.loads((workdir / "config.json").read_text())["negatives_per_positive"] == 2.5
@@ -129,6 +132,109 @@ def expect(done, *parts):
     message = " ".join(done.stderr.split("Error: ")[1].split())
     for part in parts:
         assert part in message
+
+
+@pytest.fixture(scope="module")
+def everything(inputs, tmp_path_factory):
+    """A run with what the finished one leaves out: other base rates, own and other tokens, and trained word vectors."""
+    directory = tmp_path_factory.mktemp("everything")
+    (directory / "text.txt").write_text("\n".join(["ba be bi bo bu fa fe fi fo fu da de di do du"] * 50))
+    options = {
+        "own_tokens": True,
+        "base_rates.negatives_per_positive": (1.0, 2.5),
+        "base_rates.thresholds": (0.6,),
+        "vector_corpora": str(directory / "text.txt"),
+        "word2vec.dimensions": 8,
+    }
+    workdir = directory / "run"
+    done = launch(*arguments(inputs, workdir, **options))
+    assert done.returncode == 0, done.stderr
+    return workdir, done, options
+
+
+def test_every_base_rate_has_the_librarys_numbers(everything, finished, inputs):
+    workdir, done, _ = everything
+    table = pd.read_csv(workdir / "alignment.csv")
+    jaccard = table[(table["measure"] == "jaccard") & (table["ratings"] == "ratings")]
+    assert sorted(zip(jaccard["negatives_per_positive"], jaccard["threshold"], strict=True)) == [
+        *((1.0, 0.5), (1.0, 0.6), (2.5, 0.5), (2.5, 0.6)),
+    ]
+    concepts = el.load_concepts(inputs / "syllables.tsv")
+    responses = el.record_responses(el.load_model(inputs / "model"), concepts.sentences)
+    rated = el.load_ratings(inputs / "ratings.txt")
+    for row in jaccard.itertuples():
+        expertise = el.measure_expertise(responses, concepts, negatives_per_positive=row.negatives_per_positive)
+        experts = el.select_experts(expertise, threshold=row.threshold)
+        overlap = el.jaccard(experts)
+        of_pairs = [float(overlap.sel(concept=a, other=b)) for a, b in rated.pairs]
+        assert row.spearman == pytest.approx(scipy.stats.spearmanr(of_pairs, rated.scores).statistic, abs=1e-5)
+        assert row.experts_median == np.median(experts.sum("unit"))
+    assert jaccard["spearman"].nunique() == 4
+    cosine = table[table["measure"] == "cosine_centred"]
+    assert sorted(set(cosine["negatives_per_positive"])) == [1.0, 2.5]
+    # What is drawn, told and held against others is as without them.
+    plain = pd.read_csv(finished[0] / "alignment.csv")
+    for name in "pairs.csv", "experts.csv", "overlap_syllables.csv":
+        assert (workdir / name).read_bytes() == (finished[0] / name).read_bytes()
+    same = table.merge(plain, how="inner")
+    assert len(same) == len(plain)
+    assert alignment.conclude(workdir)[0].found == alignment.conclude(finished[0])[0].found
+    assert "τ = 0.6" not in done.stdout
+    assert (workdir / "figures" / "base_rates.png").exists()
+    assert not (finished[0] / "figures" / "base_rates.png").exists()
+
+
+def test_controls_by_tokens_are_the_experts_of_those_tokens(everything, inputs, tmp_path):
+    workdir, _, _ = everything
+    concepts = el.load_concepts(inputs / "syllables.tsv")
+    model = el.load_model(inputs / "model")
+    table = pd.read_csv(workdir / "alignment.csv").set_index(["measure", "ratings"])
+    partial = pd.read_csv(workdir / "partial.csv")
+    for name, pool_over in ("own_tokens", "concept"), ("other_tokens", "others"):
+        expertise = el.find_experts(
+            model, concepts, tmp_path / name, pool_over=pool_over, halves=False, permutations=0
+        ).load()
+        kept = el.open_expertise(workdir / "expertise" / f"model_syllables_pool_over-{pool_over}")
+        np.testing.assert_array_equal(kept["average_precision"], expertise["average_precision"])
+        result = el.align(
+            el.jaccard(el.select_experts(expertise, threshold=0.5)), el.load_ratings(inputs / "ratings.txt")
+        )
+        assert table.loc[(f"jaccard_{name}", "ratings"), "spearman"] == pytest.approx(result.spearman, abs=1e-5)
+        assert f"jaccard_{name}" in set(partial["control"])
+
+
+def test_trained_word_vectors_are_kept_and_compared(everything, inputs):
+    workdir, done, options = everything
+    (vectors,) = (workdir / "word_vectors").iterdir()
+    similarity = word_vector_similarity(vectors, el.load_concepts(inputs / "syllables.tsv"))
+    result = el.align(similarity, el.load_ratings(inputs / "ratings.txt"))
+    table = pd.read_csv(workdir / "alignment.csv").set_index(["measure", "ratings"])
+    assert table.loc[("word2vec", "ratings"), "spearman"] == pytest.approx(result.spearman, abs=1e-5)
+    assert table.loc[("word2vec", "ratings"), "pairs"] == 66
+    assert "word2vec" in set(pd.read_csv(workdir / "comparisons.csv")["baseline"])
+    assert "epoch 3 of 3" in done.stderr
+    before, written = (workdir / "alignment.csv").read_bytes(), vectors.stat().st_mtime_ns
+    again = launch(*arguments(inputs, workdir, **options))
+    assert again.returncode == 0, again.stderr
+    assert "epoch" not in again.stderr and vectors.stat().st_mtime_ns == written
+    assert (workdir / "alignment.csv").read_bytes() == before
+
+
+def test_what_a_baseline_or_control_lacks_is_told_before_the_model_runs(inputs, tmp_path):
+    workdir = tmp_path / "run"
+    done = launch(*arguments(inputs, workdir, vector_corpora=str(tmp_path / "none.txt")))
+    expect(done, "there is no text file", "none.txt to train word vectors on")
+    done = launch(*arguments(inputs, workdir, word_vectors=str(tmp_path / "none.kv")))
+    expect(done, "there is no file of word vectors", "none.kv")
+    done = launch(*arguments(inputs, workdir, **{"base_rates.negatives_per_positive": (0.0,)}))
+    expect(done, "negatives_per_positive")
+    done = launch(*arguments(inputs, workdir, **{"base_rates.thresholds": (1.5,)}))
+    expect(done, "1.5")
+    lacking = tmp_path / "lacking.tsv"
+    lacking.write_text((inputs / "syllables.tsv").read_text().replace("\tba ", "\tfe ", 1))
+    done = launch(*arguments(inputs, workdir, sentences=lacking, own_tokens=True))
+    expect(done, "lacks the word of its concept 'ba'", "--config.own_tokens=False")
+    assert not workdir.exists()
 
 
 def test_a_workdir_of_another_config_is_refused(finished, inputs):

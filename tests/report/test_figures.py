@@ -1,5 +1,7 @@
 """Figures say what their tables say: panels, points, labels, order; and the files are the same each time."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.report.figures import (
     order_concepts,
     plot_alignment,
+    plot_base_rates,
     plot_localisation,
     plot_measures,
     plot_overlap,
@@ -135,6 +138,56 @@ def test_measures_read_back_from_csv_are_the_same_figure(tmp_path):
     _, one = save_figure(plot_measures(measures_table()), tmp_path / "one")
     _, two = save_figure(plot_measures(pd.read_csv(tmp_path / "alignment.csv")), tmp_path / "two")
     assert one.read_bytes() == two.read_bytes()
+
+
+# --- Base rates ---------------------------------------------------------------------------------------------
+
+
+def base_rates_table():
+    rows = []
+    for sentences, ratings in itertools.product(("facts", "stories"), ("wordsim353", "simlex999")):
+        for threshold, ratio in itertools.product((0.7, 0.3, 0.5), (10.0, 1.0, 2.5)):
+            experts = 0 if (threshold, ratio) == (0.7, 10.0) else round(1000 * (1 - threshold) / ratio)
+            rho = np.nan if not experts else threshold / ratio + 0.01 * len(ratings + sentences)
+            rows.append([sentences, threshold, ratio, ratings, 29, experts, rho])
+    columns = ["sentences", "threshold", "negatives_per_positive", "ratings", "pairs", "experts_median", "spearman"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_base_rates_have_a_cell_for_each_row_in_its_place():
+    table = base_rates_table()
+    figure = plot_base_rates(table, drawn=(0.5, 2.5))
+    panels = [axes for axes in figure.axes if axes.images]
+    assert len(panels) == 4
+    for axes, (sentences, ratings) in zip(
+        panels, itertools.product(("facts", "stories"), ("wordsim353", "simlex999")), strict=True
+    ):
+        here = table[(table["sentences"] == sentences) & (table["ratings"] == ratings)]
+        said = {}
+        for text in axes.texts:
+            x, y = text.get_position()
+            said.setdefault((round(y), round(x)), []).append(text.get_text())
+        values = np.asarray(axes.images[0].get_array().filled(np.nan))
+        for row in here.itertuples():
+            place = (0.3, 0.5, 0.7).index(row.threshold), (1.0, 2.5, 10.0).index(row.negatives_per_positive)
+            shown = [] if np.isnan(row.spearman) else [f"{row.spearman:.2f}"]
+            assert said[place] == [*shown, f"{row.experts_median:,}"]
+            np.testing.assert_equal(values[place], row.spearman)
+        hatched = [patch for patch in axes.patches if patch.get_hatch()]
+        assert [patch.get_xy() for patch in hatched] == [(1.5, 1.5)]  # the highest threshold, the most negatives
+        (frame,) = [patch for patch in axes.patches if not patch.get_hatch()]
+        assert frame.get_xy() == (0.5, 0.5)
+    assert {"wordsim353, 29 pairs", "0.3", "2.5\n29%", "10\n9%"} <= set(texts(figure))
+    assert [panels[0].get_ylabel(), panels[2].get_ylabel()] == ["facts", "stories"]
+
+
+def test_base_rates_cope_with_no_correlation_at_all_and_refuse_what_is_missing(tmp_path):
+    table = base_rates_table().assign(spearman=np.nan)
+    figure = plot_base_rates(table)
+    assert all(len([p for p in axes.patches if p.get_hatch()]) == 9 for axes in figure.axes[:4])
+    save_figure(figure, tmp_path / "base_rates")
+    with pytest.raises(ExpertLensError, match=r"lacks the columns \['experts_median'\]"):
+        plot_base_rates(table.drop(columns="experts_median"))
 
 
 # --- Overlap ------------------------------------------------------------------------------------------------

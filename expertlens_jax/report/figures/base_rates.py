@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from expertlens_jax.report.figures.table import require
 from expertlens_jax.report.style import COLORMAP, FAINT, INK, PALE, styled
@@ -35,7 +36,7 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
         figsize=((width + 0.2) * len(columns) + 1.2, (height + 0.3) * len(rows) + 0.7), layout="constrained"
     )
     panels = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
-    highest = max(np.nanmax([*table["spearman"], 0.1]), 0.1)
+    highest = 1.25 * np.nanmax([*table["spearman"], 0.1])  # short of the map's black, where no frame would show
     for down, sentences in zip(panels, rows, strict=True):
         for axes, ratings in zip(down, columns, strict=True):
             here = table[(table["sentences"] == sentences) & (table["ratings"] == ratings)]
@@ -45,22 +46,25 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
                 grid[place], experts[place] = row.spearman, row.experts_median
             image = axes.imshow(grid, cmap=COLORMAP, vmin=0, vmax=highest, origin="lower", aspect="auto")
             for (i, j), value in np.ndenumerate(grid):
-                _cell(axes, j, i, value, experts[i, j], dark=value > 0.6 * highest)
+                _cell(axes, j, i, value, experts[i, j], dark=value > 0.42 * highest)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             if drawn and drawn[0] in thresholds and drawn[1] in ratios:
                 corner = (ratios.index(drawn[1]) - 0.5, thresholds.index(drawn[0]) - 0.5)
-                axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=INK, linewidth=1.4, clip_on=False))
+                frame = Rectangle(corner, 1, 1, fill=False, edgecolor=INK, linewidth=1.2, clip_on=False)
+                frame.set_path_effects([withStroke(linewidth=3, foreground="white")])
+                axes.add_patch(frame)
             if axes in panels[0]:
                 axes.set_title(f"{ratings}, {here['pairs'].max():.0f} pairs", loc="left", fontweight="bold")
     for axes, sentences in zip(panels[:, 0], rows, strict=True):
-        axes.set_ylabel(f"$\\bf{{{sentences.replace('_', ' ')}}}$\nThreshold τ")
+        axes.set_ylabel(sentences, fontweight="bold")
         axes.set_yticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
     for axes in panels[-1]:
         axes.set_xticks(range(len(ratios)), [f"{ratio:g}\n{1 / (1 + ratio):.0%}" for ratio in ratios])
     figure.supxlabel("Negatives per positive, and the base rate that they make", fontsize=8)
+    figure.supylabel("Threshold τ on average precision", fontsize=8)
     bar = figure.colorbar(image, ax=panels, aspect=30, pad=0.02)
-    bar.set_label("Spearman's ρ (below it: experts a concept)")
+    bar.set_label("Spearman's ρ; in small, experts per concept")
     bar.outline.set_visible(False)
     return figure
 
