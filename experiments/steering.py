@@ -10,22 +10,21 @@ beside it.
     python -m experiments.steering --config=configs/demo.py --workdir=runs/steering
 
 Experts come from the config's first sentence set, held-out text from its last. Writes into the run directory
-`effects.csv` (a row per steering and measure, with 95% intervals over prompts and seeds), `curves.csv` (means over
-concepts), `claim.csv` (experts against each control, over concepts), `away.csv` and `moved.csv` (a concept removed,
-another spared: what became of their words and of every concept's experts), `samples.csv`, `figures/`, and
+`effects.csv` (a row per steering and measure, with 95% intervals over prompts, each drawn with all its seeds),
+`curves.csv` (means over concepts), `claim.csv` (experts against each control, over concepts), `away.csv` and
+`moved.csv` (a concept removed, another spared: what became of their words, and of every concept's experts and its place
+on the map of overlaps), `samples.csv`, `figures/`, and
 `report.html`, where continuations stand side by side. Each steering that was measured is kept in `measured/`; a run
 that was killed goes on.
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 import pandas as pd
-import scipy.stats
 import xarray as xr
 from etils import epath
 from tqdm.auto import tqdm
@@ -33,66 +32,59 @@ from tqdm.auto import tqdm
 import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import draw, load_datasets, saved_expertise
-from expertlens_jax.analysis.statistics import bootstrap_mean
-from expertlens_jax.analysis.steering_effects import Writing, measure_effect, word_in_place
+from experiments.steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
+from expertlens_jax.analysis.steering_effects import Writing, find_in_place
+from expertlens_jax.analysis.steering_summary import Trial, describe_claim, describe_curves, describe_effects
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
-from expertlens_jax.experts.controls import equally_active_units, random_units
 from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
 from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.pages import Page, Samples
 from expertlens_jax.run_directory import open_run, saved_dataset, write_csv, write_text
 
-CONTROLS = ("random", "equally_active", "another_concept")
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One steering that is measured."""
-
-    concept: str
-    arm: str
-    """Whose units: "experts", a control's name, "shared" (a domain's), or "unsteered"."""
-    method: str
-    count: int
-    strength: float
-
-    @property
-    def name(self) -> str:
-        """Of its file."""
-        return f"{self.concept.replace(' ', '_')}_{self.arm}_{self.method}_{self.count}_{self.strength:g}"
+MEASURES = {
+    "word_log_prob": "log-probability of the word after the prompt (nats)",
+    "mention": "share of continuations that mention it",
+    "expert_response": "its experts' response to what was written",
+}
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check(config.steering)
+    s = config.steering
+    check(s)
     datasets = load_datasets(config)
     concepts, elsewhere = datasets[0], datasets[-1]
+    for word in (word for pair in s.away for word in pair):
+        find_in_place(elsewhere, word)
     model = find_model(config)
     if not model.config.causal:
         raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing. Steer a causal language model.")
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
     expertise = saved_steering_table(model, concepts, config, workdir)
-    refuse_unknown_concepts(expertise, config.steering.concepts)
+    refuse_unknown_concepts(expertise, (*s.concepts, *(concept for concept, _ in s.away)))
     writing = Writing(
-        prompts=tuple(config.steering.prompts),
+        prompts=tuple(s.prompts),
         held_out=held_out_texts(elsewhere, config),
-        num_seeds=config.steering.num_seeds,
-        max_new_tokens=config.steering.max_new_tokens,
-        temperature=config.steering.temperature,
+        num_seeds=s.num_seeds,
+        max_new_tokens=s.max_new_tokens,
+        temperature=s.temperature,
         seed=config.seed,
     )
 
+    files = {trial: workdir / "measured" / f"{trial.name}.json" for trial in list_trials(s)}
+    for trial, file in files.items():
+        if not file.exists():
+            make_steering(expertise, trial, config)  # what can't be steered is refused before anything is measured
     measured = {}
-    for trial in tqdm(trials(config.steering), desc="steering", unit="steering"):
-        file = workdir / "measured" / f"{trial.name}.json"
+    for trial, file in tqdm(files.items(), desc="steering", unit="steering"):
         measured[trial] = saved_json(file, lambda trial=trial: measure(model, expertise, trial, writing, config))
-    effects = describe_effects(measured, config)
+    effects = describe_effects(measured, config.resamples, config.seed)
     write_csv(workdir / "effects.csv", effects)
-    curves = describe_curves(effects, config)
+    curves = describe_curves(effects, s.concepts, config.resamples, config.seed)
     write_csv(workdir / "curves.csv", curves)
-    claim = describe_claim(effects, config)
+    claim = describe_claim(effects, s.method, s.drawn_count, s.controls, config.resamples, config.seed)
     write_csv(workdir / "claim.csv", claim)
     samples = pd.DataFrame([row for trial in measured for row in sample_rows(measured[trial], trial, config)])
     write_csv(workdir / "samples.csv", samples)
@@ -113,7 +105,8 @@ def check(settings: ml_collections.ConfigDict) -> None:
     """Refuses what would fail late.
 
     Raises:
-      SelectionError: an unknown method or control, a drawn count that isn't measured, or nothing to steer.
+      SelectionError: an unknown method or control, a drawn count that isn't measured, nothing to steer, or a concept
+        that is asked for as a domain too.
     """
     for method in (settings.method, *settings.methods, *settings.away_methods):
         if method not in METHODS:
@@ -133,6 +126,12 @@ def check(settings: ml_collections.ConfigDict) -> None:
         raise SelectionError(
             "steering wants two concepts or more, a prompt or more, and num_seeds of 1 or more; it was given "
             f"{len(settings.concepts)}, {len(settings.prompts)} and {settings.num_seeds}."
+        )
+    both = [name for name in settings.concepts if name in settings.domains]
+    if both:
+        raise SelectionError(
+            f"{both[0]!r} is among steering.concepts and steering.domains; its word and what its members share are two "
+            "things. Leave it in one of them."
         )
 
 
@@ -162,198 +161,12 @@ def held_out_texts(dataset: el.ConceptDataset, config: ml_collections.ConfigDict
     return tuple(dataset.sentences[i] for i in np.sort(chosen))
 
 
-def trials(settings: ml_collections.ConfigDict) -> list[Trial]:
-    """Every steering to measure, each once: curves over counts, over strengths, other methods, domains."""
-    wanted = []
-    for concept in settings.concepts:
-        wanted.append(Trial(concept, "unsteered", "none", 0, 0.0))
-        for arm in ("experts", *settings.controls):
-            wanted += [Trial(concept, arm, settings.method, count, 1.0) for count in settings.counts]
-            wanted += [Trial(concept, arm, settings.method, settings.drawn_count, s) for s in settings.strengths]
-        for method in settings.methods:
-            wanted += [Trial(concept, "experts", method, settings.drawn_count, s) for s in settings.strengths]
-    for domain in settings.domains:
-        wanted.append(Trial(domain, "unsteered", "none", 0, 0.0))
-        wanted += [Trial(domain, "shared", settings.method, count, 1.0) for count in settings.counts]
-    return list(dict.fromkeys(wanted))
-
-
-def saved_json(file: epath.Path, compute: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What a file holds; computed and written first if it isn't there."""
-    if not file.exists():
-        write_text(file, json.dumps(compute()) + "\n")
-    return json.loads(file.read_text())
-
-
-def measure(
-    model: el.Model, expertise: xr.Dataset, trial: Trial, writing: Writing, config: ml_collections.ConfigDict
-) -> dict[str, Any]:
-    """A trial's measures `[rows, columns]`, the continuations, and the steering in words."""
-    words = (trial.concept,)
-    if trial.concept in config.steering.domains:
-        expertise = el.share_expertise(expertise, trial.concept)
-        words = tuple(expertise.attrs["members"])
-    steering = make_steering(expertise, trial, config)
-    written, values = measure_effect(model, expertise, trial.concept, words, steering, writing)
-    return {
-        "steering": repr(steering) if steering else "none",
-        "words": words,
-        "texts": written.texts.tolist(),
-        "measures": {name: np.where(np.isnan(value), None, value).tolist() for name, value in values.items()},
-    }
-
-
-def make_steering(expertise: xr.Dataset, trial: Trial, config: ml_collections.ConfigDict) -> el.Steering | None:
-    """The trial's steering; controls are given the concept's own values on units that aren't its experts."""
-    if trial.arm == "unsteered":
-        return None
-    options = {"method": trial.method, "strength": trial.strength}
-    experts = el.select_experts(expertise.sel(concept=[trial.concept]), top=trial.count)
-    experts = expertise["unit"].values[experts.values[0]]
-    match trial.arm:
-        case "random":
-            units = random_units(expertise, experts, seed=config.seed)
-        case "equally_active":
-            units = equally_active_units(expertise, trial.concept, experts)
-        case "another_concept":
-            among = list(config.steering.concepts)
-            other = among[(among.index(trial.concept) + 1) % len(among)]
-            return el.steer(expertise, other, top=trial.count, **options)
-        case _:
-            units = experts
-    return el.steer(expertise, trial.concept, units=units, **options)
-
-
-def describe_effects(measured: Mapping[Trial, Mapping[str, Any]], config: ml_collections.ConfigDict) -> pd.DataFrame:
-    """A row per trial and measure: its mean and interval, and those of its change from the unsteered model."""
-    rows = []
-    for trial, result in measured.items():
-        plain = measured[Trial(trial.concept, "unsteered", "none", 0, 0.0)]["measures"]
-        for name, values in result["measures"].items():
-            values, before = (np.array(each, np.float64) for each in (values, plain[name]))
-            value, low, high = bootstrap_mean(values, config.resamples, config.seed)
-            change, change_low, change_high = bootstrap_mean(values - before, config.resamples, config.seed)
-            rows.append(
-                {
-                    **dataclasses.asdict(trial),
-                    "measure": name,
-                    **{"value": value, "ci_low": low, "ci_high": high},
-                    **{"change": change, "change_ci_low": change_low, "change_ci_high": change_high},
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def describe_curves(effects: pd.DataFrame, config: ml_collections.ConfigDict) -> pd.DataFrame:
-    """Means over concepts, with intervals over them: a row per arm, method, count, strength and measure."""
-    concepts = effects[effects["concept"].isin(list(config.steering.concepts))]
-    rows = []
-    for key, group in concepts.groupby(["arm", "method", "count", "strength", "measure"], sort=False):
-        row = dict(zip(["arm", "method", "count", "strength", "measure"], key, strict=True))
-        for column, prefix in (("value", ""), ("change", "change_")):
-            mean, low, high = bootstrap_mean(group[[column]].to_numpy(), config.resamples, config.seed)
-            row |= {column: mean, f"{prefix}ci_low": low, f"{prefix}ci_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def describe_claim(effects: pd.DataFrame, config: ml_collections.ConfigDict) -> pd.DataFrame:
-    """Experts against each control at the drawn count and full strength: the difference of their effects, and p.
-
-    p is Wilcoxon's signed-rank test over concepts, two-sided.
-    """
-    s = config.steering
-    drawn = effects[(effects["method"] == s.method) & (effects["count"] == s.drawn_count) & (effects["strength"] == 1)]
-    rows = []
-    for name in ("word_log_prob", "mention", "expert_response"):
-        by_arm = drawn[drawn["measure"] == name].pivot_table(index="concept", columns="arm", values="change")
-        experts = by_arm["experts"].dropna()
-        for control in ("unsteered", *s.controls):
-            difference = experts if control == "unsteered" else experts - by_arm.loc[experts.index, control]
-            mean, low, high = bootstrap_mean(difference.to_numpy()[:, None], config.resamples, config.seed)
-            moved = difference[difference != 0]
-            p = scipy.stats.wilcoxon(moved).pvalue if len(moved) else 1.0
-            rows.append(
-                {
-                    **{"measure": name, "control": control, "concepts": len(difference)},
-                    **{"difference": mean, "ci_low": low, "ci_high": high, "p_value": p},
-                }
-            )
-    return pd.DataFrame(rows)
-
-
 def sample_rows(result: Mapping[str, Any], trial: Trial, config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
     """The first continuation of each prompt."""
     return [
-        {**dataclasses.asdict(trial), "prompt": prompt, "text": texts[0], "words": " ".join(result["words"])}
+        {**dataclasses.asdict(trial), "prompt": prompt, "text": texts[0], "words": ", ".join(result["words"])}
         for prompt, texts in zip(config.steering.prompts, result["texts"], strict=True)
     ]
-
-
-def steer_away(
-    model: el.Model,
-    expertise: xr.Dataset,
-    concepts: el.ConceptDataset,
-    elsewhere: el.ConceptDataset,
-    config: ml_collections.ConfigDict,
-    workdir: epath.Path,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Removes a concept and spares another: their words' probability where they stand in held-out sentences, and
-    every concept's experts as the steered model has them.
-
-    Returns:
-      `away`: a row per pair, method, whether the other was spared, and whose word: `change` of its log-probability,
-      with interval over sentences. `moved`: a row per pair and concept: `kept`, the Jaccard overlap of the concept's
-      expert set with that of the steered model (first method, sparing).
-    """
-    s, away, moved = config.steering, [], []
-    for concept, spared in s.away:
-        refuse_unknown_concepts(expertise, (concept, spared))
-        steerings = {
-            (method, sparing): el.steer(
-                expertise, concept, top=s.drawn_count, method=method, sparing=(spared,) if sparing else ()
-            )
-            for method in s.away_methods
-            for sparing in (False, True)
-        }
-        for (method, sparing), steering in steerings.items():
-            for word in (concept, spared):
-
-                def change(word: str = word, steering: el.Steering = steering) -> dict[str, Any]:
-                    after, before = (word_in_place(model, elsewhere, word, by) for by in (steering, None))
-                    return {"change": (after - before).tolist()}
-
-                name = f"away_{concept}_{spared}_{method}_{'sparing' if sparing else 'all'}_{word}"
-                values = saved_json(workdir / "measured" / f"{name}.json", change)["change"]
-                mean, low, high = bootstrap_mean(np.array(values)[:, None], config.resamples, config.seed)
-                away.append(
-                    {
-                        **{"concept": concept, "spared": spared, "method": method, "sparing": sparing, "word": word},
-                        **{"units": len(steering), "change": mean, "ci_low": low, "ci_high": high},
-                    }
-                )
-
-        def kept(steering: el.Steering = steerings[s.away_methods[0], True]) -> dict[str, Any]:
-            responses = el.record_responses(
-                model,
-                concepts.sentences,
-                pooling=config.pooling,
-                steering=steering,
-                truncate=config.truncate,
-                progress=True,
-            )
-            asked = {name: expertise.attrs[name] for name in ("negatives_per_positive", "exclude_mentions")}
-            after = el.measure_expertise(responses, concepts, **asked)
-            before, after = (el.select_experts(t, threshold=config.drawn_threshold).values for t in (expertise, after))
-            either = (before | after).sum(1)
-            return {"kept": np.where(either > 0, (before & after).sum(1) / np.maximum(either, 1), 1.0).tolist()}
-
-        values = saved_json(workdir / "measured" / f"moved_{concept}_{spared}.json", kept)["kept"]
-        moved += [
-            {"concept": concept, "spared": spared, "of": name, "domain": domain, "kept": value}
-            for name, domain, value in zip(concepts.concepts, concepts.domains, values, strict=True)
-        ]
-    return pd.DataFrame(away), pd.DataFrame(moved)
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
@@ -391,22 +204,67 @@ def report(
     s = config.steering
     page = Page(f"Steering {model.name} with its experts")
     page.paragraph(__doc__.split("\n\n")[1])
-    page.table(claim)
-    page.figure(workdir / "figures" / "steering.svg", "Effects over the number of units and over strength.")
-    page.figure(workdir / "figures" / "cost.svg", "What each method's effect costs.")
+    page.paragraph(
+        f"Experts against each control: {s.drawn_count} units, {named(s.method)}, strength 1. Differences of the "
+        f"changes that each makes, mean over {len(s.concepts)} concepts, with 95% intervals from resampling the "
+        "concepts; p by Wilcoxon's signed-rank test over them."
+    )
+    page.table(claim.replace({"measure": MEASURES, "control": {name: named(name) for name in CONTROLS}}))
+    page.figure(
+        workdir / "figures" / "steering.svg",
+        f"Effects over the number of steered units and over strength ({named(s.method)}). Lines are means over "
+        f"{len(s.concepts)} concepts, bands their 95% intervals from resampling the concepts, dashed is the model "
+        "without steering. Another concept's experts are the experts' own steerings, each measured for a neighbour: "
+        "what doesn't ask for a concept is the same for both.",
+    )
+    page.figure(
+        workdir / "figures" / "cost.svg",
+        "What each method's effect costs. Lines start at the model without steering (dashed) and go on to full "
+        "strength; bars are 95% intervals from resampling the concepts.",
+    )
     drawn = samples[(samples["count"] == s.drawn_count) & (samples["strength"] == 1)]
     for concept in (*s.concepts, *s.domains):
         plain = samples[(samples["concept"] == concept) & (samples["arm"] == "unsteered")]
         of_concept = drawn[(drawn["concept"] == concept) & (drawn["method"] == s.method)]
         columns = {"before": plain} | dict(iter(of_concept.groupby("arm", sort=False)))
-        texts = {arm.replace("_", " "): rows["text"].tolist() for arm, rows in columns.items()}
+        texts = {named(arm): rows["text"].tolist() for arm, rows in columns.items()}
         page.heading(concept)
-        page.samples(Samples(list(s.prompts), texts, plain["words"].iloc[0].split(" ")))
+        page.paragraph(describe_mentions(effects, concept, list(columns), config))
+        page.samples(Samples(list(s.prompts), texts, plain["words"].iloc[0].split(", ")))
     if len(away):
         page.heading("Steering away")
-        page.table(away)
-        page.figure(workdir / "figures" / "away.svg", "One concept removed, another spared.")
+        page.table(away.assign(method=[named(method) for method in away["method"]]))
+        page.figure(
+            workdir / "figures" / "away.svg",
+            "One concept removed, another spared. Left: what becomes of their words, with 95% intervals from "
+            f"resampling the sentences. Middle: how much of every concept's experts (τ = {config.drawn_threshold:g}) "
+            f"the steered model shares with the model as it was ({named(s.away_methods[0])}, the other spared). Right: "
+            "the map of overlaps, a line from where each concept was to where it went (multidimensional scaling of "
+            "1 - overlap, all sets before and after on one map).",
+        )
     write_text(workdir / "report.html", page.html())
+
+
+def describe_mentions(effects: pd.DataFrame, concept: str, arms: list[str], config: ml_collections.ConfigDict) -> str:
+    """How often the continuations of each arm have the concept's words, in a sentence."""
+    s = config.steering
+    rows = effects[(effects["concept"] == concept) & (effects["measure"] == "mention")]
+    parts = []
+    for arm in arms:
+        here = rows[rows["arm"] == ("unsteered" if arm == "before" else arm)]
+        if arm != "before":
+            here = here[(here["method"] == s.method) & (here["count"] == s.drawn_count) & (here["strength"] == 1)]
+        row = here.iloc[0]
+        parts.append(f"{named(arm)} {100 * row.value:.1f}% ({100 * row.ci_low:.1f} to {100 * row.ci_high:.1f})")
+    return (
+        f"{s.drawn_count} units, {named(s.method)}, strength 1; the first of {s.num_seeds} continuations of each "
+        f"prompt. Of all, these have a marked word (95% intervals over prompts): {', '.join(parts)}."
+    )
+
+
+def named(name: str) -> str:
+    """A method's or an arm's name in words."""
+    return name.replace("_", " ")
 
 
 if __name__ == "__main__":

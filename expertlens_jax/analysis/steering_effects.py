@@ -72,17 +72,18 @@ def count_mentions(texts: np.ndarray, words: Sequence[str]) -> np.ndarray:
     return np.vectorize(count, otypes=[int])(texts)
 
 
-def distinct_pairs(continuations: Continuations) -> np.ndarray:
-    """Distinct-2 (Li et al. 2016) of each continuation: different pairs of neighbouring tokens, over all such pairs.
+def distinct(continuations: Continuations, length: int) -> np.ndarray:
+    """Distinct-n (Li et al. 2016) of each continuation: different runs of `length` tokens, over all its runs.
 
     Returns:
-      float64 `[prompts, seeds]`, NaN for a continuation of fewer than two tokens.
+      float64 `[prompts, seeds]`, NaN for a continuation of fewer than `length` tokens.
     """
-    shares = [
-        len(set(zip(ids[:-1].tolist(), ids[1:].tolist(), strict=True))) / (len(ids) - 1) if len(ids) > 1 else np.nan
-        for ids in continuations.token_ids
-    ]
-    return np.reshape(shares, continuations.texts.shape)
+
+    def share(ids: list[int]) -> float:
+        runs = [tuple(ids[i : i + length]) for i in range(len(ids) - length + 1)]
+        return len(set(runs)) / len(runs) if runs else np.nan
+
+    return np.reshape([share(ids.tolist()) for ids in continuations.token_ids], continuations.texts.shape)
 
 
 def surprise(model: Model, continuations: Continuations, steering: Steering | None = None) -> np.ndarray:
@@ -106,8 +107,8 @@ def expert_response(
 ) -> np.ndarray:
     """How much the concept's experts see it in what was written, as the model reads it without steering.
 
-    Each expert's response is measured on its own scale, on which a negative sentence has 0 on average and the median
-    positive one 1; a text has the median over experts.
+    Each expert's response, pooled as the table's were, is measured on its own scale, on which a negative sentence has
+    0 on average and the median positive one 1; a text has the median over experts.
 
     Args:
       model: not steered.
@@ -123,7 +124,9 @@ def expert_response(
     experts = np.flatnonzero(select_experts(row, top=top).values[0])
     row = row.isel(concept=0, unit=experts)
     sites = tuple(dict.fromkeys(expertise["site"].values.tolist()))
-    responses = record_responses(model, continuations.whole, sites=sites, truncate=True).values[:, experts]
+    pooling = expertise.attrs.get("pooling", "max")  # tables of `measure_expertise` don't say
+    responses = record_responses(model, continuations.whole, sites=sites, pooling=pooling, truncate=True)
+    responses = responses.values[:, experts]
     low, high = row["negative_mean"].values, row["positive_median"].values
     return np.median((responses - low) / (high - low), axis=1).reshape(continuations.texts.shape)
 
@@ -165,7 +168,7 @@ def measure_effect(
       the prompt is one of the concept's; `mention` `[prompts, seeds]`, 1 where the continuation has one;
       `mentions` `[prompts, seeds]`, how often; `expert_response` `[prompts, seeds]`; `surprise` `[prompts, seeds]`,
       nats a token of the continuation under the unsteered model; `held_out_surprise` `[texts, 1]`, nats a token of
-      held-out text under the steered model; `distinct_2` `[prompts, seeds]`.
+      held-out text under the steered model; `distinct_1`, `distinct_2` and `distinct_3` `[prompts, seeds]`.
     """
     written = continue_prompts(
         model,
@@ -187,7 +190,7 @@ def measure_effect(
         "expert_response": expert_response(model, written, expertise, concept),
         "surprise": surprise(model, written),
         "held_out_surprise": np.array([[-row.mean(dtype=np.float64)] for row in held_out]),
-        "distinct_2": distinct_pairs(written),
+        **{f"distinct_{length}": distinct(written, length) for length in (1, 2, 3)},
     }
 
 
@@ -197,23 +200,38 @@ def word_in_place(model: Model, dataset: ConceptDataset, concept: str, steering:
     Args:
       model: a causal language model.
       dataset: has the concept.
-      concept: its word or plural is scored at its first mention, in the form it has there; sentences that start with
-        it are left out.
+      concept: see `find_in_place`.
       steering: of the model while it reads.
 
     Returns:
       float64 `[sentences]`.
 
     Raises:
-      ConceptDataError: no sentence has the word after its first one.
+      ConceptDataError: see `find_in_place`.
     """
+    scored = score_continuations(model, *find_in_place(dataset, concept), steering=steering)
+    return np.array([row.sum(dtype=np.float64) for row in scored])
+
+
+def find_in_place(dataset: ConceptDataset, concept: str) -> tuple[list[str], list[str]]:
+    """A concept's word where its own sentences first mention it, and what stands before it there.
+
+    Args:
+      dataset: has the concept.
+      concept: its word or plural, in the form and case it has there; sentences that start with it are left out.
+
+    Returns:
+      The beginnings `[sentences]` and the words `[sentences]`, each with the space before it.
+
+    Raises:
+      ConceptDataError: there is no such concept, or no sentence has its word after another one.
+    """
+    if concept not in dataset.concepts:
+        raise ConceptDataError(f"{dataset.name!r} has no concept {concept!r}; its {len(dataset.concepts)} are others.")
     forms = "|".join(re.escape(" ".join(form)) for form in sorted(word_forms(concept), key=len, reverse=True))
     pattern = re.compile(rf"(?<=\S)( (?:{forms}))(?!\w)", re.IGNORECASE)
     sentences = [dataset.sentences[i] for i in np.flatnonzero(dataset.labels[dataset.concepts.index(concept)])]
     found = [match for match in map(pattern.search, sentences) if match]
     if not found:
         raise ConceptDataError(f"no sentence of {concept!r} in {dataset.name!r} has its word after another word.")
-    scored = score_continuations(
-        model, [m.string[: m.start()] for m in found], [m.group(1) for m in found], steering=steering
-    )
-    return np.array([row.sum(dtype=np.float64) for row in scored])
+    return [m.string[: m.start()] for m in found], [m.group(1) for m in found]

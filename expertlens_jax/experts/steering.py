@@ -76,6 +76,7 @@ def steer(
     method: str = "set_median",
     strength: float = 1.0,
     sparing: Sequence[str] = (),
+    sites: Sequence[str] | None = None,
     units: np.ndarray | Sequence[int] | None = None,
 ) -> Steering:
     """Makes a steering of a concept's experts.
@@ -92,6 +93,9 @@ def steer(
       `mean_shift`: x + mean of positive responses - mean of negative ones (unit by unit what CAA does; Rimsky 2024).
       `linear_ot`: slope x + offset, nearest to the transport of negatives to positives (Linear-AcT; Rodriguez 2025).
 
+    All of them read the table's responses as they were pooled. Suau et al. take the maximum over tokens, as is the
+    default here; Rodriguez et al. take the mean, which a table has that was recorded with `pooling="mean"`.
+
     Args:
       expertise: from `measure_expertise` or `find_experts`; `aura` and `linear_ot` also want what
         `measure_distributions` adds.
@@ -104,14 +108,15 @@ def steer(
       strength: from 0 (nothing) to 1, see `Steering.at_strength`.
       sparing: concepts that should stay as they are: units that the same `top` and `threshold` make experts on one
         of them are left alone.
+      sites: choose among the units at these sites only, such as `["mlp.up", "mlp.down"]`; default all of the table's.
       units: steer these instead of the experts, as values of the table's `unit` coordinate: for controls.
 
     Returns:
       A `Steering`, which any call of the model takes.
 
     Raises:
-      SelectionError: a concept that isn't in the table, an unknown method, no choice of units or an empty one, or a
-        table without what the method needs.
+      SelectionError: a concept that isn't in the table or is given twice, a site that wasn't recorded, an unknown
+        method, no choice of units or an empty one, or a table without what the method needs.
     """
     if method not in METHODS:
         raise SelectionError(f"method {method!r} was asked for; there are {', '.join(METHODS)}.")
@@ -119,9 +124,16 @@ def steer(
     spared = (sparing,) if isinstance(sparing, str) else tuple(sparing)
     if not concepts:
         raise SelectionError("no concept was given; give one of the table's, or several.")
+    if len(set(concepts)) < len(concepts):
+        raise SelectionError(f"a concept is given twice among {', '.join(map(repr, concepts))}; steer each once.")
     precision = average_precision(expertise)
     refuse_unknown_concepts(expertise, (*concepts, *spared))
     refuse_features(expertise["site"].values)
+    channels = _site_channels(expertise)
+    if sites is not None:
+        expertise = _at_sites(expertise, (sites,) if isinstance(sites, str) else tuple(sites))
+        precision = average_precision(expertise)
+        channels = tuple(each for each in channels if each[0] in expertise["site"].values)
     if units is None and top is None and threshold is None and method not in _DAMPING:
         raise SelectionError(
             f'steering needs a choice of units: el.steer(expertise, "{concepts[0]}", top=50), or threshold=0.5.'
@@ -135,7 +147,7 @@ def steer(
     elif top is None and threshold is None:
         experts = xr.ones_like(precision.sel(concept=list(concepts)), dtype=bool)
     else:
-        experts = select_experts(expertise.sel(concept=[*concepts, *spared]), threshold, top)
+        experts = select_experts(expertise.sel(concept=list(dict.fromkeys((*concepts, *spared)))), threshold, top)
     steering = None
     for name in concepts:
         chosen = experts.sel(concept=name).values.copy()
@@ -146,12 +158,47 @@ def steer(
                 f"no unit is left to steer {name!r} with: of top={top}, threshold={threshold}, sparing "
                 f"{', '.join(spared) or 'none'}. Choose more units."
             )
-        one = _steer_units(expertise, name, np.flatnonzero(chosen), method)
+        one = _steer_units(expertise, name, np.flatnonzero(chosen), method, channels)
         steering = one if steering is None else steering.then(one)
     return steering.at_strength(strength)
 
 
-def _steer_units(expertise: xr.Dataset, concept: str, places: np.ndarray, method: str) -> Steering:
+def _site_channels(expertise: xr.Dataset) -> tuple[tuple[str, int | None], ...]:
+    """(site, channels) of each of the table's sites; None for one of which the table holds some units only."""
+    layers, sites, channels = (expertise[name].values for name in ("layer", "site", "channel"))
+    widths = []
+    for site in dict.fromkeys(sites):
+        here = sites == site
+        width = int(channels[here].max()) + 1
+        whole = here.sum() == width * len(set(layers[here].tolist()))
+        widths.append((str(site), width if whole else None))
+    return tuple(widths)
+
+
+def _at_sites(expertise: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
+    """The table of the units at some sites.
+
+    Raises:
+      SelectionError: a site that the table doesn't have.
+    """
+    of_unit = [str(site) for site in expertise["site"].values]
+    recorded = list(dict.fromkeys(of_unit))
+    absent = [site for site in sites if site not in recorded]
+    if absent or not sites:
+        raise SelectionError(
+            f"sites {', '.join(map(str, absent)) or 'of no name'} were asked for, and this table of expertise has "
+            f"{', '.join(recorded)}. Record others with el.record_responses(model, sentences, sites=...)."
+        )
+    return expertise.isel(unit=np.flatnonzero([site in sites for site in of_unit]))
+
+
+def _steer_units(
+    expertise: xr.Dataset,
+    concept: str,
+    places: np.ndarray,
+    method: str,
+    site_channels: tuple[tuple[str, int | None], ...],
+) -> Steering:
     """The method's steering of the units at these places of the table."""
     needs, affine = METHODS[method]
     row = expertise.sel(concept=concept).isel(unit=places)
@@ -173,12 +220,11 @@ def _steer_units(expertise: xr.Dataset, concept: str, places: np.ndarray, method
         values.append(value)
     scale, shift = affine(*values)
     layers, sites, channels = (expertise[name].values for name in ("layer", "site", "channel"))
-    widths = {str(site): int(channels[sites == site].max()) + 1 for site in dict.fromkeys(sites)}
     return Steering(
         scale=scale.astype(np.float32),
         shift=shift.astype(np.float32),
         units=tuple((int(layers[i]), str(sites[i]), int(channels[i])) for i in places),
-        channels=tuple(widths.items()),
+        channels=site_channels,
         model=str(expertise.attrs.get("model", "an unnamed model")),
         label=f"{concept}, {method}",
     )
@@ -206,7 +252,8 @@ def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, n
     """
     if not 0 < share <= 1:
         raise SelectionError(f"share={share!r}; wanted a part of the domain's members, above 0 and up to 1.")
-    domains = np.array([str(name) for name in expertise["domain"].values], object)
+    of_concept = expertise["domain"].values if "domain" in expertise.coords else [""] * expertise.sizes["concept"]
+    domains = np.array([str(name) for name in of_concept], object)
     members = (domains == domain) & (expertise["concept"].values != domain)
     if not members.any():
         known = ", ".join(sorted(set(domains) - {""})) or "none"

@@ -96,8 +96,9 @@ def score_words(
     Args:
       model: a causal language model.
       prompts: `[prompts]`, without a space at their end.
-      words: each is scored with a space before it, token by token, and their probabilities are added up; a longer
-        word that starts with the same tokens counts too.
+      words: each is scored with a space before it, token by token, and their probabilities are added up. A longer
+        word that starts with the same tokens counts too, and once: where "cats" is " cat" and "s", what is said of
+        " cat" has it already.
       steering: of the model while it reads; default none.
       tokens_per_batch: as in `score_continuations`.
 
@@ -107,12 +108,24 @@ def score_words(
     Raises:
       TokenizationError, SelectionError, UnsupportedModelError: see `score_continuations`.
     """
-    rows = [(prompt, " " + word) for prompt in prompts for word in words]
+    rows = []
+    for place, prompt in enumerate(prompts):
+        together = {tuple(_token_ids(model.tokenizer, f"{prompt} {word}")): word for word in words}
+        rows += [
+            (place, prompt, word)
+            for ids, word in together.items()
+            if not any(ids[:end] in together for end in range(1, len(ids)))
+        ]
     scored = score_continuations(
-        model, *map(list, zip(*rows, strict=True)), steering=steering, tokens_per_batch=tokens_per_batch
+        model,
+        [prompt for _, prompt, _ in rows],
+        [" " + word for _, _, word in rows],
+        steering=steering,
+        tokens_per_batch=tokens_per_batch,
     )
-    by_word = np.array([row.sum(dtype=np.float64) for row in scored]).reshape(len(prompts), len(words))
-    return np.logaddexp.reduce(by_word, axis=1)
+    total = np.full(len(prompts), -np.inf)
+    np.logaddexp.at(total, [place for place, _, _ in rows], [row.sum(dtype=np.float64) for row in scored])
+    return total
 
 
 def _token_ids(tokenizer: Any, text: str) -> list[int]:

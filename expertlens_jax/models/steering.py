@@ -44,8 +44,9 @@ class Steering:
     """float32 `[units]`."""
     units: tuple[tuple[int, str, int], ...] = struct.field(pytree_node=False)
     """`[units]` of (layer, site, channel)."""
-    channels: tuple[tuple[str, int], ...] = struct.field(pytree_node=False)
-    """(site, channels) of each site that calls lay out, steered or not."""
+    channels: tuple[tuple[str, int | None], ...] = struct.field(pytree_node=False)
+    """(site, channels) of each site that calls lay out, steered or not; None where it isn't known how many there are,
+    because the steering is of a table that holds some of the model's units only."""
     model: str = struct.field(pytree_node=False)
     """The name of the model whose units they are."""
     label: str = struct.field(pytree_node=False, default="")
@@ -88,14 +89,27 @@ class Steering:
 
         Raises:
           SelectionError: they are of models with other sites.
+
+        Warns:
+          ExpertLensWarning: they are of different models whose sites fit; the result counts as the first's.
         """
         widths = dict(self.channels)
         for site, width in other.channels:
-            if widths.setdefault(site, width) != width:
+            if widths.get(site) is None:
+                widths[site] = width
+            elif width not in (None, widths[site]):
                 raise SelectionError(
                     f"a steering of {self.model} can't be joined with one of {other.model}: "
                     f"{site} has {widths[site]} channels there and {width} here."
                 )
+        if other.model != self.model:
+            warnings.warn(
+                ExpertLensWarning(
+                    f"a steering of {self.model} is joined with one of {other.model}, whose units are others that "
+                    "stand at the same places."
+                ),
+                stacklevel=2,
+            )
         units = tuple(dict.fromkeys((*self.units, *other.units)))
         place = {unit: i for i, unit in enumerate(units)}
         first, second = (
@@ -144,6 +158,9 @@ def load_steering(path: epath.PathLike) -> Steering:
         raise SelectionError(f"there is no steering {path}; write one with steering.save({str(path)!r}).")
     try:
         stored = json.loads(path.read_text())
+        lengths = {len(stored[name]) for name in ("layer", "site", "channel", "scale", "shift")}
+        if len(lengths) > 1:
+            raise ValueError(f"columns of {sorted(lengths)} units")
         return Steering(
             scale=np.array(stored["scale"], np.float32),
             shift=np.array(stored["shift"], np.float32),
@@ -179,11 +196,13 @@ def place_steering(steering: Steering | None, config: TransformerConfig, model: 
     refuse_features(site for site, _ in steering.channels)
     own = config.site_channels()
     for site, width in steering.channels:
-        if own.get(site) != width:
-            has = f"{own[site]}" if site in own else "no such site"
+        highest = max((channel for _, of, channel in steering.units if of == site), default=-1)
+        if site not in own or (own[site] != width if width is not None else highest >= own[site]):
+            there = f"has {width} channels" if width is not None else f"has a channel {highest}"
+            here = f"{own[site]}" if site in own else "no such site"
             raise SelectionError(
-                f"this steering is of {steering.model} and doesn't fit {model}: {site} has {width} channels there, "
-                f"{has} here. Make it from an expertise table of {model}."
+                f"this steering is of {steering.model} and doesn't fit {model}: {site} {there} there, "
+                f"{here} here. Make it from an expertise table of {model}."
             )
     deepest = max((layer for layer, _, _ in steering.units), default=0)
     if deepest >= config.num_layers:
@@ -200,13 +219,13 @@ def place_steering(steering: Steering | None, config: TransformerConfig, model: 
             stacklevel=3,
         )
     collection: dict[str, Any] = {}
-    for site, width in steering.channels:
+    for site, _ in steering.channels:
         rows = np.array([i for i, unit in enumerate(steering.units) if unit[1] == site], int)
         at = tuple(np.array([(steering.units[i][0], steering.units[i][2]) for i in rows], int).reshape(-1, 2).T)
         node = collection
         for name in site_path(site):
             node = node.setdefault(name, {})
-        shape = (config.num_layers, width)
+        shape = (config.num_layers, own[site])
         node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
         node["shift"] = _put(np.zeros(shape, np.float32), at, steering.shift[rows])
     return collection
@@ -245,7 +264,8 @@ def steer_units(
       A pytree to give as `steering` to any call of the model.
 
     Raises:
-      SelectionError: a unit that the model doesn't have, or one given twice.
+      SelectionError: a unit that the model doesn't have, or one given twice; a scale or shift of another length, or
+        that isn't finite.
     """
     refuse_features(units["site"])
     channels = model.config.site_channels()
@@ -266,6 +286,13 @@ def steer_units(
             f"its layers 0 to {model.config.num_layers - 1}."
         )
     refuse_repeated(table)
+    for name, values in (("scale", scale), ("shift", shift)):
+        if np.shape(values) not in ((), (len(table),)):
+            raise SelectionError(
+                f"{name} has shape {np.shape(values)}; wanted a number, or one for each of {len(table)}."
+            )
+        if not np.isfinite(np.asarray(values, np.float32)).all():
+            raise SelectionError(f"{name} holds a number that isn't finite; every token would be lost to it.")
     return Steering(
         scale=np.broadcast_to(np.asarray(scale, np.float32), len(table)).copy(),
         shift=np.broadcast_to(np.asarray(shift, np.float32), len(table)).copy(),

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import expertlens_jax as el
 from configs.demo import get_config
-from experiments import steering
-from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from experiments import steering, steering_trials
+from expertlens_jax.errors import ConceptDataError, SelectionError, UnsupportedModelError
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
 
@@ -38,16 +39,15 @@ def test_the_effect_is_what_the_library_says(workdir):
     expertise = el.measure_expertise(el.record_responses(model, concepts.sentences), concepts)
     ids = [model.tokenizer("There was a")["input_ids"]]
     by = {"experts": el.steer(expertise, "cat", top=10), "another_concept": el.steer(expertise, "bread", top=10)}
-    tokens = [model.tokenizer(" " + word)["input_ids"] for word in ("cat", "cats")]
+    word, plural = (model.tokenizer(" " + word)["input_ids"] for word in ("cat", "cats"))
+    assert plural[: len(word)] == word  # so what is said of "cat" has "cats" already
     for arm, steered in by.items():
-        want = []
-        for word in tokens:
-            logits = np.asarray(model([ids[0] + word], steering=steered), np.float64)[0, len(ids[0]) - 1 : -1]
-            log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-            want.append(log_probs[np.arange(len(word)), word].sum())
+        logits = np.asarray(model([ids[0] + word], steering=steered), np.float64)[0, len(ids[0]) - 1 : -1]
+        log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        want = log_probs[np.arange(len(word)), word].sum()
         rows = effects.query("concept == 'cat' and count == 10 and strength == 1 and measure == 'word_log_prob'")
         got = rows[(rows["arm"] == arm) & (rows["method"] == "set_median")]["value"].item()
-        assert got == pytest.approx(np.logaddexp.reduce(want), abs=2e-3)
+        assert got == pytest.approx(want, abs=1e-4)
 
 
 def test_the_claim_and_what_was_removed(workdir):
@@ -75,9 +75,10 @@ def test_files_are_there_and_texts_side_by_side(workdir):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 10_000
     page = (workdir / "report.html").read_text()
     assert "another concept" in page and "data:image/svg+xml" in page
-    assert "There was a" in page
+    assert "There was a" in page and "resampling the concepts" in page
+    assert "10 units, set median, strength 1; the first of 2 continuations" in page
     samples = pd.read_csv(workdir / "samples.csv")
-    assert len(samples) == len(pd.read_csv(workdir / "effects.csv")) / 7  # one prompt, seven measures
+    assert len(samples) == len(pd.read_csv(workdir / "effects.csv")) / 9  # one prompt, nine measures
 
 
 def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
@@ -101,6 +102,7 @@ def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
         ({"drawn_count": 7}, r"drawn_count is 7, which is none of steering.counts \(5, 10\)"),
         ({"strengths": (0.5,)}, "wanted numbers above 0 and up to 1, and 1 among them"),
         ({"concepts": ("cat",)}, "wants two concepts or more"),
+        ({"concepts": ("cat", "animal")}, "'animal' is among steering.concepts and steering.domains"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused_at_once(tmp_path, changes, message):
@@ -109,6 +111,59 @@ def test_settings_that_cannot_be_met_are_refused_at_once(tmp_path, changes, mess
     with pytest.raises(SelectionError, match=message):
         steering.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"concepts": ("cat", "zebra")}, SelectionError, "'zebra' isn't in this table"),
+        ({"domains": ("fruit",)}, SelectionError, "no concepts of a domain 'fruit'"),
+        ({"counts": (10, 4000)}, SelectionError, "4000 units were chosen, and only 608 others are left"),
+        ({"away": (("cat", "zebra"),)}, ConceptDataError, "'stories' has no concept 'zebra'"),
+    ],
+)
+def test_what_cannot_be_steered_is_refused_before_anything_is_measured(workdir, tmp_path, changes, error, message):
+    config = small()
+    config.expertise = str(workdir / "expertise")
+    config.steering.update(changes)
+    with pytest.raises(error, match=message):
+        steering.run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "measured").exists()
+
+
+def test_a_model_that_is_left_alone_keeps_its_experts(tmp_path, monkeypatch):
+    """With sampled negatives too: experts before and after are told from the same sentences."""
+    config = small()
+    config.sampled = True
+    concepts = el.load_concepts("facts").subset(CONCEPTS)
+    values = np.random.default_rng(0).normal(size=(len(concepts.sentences), 300)).astype(np.float32)
+    units = pd.DataFrame({"layer": 0, "site": "mlp.up", "channel": range(300), "hf_module": "m", "hf_channel": 0})
+    responses = el.Responses(values=values, units=units, model="made", sentences=concepts.sentences)
+    expertise = el.measure_expertise(responses, concepts, sampled=True)
+    config.drawn_threshold = float(expertise.average_precision.quantile(0.9))
+    monkeypatch.setattr(el, "record_responses", lambda *_, **__: responses)
+    monkeypatch.setattr(steering_trials, "word_in_place", lambda *_: np.zeros(3))
+    model = None  # what it would say is given
+    away, moved = steering_trials.steer_away(model, expertise, concepts, concepts, config, tmp_path)
+    assert (away["change"] == 0).all() and len(moved) == len(CONCEPTS)
+    assert (moved["kept"] == 1).all()
+    np.testing.assert_allclose(moved[["x", "y"]], moved[["x_after", "y_after"]], atol=0.05)
+
+
+def test_what_moved_on_the_map():
+    """Sets that changed move, sets that didn't stay where they were, and an empty set that stays so is kept."""
+    before = np.zeros((5, 40), bool)
+    for row, start in enumerate((0, 5, 20, 25)):
+        before[row, start : start + 10] = True
+    after = before.copy()
+    after[0] = False
+    after[0, 22:32] = True
+    names = {"concept": ["cat", "dog", "car", "bus", "none"], "domain": ("concept", ["a", "a", "v", "v", ""])}
+    sets = (xr.DataArray(values, names, ("concept", "unit")) for values in (before, after))
+    moved = steering_trials.find_moved(*sets).set_index("of")
+    assert moved["kept"].to_dict() == {"cat": 0, "dog": 1, "car": 1, "bus": 1, "none": 1}
+    way = np.hypot(moved["x_after"] - moved["x"], moved["y_after"] - moved["y"])
+    assert way["cat"] > 5 * way[["dog", "car", "bus"]].max()
 
 
 def test_an_encoder_is_refused(tmp_path):

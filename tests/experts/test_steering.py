@@ -1,5 +1,7 @@
 """Steering from a table: every method against numpy, its units, its algebra, and what it refuses."""
 
+import json
+
 import families
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,13 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
+from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.experts.controls import equally_active_units, random_units
+from expertlens_jax.experts.responses import Responses
 from expertlens_jax.experts.steering import METHODS
 from expertlens_jax.models.steering import place_steering
 
@@ -85,6 +90,38 @@ def test_methods_are_the_papers_formulas(model, table, method):
     np.testing.assert_allclose(steering.shift, shift, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_from_responses_to_maps(method):
+    """The whole way, of labels that leave out sentences that mention the word, and ties: numpy from scratch."""
+    rng = np.random.default_rng(5)
+    sentences = (*(f"{name} {i}" for name in ("cat", "dog", "car") for i in range(7)), "a car with a cat")
+    labels = np.repeat(np.eye(3, dtype=bool), 7, axis=1)
+    labels = np.concatenate([labels, [[False], [False], [True]]], axis=1)
+    concepts = ConceptDataset("made", sentences, ("cat", "dog", "car"), ("",) * 3, labels, np.ones(22, bool))
+    units = pd.DataFrame({"layer": 0, "site": "mlp.up", "channel": range(9), "hf_module": "m", "hf_channel": range(9)})
+    values = (rng.normal(size=(22, 9)) * 3 + labels[:1].T * rng.normal(size=9)).round().astype(np.float32)
+    responses = Responses(values=values, units=units, model="made", sentences=sentences)
+    expertise = el.measure_distributions(el.measure_expertise(responses, concepts), responses, concepts, top=None)
+    steering = el.steer(expertise, "cat", threshold=0.0, method=method)
+
+    positives, negatives = values[:7].astype(float), values[7:21].astype(float)  # the last mentions a cat
+    pairs = positives[:, None] - negatives[None]
+    auroc = ((pairs > 0) + 0.5 * (pairs == 0)).mean((0, 1))
+    labelled, weights = np.repeat([1, 0], [7, 14]), np.repeat([1, 2.5 * 7 / 14], [7, 14])
+    precision = [average_precision_score(labelled, z, sample_weight=weights) for z in values[:21].T]
+    lines = [np.polyfit(np.sort(n), np.repeat(np.sort(p), 2), 1) for p, n in zip(positives.T, negatives.T, strict=True)]
+    row = {
+        **{"auroc": auroc, "average_precision": np.array(precision), "transport_slope": np.array(lines)[:, 0]},
+        **{"positive_median": np.median(positives, 0), "positive_p90": np.quantile(positives, 0.9, axis=0)},
+        **{"positive_mean": positives.mean(0), "negative_mean": negatives.mean(0)},
+    }
+    scale, shift = numpy_version(method, row, 2 / 7)
+    np.testing.assert_allclose(steering.scale, scale, atol=1e-5)
+    np.testing.assert_allclose(steering.shift, shift, atol=1e-5)
+    if method == "linear_ot":  # the offset of the fit itself
+        np.testing.assert_allclose(steering.shift, np.array(lines)[:, 1], atol=1e-5)
+
+
 def test_a_steered_unit_responds_with_what_it_is_set_to(model, table):
     steering = el.steer(table, "cat", top=20)
     last = [i for i, (layer, _, _) in enumerate(steering.units) if layer == model.config.num_layers - 1]
@@ -129,6 +166,37 @@ def test_several_concepts_and_spared_ones(table):
     sparing = el.steer(table, "cat", top=10, sparing=["dog"])
     assert set(sparing.units) == set(cat.units) - set(dog.units)
     assert len(el.steer(table, "cat", method="aura_ap")) == table.sizes["unit"]
+
+
+def test_only_some_sites(table):
+    steering = el.steer(table, "cat", top=10, sites=["mlp.up", "attn.v"])
+    at = np.isin(table["site"].values.astype(str), ["mlp.up", "attn.v"])
+    best = np.argsort(-np.where(at, table.average_precision.sel(concept="cat").values, -1))[:10]
+    keys = list(zip(*(table[name].values for name in ("layer", "site", "channel")), strict=True))
+    assert set(steering.units) == {keys[i] for i in best}
+    assert dict(el.steer(table, "cat", top=10, sites="mlp.up").channels) == {"mlp.up": 52}
+    stored = table.assign_coords(site=("unit", table["site"].values.astype(np.dtypes.StringDType())))  # as in zarr
+    assert el.steer(stored, "cat", top=10, sites=["mlp.up", "attn.v"]).units == steering.units
+    with pytest.raises(SelectionError, match="sites mlp.gate were asked for, and this table of expertise has attn.q"):
+        el.steer(table, "cat", top=10, sites=["mlp.gate", "mlp.up"])
+
+
+def test_a_table_of_some_units_steers_them(model, table, tmp_path):
+    """Its sites have more channels than it knows of; the steering fits the model all the same, saved or joined too."""
+    token_ids = np.arange(1, 9)[None]
+    steering = el.steer(table, "cat", top=6)
+    rows = np.flatnonzero(el.select_experts(table, top=20).sel(concept="cat").values)
+    of_some = el.steer(table.isel(unit=rows), "cat", top=6)
+    assert of_some.units == steering.units
+    of_some.save(tmp_path / "some.json")
+    expected = model(token_ids, steering=steering)
+    for same in (of_some, el.load_steering(tmp_path / "some.json")):
+        np.testing.assert_array_equal(model(token_ids, steering=same), expected)
+    dog = el.steer(table, "dog", top=6)
+    assert dict(of_some.then(dog).channels) == dict(dog.then(of_some).channels) == dict(dog.channels)
+    far = table.isel(unit=rows).assign_coords(channel=("unit", table["channel"].values[rows] + 200))
+    with pytest.raises(SelectionError, match=r"has a channel 2\d\d there, \d+ here"):
+        model(token_ids, steering=el.steer(far, "cat", top=1))
 
 
 def test_what_members_share_is_what_enough_of_them_reach(table):
@@ -203,6 +271,7 @@ def test_equally_active_units_say_nearly_the_same(table):
         ({"concept": "zebra"}, "It has 5, such as 'animal'"),
         ({"concept": "cat", "sparing": ["dgo"]}, "'dgo' isn't in this table"),
         ({"concept": ()}, "no concept was given"),
+        ({"concept": ("cat", "cat")}, "a concept is given twice among 'cat', 'cat'"),
         ({"concept": "cat", "top": None}, 'el.steer(expertise, "cat", top=50)'),
         ({"concept": "cat", "method": "magic"}, "method 'magic' was asked for; there are set_median"),
         ({"concept": "cat", "strength": 1.5}, "strength=1.5; wanted a number from 0"),
@@ -230,12 +299,29 @@ def test_domains_that_are_not_there_are_refused(table):
         el.share_expertise(table, "fruit")
     with pytest.raises(SelectionError, match="share=0"):
         el.share_expertise(table, "animal", share=0)
+    with pytest.raises(SelectionError, match="no concepts of a domain 'animal'; its domains are none"):
+        el.share_expertise(table.drop_vars("domain"), "animal")
+
+
+def test_numbers_that_cannot_be_are_refused(model):
+    units = model.units.head(5)
+    with pytest.raises(SelectionError, match=r"scale has shape \(3,\); wanted a number, or one for each of 5"):
+        el.steer_units(model, units, scale=np.ones(3))
+    with pytest.raises(SelectionError, match="shift holds a number that isn't finite"):
+        el.steer_units(model, units, shift=[0, 1, 2, 3, np.nan])
 
 
 def test_another_model_s_steering_is_refused_or_told_of(model, table, tmp_path):
     wider = table.assign_coords(channel=table["channel"] * 2).assign_attrs(model="wide-model")
-    with pytest.raises(SelectionError, match=f"is of wide-model and doesn't fit {model.name}: attn.q has"):
+    wider = xr.concat([wider, wider.assign_coords(channel=wider["channel"] + 1)], "unit")
+    wider = wider.assign_coords(unit=np.arange(wider.sizes["unit"]))
+    message = f"is of wide-model and doesn't fit {model.name}: attn.q has 96 channels there, 48 here. Make it from"
+    with pytest.raises(SelectionError, match=message):
         model(np.ones((1, 3), int), steering=el.steer(wider, "cat", top=3))
+    with pytest.raises(SelectionError, match=f"of {model.name} can't be joined with one of wide-model: attn.q has 48"):
+        el.steer(table, "cat", top=3).then(el.steer(wider, "cat", top=3))
+    with pytest.warns(ExpertLensWarning, match=f"of {model.name} is joined with one of sibling"):
+        el.steer(table, "cat", top=3).then(el.steer(table.assign_attrs(model="sibling"), "dog", top=3))
     deeper = table.assign_coords(layer=table["layer"] + 9).assign_attrs(model="deep-model")
     with pytest.raises(SelectionError, match="is of deep-model .* has units in layer 1"):
         el.record_responses(model, ["a"], steering=el.steer(deeper, "cat", top=3))
@@ -246,9 +332,12 @@ def test_another_model_s_steering_is_refused_or_told_of(model, table, tmp_path):
         model(np.ones((1, 3), int), steering={})
     with pytest.raises(SelectionError, match="there is no steering"):
         el.load_steering(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(SelectionError, match="is no steering that steering.save wrote"):
-        el.load_steering(tmp_path / "bad.json")
+    el.steer(table, "cat", top=3).save(tmp_path / "short.json")
+    short = json.loads((tmp_path / "short.json").read_text())
+    for text in ("{}", "not JSON", json.dumps(short | {"shift": short["shift"][:2]})):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(SelectionError, match="is no steering that steering.save wrote"):
+            el.load_steering(tmp_path / "bad.json")
 
 
 def test_nothing_is_laid_out_for_no_steering(model):

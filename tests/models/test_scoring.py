@@ -45,6 +45,15 @@ def test_words_are_added_up(pair):
         assert row == pytest.approx(np.log(np.exp(each).sum()), abs=1e-4)
 
 
+def test_a_longer_word_is_in_what_it_begins_with(pair):
+    """What starts with "y" is in the probability of "y" already; so is a word that is given twice."""
+    model, _ = pair
+    alone = score_words(model, ["a b", "c"], ["y"])
+    np.testing.assert_allclose(score_words(model, ["a b", "c"], ["y z", "y", "y", "y z x"]), alone, atol=1e-6)
+    with_another = score_words(model, ["a b", "c"], ["y", "x z", "x"])
+    np.testing.assert_allclose(with_another, np.logaddexp(alone, score_words(model, ["a b", "c"], ["x"])), atol=1e-6)
+
+
 def test_scores_are_those_of_generation_under_the_same_steering():
     model = el.load_model("lenslet-2m")
     steering = el.steer_units(model, model.units.sample(30, random_state=0), scale=0.5, shift=1.0)
