@@ -18,8 +18,8 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
     """Spearman's correlation by threshold (down) and negatives per positive (across), with the number of experts.
 
     A panel per sentence set (rows) and ratings (columns). A cell says the correlation and, below it, the median over
-    concepts of the number of experts; where there is no correlation (no concept has experts, or all have the same) it
-    is hatched.
+    concepts of the number of experts; where there is no correlation (all rated pairs overlap alike: no concept has
+    experts to share, or all have all units) it is hatched.
 
     Args:
       table: rows of alignment.csv of one measure: sentences, threshold, negatives_per_positive, ratings,
@@ -64,7 +64,7 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
     figure.supxlabel("Negatives per positive, and the base rate that they make", fontsize=8)
     figure.supylabel("Threshold τ on average precision", fontsize=8)
     bar = figure.colorbar(image, ax=panels, aspect=30, pad=0.02)
-    bar.set_label("Spearman's ρ; in small, experts per concept")
+    bar.set_label("Spearman's ρ, white from 0 down; in small, experts per concept")
     bar.outline.set_visible(False)
     return figure
 
@@ -77,7 +77,7 @@ def _cell(axes: Axes, x: int, y: int, value: float, experts: float, *, dark: boo
         )
     else:
         ink = "white" if dark else INK
-        axes.text(x, y + 0.2, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
+        axes.text(x, y + 0.2, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", fontsize=7, color=ink)
     if not np.isnan(experts):
         ink = FAINT if np.isnan(value) else "white" if dark else INK
         place = y if np.isnan(value) else y - 0.22

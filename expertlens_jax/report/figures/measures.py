@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MultipleLocator
 from matplotlib.transforms import blended_transform_factory
 
 from expertlens_jax.report.figures.table import require
@@ -76,8 +77,10 @@ def plot_measures(table: pd.DataFrame) -> Figure:
                 axes.plot(row.spearman, place, "o", color=colour[row.sentences], markersize=3.6, markeredgewidth=0)
         pairs = sorted(set(rows["pairs"].astype(int)))
         count = f"{pairs[0]}" if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
-        axes.set_title(f"{ratings}, {count} pairs", loc="left", fontweight="bold")
+        # Above the word "people", which a long title would run into.
+        axes.set_title(f"{ratings}, {count} pairs", loc="left", fontweight="bold", pad=12 if len(ceilings) else None)
         axes.set_xlabel("Spearman's ρ, 95% interval")
+        axes.xaxis.set_major_locator(MultipleLocator(0.5))
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
     low = min(0.0, np.nanmin([*table["ci_low"], *table["spearman"], 0.0]))
