@@ -20,6 +20,8 @@ from expertlens_jax.experts.controls import equally_active_units, random_units
 from expertlens_jax.run_directory import write_text
 
 CONTROLS = ("random", "equally_active", "another_concept")
+AWAY = ["concept", "spared", "method", "sparing", "word", "units", "change", "ci_low", "ci_high"]
+MOVED = ["concept", "spared", "of", "domain", "kept", "x", "y", "x_after", "y_after"]
 
 
 def list_trials(settings: ml_collections.ConfigDict) -> list[Trial]:
@@ -146,7 +148,9 @@ def steer_away(
 
         values = pd.DataFrame(saved_json(workdir / "measured" / f"moved_{concept}_{spared}.json", move))
         moved.append(pd.DataFrame({"concept": concept, "spared": spared}, index=values.index).join(values))
-    return pd.DataFrame(away), pd.concat(moved, ignore_index=True) if moved else pd.DataFrame()
+    if not s.away:
+        return pd.DataFrame(columns=AWAY), pd.DataFrame(columns=MOVED)
+    return pd.DataFrame(away)[AWAY], pd.concat(moved, ignore_index=True)[MOVED]
 
 
 def find_moved(before: xr.DataArray, after: xr.DataArray) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import expertlens_jax as el
 from configs.demo import get_config
 from experiments import steering, steering_trials
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnsupportedModelError
+from expertlens_jax.report import figures
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
 
@@ -148,6 +149,14 @@ def test_a_model_that_is_left_alone_keeps_its_experts(tmp_path, monkeypatch):
     assert (away["change"] == 0).all() and len(moved) == len(CONCEPTS)
     assert (moved["kept"] == 1).all()
     np.testing.assert_allclose(moved[["x", "y"]], moved[["x_after", "y_after"]], atol=0.05)
+
+
+def test_nothing_to_steer_away_from_is_drawn_as_such(tmp_path):
+    config = small()
+    config.steering.away = ()
+    tables = steering_trials.steer_away(None, None, None, None, config, tmp_path)
+    assert [len(table) for table in tables] == [0, 0]
+    assert "no concept was steered away from" in figures.plot_steered_away(*tables).texts[0].get_text()
 
 
 def test_what_moved_on_the_map():
