@@ -54,6 +54,14 @@ class Model:
             model = el.load_model("gpt2").with_sae(el.load_sae("saes/blocks.8.hook_resid_pre"))
             expertise = el.find_experts(model, concepts, workdir="runs/features", sites=("sae",))
 
+        A feature's response is what its sentence's own tokens make it say, as for any unit. SAEs are mostly trained on
+        texts with a BOS token, and a causal model's first token is unlike all others; so give a tokenizer that adds
+        none (GPT-2's, Pythia's) one that does:
+
+            from tokenizers.processors import TemplateProcessing
+            bos = (model.tokenizer.bos_token, model.tokenizer.bos_token_id)
+            model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(f"{bos[0]} $A", special_tokens=[bos])
+
         The default sites, `units` and outputs stay what they are. On each device the weights are held whole, and
         `[batch, tokens, features]` at once: give `tokens_per_batch` where that is too much.
 
@@ -75,8 +83,8 @@ class Model:
                 ExpertLensWarning(
                     f"{fitting[0].name} was trained on texts that begin with a BOS token, which the tokenizer of "
                     f"{self.name} doesn't add. A causal model's first token is unlike all others, and here it is the "
-                    "sentence's own: many features will answer to it. Give the model a tokenizer that adds one, with "
-                    "model.replace(tokenizer=...)."
+                    "sentence's own: many features will answer to it. Give the model a tokenizer that adds one, as "
+                    "Model.with_sae tells."
                 ),
                 stacklevel=2,
             )
