@@ -8,7 +8,7 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import load_named
-from experiments.measured import negatives, saved_expertise, table_name
+from experiments.measured import check_statistics, negatives, saved_expertise, table_name
 from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding
 from expertlens_jax.analysis.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
 from expertlens_jax.analysis.measures import (
@@ -34,18 +34,15 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     """Refuses settings, and files, that would fail after a model was loaded and ran.
 
     Raises:
-      SelectionError: unknown measures, or thresholds that can't be drawn.
+      SelectionError: unknown measures, thresholds that can't be drawn, or no draws.
       ConceptDataError: another base rate that the negatives can't meet.
       ExpertLensError: files of word vectors, or text to train them on, that aren't there, or gensim isn't.
     """
-    if config.drawn_threshold not in config.thresholds:
-        raise SelectionError(
-            f"drawn_threshold is {config.drawn_threshold}, which is none of the thresholds {config.thresholds}."
-        )
+    check_statistics(config)
     if "jaccard" not in config.measures:
         raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
     check_measures((*config.measures, *config.control_measures), config.thresholds)
-    for threshold in (*config.thresholds, *config.base_rates.thresholds):
+    for threshold in config.base_rates.thresholds:
         check_threshold(threshold)
     for ratio in config.base_rates.negatives_per_positive:
         for concepts in datasets:
