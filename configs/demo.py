@@ -10,6 +10,7 @@ whole path in less time. Another model's suite imports `get_config` and changes 
 
 import ml_collections
 
+STEPS = tuple(f"lenslet-2m@step{step}" for step in (0, 16, 64, 256, 1024, 2304))
 SMALL_CONCEPTS = (
     *("animal", "cat", "dog", "horse", "rabbit", "lion"),
     *("food", "bread", "cheese", "soup", "salad", "potato"),
@@ -24,7 +25,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
 
     # What is looked into: a packaged model, a Hugging Face directory, a hub id, or package:NAME/FOLDER
-    c.model = "lenslet-2m"
+    c.model = "lenslet-5m"
     c.revision = ""
     c.model_sha256 = ""
     c.dtype = "float32"
@@ -86,9 +87,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.stability = ml_collections.ConfigDict()
     c.stability.counts = (5, 10, 20)  # sentences a concept, drawn from those there are
     c.stability.seeds = (0, 1, 2)  # of sampled negatives
-    c.stability.models = ("lenslet-2m@step1024", "lenslet-2m")  # NAME or NAME@REVISION; () to leave out
+    c.stability.models = ("lenslet-2m", "lenslet-2m-seed1", "lenslet-5m")  # NAME or NAME@REVISION; () to leave out
     c.training = ml_collections.ConfigDict()
-    c.training.checkpoints = ()  # NAME@REVISION, @REVISION of `model`, or directories; () all of a packaged model
+    c.training.checkpoints = STEPS  # NAME@REVISION, @REVISION of `model`, or directories; () all of a packaged model
     c.scale = ml_collections.ConfigDict()
     c.scale.models = ("lenslet-2m", "lenslet-5m")  # NAME or NAME@REVISION
     c.localisation = ml_collections.ConfigDict()
@@ -127,12 +128,14 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.steering.held_out = 64  # texts
 
     if size == "small":
+        c.model = "lenslet-2m"
         c.concepts = SMALL_CONCEPTS
         c.thresholds = (0.4, 0.5, 0.6)
         c.measures = ("jaccard", "cosine_centred")
         c.stability.counts = (10, 20)
         c.stability.seeds = (0, 1)
-        c.training.checkpoints = ("lenslet-2m@step0", "lenslet-2m@step256", "lenslet-2m@step2304")
+        c.stability.models = ("lenslet-2m", "lenslet-2m-seed1")
+        c.training.checkpoints = (STEPS[0], STEPS[3], STEPS[5])
         c.scale.models = ("lenslet-2m@step1024", "lenslet-2m")
         c.negatives.ratios = (1, 10)
         c.negatives.top = (20,)

@@ -20,7 +20,7 @@ from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.experts import table
 from expertlens_jax.experts.budget import Budget, default_budget, plan_passes
 from expertlens_jax.experts.holding import DeviceHolding, Holding, HostHolding, Layout, gather_block
-from expertlens_jax.experts.identity import digest, fingerprint
+from expertlens_jax.experts.identity import digest, digest_tokens, fingerprint
 from expertlens_jax.experts.planning import (
     HALVES,
     Job,
@@ -154,6 +154,7 @@ def find_experts(
         "dtype": model.dtype,
         "sentences": concepts.name,
         "sentences_sha256": digest(concepts),
+        "tokens_sha256": digest_tokens(recording.tokens),
         "sites": list(recording.network.taps.sites),
         "pooling": pooling,
         "negatives_per_positive": float(negatives_per_positive),

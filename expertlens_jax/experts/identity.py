@@ -1,4 +1,4 @@
-"""Digests that tell a run from another: of a model's weights, and of a set of sentences."""
+"""Digests that tell a run from another: of a model's weights, of a set of sentences, and of their tokens."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.models.tokens import Tokens
 
 
 def fingerprint(params: Mapping[str, Any]) -> str:
@@ -41,4 +42,12 @@ def digest(concepts: ConceptDataset) -> str:
     """A digest of a dataset's sentences and labels."""
     sha = hashlib.sha256(json.dumps([concepts.sentences, concepts.concepts, concepts.domains]).encode())
     sha.update(np.packbits(concepts.labels).tobytes() + np.packbits(concepts.negative_pool).tobytes())
+    return sha.hexdigest()
+
+
+def digest_tokens(tokens: Tokens) -> str:
+    """A digest of sentences as a model reads them: another tokenizer, or one that adds other tokens, has another."""
+    sha = hashlib.sha256(np.array([len(ids) for ids in tokens.ids], np.int64).tobytes())
+    for ids, own in zip(tokens.ids, tokens.in_pool, strict=True):
+        sha.update(ids.astype(np.int32).tobytes() + own.astype(bool).tobytes())
     return sha.hexdigest()

@@ -1,5 +1,6 @@
 """Finding experts at scale: the table against measure_expertise, scikit-learn and scipy; budgets, errors, reading."""
 
+import copy
 import dataclasses
 import pathlib
 import warnings
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from sklearn.metrics import average_precision_score
+from tokenizers.processors import TemplateProcessing
 
 import expertlens_jax as el
 from expertlens_jax.data.resampling import join_contrasts, permuted_labels, split_halves
@@ -197,6 +199,11 @@ def test_another_run_is_refused(model, found, tmp_path):
     shuffled = dataclasses.replace(CONCEPTS, sentences=CONCEPTS.sentences[::-1])
     with pytest.raises(RunDirectoryError, match="another config .sentences_sha256: "):
         el.find_experts(model, shuffled, found[0], permutations=PERMUTATIONS)
+    begins = copy.deepcopy(model.tokenizer)
+    first = begins.convert_ids_to_tokens(0)
+    begins.backend_tokenizer.post_processor = TemplateProcessing(single=f"{first} $A", special_tokens=[(first, 0)])
+    with pytest.raises(RunDirectoryError, match=r"another config \(tokens_sha256: "):
+        find(model.replace(tokenizer=begins), found[0])
 
 
 def test_a_second_writer_is_refused(model, tmp_path):
