@@ -1,5 +1,6 @@
 """Which steerings the steering experiment measures, and how: each is kept in a file, so that a killed run goes on."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -108,6 +109,11 @@ def steer_away(
       see `find_moved`.
     """
     s, away, moved = config.steering, [], []
+
+    @functools.cache
+    def unsteered_in_place(word: str) -> np.ndarray:  # the same for all steerings of a pair
+        return word_in_place(model, elsewhere, word, None)
+
     for concept, spared in s.away:
         steerings = {
             (method, sparing): el.steer(
@@ -120,8 +126,8 @@ def steer_away(
             for word in (concept, spared):
 
                 def change(word: str = word, steering: el.Steering = steering) -> dict[str, Any]:
-                    after, before = (word_in_place(model, elsewhere, word, by) for by in (steering, None))
-                    return {"change": (after - before).tolist()}
+                    after = word_in_place(model, elsewhere, word, steering)
+                    return {"change": (after - unsteered_in_place(word)).tolist()}
 
                 name = f"away_{concept}_{spared}_{method}_{'sparing' if sparing else 'all'}_{word}"
                 values = saved_json(workdir / "measured" / f"{name}.json", change)["change"]

@@ -168,7 +168,7 @@ def find_experts(
     }
     if recording.saes:
         settings["saes"] = [repr(sae) for sae in recording.saes]
-    if pool_over != "all":  # runs from before there was a choice stay runs of the same settings
+    if pool_over != "all":
         settings["pool_over"] = pool_over
 
     with contextlib.ExitStack() as stack, parallel.explained_host_errors():
