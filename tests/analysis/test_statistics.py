@@ -163,7 +163,7 @@ def test_blocks_do_not_change_the_numbers(monkeypatch):
         return *dataclasses.astuple(bootstrap), *dataclasses.astuple(jackknife), p
 
     whole = all_three()
-    monkeypatch.setattr("expertlens_jax.analysis.statistics._CELLS", 700)
+    monkeypatch.setattr("expertlens_jax.analysis.statistics.blocks._CELLS", 700)
     assert all_three() == pytest.approx(whole, abs=1e-12)
 
 
@@ -296,6 +296,6 @@ def test_very_many_pairs_are_left_out_in_groups(monkeypatch):
     effects = rng.normal(size=60)
     x, y = rng.normal(size=(2, 900)) + 0.7 * rng.normal(size=900) + effects[first] + effects[second]
     whole = jackknife_over_concepts(correlating(x, y), first, second)
-    monkeypatch.setattr("expertlens_jax.analysis.statistics._GROUPS", 300)
+    monkeypatch.setattr("expertlens_jax.analysis.statistics.intervals._GROUPS", 300)
     grouped = jackknife_over_concepts(correlating(x, y), first, second)
     assert grouped.high - grouped.low == pytest.approx(whole.high - whole.low, rel=0.02)

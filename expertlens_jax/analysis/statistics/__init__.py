@@ -1,0 +1,43 @@
+"""How sure a number over pairs of concepts is: rank correlations, their intervals, and their p-values.
+
+Pairs of concepts are not independent observations: "cat, dog" and "cat, horse" share a cat, and whatever
+is odd about the cat's sentences moves both. Everything here therefore leaves out, resamples or permutes
+*concepts*, never pairs alone. `first` and `second` are always the two concepts of each rated pair, as indices.
+"""
+
+from expertlens_jax.analysis.statistics.correlation import (
+    partial_spearman,
+    spearman,
+    weighted_partial_spearman,
+    weighted_spearman,
+)
+from expertlens_jax.analysis.statistics.intervals import (
+    Estimate,
+    Statistic,
+    bootstrap_mantel,
+    bootstrap_mean,
+    bootstrap_mean_of_pairs,
+    bootstrap_over_concepts,
+    jackknife_over_concepts,
+    mean_over_triplets,
+)
+from expertlens_jax.analysis.statistics.permutations import diagonal_p, holm, mantel, permutation_p
+
+__all__ = [
+    "Estimate",
+    "Statistic",
+    "bootstrap_mantel",
+    "bootstrap_mean",
+    "bootstrap_mean_of_pairs",
+    "bootstrap_over_concepts",
+    "diagonal_p",
+    "holm",
+    "jackknife_over_concepts",
+    "mantel",
+    "mean_over_triplets",
+    "partial_spearman",
+    "permutation_p",
+    "spearman",
+    "weighted_partial_spearman",
+    "weighted_spearman",
+]

@@ -1,0 +1,124 @@
+"""Could it be chance? p-values from concepts that change places, and p-values of many tests together."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.stats
+
+from expertlens_jax.analysis.statistics.blocks import in_blocks
+from expertlens_jax.analysis.statistics.correlation import rank_pairs, spearman
+
+
+def permutation_p(
+    similarity: np.ndarray,
+    scores: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> float:
+    """Two-sided p of Spearman's correlation, from permuting which concept is which in the similarity matrix.
+
+    Mantel's test ("The detection of disease clustering and a generalized regression approach", Cancer
+    Research 27, 1967) on the pairs that are rated: under the null the concepts' names mean nothing, so the
+    rated concepts change places, rows and columns together, and the ratings stay. That keeps each concept's
+    similarities together, as shuffling pairs would not. The observed order counts as one of the permutations,
+    hence
+
+        p = (1 + #{|rho_permuted| >= |rho|}) / (1 + permutations),
+
+    which is never 0 (Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010).
+
+    Args:
+      similarity: float [concepts, concepts], symmetric.
+      scores: float [pairs], the human ratings.
+      first, second: int [pairs], rows of `similarity`.
+      permutations: how many to draw.
+      seed: of `np.random.default_rng`.
+
+    Returns:
+      p; NaN if the correlation itself is. A permutation that leaves all pairs tied counts as rho = 0.
+    """
+    rated, where = np.unique(np.stack([first, second]), return_inverse=True)
+    first, second = where.reshape(2, -1)
+    similarity = np.asarray(similarity, np.float64)[np.ix_(rated, rated)]
+    rho = spearman(similarity[first, second], scores)
+    if np.isnan(rho):
+        return float("nan")
+    rng = np.random.default_rng(seed)
+    score_ranks = scipy.stats.rankdata(scores)
+    score_ranks -= score_ranks.mean()
+    extreme = 0
+    for size in in_blocks(permutations, max(len(first), len(rated))):
+        places = rng.permuted(np.tile(np.arange(len(rated)), (size, 1)), axis=1)
+        ranks = scipy.stats.rankdata(similarity[places[:, first], places[:, second]], axis=1)
+        ranks -= ranks.mean(axis=1, keepdims=True)
+        norms = np.sqrt((ranks**2).sum(axis=1) * (score_ranks**2).sum())
+        permuted = np.divide(ranks @ score_ranks, norms, out=np.zeros(size), where=norms > 0)
+        extreme += int((np.abs(permuted) >= abs(rho) - 1e-12).sum())  # 1e-12: the same ranks, summed otherwise
+    return (1 + extreme) / (1 + permutations)
+
+
+def mantel(first: np.ndarray, second: np.ndarray, permutations: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """Spearman's correlation of two similarity matrices over all pairs of concepts, and its two-sided p.
+
+    Mantel's test, as in `permutation_p`, where every pair has a value in both: ranks then stay what they are when
+    concepts change places, so a permutation is a sum of products.
+
+    Args:
+      first, second: float [concepts, concepts], symmetric, of the same concepts; the diagonals are not used.
+      permutations: how many to draw.
+      seed: of `np.random.default_rng`.
+
+    Returns:
+      (rho, p); both NaN with fewer than three concepts, or if either matrix is constant off its diagonal.
+    """
+    rho, ranks = rank_pairs(first, second)
+    if np.isnan(rho):
+        return rho, float("nan")
+    here, there = np.triu_indices(len(ranks[0]), 1)
+    flat, others = ranks[0].ravel(), ranks[1][here, there]
+    scale = np.sqrt((ranks[0][here, there] ** 2).sum() * (others**2).sum())
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for size in in_blocks(permutations, len(ranks[0])):
+        for places in rng.permuted(np.tile(np.arange(len(ranks[0])), (size, 1)), axis=1):
+            permuted = flat[places[here] * len(ranks[0]) + places[there]] @ others
+            extreme += abs(permuted) >= (abs(rho) - 1e-12) * scale  # 1e-12: the same ranks, summed otherwise
+    return rho, (1 + extreme) / (1 + permutations)
+
+
+def diagonal_p(values: np.ndarray, permutations: int = 10_000, seed: int = 0) -> float:
+    """One-sided p of the mean of a matrix's diagonal: are concepts more like themselves than like one another?
+
+    Under the null the columns' names mean nothing, so they change places. Of a 0/1 matrix of nearest neighbours it
+    tests retrieval. Counted as in `permutation_p`.
+
+    Args:
+      values: float [concepts, concepts]: rows under one condition, columns under another.
+      permutations: how many to draw.
+      seed: of `np.random.default_rng`.
+    """
+    count = len(values)
+    observed = np.trace(values)
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for size in in_blocks(permutations, count):
+        places = rng.permuted(np.tile(np.arange(count), (size, 1)), axis=1)
+        extreme += int((values[np.arange(count), places].sum(axis=1) >= observed - 1e-12 * max(1, observed)).sum())
+    return (1 + extreme) / (1 + permutations)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjust p-values [tests] so that the chance of any false rejection among them stays at the level.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6, 1979. The smallest p of m
+    is multiplied by m, the next by m - 1, ...; none is smaller than one before it, nor larger than 1. A NaN is no
+    test: it stays NaN and doesn't count.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(p_values), np.nan)
+    order = np.argsort(p_values)[: np.sum(~np.isnan(p_values))]  # NaN sorts last
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
