@@ -122,6 +122,11 @@ def find_experts(
         sampled=sampled,
         seed=seed,
     )
+    tokens = None
+    if pool_over != "all":
+        tokens = pool_over_words(
+            model.tokenizer, concepts, pool_over, max_tokens=model.config.max_tokens, truncate=truncate
+        )
     recording = prepare_recording(
         model,
         concepts.sentences,
@@ -129,13 +134,9 @@ def find_experts(
         pooling=pooling,
         tokens_per_batch=tokens_per_batch,
         truncate=truncate,
+        tokens=tokens,
         all_hosts=True,
     )
-    if pool_over != "all":
-        narrowed = pool_over_words(
-            model.tokenizer, concepts, pool_over, max_tokens=model.config.max_tokens, truncate=truncate
-        )
-        recording = dataclasses.replace(recording, tokens=narrowed)
     job = plan_job(recording, concepts, contrast, halves=halves, permutations=permutations, seed=seed)
     scratch = workdir / "scratch"
     plan = plan_passes(

@@ -148,6 +148,7 @@ def prepare_recording(
     pooling: Pooling = "max",
     tokens_per_batch: int = 4096,
     truncate: bool = False,
+    tokens: Tokens | None = None,
     all_hosts: bool = False,
 ) -> Recording:
     """Checks what is to be recorded, and lays the model out on its devices.
@@ -159,6 +160,7 @@ def prepare_recording(
       pooling: over tokens.
       tokens_per_batch: for each device.
       truncate: what is too long.
+      tokens: the sentences' tokens, where not all that `tokenize` would pool over are to be pooled over.
       all_hosts: whether the devices of all processes work on each batch, or this process's only.
 
     Raises:
@@ -170,7 +172,8 @@ def prepare_recording(
     if pooling not in POOLINGS:
         raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
     sites = check_sites(model.config, sites, model.saes)
-    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
+    if tokens is None:
+        tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
     mesh, params = parallel.place(model.params, all_hosts=all_hosts)
     saes = parallel.replicate(model.saes, mesh) if SITE in sites else ()
     return Recording(

@@ -3,8 +3,6 @@
 import base64
 import dataclasses
 import importlib.resources
-import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +10,8 @@ import jinja2
 import pandas as pd
 from etils import epath
 
-from expertlens_jax.data.words import word_forms
+from expertlens_jax.data.masking import word_pattern
+from expertlens_jax.data.words import split_words
 
 _MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -80,10 +79,12 @@ class Page:
 
 
 def mark_words(text: str, words: Sequence[str]) -> list[dict[str, Any]]:
-    """The text cut into runs `{text, marked}`: marked are the words and their plurals, as whole words."""
-    forms = sorted({" ".join(form) for word in words for form in word_forms(word)}, key=len, reverse=True)
-    if not forms:
-        return [{"text": text, "marked": False}]
-    pattern = re.compile(rf"\b({'|'.join(map(re.escape, forms))})\b", re.IGNORECASE)
-    runs = zip(pattern.split(text), itertools.cycle([False, True]), strict=False)
-    return [{"text": run, "marked": marked} for run, marked in runs if run]
+    """The text cut into runs `{text, marked}`: marked are the words and their plurals, as `data.masking` finds them."""
+    spans = sorted(match.span() for word in words if split_words(word) for match in word_pattern(word).finditer(text))
+    runs, done = [], 0
+    for start, end in spans:
+        if end > done:  # one word may lie in another: "cream" in "ice cream"
+            start = max(start, done)
+            runs += [{"text": text[done:start], "marked": False}, {"text": text[start:end], "marked": True}]
+            done = end
+    return [run for run in [*runs, {"text": text[done:], "marked": False}] if run["text"]]

@@ -11,6 +11,9 @@ def test_words_and_their_plurals_are_marked_whole():
     runs = mark_words("A cat and category, Cats!", ["cat"])
     assert "".join(run["text"] for run in runs) == "A cat and category, Cats!"
     assert [run["text"] for run in runs if run["marked"]] == ["cat", "Cats"]
+    runs = mark_words("Ice-cream, ice creams\nand cream", ["cream", "ice cream", ""])
+    assert [run["text"] for run in runs if run["marked"]] == ["Ice-cream", "ice creams", "cream"]
+    assert "".join(run["text"] for run in runs) == "Ice-cream, ice creams\nand cream"
     assert mark_words("a", []) == [{"text": "a", "marked": False}]
 
 
