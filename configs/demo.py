@@ -10,7 +10,7 @@ whole path in less time. Another model's suite imports `get_config` and changes 
 
 import ml_collections
 
-STEPS = tuple(f"lenslet-2m@step{step}" for step in (0, 16, 64, 256, 1024, 2304))
+STEPS = tuple(f"lenslet-2m@step{step}" for step in (0, 16, 64, 256, 1024, 4096))
 SMALL_CONCEPTS = (
     *("animal", "cat", "dog", "horse", "rabbit", "lion"),
     *("food", "bread", "cheese", "soup", "salad", "potato"),
@@ -87,11 +87,11 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.stability = ml_collections.ConfigDict()
     c.stability.counts = (5, 10, 20)  # sentences a concept, drawn from those there are
     c.stability.seeds = (0, 1, 2)  # of sampled negatives
-    c.stability.models = ("lenslet-2m@step1024", "lenslet-2m", "lenslet-5m")  # NAME or NAME@REVISION; () to leave out
+    c.stability.models = ("lenslet-2m", "lenslet-2m-seed1", "lenslet-5m")  # NAME or NAME@REVISION; () to leave out
     c.training = ml_collections.ConfigDict()
     c.training.checkpoints = STEPS  # NAME@REVISION, @REVISION of `model`, or directories; () all of a packaged model
     c.scale = ml_collections.ConfigDict()
-    c.scale.models = ("lenslet-2m", "lenslet-5m")  # NAME or NAME@REVISION
+    c.scale.models = ("lenslet-2m", "lenslet-2m-seed1", "lenslet-5m")  # seeds of one size, and sizes
     c.localisation = ml_collections.ConfigDict()
     c.localisation.controls = True  # also where the experts of the `random_weights` are
     c.organisation = ml_collections.ConfigDict()
@@ -134,9 +134,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.measures = ("jaccard", "cosine_centred")
         c.stability.counts = (10, 20)
         c.stability.seeds = (0, 1)
-        c.stability.models = ("lenslet-2m@step1024", "lenslet-2m")
+        c.stability.models = ("lenslet-2m", "lenslet-2m-seed1")
         c.training.checkpoints = (STEPS[0], STEPS[3], STEPS[5])
-        c.scale.models = ("lenslet-2m@step1024", "lenslet-2m")
+        c.scale.models = ("lenslet-2m", "lenslet-5m")
         c.negatives.ratios = (1, 10)
         c.negatives.top = (20,)
         c.base_rates.negatives_per_positive = (10,)

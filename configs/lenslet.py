@@ -32,27 +32,19 @@ def get_config(size: str = "2m") -> ml_collections.ConfigDict:
     c.model_type = "gpt_neox"
     c.architecture = SIZES[size] | {"tie_word_embeddings": True}
 
-    # Training: a step reads rows * context tokens
-    c.rows = 16
-    c.steps = 2304
-    c.recipe = {"optimizer": "muon", "warmup_steps": 100, "peak_rate": 4e-3, "muon_rate": 1e-2, "weight_decay": 0.1}
+    # Training: a step reads rows * context tokens, 16.8 million in all, whatever the size
+    c.rows = 32
+    c.steps = 4096
+    c.recipe = {"optimizer": "muon", "warmup_steps": 100, "peak_rate": 4e-3, "muon_rate": 1.4e-2, "weight_decay": 0.1}
     c.dtype = ""  # of the passes; "" is bfloat16, on a CPU float32
     c.seed = 0
 
     # What is kept
     c.revisions = (0, 16, 64, 256, 1024)  # steps, and always the last
-    c.checkpoint_every = 100
+    c.checkpoint_every = 256
     c.log_every = 10
-    c.evaluate_every = 256
+    c.evaluate_every = 512
     c.evaluation_blocks = 256  # of each file's held-out blocks
-
-    if size == "5m":  # batches twice as large, for a longer training
-        c.rows = 32
-        c.steps = 4096
-        c.recipe.muon_rate = 1.4e-2  # grows as the root of the batch
-        c.revisions = (0, 64, 256, 1024, 2048)
-        c.checkpoint_every = 256
-        c.evaluate_every = 512
 
     if size == "tiny":
         c.vocab_size = 320

@@ -4,7 +4,8 @@ Claim (Fedzechkina et al. 2025): alignment with human similarity grows with the 
 Pythia-70m, 1b, 12b on MEN), and overlap and alignment fall less as the threshold rises in larger models. It would be
 refuted by an alignment that doesn't grow with the number of parameters beyond its interval, and by a fall from the
 lowest to the highest threshold that is as steep in the largest model as in the smallest. Two or three models of one
-family can refute it, but hardly prove it: sizes differ in training, too.
+family can refute it, but hardly prove it: sizes differ in training, too. Seeds of one size, named beside one another,
+show how much a model's chance counts.
 
     python -m experiments.scale --config=configs/demo.py --workdir=runs/scale
 
@@ -29,6 +30,9 @@ from experiments.thresholds import describe, format_lines
 from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.run_directory import open_run, write_csv
+
+GROWS = "Alignment with human similarity grows with the model's size."
+FALLS = "Overlap falls less with the threshold in larger models."
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
@@ -106,39 +110,50 @@ def format_fall(fall: pd.DataFrame) -> str:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claims: the smallest model against the largest."""
+    """What a finished run found of its claims: the smallest size, in all its seeds, against the largest."""
     table = pd.read_csv(workdir / "scale.csv")
     fall = pd.read_csv(workdir / "fall.csv")
-    sizes = table.drop_duplicates("model").sort_values("parameters")
-    small, large = sizes["model"].iloc[0], sizes["model"].iloc[-1]
+    sizes = table["parameters"].agg(["min", "max"])
+    if sizes["min"] == sizes["max"]:
+        return [
+            Conclusion(claim, f"all models have {sizes['min']:,} parameters: nothing can be compared.", False, "scale")
+            for claim in (GROWS, FALLS)
+        ]
+    small, large = (table.loc[table["parameters"] == size, "model"].unique() for size in sizes)
+    named = f"{' and '.join(small)}, and then {' and '.join(large)},"
     best = table[table["statistic"] == "alignment"].dropna(subset="value")
     grown, told = [], []
     for (sentences, ratings), rows in best.groupby(["sentences", "ratings"], sort=False):
-        at = {model: rows[rows["model"] == model] for model in (small, large)}
-        if any(some.empty for some in at.values()):
+        tops = rows.loc[rows.groupby("model")["value"].idxmax()].set_index("model")
+        ends = [tops.loc[tops.index.intersection(models)] for models in (small, large)]
+        if any(end.empty for end in ends):
             continue
-        first, last = (some.loc[some["value"].idxmax()] for some in at.values())
-        grown.append(bool(last["value"] > first["value"]))
-        told.append(
-            f"{sentences}, {ratings}: {first['value']:.2f} ({first['ci_low']:.2f} to {first['ci_high']:.2f}) and "
-            f"{last['value']:.2f} ({last['ci_low']:.2f} to {last['ci_high']:.2f})"
-        )
+        grown.append(bool(ends[1]["value"].min() > ends[0]["value"].max()))
+        shown = [
+            " and ".join(f"{top.value:.2f} ({top.ci_low:.2f} to {top.ci_high:.2f})" for top in end.itertuples())
+            for end in ends
+        ]
+        told.append(f"{sentences}, {ratings}: {shown[0]}, then {shown[1]}")
     overlaps = fall[fall["statistic"] == "overlap"].pivot_table(index="sentences", columns="model", values="kept")
-    less = overlaps[large] > overlaps[small]
-    kept = "; ".join(f"{name}: {row[small]:.2f} and {row[large]:.2f}" for name, row in overlaps.iterrows())
+    less = overlaps[large].min(axis=1) > overlaps[small].max(axis=1)
+    kept = "; ".join(
+        f"{name}: {' and '.join(f'{row[model]:.2f}' for model in small)}, "
+        f"then {' and '.join(f'{row[model]:.2f}' for model in large)}"
+        for name, row in overlaps.iterrows()
+    )
     return [
         Conclusion(
-            claim="Alignment with human similarity grows with the model's size.",
-            found=f"at its best threshold, {small} and {large} align by "
-            + ("; ".join(told) or "nothing computable")
-            + ". Held if it grows in every case; intervals are wide, so a small difference proves nothing.",
+            claim=GROWS,
+            found=f"at its best threshold, {named} align by " + ("; ".join(told) or "nothing computable") + ". Held if "
+            "each model of the largest size is above each of the smallest in every case; intervals are wide, so a "
+            "small difference proves nothing.",
             held=bool(grown) and all(grown),
             figure="scale",
         ),
         Conclusion(
-            claim="Overlap falls less with the threshold in larger models.",
-            found=f"of the overlap at the lowest threshold, the highest keeps in {small} and {large}: {kept}. "
-            "Held if the larger keeps more in every sentence set.",
+            claim=FALLS,
+            found=f"of the overlap at the lowest threshold, the highest keeps in {named} {kept}. Held if each of the "
+            "largest size keeps more than each of the smallest in every sentence set.",
             held=bool(less.all()),
             figure="scale",
         ),

@@ -36,8 +36,8 @@ def small(shared, **changes):
     config.expertise = str(shared / "expertise")
     config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
     config.resamples, config.permutations = 50, 99
-    config.training.checkpoints = ("@step0", "@step2304")
-    config.scale.models = ("lenslet-2m@step0", "lenslet-2m@step2304")
+    config.training.checkpoints = ("@step0", "@step4096")
+    config.scale.models = ("lenslet-2m@step0", "lenslet-2m@step4096")
     config.negatives.ratios = (1, 2.5)
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
@@ -72,19 +72,19 @@ def off_diagonal_mean(overlap):
 
 def test_training_follows_the_library(runs):
     table = read(runs, "training", "sentences", "statistic", "threshold", "step")["value"]
-    first, last, other = expertise_of("step0"), expertise_of("step2304"), expertise_of("step2304", "stories")
+    first, last, other = expertise_of("step0"), expertise_of("step4096"), expertise_of("step4096", "stories")
     for threshold in (0.4, 0.5):
         sets = [el.select_experts(each, threshold=threshold) for each in (first, last, other)]
         assert table["facts", "experts", threshold, 0] == pytest.approx(sets[0].values.sum(1).mean())
         for statistic, end in (("final_overlap", sets[1]), ("final_overlap_held_out", sets[2])):
             shared = [(a & b).sum() / (a | b).sum() for a, b in zip(sets[0].values, end.values, strict=True)]
             assert table["facts", statistic, threshold, 0] == pytest.approx(np.mean(shared), rel=1e-4)
-        assert table["facts", "final_overlap", threshold, 2304] == 1
-        assert table["stories", "overlap", threshold, 2304] == pytest.approx(
+        assert table["facts", "final_overlap", threshold, 4096] == 1
+        assert table["stories", "overlap", threshold, 4096] == pytest.approx(
             off_diagonal_mean(el.jaccard(sets[2])), rel=1e-4
         )
         aligned = el.align(el.jaccard(sets[1]), el.load_ratings(runs / "mine.txt")).spearman
-        assert table["facts", "alignment", threshold, 2304] == pytest.approx(aligned, rel=1e-4)
+        assert table["facts", "alignment", threshold, 4096] == pytest.approx(aligned, rel=1e-4)
     settled = pd.read_csv(runs / "training" / "settling.csv")
     assert settled[["sentences", "last_with"]].drop_duplicates().to_numpy().tolist() == [
         *(["facts", "facts"], ["facts", "stories"], ["stories", "stories"], ["stories", "facts"])
@@ -101,6 +101,36 @@ def test_scale_counts_parameters_and_follows_the_library(runs):
     fall = fall[fall["statistic"] == "overlap"].set_index(["sentences", "model"])
     value = table["value"].loc["facts", "overlap", :, "lenslet-2m@step0"]
     assert fall["kept"]["facts", "lenslet-2m@step0"] == pytest.approx(value[0.5] / value[0.4], rel=1e-3)
+
+
+def saved_sizes(directory, alignments):
+    """What `scale` writes, of models (parameters, alignment)."""
+    rows = [
+        {"sentences": "facts", "model": model, "parameters": size, "statistic": "alignment", "ratings": "men"}
+        | {"threshold": threshold, "value": value - threshold, "ci_low": value - 0.9, "ci_high": value + 0.1}
+        for model, (size, value) in alignments.items()
+        for threshold in (0.4, 0.8)
+    ]
+    table = pd.DataFrame(rows)
+    overlaps = table.assign(statistic="overlap", ratings="", value=table["value"] * (1 - table["threshold"]))
+    table = pd.concat([table, overlaps], ignore_index=True)
+    table.to_csv(directory / "scale.csv", index=False)
+    scale.measure_fall(table).to_csv(directory / "fall.csv", index=False)
+
+
+@pytest.mark.parametrize(("seed", "held"), [(0.5, True), (0.7, False)])
+def test_a_size_is_above_another_if_all_its_seeds_are(tmp_path, seed, held):
+    saved_sizes(tmp_path, {"a": (10, 0.45), "b": (10, seed), "middle": (20, 0.9), "c": (30, 0.6)})
+    conclusion = scale.conclude(tmp_path)[0]
+    assert conclusion.held is held
+    assert "a and b, and then c, align by facts, men: 0.05 (-0.45 to 0.55) and" in conclusion.found
+    assert conclusion.found.count("0.20 (-0.30 to 0.70)") == 1  # the larger one's, at its best threshold
+
+
+def test_models_of_one_size_say_nothing_of_scale(tmp_path):
+    saved_sizes(tmp_path, {"a": (10, 0.4), "b": (10, 0.6)})
+    for conclusion in scale.conclude(tmp_path):
+        assert not conclusion.held and conclusion.found == "all models have 10 parameters: nothing can be compared."
 
 
 def test_negatives_follow_the_library(runs):

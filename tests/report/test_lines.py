@@ -49,6 +49,17 @@ def test_a_panel_per_statistic_that_has_a_value_and_per_sentence_set():
     assert len(drawn) == 2 and drawn[0].get_ydata().tolist() == [1, 2, 3]
 
 
+def test_seeds_are_dots_and_the_line_goes_through_their_mean():
+    table = lines()
+    seed = table[table["step"] == 16].assign(value=6.0, ci_low=0.1, ci_high=7.0)
+    figure = plot_lines(pd.concat([table, seed]), "step", "Training step", ("experts",))
+    axes = figure.axes[0]
+    assert [line.get_ydata().tolist() for line in axes.lines if len(line.get_xdata()) == 3] == [[1, 4, 3]] * 2
+    dots, band = (next(each for each in axes.collections if (each.get_offsets().size > 2) == many) for many in (1, 0))
+    assert sorted(dots.get_offsets()[:, 1].tolist()) == [1, 2, 3, 6]
+    assert band.get_paths()[0].vertices[:, 1].min() == 0.1 and band.get_paths()[0].vertices[:, 1].max() == 7
+
+
 def test_a_table_without_its_axis_is_refused():
     with pytest.raises(ExpertLensError, match="lacks the columns"):
         plot_lines(lines(), "parameters", "Parameters", ("experts",))

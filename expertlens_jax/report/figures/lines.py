@@ -32,6 +32,8 @@ def plot_lines(
 ) -> Figure:
     """A panel per statistic (down) and sentence set (across), a line per threshold with its 95% interval as a band.
 
+    Rows with the same `x`, such as seeds of a model, are a dot each; the line goes through their mean.
+
     Args:
       table: rows of training.csv, scale.csv or negatives.csv: sentences, statistic, ratings, threshold, value, ci_low,
         ci_high, chance, and the column `x`. A NaN value leaves a gap, a NaN threshold leaves out the row.
@@ -95,16 +97,22 @@ def plot_lines(
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, x: str, every: pd.Series, colour: np.ndarray, label: str) -> None:
-    """A line, its band, and its chance level dashed."""
-    place = places(line[x], every)
+    """A dot per row, the line, its band, and its chance level dashed."""
     if axes.get_yscale() == "log":  # where 0 has no place
         line = line.assign(
             value=line["value"].where(line["value"] > 0), chance=line["chance"].where(line["chance"] > 0)
         )
-    axes.fill_between(place, line["ci_low"], line["ci_high"], color=colour, alpha=0.1, linewidth=0)
-    axes.plot(place, line["value"], color=colour, marker="o", markersize=2.5, label=label)
-    if line["chance"].notna().any() and (line["chance"] != 0).any():
-        axes.plot(place, line["chance"], color=colour, linewidth=0.7, linestyle=(0, (2, 2)))
+    place = places(line[x], every)
+    axes.scatter(place, line["value"], s=6, color=colour, zorder=3)
+    # Several at one place, such as seeds of one size: the line goes through their mean, the band holds all intervals.
+    together = line.groupby(x, as_index=False).agg(
+        {"value": "mean", "ci_low": "min", "ci_high": "max", "chance": "mean"}
+    )
+    place = places(together[x], every)
+    axes.fill_between(place, together["ci_low"], together["ci_high"], color=colour, alpha=0.1, linewidth=0)
+    axes.plot(place, together["value"], color=colour, label=label)
+    if together["chance"].notna().any() and (together["chance"] != 0).any():
+        axes.plot(place, together["chance"], color=colour, linewidth=0.7, linestyle=(0, (2, 2)))
 
 
 def places(values: pd.Series, every: pd.Series) -> np.ndarray:
