@@ -3,7 +3,8 @@
     python -m experiments.pretrain --config=configs/lenslet.py:2m --workdir=runs/lenslet-2m \
         --config.corpus="'novels.txt.xz','wordnet.txt.xz'"
 
-Sizes are `2m` (1.8 M parameters), `5m` (5.3 M) and `tiny`, which trains in seconds and knows nothing.
+Sizes are `2m` (1.8 M parameters), `5m` (5.3 M) and `tiny`, which trains in seconds and knows nothing. `2m` and `5m` are
+trained alike, so that they differ in size only; `--config.seed=1` draws other weights and another order of the text.
 """
 
 import ml_collections
