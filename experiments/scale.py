@@ -56,7 +56,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "scale.csv", table)
     write_csv(workdir / "fall.csv", fall)
     statistics = ("experts", "share", "overlap", "alignment")
-    note = "dashed: random sets as large; for the alignment, 0"
+    note = "a dot per model; dashed: random sets as large; for the alignment, 0"
     draw(figures.plot_lines(table, "parameters", "Parameters", statistics, note=note), workdir, "scale")
 
     print(f"\nBy model\n{format_lines(table, 'model')}\n\n{format_fall(fall)}\n")
