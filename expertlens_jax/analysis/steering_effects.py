@@ -17,6 +17,8 @@ from expertlens_jax.models.model import Model
 from expertlens_jax.models.scoring import score_continuations, score_words
 from expertlens_jax.models.steering import Steering
 
+_TOKENS_PER_BATCH = 1024  # texts are few and short: larger batches would mostly be padding
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Continuations:
@@ -97,7 +99,13 @@ def surprise(model: Model, continuations: Continuations, steering: Steering | No
     written = np.flatnonzero([bool(text) for text in flat])
     result = np.full(len(flat), np.nan)
     if len(written):
-        scored = score_continuations(model, repeated[written].tolist(), flat[written].tolist(), steering=steering)
+        scored = score_continuations(
+            model,
+            repeated[written].tolist(),
+            flat[written].tolist(),
+            steering=steering,
+            tokens_per_batch=_TOKENS_PER_BATCH,
+        )
         result[written] = [-row.mean(dtype=np.float64) for row in scored]
     return result.reshape(continuations.texts.shape)
 
@@ -125,7 +133,14 @@ def expert_response(
     row = row.isel(concept=0, unit=experts)
     sites = tuple(dict.fromkeys(expertise["site"].values.tolist()))
     pooling = expertise.attrs.get("pooling", "max")  # tables of `measure_expertise` don't say
-    responses = record_responses(model, continuations.whole, sites=sites, pooling=pooling, truncate=True)
+    responses = record_responses(
+        model,
+        continuations.whole,
+        sites=sites,
+        pooling=pooling,
+        truncate=True,
+        tokens_per_batch=_TOKENS_PER_BATCH,
+    )
     responses = responses.values[:, experts]
     low, high = row["negative_mean"].values, row["positive_median"].values
     return np.median((responses - low) / (high - low), axis=1).reshape(continuations.texts.shape)
@@ -182,9 +197,12 @@ def measure_effect(
     )
     forms = sorted({" ".join(form) for word in words for form in word_forms(word)} | set(words))
     mentions = count_mentions(written.texts, words)
-    held_out = score_continuations(model, [""] * len(writing.held_out), writing.held_out, steering=steering)
+    held_out = score_continuations(
+        model, [""] * len(writing.held_out), writing.held_out, steering=steering, tokens_per_batch=_TOKENS_PER_BATCH
+    )
+    next_word = score_words(model, writing.prompts, forms, steering=steering, tokens_per_batch=_TOKENS_PER_BATCH)
     return written, {
-        "word_log_prob": score_words(model, writing.prompts, forms, steering=steering)[:, None],
+        "word_log_prob": next_word[:, None],
         "mention": (mentions > 0).astype(float),
         "mentions": mentions.astype(float),
         "expert_response": expert_response(model, written, expertise, concept),
@@ -209,7 +227,9 @@ def word_in_place(model: Model, dataset: ConceptDataset, concept: str, steering:
     Raises:
       ConceptDataError: see `find_in_place`.
     """
-    scored = score_continuations(model, *find_in_place(dataset, concept), steering=steering)
+    scored = score_continuations(
+        model, *find_in_place(dataset, concept), steering=steering, tokens_per_batch=_TOKENS_PER_BATCH
+    )
     return np.array([row.sum(dtype=np.float64) for row in scored])
 
 
