@@ -135,7 +135,7 @@ def plot_steering_cost(curves: pd.DataFrame) -> Figure:
     axes.axhline(0, color=PALE, zorder=0)
     axes.set_xlabel(f"Perplexity of held-out text, {strengths.idxmax()} units steered\n(larger points: stronger)")
     axes.set_ylabel("Log-probability of the word,\nchange (nats)")
-    figure.legend(loc="outside upper center", ncols=min(len(methods), 4))
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
