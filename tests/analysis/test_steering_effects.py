@@ -46,7 +46,7 @@ def test_the_effect_of_a_steering(model, concepts, expertise):
     held_out = concepts.sentences[-3:]
     writing = effects.Writing(PROMPTS, held_out, num_seeds=2, max_new_tokens=5, seed=3)
     plain, before = effects.measure_effect(model, expertise, "cat", ["cat"], None, writing)
-    steering = el.steer(expertise, "cat", top=20)
+    steering = el.steer(expertise, "cat", top=50)
     written, after = effects.measure_effect(model, expertise, "cat", ["cat"], steering, writing)
     assert {name: value.shape for name, value in after.items()} == {
         **{"word_log_prob": (2, 1), "held_out_surprise": (3, 1)},
