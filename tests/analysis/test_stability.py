@@ -1,10 +1,12 @@
 """Agreement of expert sets against scipy, scikit-learn, brute force and simulation; the tests' p under the null."""
 
+import hypothesis
 import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
 import xarray as xr
+from hypothesis import strategies as st
 
 from expertlens_jax.analysis.stability import (
     compare_conditions,
@@ -145,6 +147,16 @@ def test_random_sets_overlap_as_drawn_ones_do(first, second, units):
         drawn.append(len(a & b) / max(len(a | b), 1))
     (expected,) = random_jaccard([first], [second], units)
     assert expected == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(4000) + 1e-9)
+
+
+@hypothesis.given(st.integers(1, 20_000), st.data())
+@hypothesis.settings(deadline=None, max_examples=50)
+def test_random_overlap_is_the_sum_over_what_sets_can_share(units, data):
+    first, second = (data.draw(st.integers(0, min(units, 2000))) for _ in range(2))
+    shared = np.arange(max(0, first + second - units), min(first, second) + 1)
+    probability = scipy.stats.hypergeom.pmf(shared, units, first, second)
+    expected = (probability * shared / np.maximum(first + second - shared, 1)).sum()
+    assert random_jaccard([first], [second], units)[0] == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_retrieval_of_random_sets_is_at_chance_and_of_empty_ones_exactly():
