@@ -1,11 +1,11 @@
 """Agreement of expert sets against scipy, scikit-learn, brute force and simulation; the tests' p under the null."""
 
-import hypothesis
 import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics
 import xarray as xr
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expertlens_jax.analysis.stability import (
@@ -149,8 +149,8 @@ def test_random_sets_overlap_as_drawn_ones_do(first, second, units):
     assert expected == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(4000) + 1e-9)
 
 
-@hypothesis.given(st.integers(1, 20_000), st.data())
-@hypothesis.settings(deadline=None, max_examples=50)
+@given(st.integers(1, 20_000), st.data())
+@settings(deadline=None, max_examples=50)
 def test_random_overlap_is_the_sum_over_what_sets_can_share(units, data):
     first, second = (data.draw(st.integers(0, min(units, 2000))) for _ in range(2))
     shared = np.arange(max(0, first + second - units), min(first, second) + 1)
