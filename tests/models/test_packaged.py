@@ -1,5 +1,6 @@
 """The models that ship with the package: they load offline, transformers loads them, and training shows in them."""
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -43,6 +44,19 @@ def test_a_revision_is_a_training_step_and_training_lowers_the_loss():
 def test_the_default_is_the_last_step():
     assert packaged_directory("lenslet-2m", None) == packaged_directory("lenslet-2m", "main")
     assert packaged_directory("lenslet-2m", None).name == packaged_revisions("lenslet-2m")[-1]
+
+
+def test_a_second_seed_is_another_model_of_the_same_text():
+    first, second = (el.load_model(name) for name in ("lenslet-2m", "lenslet-2m-seed1"))
+    assert first.config == second.config and first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
+    assert loss(second) == pytest.approx(loss(first), abs=0.1)  # trained as long, on as much
+    shared = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(*map(kernels, (first, second)), strict=True)]
+    assert np.abs(shared).max() < 0.1  # from other first weights
+
+
+def kernels(model: el.Model) -> list[np.ndarray]:
+    """Of every linear layer, all depths stacked."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(model.params) if np.ndim(leaf) > 2]
 
 
 def test_transformers_loads_them_and_agrees():
