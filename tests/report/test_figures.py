@@ -177,7 +177,7 @@ def test_base_rates_have_a_cell_for_each_row_in_its_place():
         assert [patch.get_xy() for patch in hatched] == [(1.5, 1.5)]  # the highest threshold, the most negatives
         (frame,) = [patch for patch in axes.patches if not patch.get_hatch()]
         assert frame.get_xy() == (0.5, 0.5)
-    assert {"wordsim353, 29 pairs", "0.3", "2.5\n29%", "10\n9%"} <= set(texts(figure))
+    assert {"wordsim353\n29 pairs", "0.3", "2.5\n29%", "10\n9%"} <= set(texts(figure))
     assert [panels[0].get_ylabel(), panels[2].get_ylabel()] == ["facts", "stories"]
 
 

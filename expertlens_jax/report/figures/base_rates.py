@@ -33,7 +33,7 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
     thresholds, ratios = sorted(set(table["threshold"])), sorted(set(table["negatives_per_positive"]))
     width, height = 0.42 * len(ratios), 0.29 * len(thresholds)
     figure = Figure(
-        figsize=((width + 0.2) * len(columns) + 1.2, (height + 0.3) * len(rows) + 0.7), layout="constrained"
+        figsize=((width + 0.2) * len(columns) + 1.2, (height + 0.3) * len(rows) + 0.8), layout="constrained"
     )
     panels = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
     highest = 1.25 * np.nanmax([*table["spearman"], 0.1])  # short of the map's black, where no frame would show
@@ -55,7 +55,7 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
                 frame.set_path_effects([withStroke(linewidth=3, foreground="white")])
                 axes.add_patch(frame)
             if axes in panels[0]:
-                axes.set_title(f"{ratings}, {here['pairs'].max():.0f} pairs", loc="left", fontweight="bold")
+                axes.set_title(f"{ratings}\n{here['pairs'].max():.0f} pairs", loc="left", fontweight="bold")
     for axes, sentences in zip(panels[:, 0], rows, strict=True):
         axes.set_ylabel(sentences, fontweight="bold")
         axes.set_yticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
@@ -65,6 +65,7 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
     figure.supylabel("Threshold τ on average precision", fontsize=8)
     bar = figure.colorbar(image, ax=panels, aspect=30, pad=0.02)
     bar.set_label("Spearman's ρ, white from 0 down; in small, experts per concept")
+    bar.ax.set_ylim(0, min(highest, 1))
     bar.outline.set_visible(False)
     return figure
 
