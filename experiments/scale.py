@@ -136,11 +136,11 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
         told.append(f"{sentences}, {ratings}: {shown[0]}, then {shown[1]}")
     overlaps = fall[fall["statistic"] == "overlap"].pivot_table(index="sentences", columns="model", values="kept")
     less = overlaps[large].min(axis=1) > overlaps[small].max(axis=1)
-    kept = "; ".join(
-        f"{name}: {' and '.join(f'{row[model]:.2f}' for model in small)}, "
-        f"then {' and '.join(f'{row[model]:.2f}' for model in large)}"
-        for name, row in overlaps.iterrows()
-    )
+
+    def tell(values: pd.Series) -> str:
+        return " and ".join(f"{value:.2f}" for value in values)
+
+    kept = "; ".join(f"{name}: {tell(row[small])}, then {tell(row[large])}" for name, row in overlaps.iterrows())
     return [
         Conclusion(
             claim=GROWS,
