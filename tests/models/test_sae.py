@@ -1,6 +1,5 @@
-"""Sparse autoencoders: features against PyTorch, from both kinds of files; found, measured and refused like units."""
+"""Sparse autoencoders: features against PyTorch, from both kinds of files; found, measured and carried like units."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,8 +9,8 @@ import hooks
 import jax
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from sae_files import FEATURES, random_weights, save_gemma_scope, save_sae_lens
 from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
@@ -25,7 +24,6 @@ from expertlens_jax.models.transformer import Transformer
 
 TOLERANCE = 1e-4  # absolute, float32, on features of order 1 to 30
 MARGIN = 2e-4  # of what PyTorch has at a threshold: nearer, rounding alone could decide what fires
-FEATURES = 50
 
 
 def case_named(name: str) -> families.Case:
@@ -54,41 +52,6 @@ def reference(directory):
 @pytest.fixture(scope="module")
 def model(directory):
     return el.load_model(directory)
-
-
-def random_weights(seed: int = 0, d_model: int = 24, features: int = FEATURES) -> dict[str, torch.Tensor]:
-    """Weights as files name them, none of them zero; thresholds that about half of what is positive passes."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator)
-
-    return {
-        "W_enc": draw(d_model, features),
-        "W_dec": draw(features, d_model) * (0.2 + torch.rand(features, 1, generator=generator)),
-        "b_enc": draw(features),
-        "b_dec": draw(d_model),
-        "threshold": 3 * torch.rand(features, generator=generator),
-    }
-
-
-def save_sae_lens(directory, weights, hook, *, older=False, metadata=None, **settings):
-    """A directory as SAELens writes it: settings side by side, or with what is the model's under `metadata`."""
-    directory.mkdir(parents=True)
-    d_in, d_sae = weights["W_enc"].shape
-    of_model = {"hook_name": hook, "model_name": "gpt2", "prepend_bos": True, **(metadata or {})}
-    config = {"d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu", **settings}
-    config |= of_model if older else {"metadata": {"sae_lens_version": "6.12.1", **of_model}}
-    (directory / "cfg.json").write_text(json.dumps(config))
-    kept = weights if settings.get("architecture") == "jumprelu" else {k: v for k, v in weights.items() if k[0] != "t"}
-    safetensors.torch.save_file(kept, directory / "sae_weights.safetensors")
-    return directory
-
-
-def save_gemma_scope(directory, weights):
-    directory.mkdir(parents=True)
-    np.savez(directory / "params.npz", **{name: tensor.numpy() for name, tensor in weights.items()})
-    return directory
 
 
 def torch_features(
@@ -225,13 +188,6 @@ def test_the_scale_of_activations_is_given_or_read_beside_the_weights(reference,
     np.testing.assert_array_equal(el.load_sae(directory).offset, given.offset)
 
 
-def test_weights_of_half_precision_are_read_as_they_are(tmp_path):
-    weights = {name: tensor.bfloat16() for name, tensor in random_weights().items()}
-    sae = el.load_sae(save_sae_lens(tmp_path / "sae", weights, "blocks.0.hook_resid_post"))
-    assert sae.encoder.dtype == np.float32
-    np.testing.assert_array_equal(sae.encoder, weights["W_enc"].float().numpy())
-
-
 def by_hand(seed: int, **where) -> el.SAE:
     weights = {name: tensor.numpy() for name, tensor in random_weights(seed).items()}
     return el.SAE(weights["W_enc"], weights["b_enc"], weights["b_dec"], weights["threshold"], **where)
@@ -357,85 +313,6 @@ def test_a_missing_bos_is_told(model):
 def test_how_an_sae_is_shown():
     sae = by_hand(1, layer=2, site="resid", k=9, normalize="layer_norm", centred=True)
     assert repr(sae) == "SAE by hand: 50 features (top 9, layer_norm, centred) of resid in layer 2"
-
-
-REFUSED_FILES = {  # settings of the config, arguments of load_sae, what the message says
-    "gated": (dict(architecture="gated"), {}, "architecture 'gated'; SAEs of standard, jumprelu, topk"),
-    "transcoder": (dict(architecture="skip_transcoder"), {}, "'skip_transcoder'.* Transcoders, gated"),
-    "older transcoder": (
-        dict(metadata={"hook_name_out": "blocks.1.hook_mlp_out"}),
-        {},
-        "a transcoder, from blocks.1.hook_resid_post to blocks.1.hook_mlp_out",
-    ),
-    "tanh": (dict(older=True, activation_fn_str="tanh-relu"), {}, "activation 'tanh-relu'"),
-    "head": (dict(metadata={"hook_head_index": 3}), {}, "reads blocks.1.hook_resid_post, head 3"),
-    "hook z": (dict(metadata={"hook_name": "blocks.1.attn.hook_z"}), {}, "reads blocks.1.attn.hook_z; .* hook_mlp_out"),
-    "embedding": (dict(metadata={"hook_name": "hook_embed"}), {}, "reads hook_embed; SAEs can read blocks.N."),
-    "no hook": (dict(metadata={"hook_name": None}), {}, "reads nothing; .* give layer= and site="),
-    "before the first block": (
-        dict(metadata={"hook_name": "blocks.0.hook_resid_pre"}),
-        {},
-        "before the first block, which is no site",
-    ),
-    "another layer": ({}, dict(layer=2), "layer=2, site=None were given.* layer=1, site='resid'. Leave them out"),
-    "another site": (
-        {},
-        dict(site="attn.q"),
-        "site='attn.q' was given for .*; SAEs can read attn.out, mlp.down, resid",
-    ),
-    "no k": (dict(architecture="topk"), {}, "says k=None; a topk SAE needs"),
-    "normalization": (dict(normalize_activations="batch"), {}, "normalize_activations='batch'; there are none"),
-    "scale": ({}, dict(scale=2.0), "scale=2.0 was given, .* takes none"),
-    "bad scale": (dict(normalize_activations="expected_average_only_in"), dict(scale=-1), "scale=-1 was given"),
-    "other width": (dict(d_sae=7), {}, r"says d_sae=7, and W_enc .* is \[24, 50\]"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED_FILES)
-def test_what_is_not_supported_is_refused(name, tmp_path):
-    settings, arguments, message = REFUSED_FILES[name]
-    directory = save_sae_lens(tmp_path / "sae", random_weights(), "blocks.1.hook_resid_post", **settings)
-    with pytest.raises(CheckpointError, match=message):
-        el.load_sae(directory, **arguments)
-
-
-def test_a_hook_of_another_library_is_taken_at_the_users_word(tmp_path):
-    metadata = {"hook_name": "transformer.h.1"}
-    directory = save_sae_lens(tmp_path / "sae", random_weights(), "", metadata=metadata)
-    sae = el.load_sae(directory, layer=1, site="resid", centred=True)
-    assert (sae.layer, sae.site, sae.hook, sae.centred) == (1, "resid", "", True)
-
-
-def test_damaged_files_are_refused(tmp_path):
-    weights, hook = random_weights(), "blocks.1.hook_resid_post"
-    with pytest.raises(CheckpointError, match=r"holds no sparse autoencoder: looked for cfg.json .* params.npz"):
-        el.load_sae(tmp_path)
-    bare = save_sae_lens(tmp_path / "bare", weights, hook)
-    (bare / "sae_weights.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"has cfg.json and no sae_weights.safetensors"):
-        el.load_sae(bare)
-    (bare / "cfg.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
-        el.load_sae(bare)
-    without = {name: tensor for name, tensor in weights.items() if name != "threshold"}
-    with pytest.raises(CheckpointError, match=r"lacks threshold of an SAE's tensors; it has W_dec, W_enc"):
-        el.load_sae(save_sae_lens(tmp_path / "lacking", without, hook, architecture="jumprelu"))
-    with pytest.raises(CheckpointError, match="lacks threshold"):
-        el.load_sae(save_gemma_scope(tmp_path / "lacking_too", without), layer=1)
-    with pytest.raises(CheckpointError, match=r"b_enc in .* shape \[49\]; with W_enc \[24, 50\] it should be \[50\]"):
-        el.load_sae(save_sae_lens(tmp_path / "short", weights | {"b_enc": weights["b_enc"][1:]}, hook))
-    broken = weights["W_enc"].clone()
-    broken[3, 4] = float("nan")
-    with pytest.raises(CheckpointError, match="W_enc in .* holds 1 values that are NaN"):
-        el.load_sae(save_sae_lens(tmp_path / "nan", weights | {"W_enc": broken}, hook))
-    with pytest.raises(CheckpointError, match="is stored as I64; wanted floating point"):
-        el.load_sae(save_sae_lens(tmp_path / "whole", weights | {"W_enc": broken.nan_to_num().long()}, hook))
-    scope = save_gemma_scope(tmp_path / "scope", weights)
-    with pytest.raises(CheckpointError, match=r"doesn't say which layer it reads. Give it"):
-        el.load_sae(scope)
-    (scope / "params.npz").write_bytes((scope / "params.npz").read_bytes()[:300])
-    with pytest.raises(CheckpointError, match="can't be read: .* truncated"):
-        el.load_sae(scope, layer=1)
 
 
 def config_of(name: str):
