@@ -63,7 +63,8 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.vector_corpora = ()  # text files, a paragraph a line, plain or .xz, to train word vectors on; () for none
     c.word2vec = dict(dimensions=200, window=5, negative=5, epochs=3, minimum_count=5)
     c.sentence_models = ()
-    c.saes = ()  # sparse autoencoders of the model, see el.load_sae: PATH, or PATH@LAYER where the files don't name it
+    # Sparse autoencoders of the model: PATH, PATH@LAYER, or PATH@layer=8,centred=True with what el.load_sae is told.
+    c.saes = ()
 
     # Other base rates to measure the same at: negatives per positive (() for none), and thresholds beside those above
     c.base_rates = ml_collections.ConfigDict()

@@ -1,6 +1,7 @@
 """The similarities of concepts that alignment holds against people's: of experts, of embeddings, and of controls."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 import xarray as xr
@@ -91,21 +92,46 @@ def carry_saes(model: el.Model, config: ml_collections.ConfigDict) -> dict[str, 
     """The model with each of the config's sparse autoencoders, by what to call them: after the directory.
 
     Raises:
-      SelectionError: two of one name.
+      SelectionError: two of one name, or an entry that can't be read.
       CheckpointError: see `el.load_sae` and `Model.with_sae`.
     """
     carrying = {}
     for entry in config.saes:
-        path, at, layer = entry.rpartition("@")
-        stated = bool(at) and layer.isdecimal() and not epath.Path(entry).exists()
-        sae = el.load_sae(path, layer=int(layer)) if stated else el.load_sae(entry)
-        name = f"sae_{sae.name}_layer{layer}" if stated else f"sae_{sae.name}"
+        path, options = sae_options(entry)
+        sae = el.load_sae(path, **options)
+        name = f"sae_{sae.name}_layer{sae.layer}" if "layer" in options else f"sae_{sae.name}"
         if name in carrying:
             raise SelectionError(
-                f"saes is {tuple(config.saes)}, of which two would be called {name}; rename one's directory."
+                f"saes is {tuple(config.saes)}, of which two would be called {name}; rename one's directory, or say "
+                "the layers, as in PATH@12."
             )
         carrying[name] = model.with_sae(sae)
     return carrying
+
+
+def sae_options(entry: str) -> tuple[str, dict[str, Any]]:
+    """A path and what `el.load_sae` is told of it: PATH, PATH@12, or PATH@layer=12,centred=True.
+
+    Raises:
+      SelectionError: what stands behind the last @ is neither a layer nor options of `el.load_sae`.
+    """
+    path, at, stated = entry.rpartition("@")
+    if not at or epath.Path(entry).exists():
+        return entry, {}
+    if stated.isdecimal():
+        return path, {"layer": int(stated)}
+    kinds = {"layer": int, "site": str, "scale": float, "centred": {"True": True, "False": False}.__getitem__}
+    options = {}
+    for option in stated.split(","):
+        name, _, value = option.partition("=")
+        try:
+            options[name.strip()] = kinds[name.strip()](value.strip())
+        except (KeyError, ValueError) as error:
+            raise SelectionError(
+                f"saes has {entry!r}, of which {option!r} isn't understood. Write PATH, PATH@12 for a layer, or "
+                "PATH@layer=12,site=resid,scale=0.5,centred=True with what el.load_sae is to be told."
+            ) from error
+    return path, options
 
 
 def measure(

@@ -69,12 +69,13 @@ class Model:
           *saes: one a layer, all with the same number of features; they take the place of those there were.
 
         Raises:
-          UnsupportedSAEError: one that doesn't fit the model, or the others.
+          UnsupportedSAEError: one that doesn't fit the model, or the others, or was trained on another family's.
 
         Warns:
-          ExpertLensWarning: it was trained on texts with a BOS token, which this tokenizer doesn't add.
+          ExpertLensWarning: it was trained on texts with a BOS token, which this tokenizer doesn't add; or on a model
+            of another size, or tuned otherwise, by its name.
         """
-        fitting = check_saes(saes, self.config, self.name)
+        fitting = check_saes(saes, self.config, self.name, self.family.model_type)
         if (
             any(sae.prepend_bos for sae in saes)
             and not self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"][0]

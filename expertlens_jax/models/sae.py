@@ -6,15 +6,17 @@ site `sae`, in the layer that it reads. `sae_files.py` reads them from files.
 """
 
 import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from expertlens_jax.errors import UnsupportedSAEError
+from expertlens_jax.errors import ExpertLensWarning, UnsupportedSAEError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.taps import Pooling, pool
 
@@ -54,14 +56,26 @@ class SAE:
     k: int | None = struct.field(pytree_node=False, kw_only=True, default=None)
     normalize: Normalization = struct.field(pytree_node=False, kw_only=True, default="none")
     """Of each activation: to the length sqrt(d_model), or to mean 0 and deviation 1 over channels, before `offset`."""
-    centred: bool = struct.field(pytree_node=False, kw_only=True, default=False)
+    centred: bool | None = struct.field(pytree_node=False, kw_only=True, default=False)
     """Whether it was trained on a model whose residual stream has mean 0 over channels, as TransformerLens makes it
-    (`center_writing_weights`) where layer norms take that mean off anyway."""
+    (`center_writing_weights`) where layer norms take that mean off anyway; None if its files don't say."""
     prepend_bos: bool = struct.field(pytree_node=False, kw_only=True, default=False)
     """Whether the texts it was trained on began with a BOS token."""
     hook: str = struct.field(pytree_node=False, kw_only=True, default="")
     """TransformerLens's name of what it reads, where its file has one."""
+    model_name: str = struct.field(pytree_node=False, kw_only=True, default="")
+    """The model it was trained on, where its file names one."""
     name: str = struct.field(pytree_node=False, kw_only=True, default="by hand")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model, where it holds arrays and not what jax puts in their place."""
+        if isinstance(self.encoder, list | tuple):
+            raise UnsupportedSAEError(
+                f"the encoder of {self.name} is a {type(self.encoder).__name__}; give a numpy or jax array, "
+                "[d_model, features]."
+            )
+        if all(isinstance(array, np.ndarray | jax.Array) for array in self.arrays.values()):
+            _check_itself(self)
 
     @property
     def num_features(self) -> int:
@@ -73,6 +87,22 @@ class SAE:
         """Its weights by name, without those it lacks."""
         named = {name: getattr(self, name) for name in ("encoder", "bias", "offset", "threshold")}
         return {name: array for name, array in named.items() if array is not None}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that is said of it beside `arrays` and its name, as JSON can hold it: with `arrays`, its identity."""
+        return {
+            "activation": "jumprelu" if self.threshold is not None else "relu",
+            "layer": int(self.layer),
+            "site": self.site,
+            "k": None if self.k is None else int(self.k),
+            "normalize": self.normalize,
+            "centred": self.centred,
+            "takes_off_offset": self.offset is not None,
+            "prepend_bos": self.prepend_bos,
+            "hook": self.hook,
+            "model_name": self.model_name,
+        }
 
     def __repr__(self) -> str:
         kind = f"top {self.k}" if self.k else "ReLU" if self.threshold is None else "JumpReLU"
@@ -147,20 +177,28 @@ def read_features(
     return jax.lax.switch(which + 1, branches)
 
 
-def check_saes(saes: Sequence[SAE], config: TransformerConfig, model: str) -> tuple[SAE, ...]:
-    """Sparse autoencoders as a model can carry them: found to fit it and each other, in the order of their layers.
+def check_saes(saes: Sequence[SAE], config: TransformerConfig, model: str, family: str = "") -> tuple[SAE, ...]:
+    """Return sparse autoencoders as a model can carry them: found to fit it and each other, in order of their layers.
 
     Args:
       saes: as loaded.
       config: of the model.
       model: its name, for errors.
+      family: its `model_type`, held against the model that each SAE says it was trained on; "" holds nothing.
 
     Raises:
       UnsupportedSAEError: one that doesn't fit: in width, layer or site, or because it reads what isn't a site of
-        this family; two in one layer; or different numbers of features.
+        this family; one of another family's model; one of which it isn't said whether it was trained on centred
+        activations, where that matters; two in one layer; or different numbers of features.
+
+    Warns:
+      ExpertLensWarning: it was trained on a model of another size, or tuned otherwise, by its name.
     """
     for sae in saes:
+        if not isinstance(sae, SAE):
+            raise UnsupportedSAEError(f"{sae!r} was given to with_sae; wanted el.load_sae(...) or el.SAE(...).")
         _check_sae(sae, config, model)
+        _check_trained_on(sae, model, family)
     layers = [sae.layer for sae in saes]
     widths = sorted({sae.num_features for sae in saes})
     if len(set(layers)) < len(layers):
@@ -175,11 +213,12 @@ def check_saes(saes: Sequence[SAE], config: TransformerConfig, model: str) -> tu
             "number. Make a model for each: model.with_sae(first), model.with_sae(second)."
         )
     # TransformerLens centres only where layer norms would; with RMS norms it leaves the weights as they are.
-    fitting = [sae.replace(centred=sae.centred and config.norm == "layer") for sae in saes]
+    fitting = [sae.replace(centred=bool(sae.centred) and config.norm == "layer") for sae in saes]
     return tuple(sorted(fitting, key=lambda sae: sae.layer))
 
 
-def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
+def _check_itself(sae: SAE) -> None:
+    """Check shapes, dtypes and settings against each other."""
     shapes = {name: array.shape for name, array in sae.arrays.items()}
     if len(shapes["encoder"]) != 2:
         raise UnsupportedSAEError(
@@ -193,8 +232,33 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
                 f"the {name} of {sae.name} has the shape {list(shape)}; with an encoder [{d_model}, {features}] it "
                 f"should be {list(wanted[name])}."
             )
+    for name, array in sae.arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise UnsupportedSAEError(f"the {name} of {sae.name} is of {array.dtype}; it should be float32.")
     if sae.site not in READABLE:
         raise UnsupportedSAEError(f"{sae.name} is said to read {sae.site!r}; SAEs can read {', '.join(READABLE)}.")
+    for name, number in (("layer", sae.layer), ("k", sae.k)):
+        if number is not None and (not isinstance(number, int | np.integer) or isinstance(number, bool)):
+            raise UnsupportedSAEError(f"{name}={number!r} was given for {sae.name}; wanted a whole number.")
+    if sae.k is not None and not 1 <= sae.k <= features:
+        raise UnsupportedSAEError(f"{sae.name} keeps the {sae.k} largest features; wanted 1 to the {features} it has.")
+    if sae.normalize not in get_args(Normalization):
+        raise UnsupportedSAEError(
+            f"{sae.name} normalizes its input by {sae.normalize!r}; there are {', '.join(get_args(Normalization))}."
+        )
+
+
+def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
+    for name, array in sae.arrays.items():
+        if not isinstance(array, np.ndarray | jax.Array):
+            raise UnsupportedSAEError(
+                f"the {name} of {sae.name} is a {type(array).__name__}; give a numpy or jax array of float32."
+            )
+        bad = np.count_nonzero(~np.isfinite(np.asarray(array, np.float32)))
+        if bad:
+            raise UnsupportedSAEError(f"the {name} of {sae.name} holds {bad} values that are NaN or infinite.")
+    _check_itself(sae)
+    d_model = sae.encoder.shape[0]
     if d_model != config.d_model:
         raise UnsupportedSAEError(
             f"{sae.name} reads {d_model} channels, and {sae.site} of {model} has {config.d_model}: it was trained on "
@@ -205,12 +269,6 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
             f"{sae.name} reads layer {sae.layer}; {model} has layers 0 to {config.num_layers - 1}: it was trained on "
             "another model, or the layer is given wrongly."
         )
-    if sae.k is not None and not 1 <= sae.k <= features:
-        raise UnsupportedSAEError(f"{sae.name} keeps the {sae.k} largest features; wanted 1 to the {features} it has.")
-    if sae.normalize not in get_args(Normalization):
-        raise UnsupportedSAEError(
-            f"{sae.name} normalizes its input by {sae.normalize!r}; there are {', '.join(get_args(Normalization))}."
-        )
     if sae.hook and sae.site in ("attn.out", "mlp.down") and config.norm_place in ("output", "both"):
         raise UnsupportedSAEError(
             f"{sae.name} reads {sae.hook}, which in models like {model} stands after a norm on the branch's output; "
@@ -220,4 +278,59 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
         raise UnsupportedSAEError(
             f"{sae.name} reads {sae.hook}, which in models like {model} stands before the block's last norm; resid is "
             "what that norm gives. Use an SAE of hook_resid_pre, of the next layer."
+        )
+    if sae.centred is None and config.norm == "layer" and config.norm_place != "post":
+        raise UnsupportedSAEError(
+            f"the files of {sae.name} don't say whether the model it was trained on was centred "
+            f"(center_writing_weights), as TransformerLens does to models with layer norms like {model} unless told "
+            "not to. Say so: el.load_sae(..., centred=True), right for gpt2-small-res-jb, or centred=False."
+        )
+
+
+FAMILIES_BY_NAME = {
+    "gpt-?neox|pythia": "gpt_neox",
+    "gpt-?neo(?!x)": "gpt_neo",
+    "gpt-?j(?![a-z])": "gptj",
+    "gpt-?2": "gpt2",
+    "gemma-?3": "gemma3_text",
+    "gemma-?2(?![a-z0-9])": "gemma2",
+    "gemma-?(2b|7b|1\\.1)": "gemma",
+    "llama": "llama",
+    "mistral": "mistral",
+    "olmo-?2": "olmo2",
+    "opt-[0-9]": "opt",
+    "phi-?3": "phi3",
+    "phi-?(1|2)": "phi",
+    "qwen-?3(?!\\.)": "qwen3",
+    "qwen-?(2|1\\.5)": "qwen2",
+    "roberta": "roberta",
+    "bert": "bert",
+}
+"""What names of models say, the first that is found, and the `model_type` of theirs."""
+
+
+def _check_trained_on(sae: SAE, model: str, family: str) -> None:
+    """Hold the model that an SAE's file names against the one that is to carry it."""
+    trained_on = sae.model_name.lower().rpartition("/")[2]
+    stated = next((kind for name, kind in FAMILIES_BY_NAME.items() if re.search(name, trained_on)), None)
+    if not family or stated is None:
+        return
+    if stated != family:
+        raise UnsupportedSAEError(
+            f"{sae.name} was trained on {sae.model_name}, a model of {stated}, and {model} is one of {family}. Use an "
+            "SAE of this model; if the name in its file is wrong, sae.replace(model_name='')."
+        )
+    ours = model.lower().rpartition("/")[2]
+    sizes = [
+        set(re.findall(r"(?:^|[-_])(\d+(?:\.\d+)?[bm]|small|medium|large|xl)(?=$|[-_])", name))
+        for name in (trained_on, ours)
+    ]
+    tuned = [bool({"it", "instruct", "chat"} & set(re.split("[-_]", name))) for name in (trained_on, ours)]
+    if all(sizes) and (sizes[0] != sizes[1] or tuned[0] != tuned[1]):
+        warnings.warn(
+            ExpertLensWarning(
+                f"{sae.name} was trained on {sae.model_name}, and is put on {model}. Its features mean what they were "
+                "trained to mean on that model only."
+            ),
+            stacklevel=4,
         )

@@ -1,31 +1,47 @@
-"""Reads sparse autoencoders from files: directories of SAELens, and Gemma Scope's `params.npz`.
+"""Reads sparse autoencoders from files: directories of SAELens, and of Gemma Scope and Gemma Scope 2.
 
 What the files hold, and how features follow from it, is as in SAELens (github.com/decoderesearch/SAELens,
-`sae_lens/saes` and `sae_lens/loading`) and Gemma Scope (Lieberum et al. 2024, arXiv 2408.05147).
+`sae_lens/saes` and `sae_lens/loading`) and Gemma Scope (Lieberum et al. 2024, arXiv 2408.05147). Every tensor and
+setting is used, or known to change nothing, or refused.
 """
 
-import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from expertlens_jax.errors import CheckpointError, UnsupportedSAEError
-from expertlens_jax.models.sae import READABLE, SAE
+from expertlens_jax.models.sae import SAE
+from expertlens_jax.models.sae_places import HOOKS, Place, agreed, place_of_hook, places_of_path
+from expertlens_jax.models.sae_settings import BY_HAND, flag, read_json, read_settings, table
 from expertlens_jax.models.weights import DTYPES, safetensors
 
-CONFIG, WEIGHTS, SCALE, GEMMA_SCOPE = "cfg.json", "sae_weights.safetensors", "activation_scaler.json", "params.npz"
+CONFIG, WEIGHTS, SCALE = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
+GEMMA_SCOPE, GEMMA_SCOPE_2, GEMMA_SCOPE_2_CONFIG = "params.npz", "params.safetensors", "config.json"
 
-HOOKS = {"hook_resid_post": "resid", "hook_resid_pre": "resid", "hook_mlp_out": "mlp.down", "hook_attn_out": "attn.out"}
-"""TransformerLens's hook points that can be read, and our sites; what enters a block is what the one before gave."""
-
-ARCHITECTURES = ("standard", "jumprelu", "topk")
+ARCHITECTURES = {
+    "standard": (),
+    "jumprelu": ("threshold",),
+    "topk": (),
+    # Trained on the k largest of a batch, used with the threshold that this came to (Bussmann et al. 2024,
+    # arXiv 2412.06410).
+    "batchtopk": ("topk_threshold",),
+    "matryoshka_batchtopk": ("topk_threshold",),
+}
+"""SAELens's kinds that can be read, and the tensors that each has beside W_enc, b_enc, W_dec and b_dec."""
 
 NORMALIZATIONS = {"none": "none", "constant_norm_rescale": "constant_norm", "layer_norm": "layer_norm"}
+
+OTHERS = {
+    "sae.safetensors": "EleutherAI's sparsify: its encoder.weight transposed, encoder.bias, b_dec, and k of cfg.json",
+    "ae.pt": "dictionary_learning: its encoder.weight transposed, encoder.bias, b_dec, and k or threshold",
+    "hyperparams.json": "Llama Scope: its encoder.weight transposed, encoder.bias, and jump_relu_threshold",
+}
+"""Files that tell of a dictionary of another library: which, and what `el.SAE` takes of it."""
 
 
 def load_sae(
@@ -36,54 +52,79 @@ def load_sae(
     scale: float | None = None,
     centred: bool | None = None,
 ) -> SAE:
-    """Reads a sparse autoencoder that is on this machine.
+    """Read a sparse autoencoder that is on this machine.
 
-        sae = el.load_sae("saes/blocks.8.hook_resid_pre")                  # SAELens: its files say what it reads
-        sae = el.load_sae("layer_12/width_16k/average_l0_82", layer=12)    # Gemma Scope: they don't
+        sae = el.load_sae("saes/blocks.8.hook_resid_pre")                     # SAELens
+        sae = el.load_sae("gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82")   # Gemma Scope
 
-    From the hub, fetch its directory first: `hf download REPOSITORY --include "FOLDER/*" --local-dir saes`.
+    From the hub, fetch its directory first: `hf download REPOSITORY --include "FOLDER/*" --local-dir saes`. Keep the
+    names of directories: what they say of layer, site and kind counts, and may not contradict what is given.
 
     Args:
-      path: a directory of SAELens (`cfg.json`, `sae_weights.safetensors`); or Gemma Scope's `params.npz`, or the
-        directory that holds it.
-      layer: the layer it reads, from 0; needed if the files don't say.
+      path: a directory of SAELens (`cfg.json`, `sae_weights.safetensors`); or Gemma Scope's `params.npz`, Gemma
+        Scope 2's `params.safetensors`, or the directory that holds one.
+      layer: the layer it reads, from 0; needed if neither files nor directories say.
       site: what it reads there: "resid" (the residual stream after the block), "mlp.down" or "attn.out"; for Gemma
-        Scope "resid" unless given.
+        Scope "resid" unless given or said by a directory.
       scale: what activations are multiplied by first, for an SAELens directory with `normalize_activations`
         `expected_average_only_in` that keeps it elsewhere (SAELens's list of pretrained SAEs has it as
         `norm_scaling_factor`, checkpoints of a training in `activation_scaler.json`, which is read).
       centred: whether the residual stream it was trained on had its mean over channels removed; None goes by the
-        files' `center_writing_weights`. Old SAEs of GPT-2 (`gpt2-small-res-jb`) need True and their files don't say.
+        files' `center_writing_weights`. Old SAEs of GPT-2 (`gpt2-small-res-jb`) need True; their files don't say, so
+        that `model.with_sae` asks for it.
 
     Returns:
       For `model.with_sae`.
 
     Raises:
-      CheckpointError: no such directory, or files that are damaged, incomplete, or hold NaN.
-      UnsupportedSAEError: of another architecture, reads something else than a site, or doesn't say what it reads.
+      CheckpointError: no such directory, or files that are damaged, incomplete, contradict each other, or hold NaN.
+      UnsupportedSAEError: of another architecture; with tensors or settings that would change the features and can't
+        be used; reads something else than a site; doesn't say what it reads; or says something else than is given.
+
+    Warns:
+      ExpertLensWarning: it was trained on some positions of texts only, or on one of a model's checkpoints.
     """
     path = pathlib.Path(path).expanduser()
-    if (path / CONFIG).is_file():
-        return _load_sae_lens(path, layer, site, scale, centred)
-    file = path / GEMMA_SCOPE if path.is_dir() else path
-    if file.name == GEMMA_SCOPE and file.is_file():
-        if scale is not None:
-            raise UnsupportedSAEError(f"scale={scale} was given; {GEMMA_SCOPE} of Gemma Scope has none. Leave it out.")
-        return _load_gemma_scope(file, layer, site, bool(centred))
+    directory = path.parent if path.is_file() else path
+    asked = (path.name,) if path.is_file() else (CONFIG, GEMMA_SCOPE, GEMMA_SCOPE_2)
+    if CONFIG in asked and (directory / "sae.safetensors").is_file() and not (directory / WEIGHTS).is_file():
+        asked = ()  # sparsify's settings have the same name
+    found = [name for name in asked if (directory / name).is_file()]
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{path} holds {' and '.join(found)}, of different SAEs. Give the file that is meant, as in "
+            f"load_sae({str(directory / found[-1])!r})."
+        )
+    match found:
+        case ["cfg.json" | "sae_weights.safetensors"]:
+            return _load_sae_lens(directory, layer, site, scale, centred)
+        case ["params.npz" | "params.safetensors"]:
+            if scale is not None:
+                raise UnsupportedSAEError(f"scale={scale} was given; {found[0]} of Gemma Scope has none. Leave it out.")
+            load = _load_gemma_scope if found[0] == GEMMA_SCOPE else _load_gemma_scope_2
+            return load(directory / found[0], layer, site, bool(centred))
+    other = next((name for name in OTHERS if (directory / name).is_file()), None)
+    if other:
+        raise UnsupportedSAEError(
+            f"{directory} holds {other} of {OTHERS[other].partition(':')[0]}, which can't be read. Build it by hand: "
+            f"el.SAE(encoder, bias, offset, threshold, layer=, site=, k=), with{OTHERS[other].partition(':')[2]}."
+        )
     raise CheckpointError(
-        f"{path} holds no sparse autoencoder: looked for {CONFIG} with {WEIGHTS} (SAELens) and for {GEMMA_SCOPE} "
-        "(Gemma Scope). Give the directory that has them; from the hub, fetch it first with hf download."
+        f"{path} holds no sparse autoencoder: looked for {CONFIG} with {WEIGHTS} (SAELens), for {GEMMA_SCOPE} "
+        f"(Gemma Scope) and for {GEMMA_SCOPE_2} (Gemma Scope 2). Give the directory that has them; from the hub, fetch "
+        "it first with hf download."
     )
 
 
 def _load_gemma_scope(file: pathlib.Path, layer: int | None, site: str | None, centred: bool) -> SAE:
-    if layer is None:
+    place = agreed(file, places_of_path(file.parent), layer, site)
+    if place.layer is None:
         raise UnsupportedSAEError(f"{file} doesn't say which layer it reads. Give it, as in load_sae(..., layer=12).")
     try:
         with np.load(file, allow_pickle=False) as stored:
             # Some of the files have w_enc for W_enc.
             tensors = {re.sub("^w_", "W_", name): partial(stored.__getitem__, name) for name in stored.files}
-            arrays = _read(file, tensors, ["W_enc", "b_enc", "threshold"])
+            arrays = _read(file, tensors, ["W_enc", "b_enc", "threshold"], ["W_dec", "b_dec"])
     except CheckpointError:
         raise
     except Exception as error:  # numpy and zipfile each raise their own for a damaged file
@@ -92,12 +133,61 @@ def _load_gemma_scope(file: pathlib.Path, layer: int | None, site: str | None, c
         encoder=arrays["W_enc"],
         bias=arrays["b_enc"],
         threshold=arrays["threshold"],
-        layer=layer,
-        site=_known_site(site or "resid", file),
+        layer=place.layer,
+        site=place.site or "resid",
         centred=centred,
         prepend_bos=True,
         # Its SAEs of the MLP read what comes after the norm on the MLP's output; named, so that this is refused.
-        hook=f"Gemma Scope's {site}" if site else "",
+        hook=f"Gemma Scope's {place.site}" if place.site else "",
+        name=file.parent.name,
+    )
+
+
+def _load_gemma_scope_2(file: pathlib.Path, layer: int | None, site: str | None, centred: bool) -> SAE:
+    config = file.parent / GEMMA_SCOPE_2_CONFIG
+    if not config.is_file():
+        raise CheckpointError(f"{file.parent} has {file.name} and no {config.name}. Get it again, whole.")
+    stated = read_json(config)
+    wanted = {"architecture": "jump_relu", "type": "sae", "affine_connection": False}
+    for name, value in wanted.items():
+        if stated.get(name, value) != value:
+            raise UnsupportedSAEError(
+                f"{config} says {name}={stated[name]!r}; of Gemma Scope 2 SAEs with {name}={value!r} can be read. Use "
+                "another SAE."
+            )
+    known = (*wanted, "width", "l0", "model_name", "hf_hook_point_in", "hf_hook_point_out")
+    unknown = [f"{name}={value!r}" for name, value in stated.items() if name not in known]
+    if unknown:
+        raise UnsupportedSAEError(
+            f"{config} states {', '.join(unknown)}, which is unknown here and may change the features. Use another "
+            f"SAE; {BY_HAND}."
+        )
+    hook = stated.get("hf_hook_point_in") or ""
+    if stated.get("hf_hook_point_out", hook) != hook:
+        raise UnsupportedSAEError(
+            f"{config} describes a transcoder, from {hook} to {stated['hf_hook_point_out']}; only autoencoders can be "
+            "read."
+        )
+    stated_place = place_of_hook(hook, str(config))
+    place = agreed(file, [*[stated_place] * (stated_place is not None), *places_of_path(file.parent)], layer, site)
+    if place.layer is None:
+        raise UnsupportedSAEError(f"{config} doesn't say which layer it reads. Give it, as in load_sae(..., layer=12).")
+    tensors = {re.sub("^w_", "W_", name): read for name, read in _open(file).items()}
+    arrays = _read(file, tensors, ["W_enc", "b_enc", "threshold"], ["W_dec", "b_dec"])
+    if stated.get("width", arrays["b_enc"].size) != arrays["b_enc"].size:
+        raise CheckpointError(
+            f"{config} says width={stated['width']}, and {file.name} has {arrays['b_enc'].size} features. Do they "
+            "belong to the same SAE?"
+        )
+    return SAE(
+        encoder=arrays["W_enc"],
+        bias=arrays["b_enc"],
+        threshold=arrays["threshold"],
+        layer=place.layer,
+        site=place.site or "resid",
+        centred=centred,
+        prepend_bos=True,
+        model_name=stated.get("model_name", ""),
         name=file.parent.name,
     )
 
@@ -105,130 +195,155 @@ def _load_gemma_scope(file: pathlib.Path, layer: int | None, site: str | None, c
 def _load_sae_lens(
     directory: pathlib.Path, layer: int | None, site: str | None, scale: float | None, centred: bool | None
 ) -> SAE:
-    stated = _read_json(directory / CONFIG)
-    metadata = stated.get("metadata") or {}
-    # Before version 6 all settings stood side by side, and some had other names.
-    older = {
-        "hook_name": "hook_point",
-        "hook_head_index": "hook_point_head_index",
-        "activation_fn": "activation_fn_str",
-    }
-
-    def setting(name: str, default: Any = None) -> Any:
-        found = (place.get(key) for place in (metadata, stated) for key in (name, older.get(name)))
-        return next((value for value in found if value is not None), default)
-
-    architecture = setting("architecture", "standard")
-    activation = setting("activation_fn", "relu")
-    if architecture == "standard" and activation == "topk":
-        architecture = "topk"  # as it was stated before there was an architecture of that name
-    if architecture not in ARCHITECTURES or activation not in ("relu", "topk"):
-        what = f"architecture {architecture!r}" if architecture not in ARCHITECTURES else f"activation {activation!r}"
-        raise UnsupportedSAEError(
-            f"{directory / CONFIG} says {what}; SAEs of {', '.join(ARCHITECTURES)} with ReLU can be read. Transcoders, "
-            "gated SAEs and other kinds can't: use another SAE."
-        )
-    if setting("hook_name_out", setting("hook_name")) != setting("hook_name"):
-        raise UnsupportedSAEError(
-            f"{directory / CONFIG} describes a transcoder, from {setting('hook_name')} to {setting('hook_name_out')}; "
-            "only autoencoders can be read."
-        )
-    layer, site, hook = _where(directory, setting("hook_name"), setting("hook_head_index"), layer, site)
-    k = setting("k", (setting("activation_fn_kwargs") or {}).get("k")) if architecture == "topk" else None
-    if architecture == "topk" and (not isinstance(k, int) or k < 1):
-        raise CheckpointError(f"{directory / CONFIG} says k={k!r}; a topk SAE needs how many features it keeps.")
-
-    by_decoder_norm = architecture == "topk" and bool(setting("rescale_acts_by_decoder_norm", False))
-    takes_off_bias = bool(setting("apply_b_dec_to_input", True))
-    names = ["W_enc", "b_enc", *["threshold"] * (architecture == "jumprelu")]
-    names += [*["b_dec"] * takes_off_bias, *["W_dec"] * by_decoder_norm]
-    weights = directory / WEIGHTS
+    config, weights = directory / CONFIG, directory / WEIGHTS
+    if not config.is_file():
+        raise CheckpointError(f"{directory} has {WEIGHTS} and no {CONFIG}. Get it again, whole.")
+    settings = read_settings(config)
+    architecture, k = _architecture(config, settings)
+    place = _where(directory, settings, layer, site)
     if not weights.is_file():
         raise CheckpointError(f"{directory} has {CONFIG} and no {WEIGHTS}. Get it again, whole.")
-    stored = dict(safetensors(weights))
-    for name in names:
-        if name in stored and stored[name].dtype not in DTYPES:
+
+    takes_off_bias = flag(settings, "apply_b_dec_to_input", True, config)
+    by_decoder_norm = flag(settings, "rescale_acts_by_decoder_norm", False, config)
+    tensors = _open(weights)
+    own = ARCHITECTURES[architecture]
+    if architecture == "jumprelu" and "threshold" not in tensors and "log_threshold" in tensors:
+        own = ("log_threshold",)  # as it is while it is trained
+    used = ["W_enc", "b_enc", *own, *["b_dec"] * takes_off_bias, *["W_dec"] * by_decoder_norm]
+    arrays = _read(weights, tensors, used, ["W_dec", "b_dec"])
+    d_in, d_sae = arrays["W_enc"].shape
+    for name, size in (("d_in", d_in), ("d_sae", d_sae), ("d_out", d_in)):
+        if settings.get(name, size) != size:
             raise CheckpointError(
-                f"the tensor {name} in {weights} is stored as {stored[name].dtype}; wanted floating point of 16 to 64 "
-                "bits."
+                f"{config} says {name}={settings[name]}, and W_enc in {WEIGHTS} is {[d_in, d_sae]}, [d_in, d_sae]. Do "
+                "they belong to the same SAE?"
             )
-    tensors = {name: partial(tensor.read, (slice(None),) * len(tensor.shape)) for name, tensor in stored.items()}
-    arrays = _read(weights, tensors, names)
-    for name, size in (("d_in", arrays["W_enc"].shape[0]), ("d_sae", arrays["W_enc"].shape[1])):
-        if setting(name, size) != size:
-            raise CheckpointError(
-                f"{directory / CONFIG} says {name}={setting(name)}, and W_enc in {WEIGHTS} is "
-                f"{list(arrays['W_enc'].shape)}, [d_in, d_sae]. Do they belong to the same SAE?"
-            )
-    normalize, scale = _normalization(directory, setting("normalize_activations", "none"), scale)
+    normalize, scale = _normalization(directory, settings.get("normalize_activations", "none"), scale)
     encoder, bias, offset = arrays["W_enc"], arrays["b_enc"], arrays.get("b_dec")
     if scale is not None:  # (x * scale - offset) @ encoder, written as a function of x
         encoder, offset = encoder * np.float32(scale), None if offset is None else offset / np.float32(scale)
-    if by_decoder_norm:  # features are ordered by what they add to the reconstruction
+    if by_decoder_norm:  # features are ordered, and held against a threshold, by what they add to the reconstruction
         lengths = np.linalg.norm(arrays["W_dec"], axis=1)
+        if architecture in ("standard", "jumprelu") and not np.allclose(lengths, 1, atol=1e-2):
+            raise UnsupportedSAEError(
+                f"{config} says rescale_acts_by_decoder_norm=True of a {architecture} SAE, which SAELens knows of topk "
+                f"and batchtopk only, and W_dec has rows of {lengths.min():.3g} to {lengths.max():.3g} in length, not "
+                f"of 1. Set it to false if these features are not rescaled; {BY_HAND}."
+            )
         encoder, bias = encoder * lengths, bias * lengths
-    if centred is None:
-        centred = bool((setting("model_from_pretrained_kwargs") or {}).get("center_writing_weights", False))
+    threshold = arrays.get("threshold")
+    if "log_threshold" in arrays:
+        threshold = np.exp(arrays["log_threshold"])
+    if "topk_threshold" in arrays:
+        threshold = np.full(d_sae, arrays["topk_threshold"].item(), np.float32)
     return SAE(
         encoder=encoder,
         bias=bias,
         offset=offset,
-        threshold=arrays.get("threshold"),
-        layer=layer,
-        site=site,
+        threshold=threshold,
+        layer=place.layer,
+        site=place.site,
         k=k,
         normalize=normalize,
-        centred=centred,
-        prepend_bos=bool(setting("prepend_bos", True)),
-        hook=hook,
+        centred=_centring(config, settings) if centred is None else centred,
+        prepend_bos=flag(settings, "prepend_bos", True, config),
+        hook=settings["hook_name"] if place.block is not None else "",
+        model_name=settings.get("model_name", ""),
         name=directory.resolve().name,
     )
 
 
-def _where(
-    directory: pathlib.Path, stated: str | None, head: int | None, layer: int | None, site: str | None
-) -> tuple[int, str, str]:
-    """The layer and site that are read, from TransformerLens's name or what was given, and that name if it counts."""
-    given = layer is not None and site is not None
-    if site is not None:
-        _known_site(site, directory)
-    parsed = re.fullmatch(r"blocks\.(\d+)\.(\w+)", stated or "")
-    if parsed is None or parsed[2] not in HOOKS or head is not None:
-        if given and head is None:
-            return layer, site, ""  # trained on activations of another library, named as it names them
-        where = f"{stated}, head {head}" if head is not None else stated or "nothing"
+def _architecture(config: pathlib.Path, settings: Mapping[str, Any]) -> tuple[str, int | None]:
+    """Return the architecture that settings say, one of `ARCHITECTURES`, and how many features topk keeps."""
+    architecture = settings.get("architecture", "standard")
+    activation = settings.get("activation_fn", "relu")
+    if architecture == "standard" and activation == "topk":
+        architecture = "topk"  # as it was stated before there was an architecture of that name
+    if architecture not in ARCHITECTURES or activation not in ("relu", *["topk"] * (architecture == "topk")):
+        what = f"architecture {architecture!r}" if architecture not in ARCHITECTURES else f"activation {activation!r}"
         raise UnsupportedSAEError(
-            f"{directory / CONFIG} says that it reads {where}; SAEs can read blocks.N. with {', '.join(HOOKS)}. If it "
-            "reads one of these under another name, give layer= and site=."
+            f"{config} says {what}; SAEs of {', '.join(ARCHITECTURES)} with ReLU can be read. Transcoders, gated SAEs "
+            "and other kinds can't: use another SAE."
         )
-    hook_layer = int(parsed[1]) - (parsed[2] == "hook_resid_pre")
-    if hook_layer < 0:
+    for here, there in (("hook_name", "hook_name_out"), ("hook_layer", "hook_layer_out"), ("d_in", "d_out")):
+        if settings.get(there, settings.get(here)) != settings.get(here):
+            raise UnsupportedSAEError(
+                f"{config} describes a transcoder, from {settings.get(here)} to {settings[there]}; only autoencoders "
+                "can be read."
+            )
+    if settings.get("reshape_activations", "none") != "none":
         raise UnsupportedSAEError(
-            f"{directory / CONFIG} says that it reads {stated}, the sum of embeddings before the first block, which is "
-            "no site. Use an SAE of a later layer."
+            f"{config} says reshape_activations={settings['reshape_activations']!r}: it reads attention heads side by "
+            "side, which is no site. Use an SAE of the residual stream or of a branch's output."
         )
-    if layer not in (None, hook_layer) or site not in (None, HOOKS[parsed[2]]):
+    if settings.get("model_class_name", "HookedTransformer").startswith("HookedMamba"):
+        raise UnsupportedSAEError(f"{config} says that its model is a {settings['model_class_name']}; use another SAE.")
+    arguments = table(settings, "activation_fn_kwargs", config)
+    unknown = [f"{name}={value!r}" for name, value in arguments.items() if name != "k" and value not in (None, False)]
+    if unknown:
         raise UnsupportedSAEError(
-            f"layer={layer}, site={site} were given, and {directory / CONFIG} says that it reads {stated}: "
-            f"layer={hook_layer}, site={HOOKS[parsed[2]]!r}. Leave them out."
+            f"{config} says {', '.join(unknown)} of the activation (activation_fn_kwargs), which is unknown here. Use "
+            f"another SAE; {BY_HAND}."
         )
-    return hook_layer, HOOKS[parsed[2]], stated
+    if architecture != "topk":
+        return architecture, None
+    stated = {value for value in (settings.get("k"), arguments.get("k")) if value is not None}
+    if len(stated) != 1:
+        listed = " and ".join(map(repr, sorted(stated))) or None
+        raise CheckpointError(f"{config} says k={listed}; a topk SAE needs how many features it keeps.")
+    k = stated.pop()
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise CheckpointError(f"{config} says k={k!r}; a topk SAE needs how many features it keeps, a whole number.")
+    return architecture, k
 
 
-def _known_site(site: str, where: pathlib.Path) -> str:
-    if site not in READABLE:
-        raise UnsupportedSAEError(f"site={site!r} was given for {where}; SAEs can read {', '.join(READABLE)}.")
-    return site
+def _centring(config: pathlib.Path, settings: Mapping[str, Any]) -> bool | None:
+    """Return whether the model wrote nothing along the mean over channels; None if the settings don't say.
+
+    SAELens says it since it leaves models as they are by default. Before, when hook points were called `hook_point`,
+    TransformerLens's default applied, which is to centre.
+    """
+    arguments = table(settings, "model_from_pretrained_kwargs", config)
+    if "center_writing_weights" in arguments:
+        return flag(arguments, "center_writing_weights", False, config)
+    return None if "hook_point" in read_json(config) else False
+
+
+def _where(directory: pathlib.Path, settings: Mapping[str, Any], layer: int | None, site: str | None) -> Place:
+    """Return the layer and site that are read, by the hook point, the directories' names and what was given."""
+    config, hook, head = directory / CONFIG, settings.get("hook_name"), settings.get("hook_head_index")
+    if hook is not None and not isinstance(hook, str):
+        raise CheckpointError(f"{config} says hook_name={hook!r}; wanted the name of a hook point.")
+    stated = place_of_hook(hook or "", str(config)) if head is None else None
+    named = settings.get("hf_hook_name")
+    module = place_of_hook(named, str(config)) if isinstance(named, str) else None
+    number = settings.get("hook_layer")
+    numbered = [] if number is None else [Place(number, None, f"{config} says hook_layer={number}")]
+    places = [place for place in (stated, module) if place]
+    place = agreed(directory, [*places, *numbered, *places_of_path(directory)], layer, site)
+    if head is not None or place.layer is None or place.site is None:
+        where = f"{hook}, head {head}" if head is not None else hook or "nothing"
+        raise UnsupportedSAEError(
+            f"{config} says that it reads {where}; SAEs can read blocks.N. with {', '.join(HOOKS)}. If it reads one of "
+            "these under another name, give layer= and site=."
+        )
+    return Place(place.layer, place.site, place.said, stated and stated.block)
 
 
 def _normalization(directory: pathlib.Path, stated: str | bool, scale: float | None) -> tuple[str, float | None]:
-    """What is done to each activation, and what all of them are multiplied by, if anything."""
+    """Return what is done to each activation, and what all of them are multiplied by, if anything."""
     if isinstance(stated, bool):  # as it was in the first versions
         stated = "expected_average_only_in" if stated else "none"
+    beside = read_json(directory / SCALE).get("scaling_factor") if (directory / SCALE).is_file() else None
     if stated == "expected_average_only_in":
-        if scale is None and (directory / SCALE).is_file():
-            scale = _read_json(directory / SCALE).get("scaling_factor")
-        if not isinstance(scale, int | float) or not 0 < scale < float("inf"):
+        if scale is not None and beside not in (None, scale):
+            raise UnsupportedSAEError(
+                f"scale={scale} was given, and {directory / SCALE} says scaling_factor={beside}. Leave it out, or "
+                "take the file away."
+            )
+        scale = beside if scale is None else scale
+        if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < float("inf"):
             raise UnsupportedSAEError(
                 f"{directory / CONFIG} says normalize_activations={stated}: activations are multiplied by a number "
                 f"above 0 that it doesn't state, and scale={scale!r} was given. Give scale=, the norm_scaling_factor "
@@ -245,46 +360,82 @@ def _normalization(directory: pathlib.Path, stated: str | bool, scale: float | N
             f"{directory / CONFIG} says normalize_activations={stated!r}; there are {', '.join(NORMALIZATIONS)} and "
             "expected_average_only_in."
         )
+    if beside not in (None, 1):
+        raise UnsupportedSAEError(
+            f"{directory / SCALE} says scaling_factor={beside}, and {directory / CONFIG} says "
+            f"normalize_activations={stated}, which takes none. Set it to expected_average_only_in, or take "
+            f"{SCALE} away if the factor was folded into the weights."
+        )
     return NORMALIZATIONS[stated], None
 
 
+def _open(file: pathlib.Path) -> dict[str, Callable[[], np.ndarray]]:
+    """Return the tensors of a safetensors file by name, none read yet."""
+    stored = dict(safetensors(file))
+    for name, tensor in stored.items():
+        if tensor.dtype not in DTYPES:
+            raise CheckpointError(
+                f"the tensor {name} in {file} is stored as {tensor.dtype}; wanted floating point of 16 to 64 bits."
+            )
+    return {name: partial(tensor.read, (slice(None),) * len(tensor.shape)) for name, tensor in stored.items()}
+
+
 def _read(
-    file: pathlib.Path, stored: Mapping[str, Callable[[], np.ndarray]], names: list[str]
+    file: pathlib.Path, stored: Mapping[str, Callable[[], np.ndarray]], used: list[str], decoding: Collection[str]
 ) -> dict[str, np.ndarray]:
-    """The named tensors of a file as float32, found to fit each other; the first of them is W_enc.
+    """Return the named tensors of a file as float32, found to fit each other; the first of them is W_enc.
+
+    Args:
+      file: for errors.
+      stored: its tensors by name.
+      used: those that are wanted.
+      decoding: those that only turn features back into activations, and needn't be there; read for their shape.
 
     Raises:
       CheckpointError: some are missing, have another shape than W_enc asks for, or hold NaN or infinity.
+      UnsupportedSAEError: there are others, or a decoder into another width.
     """
-    missing = [name for name in names if name not in stored]
+    missing = [name for name in used if name not in stored]
     if missing:
         raise CheckpointError(
             f"{file} lacks {', '.join(missing)} of an SAE's tensors; it has {', '.join(sorted(stored)) or 'none'}. Is "
             "it an SAE of the kind that was said? Get it again."
         )
+    _check_others(file, {name: read for name, read in stored.items() if name not in (*used, *decoding)})
+    names = [*used, *(name for name in decoding if name in stored and name not in used)]
     arrays = {name: stored[name]().astype(np.float32) for name in names}
     shape = arrays["W_enc"].shape
     if len(shape) != 2:
         raise CheckpointError(f"W_enc in {file} has the shape {list(shape)}; it should be [d_in, d_sae].")
     d_in, d_sae = shape
-    wanted = {"W_enc": shape, "b_enc": (d_sae,), "threshold": (d_sae,), "b_dec": (d_in,), "W_dec": (d_sae, d_in)}
+    wanted = {"W_enc": shape, "b_dec": (d_in,), "W_dec": (d_sae, d_in), "topk_threshold": ()}
     for name, array in arrays.items():
-        if array.shape != wanted[name]:
+        fitting = wanted.get(name, (d_sae,))
+        if array.shape != fitting:
             raise CheckpointError(
                 f"{name} in {file} has the shape {list(array.shape)}; with W_enc {list(shape)} it should be "
-                f"{list(wanted[name])}."
+                f"{list(fitting)}."
             )
-        bad = np.count_nonzero(~np.isfinite(array))
+    for name in used:
+        bad = np.count_nonzero(~np.isfinite(arrays[name]))
         if bad:
             raise CheckpointError(f"{name} in {file} holds {bad} values that are NaN or infinite. Get it again.")
-    return arrays
+    return {name: arrays[name] for name in used}
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        stated = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise CheckpointError(f"{path} is not JSON: {error}. Get it again.") from error
-    if not isinstance(stated, dict):
-        raise CheckpointError(f"{path} holds a {type(stated).__name__}; wanted settings by name. Get it again.")
-    return stated
+def _check_others(file: pathlib.Path, others: Mapping[str, Callable[[], np.ndarray]]) -> None:
+    """Refuse tensors that would go unused.
+
+    SAELens wrote a `scaling_factor` of ones into all of its files for a while: no fine-tuning, so nothing to do.
+    """
+    left = [
+        name
+        for name, read in others.items()
+        if name not in ("scaling_factor", "finetuning_scaling_factor")
+        or not np.all(np.asarray(read(), np.float32) == 1)
+    ]
+    if left:
+        raise UnsupportedSAEError(
+            f"{file} holds {', '.join(sorted(left))}, which an SAE of the kind that was said has no use for: another "
+            f"kind, or fine-tuned. Features would be others without. Use another SAE; {BY_HAND}."
+        )

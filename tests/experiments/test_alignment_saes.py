@@ -49,7 +49,7 @@ def saes(tmp_path_factory):
     for name in ("named", "average_l0_9"):
         (root / name).mkdir()
     safetensors.numpy.save_file(weights, root / "named" / "sae_weights.safetensors")
-    (root / "named" / "cfg.json").write_text('{"hook_name": "blocks.2.hook_resid_pre"}')
+    (root / "named" / "cfg.json").write_text('{"architecture": "jumprelu", "hook_name": "blocks.2.hook_resid_pre"}')
     np.savez(root / "average_l0_9" / "params.npz", **weights)
     return root
 
@@ -87,3 +87,15 @@ def test_saes_that_cannot_be_used_are_refused_before_anything_runs(model, saes, 
         similarities.carry_saes(model, settings(saes=(f"{saes}/average_l0_9",)))
     with pytest.raises(CheckpointError, match="reads layer 7; .* has layers 0 to 2"):
         similarities.carry_saes(model, settings(saes=(f"{saes}/average_l0_9@7",)))
+
+
+def test_what_an_sae_is_loaded_with_can_be_told(model, saes):
+    carrying = similarities.carry_saes(
+        model, settings(saes=(f"{saes}/average_l0_9@layer=1,site=mlp.down,centred=True",))
+    )
+    ((name, carried),) = carrying.items()
+    assert name == "sae_average_l0_9_layer1"
+    assert (carried.saes[0].layer, carried.saes[0].site, carried.saes[0].centred) == (1, "mlp.down", True)
+    for wrong in ("layer=one", "centred=yes", "width=3"):
+        with pytest.raises(SelectionError, match=f"of which '{wrong}' isn't understood. Write PATH, PATH@12"):
+            similarities.carry_saes(model, settings(saes=(f"{saes}/average_l0_9@{wrong}",)))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from sae_files import FEATURES, random_weights, save_gemma_scope, save_sae_lens
+from sae_files import FEATURES, random_weights, save_gemma_scope, save_gemma_scope_2, save_oldest, save_sae_lens
 from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
@@ -55,7 +55,17 @@ def model(directory):
 
 
 def torch_features(
-    x, w, *, kind="relu", k=None, subtract=True, normalize="none", scale=1.0, centred=False, by_norm=False
+    x,
+    w,
+    *,
+    kind="relu",
+    k=None,
+    subtract=True,
+    normalize="none",
+    scale=1.0,
+    centred=False,
+    by_norm=False,
+    threshold=None,
 ):
     """Features of `x` `[..., d_model]`, written from SAELens's formulas and in double precision."""
     x, w = x.double(), {name: tensor.double() for name, tensor in w.items()}
@@ -71,8 +81,9 @@ def torch_features(
     if by_norm:
         before = before * w["W_dec"].norm(dim=-1)
     if kind == "jumprelu":
-        assert (before - w["threshold"]).abs().min() > MARGIN
-        return before.relu() * (before > w["threshold"])
+        threshold = w["threshold"] if threshold is None else threshold
+        assert (before - threshold).abs().min() > MARGIN
+        return before.relu() * (before > threshold)
     if k is not None:
         values, places = before.topk(k + 1)
         assert (values[..., k - 1] - values[..., k]).abs().min() > MARGIN
@@ -135,6 +146,46 @@ FILES = {  # hook, what is written into the config, its address and layer, and t
         ("transformer.h.0.attn.c_proj", 0),
         dict(k=5, by_norm=True, centred=True),
     ),
+    "jumprelu while it is trained": (
+        "blocks.1.hook_resid_post",
+        dict(architecture="jumprelu", stored=("log_threshold", lambda w: w["threshold"].log())),
+        ("transformer.h.1", 1),
+        dict(kind="jumprelu"),
+    ),
+    "batchtopk by decoder norm": (
+        "blocks.0.hook_resid_post",
+        dict(
+            architecture="batchtopk",
+            k=4.5,
+            rescale_acts_by_decoder_norm=True,
+            normalize_activations="constant_norm_rescale",
+            stored=("topk_threshold", lambda w: torch.tensor(2.5, dtype=torch.float64)),
+        ),
+        ("transformer.h.0", 0),
+        dict(kind="jumprelu", threshold=2.5, by_norm=True, normalize="constant_norm_rescale"),
+    ),
+    "matryoshka, not by decoder norm": (
+        "blocks.2.hook_mlp_out",
+        dict(
+            architecture="matryoshka_batchtopk",
+            matryoshka_widths=[10, 50],
+            stored=("topk_threshold", lambda w: torch.tensor(0.5, dtype=torch.float64)),
+        ),
+        ("transformer.h.2.mlp.c_proj", 2),
+        dict(kind="jumprelu", threshold=0.5),
+    ),
+    "topk, layer norm, centred branch": (
+        "blocks.2.hook_attn_out",
+        dict(architecture="topk", k=6, normalize_activations="layer_norm", metadata=CENTRED),
+        ("transformer.h.2.attn.c_proj", 2),
+        dict(k=6, normalize="layer_norm", centred=True),
+    ),
+    "a module of Hugging Face": (
+        "transformer.h.0.mlp",
+        dict(architecture="standard"),
+        ("transformer.h.0.mlp", 0),
+        {},
+    ),
     "topk, older": (
         "blocks.1.hook_resid_pre",
         dict(older=True, activation_fn_str="topk", activation_fn_kwargs={"k": 7}, metadata=CENTRED),
@@ -148,7 +199,14 @@ FILES = {  # hook, what is written into the config, its address and layer, and t
 def test_features_of_sae_lens_match(name, reference, model, tmp_path):
     hook, settings, (address, layer), options = FILES[name]
     weights = random_weights()
-    sae = el.load_sae(save_sae_lens(tmp_path / "sae", weights, hook, **settings))
+    if "stored" in settings:
+        stored, tensor = settings["stored"]
+        settings = {key: value for key, value in settings.items() if key != "stored"}
+        settings["tensors"] = {stored: tensor(weights)}
+        in_file = {key: value for key, value in weights.items() if key != "threshold"}
+    else:
+        in_file = weights
+    sae = el.load_sae(save_sae_lens(tmp_path / "sae", in_file, hook, **settings))
     carrying = model.with_sae(sae)
     ours = np.asarray(carrying.respond(*batch(), sites=("sae",)))
     theirs = pooled(reference, address, lambda x: torch_features(x, weights, **options))
@@ -156,7 +214,8 @@ def test_features_of_sae_lens_match(name, reference, model, tmp_path):
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=0)
     assert 0.02 < (ours > 0).mean() < 0.99
     units = el.record_responses(carrying, ["a b"], sites=("sae",)).units
-    assert set(units["hf_module"]) == {address} and set(units["layer"]) == {layer} and set(units["site"]) == {"sae"}
+    module = address + ".c_proj" * address.endswith("mlp")
+    assert set(units["hf_module"]) == {module} and set(units["layer"]) == {layer} and set(units["site"]) == {"sae"}
     np.testing.assert_array_equal(units["hf_channel"], np.arange(FEATURES))
 
 
@@ -171,6 +230,91 @@ def test_features_of_gemma_scope_match(pooling, reference, model, tmp_path):
     same = el.load_sae(directory / "params.npz", layer=1, site="resid")
     np.testing.assert_array_equal(same.encoder, sae.encoder)
     assert sae.name == "average_l0_82"
+
+
+def test_features_of_gemma_scope_2_match(reference, model, tmp_path):
+    weights = random_weights(3)
+    directory = save_gemma_scope_2(tmp_path / "layer_1", weights, model_name="openai-community/gpt2")
+    ours = np.asarray(model.with_sae(el.load_sae(directory)).respond(*batch(), sites=("sae",)))
+    want = lambda x: torch_features(x, weights, kind="jumprelu", subtract=False)  # noqa: E731
+    np.testing.assert_allclose(ours, pooled(reference, "transformer.h.1", want), atol=TOLERANCE, rtol=0)
+
+
+def test_whether_old_saes_were_trained_on_centred_activations_must_be_said(reference, model, tmp_path):
+    weights = random_weights()
+    directory = save_oldest(tmp_path / "blocks.1.hook_resid_pre", weights)
+    with pytest.raises(CheckpointError, match="don't say whether .* centred=True.*, right for gpt2-small"):
+        model.with_sae(el.load_sae(directory))
+    for centred in (True, False):
+        ours = model.with_sae(el.load_sae(directory, centred=centred)).respond(*batch(), sites=("sae",))
+        theirs = pooled(reference, "transformer.h.0", lambda x: torch_features(x, weights, centred=centred))  # noqa: B023
+        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=0)
+    assert check_saes([el.load_sae(directory).replace(layer=0)], config_of("llama"), "small")[0].centred is False
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "message"),
+    [
+        ("gemma-2-2b", "was trained on gemma-2-2b, a model of gemma2, and .* is one of gpt2"),
+        ("meta-llama/Llama-3.1-8B", "a model of llama, and .* is one of gpt2.* sae.replace"),
+        ("EleutherAI/pythia-70m-deduped", "a model of gpt_neox"),
+        ("Qwen/Qwen3-0.6B", "a model of qwen3"),
+        ("google/gemma-3-1b-pt", "a model of gemma3_text"),
+        ("gemma-2b", "a model of gemma, "),
+    ],
+)
+def test_an_sae_of_another_familys_model_is_refused(trained_on, message, model):
+    with pytest.raises(CheckpointError, match=message):
+        model.with_sae(by_hand(1, layer=0, site="resid", model_name=trained_on))
+
+
+def test_an_sae_of_another_model_of_the_family_is_told(model):
+    medium = by_hand(1, layer=0, site="resid", model_name="gpt2-medium")
+    with pytest.warns(ExpertLensWarning, match="was trained on gpt2-medium, and is put on openai-community/gpt2-large"):
+        model.replace(name="openai-community/gpt2-large").with_sae(medium)
+    for name in ("openai-community/gpt2-medium", "checkpoint-500"):  # the same, and a name that says nothing
+        model.replace(name=name).with_sae(medium)
+    config = config_of("gpt2")
+    tuned = by_hand(1, layer=0, site="resid", model_name="gemma-2-2b-it")
+    with pytest.warns(ExpertLensWarning, match="was trained on gemma-2-2b-it, and is put on google/gemma-2-2b"):
+        check_saes([tuned], config, "google/gemma-2-2b", "gemma2")
+    check_saes([tuned], config, "google/gemma-2-2b-it", "gemma2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(encoder=[[1.0]]), "the encoder of by hand is a list; give a numpy or jax array"),
+        (dict(encoder=np.zeros(24, np.float32)), r"the encoder of by hand has the shape \[24\]"),
+        (dict(bias=np.zeros((50, 1), np.float32)), r"the bias of by hand has the shape \[50, 1\]"),
+        (dict(offset=np.zeros(50, np.float32)), r"the offset of by hand has the shape \[50\]; .* should be \[24\]"),
+        (dict(threshold=np.zeros((), np.float32)), r"the threshold of by hand has the shape \[\]"),
+        (dict(bias=np.zeros(50, int)), "the bias of by hand is of int64; it should be float32"),
+        (dict(layer="1"), "layer='1' was given for by hand; wanted a whole number"),
+        (dict(layer=True), "layer=True was given"),
+        (dict(k=2.5), "k=2.5 was given for by hand; wanted a whole number"),
+        (dict(k=0), "keeps the 0 largest features; wanted 1 to the 50"),
+        (dict(site="mlp"), "said to read 'mlp'; SAEs can read attn.out, mlp.down, resid"),
+        (dict(normalize="batch"), "normalizes its input by 'batch'"),
+    ],
+)
+def test_an_sae_that_cannot_be_is_refused_when_it_is_made(changes, message):
+    weights = {name: tensor.numpy() for name, tensor in random_weights().items()}
+    given = dict(encoder=weights["W_enc"], bias=weights["b_enc"], layer=1, site="resid") | changes
+    with pytest.raises(CheckpointError, match=message):
+        el.SAE(**given)
+
+
+def test_what_is_no_sae_or_holds_nan_is_refused(model):
+    sae = by_hand(1, layer=0, site="resid")
+    broken = sae.threshold.copy()
+    broken[3] = np.inf
+    with pytest.raises(CheckpointError, match="the threshold of by hand holds 1 values that are NaN or infinite"):
+        model.with_sae(sae.replace(threshold=broken))
+    with pytest.raises(CheckpointError, match=r"was given to with_sae; wanted el.load_sae\(...\) or el.SAE"):
+        model.with_sae("saes/blocks.8.hook_resid_pre")
+    with pytest.raises(CheckpointError, match="the bias of by hand is a Tensor; give a numpy or jax array"):
+        model.with_sae(sae.replace(bias=torch.zeros(FEATURES)))
 
 
 def test_the_scale_of_activations_is_given_or_read_beside_the_weights(reference, model, tmp_path):
