@@ -309,10 +309,15 @@ FAMILIES_BY_NAME = {
 """What names of models say, the first that is found, and the `model_type` of theirs."""
 
 
+def family_named(model_name: str) -> str | None:
+    """Return the `model_type` that a model's name tells, or None."""
+    name = model_name.lower().rpartition("/")[2]
+    return next((family for told, family in FAMILIES_BY_NAME.items() if re.search(told, name)), None)
+
+
 def _check_trained_on(sae: SAE, model: str, family: str) -> None:
     """Hold the model that an SAE's file names against the one that is to carry it."""
-    trained_on = sae.model_name.lower().rpartition("/")[2]
-    stated = next((kind for name, kind in FAMILIES_BY_NAME.items() if re.search(name, trained_on)), None)
+    stated = family_named(sae.model_name)
     if not family or stated is None:
         return
     if stated != family:
@@ -320,7 +325,7 @@ def _check_trained_on(sae: SAE, model: str, family: str) -> None:
             f"{sae.name} was trained on {sae.model_name}, a model of {stated}, and {model} is one of {family}. Use an "
             "SAE of this model; if the name in its file is wrong, sae.replace(model_name='')."
         )
-    ours = model.lower().rpartition("/")[2]
+    trained_on, ours = (name.lower().rpartition("/")[2] for name in (sae.model_name, model))
     sizes = [
         set(re.findall(r"(?:^|[-_])(\d+(?:\.\d+)?[bm]|small|medium|large|xl)(?=$|[-_])", name))
         for name in (trained_on, ours)

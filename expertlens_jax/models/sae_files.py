@@ -8,14 +8,15 @@ setting is used, or known to change nothing, or refused.
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from expertlens_jax.errors import CheckpointError, UnsupportedSAEError
-from expertlens_jax.models.sae import SAE
+from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedSAEError
+from expertlens_jax.models.sae import SAE, family_named
 from expertlens_jax.models.sae_places import HOOKS, Place, agreed, place_of_hook, places_of_path
 from expertlens_jax.models.sae_settings import BY_HAND, flag, read_json, read_settings, table
 from expertlens_jax.models.weights import DTYPES, safetensors
@@ -33,6 +34,9 @@ ARCHITECTURES = {
     "matryoshka_batchtopk": ("topk_threshold",),
 }
 """SAELens's kinds that can be read, and the tensors that each has beside W_enc, b_enc, W_dec and b_dec."""
+
+WITH_LAYER_NORMS = ("gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "phi")
+"""Families that TransformerLens centres unless told not to."""
 
 NORMALIZATIONS = {"none": "none", "constant_norm_rescale": "constant_norm", "layer_norm": "layer_norm"}
 
@@ -70,8 +74,8 @@ def load_sae(
         `expected_average_only_in` that keeps it elsewhere (SAELens's list of pretrained SAEs has it as
         `norm_scaling_factor`, checkpoints of a training in `activation_scaler.json`, which is read).
       centred: whether the residual stream it was trained on had its mean over channels removed; None goes by the
-        files' `center_writing_weights`. Old SAEs of GPT-2 (`gpt2-small-res-jb`) need True; their files don't say, so
-        that `model.with_sae` asks for it.
+        files' `center_writing_weights`, and asks for it where files of the first versions don't say: those of
+        `gpt2-small-res-jb` need True.
 
     Returns:
       For `model.with_sae`.
@@ -82,7 +86,8 @@ def load_sae(
         be used; reads something else than a site; doesn't say what it reads; or says something else than is given.
 
     Warns:
-      ExpertLensWarning: it was trained on some positions of texts only, or on one of a model's checkpoints.
+      ExpertLensWarning: it was trained on some positions of texts only, or on one of a model's checkpoints; or its
+        files don't say whether its model was centred, and may mean either.
     """
     path = pathlib.Path(path).expanduser()
     directory = path.parent if path.is_file() else path
@@ -301,13 +306,27 @@ def _architecture(config: pathlib.Path, settings: Mapping[str, Any]) -> tuple[st
 def _centring(config: pathlib.Path, settings: Mapping[str, Any]) -> bool | None:
     """Return whether the model wrote nothing along the mean over channels; None if the settings don't say.
 
-    SAELens says it since it leaves models as they are by default. Before, when hook points were called `hook_point`,
-    TransformerLens's default applied, which is to centre.
+    SAELens states how it loaded the model since it leaves it as it is by default (version 3.20, pull request 279).
+    Before, TransformerLens's default applied, which is to centre; of the SAEs of that time that its authors list, only
+    those of the first versions, when hook points were called `hook_point`, are much the worse without.
     """
     arguments = table(settings, "model_from_pretrained_kwargs", config)
     if "center_writing_weights" in arguments:
         return flag(arguments, "center_writing_weights", False, config)
-    return None if "hook_point" in read_json(config) else False
+    stated = read_json(config)
+    if "hook_point" in stated:
+        return None
+    silent = "model_from_pretrained_kwargs" not in settings and "metadata" not in stated
+    if silent and family_named(settings.get("model_name", "")) in WITH_LAYER_NORMS:
+        warnings.warn(
+            ExpertLensWarning(
+                f"{config} doesn't say whether {settings['model_name']} was centred (center_writing_weights), as was "
+                "usual before SAELens 3.20; it is taken not to have been. Say so: load_sae(..., centred=False), or "
+                "True."
+            ),
+            stacklevel=4,
+        )
+    return False
 
 
 def _where(directory: pathlib.Path, settings: Mapping[str, Any], layer: int | None, site: str | None) -> Place:

@@ -113,8 +113,8 @@ def _place_of_directory(name: str, path: pathlib.Path) -> Place | None:
     lower = name.lower()
     words = re.split(r"[-_.]", lower)
     of_gemma_scope = "gemmascope" in words or {"gemma", "scope"} <= set(words)
-    kind = next((word for word in words if "coder" in word and word in OTHER_KINDS), None)
-    kind = kind or (lower if lower in OTHER_KINDS else None)
+    # "embedding" within a longer name may mean anything.
+    kind = next((word for word in (lower, *words) if word in OTHER_KINDS and (word == lower or "coder" in word)), None)
     if kind is not None:
         raise UnsupportedSAEError(
             f"{where} says that this is of {OTHER_KINDS[kind]}; only autoencoders of {', '.join(READABLE)} can be "
@@ -128,7 +128,7 @@ def _place_of_directory(name: str, path: pathlib.Path) -> Place | None:
     found = re.search("resid_post|resid_pre|mlp_out|attn_out", lower)
     candidates = [found[0] if found else lower, *words * of_gemma_scope]
     site = next((SITES[word] for word in candidates if word in SITES), None)
-    layer = re.search(r"(?:^|[-_.])layers?[-_.]?(\d+)(?:$|[-_.])", lower)
+    layer = re.search(r"(?:^|[-_.])layers?[-_.]?(\d+)(?:$|[-_.])", lower) or re.match(r"(\d+)-gemmascope", lower)
     if layer is None and site is None:
         return None
     layer, said = int(layer[1]) if layer else None, []

@@ -33,6 +33,8 @@ def save_sae_lens(directory, weights, hook, *, older=False, metadata=None, tenso
     directory.mkdir(parents=True)
     d_in, d_sae = weights["W_enc"].shape
     of_model = {"hook_name": hook, "model_name": "gpt2", "prepend_bos": True, **(metadata or {})}
+    if older and "hook_point" not in settings:
+        of_model = {"model_from_pretrained_kwargs": {"center_writing_weights": False}} | of_model
     config = {"d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu", **settings}
     config |= of_model if older else {"metadata": {"sae_lens_version": "6.12.1", **of_model}}
     (directory / "cfg.json").write_text(json.dumps(config))

@@ -233,6 +233,21 @@ def test_an_unusual_training_is_told(tmp_path):
     el.load_sae(save_sae_lens(tmp_path / "all", weights, hook, metadata={"seqpos_slice": [None]}))
 
 
+def test_files_that_do_not_say_whether_the_model_was_centred_are_told(tmp_path):
+    """As SAELens wrote them before it left models as they are."""
+    weights, hook = random_weights(), "blocks.1.hook_resid_post"
+    directory = save_sae_lens(tmp_path / "sae", weights, hook, older=True)
+    settings = json.loads((directory / "cfg.json").read_text())
+    del settings["model_from_pretrained_kwargs"]
+    for name in ("gpt2-small", "pythia-70m-deduped"):
+        (directory / "cfg.json").write_text(json.dumps(settings | {"model_name": name}))
+        with pytest.warns(ExpertLensWarning, match=f"doesn't say whether {name} was centred .* taken not to have been"):
+            assert el.load_sae(directory).centred is False
+        assert el.load_sae(directory, centred=True).centred is True
+    (directory / "cfg.json").write_text(json.dumps(settings | {"model_name": "gemma-2b"}))  # of RMS norms
+    assert el.load_sae(directory).centred is False
+
+
 def test_a_scale_beside_the_weights_is_used_or_refused(tmp_path):
     weights, hook = random_weights(), "blocks.1.hook_resid_post"
     directory = save_sae_lens(tmp_path / "none", weights, hook)
@@ -266,6 +281,7 @@ PATHS = {  # directories, what is given, what follows or what the message says
     "transcoders/layer_5": (dict(layer=5, site="mlp.down"), "this is of a transcoder; only"),
     "gemma-scope-9b-pt-res/embedding/width_4k/average_l0_6": (dict(layer=0), "this is of embeddings; only"),
     "saes/mlp_out/layer_2": (dict(site="resid"), "directory mlp_out of .* says site mlp.down"),
+    "gemma-2-2b/20-gemmascope-res-16k": (dict(layer=19), "says layer 20 and site resid"),
     "saes/layers.2/resid": ({}, (2, "resid")),
 }
 
