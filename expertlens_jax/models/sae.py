@@ -240,6 +240,10 @@ def _check_itself(sae: SAE) -> None:
     for name, number in (("layer", sae.layer), ("k", sae.k)):
         if number is not None and (not isinstance(number, int | np.integer) or isinstance(number, bool)):
             raise UnsupportedSAEError(f"{name}={number!r} was given for {sae.name}; wanted a whole number.")
+    if sae.layer < 0:
+        raise UnsupportedSAEError(f"layer={sae.layer} was given for {sae.name}; layers are counted from 0.")
+    if not isinstance(sae.centred, bool | None):
+        raise UnsupportedSAEError(f"centred={sae.centred!r} was given for {sae.name}; wanted True, False or None.")
     if sae.k is not None and not 1 <= sae.k <= features:
         raise UnsupportedSAEError(f"{sae.name} keeps the {sae.k} largest features; wanted 1 to the {features} it has.")
     if sae.normalize not in get_args(Normalization):

@@ -89,6 +89,8 @@ def load_sae(
       ExpertLensWarning: it was trained on some positions of texts only, or on one of a model's checkpoints; or its
         files don't say whether its model was centred, and may mean either.
     """
+    if not isinstance(centred, bool | None):
+        raise UnsupportedSAEError(f"centred={centred!r} was given for {path}; wanted True, False or None.")
     path = pathlib.Path(path).expanduser()
     directory = path.parent if path.is_file() else path
     asked = (path.name,) if path.is_file() else (CONFIG, GEMMA_SCOPE, GEMMA_SCOPE_2)
@@ -129,6 +131,8 @@ def _load_gemma_scope(file: pathlib.Path, layer: int | None, site: str | None, c
         with np.load(file, allow_pickle=False) as stored:
             # Some of the files have w_enc for W_enc.
             tensors = {re.sub("^w_", "W_", name): partial(stored.__getitem__, name) for name in stored.files}
+            if len(tensors) < len(stored.files):
+                raise CheckpointError(f"{file} holds both of w_ and W_ among {', '.join(stored.files)}. Get it again.")
             arrays = _read(file, tensors, ["W_enc", "b_enc", "threshold"], ["W_dec", "b_dec"])
     except CheckpointError:
         raise
@@ -293,12 +297,11 @@ def _architecture(config: pathlib.Path, settings: Mapping[str, Any]) -> tuple[st
         )
     if architecture != "topk":
         return architecture, None
-    stated = {value for value in (settings.get("k"), arguments.get("k")) if value is not None}
-    if len(stated) != 1:
-        listed = " and ".join(map(repr, sorted(stated))) or None
-        raise CheckpointError(f"{config} says k={listed}; a topk SAE needs how many features it keeps.")
-    k = stated.pop()
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+    k, other = settings.get("k", arguments.get("k")), arguments.get("k", settings.get("k"))
+    if k is None or k != other:
+        both = "" if k is None else f" and {other!r}"
+        raise CheckpointError(f"{config} says k={k!r}{both}; a topk SAE needs how many features it keeps.")
+    if not isinstance(k, int) or k < 1:
         raise CheckpointError(f"{config} says k={k!r}; a topk SAE needs how many features it keeps, a whole number.")
     return architecture, k
 
@@ -332,11 +335,8 @@ def _centring(config: pathlib.Path, settings: Mapping[str, Any]) -> bool | None:
 def _where(directory: pathlib.Path, settings: Mapping[str, Any], layer: int | None, site: str | None) -> Place:
     """Return the layer and site that are read, by the hook point, the directories' names and what was given."""
     config, hook, head = directory / CONFIG, settings.get("hook_name"), settings.get("hook_head_index")
-    if hook is not None and not isinstance(hook, str):
-        raise CheckpointError(f"{config} says hook_name={hook!r}; wanted the name of a hook point.")
     stated = place_of_hook(hook or "", str(config)) if head is None else None
-    named = settings.get("hf_hook_name")
-    module = place_of_hook(named, str(config)) if isinstance(named, str) else None
+    module = place_of_hook(settings.get("hf_hook_name", ""), str(config))
     number = settings.get("hook_layer")
     numbered = [] if number is None else [Place(number, None, f"{config} says hook_layer={number}")]
     places = [place for place in (stated, module) if place]
@@ -422,7 +422,13 @@ def _read(
         )
     _check_others(file, {name: read for name, read in stored.items() if name not in (*used, *decoding)})
     names = [*used, *(name for name in decoding if name in stored and name not in used)]
-    arrays = {name: stored[name]().astype(np.float32) for name in names}
+    as_stored = {name: stored[name]() for name in names}
+    for name, array in as_stored.items():
+        if array.dtype not in DTYPES.values():
+            raise CheckpointError(
+                f"the tensor {name} in {file} is stored as {array.dtype}; wanted floating point of 16 to 64 bits."
+            )
+    arrays = {name: array.astype(np.float32) for name, array in as_stored.items()}
     shape = arrays["W_enc"].shape
     if len(shape) != 2:
         raise CheckpointError(f"W_enc in {file} has the shape {list(shape)}; it should be [d_in, d_sae].")

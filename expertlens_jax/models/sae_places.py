@@ -161,8 +161,10 @@ def agreed(path: pathlib.Path, places: Sequence[Place], layer: int | None, site:
             if says == getattr(holder, what) or (what == "layer" and place.block is None and says in blocks):
                 continue
             means = "" if place.block is None else f": layer={place.layer}, site={place.site!r}"
-            remedy = "Leave them out" if holder is given else "Give the right directory"
-            raise UnsupportedSAEError(
-                f"{holder.said}, and {place.said}{means}. {remedy}; or rename a directory, if its name is wrong."
+            remedy = (
+                "Leave them out; or rename a directory, if its name is wrong."
+                if holder is given
+                else "One of the two is wrong: correct the file, or rename the directory."
             )
+            raise UnsupportedSAEError(f"{holder.said}, and {place.said}{means}. {remedy}")
     return Place(*(getattr(first[what], what) if what in first else None for what in ("layer", "site")), given.said)

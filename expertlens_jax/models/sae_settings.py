@@ -31,6 +31,15 @@ USED = (
 ).split()
 """Settings that say what the features are, where they are read, and on which texts."""
 
+KINDS = {
+    **dict.fromkeys("architecture activation_fn reshape_activations model_name model_class_name".split(), (str,)),
+    **dict.fromkeys("hook_name hook_name_out hf_hook_name".split(), (str,)),
+    **dict.fromkeys("d_in d_sae d_out hook_layer hook_layer_out hook_head_index hook_head_index_out".split(), (int,)),
+    "normalize_activations": (str, bool),
+    "k": (int, float),
+}
+"""Of which types settings are, where anything else would be misread."""
+
 OF_TRAINING = (
     # The data and what becomes of it: features of a given activation are the same after any.
     "dataset_path dataset_trust_remote_code streaming is_dataset_tokenized context_size use_cached_activations "
@@ -109,6 +118,12 @@ def read_settings(file: pathlib.Path) -> dict[str, Any]:
                 raise CheckpointError(
                     f"{file} states {name} twice, as {settings[name]!r} and as {value!r}. Take out the wrong one."
                 )
+    for name, kinds in KINDS.items():
+        if name in settings and type(settings[name]) not in kinds:
+            raise CheckpointError(
+                f"{file} says {name}={settings[name]!r}, a {type(settings[name]).__name__}; wanted "
+                f"{' or '.join(kind.__name__ for kind in kinds)}."
+            )
     unknown = {
         name: value for name, value in settings.items() if name not in (*USED, *OF_TRAINING) and not _is_off(value)
     }

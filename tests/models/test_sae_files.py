@@ -97,7 +97,16 @@ REFUSED_FILES = {  # settings of the config, arguments of load_sae, what the mes
     ),
     "k twice": (dict(architecture="topk", k=4, activation_fn_kwargs={"k": 5}), {}, "says k=4 and 5"),
     "half a feature": (dict(architecture="topk", k=4.5), {}, "says k=4.5; .* a whole number"),
-    "k is true": (dict(architecture="topk", k=True), {}, "says k=True; .* a whole number"),
+    "k is true": (dict(architecture="topk", k=True), {}, "says k=True, a bool; wanted int or float"),
+    "architectures": (dict(architecture=["topk"]), {}, r"architecture=\['topk'\], a list; wanted str"),
+    "layers": (dict(older=True, hook_layer=[1]), {}, r"hook_layer=\[1\], a list; wanted int"),
+    "a word for a width": (dict(d_out="24"), {}, "d_out='24', a str; wanted int"),
+    "a word for true": ({}, dict(centred="yes"), "centred='yes' was given for .*; wanted True, False or None"),
+    "a list for settings": (
+        dict(metadata={"model_from_pretrained_kwargs": [1]}),
+        {},
+        r"model_from_pretrained_kwargs=\[1\]; wanted settings by name",
+    ),
     "a word for false": (dict(apply_b_dec_to_input="false"), {}, "apply_b_dec_to_input='false'; wanted true or false"),
     "unknown": (
         dict(input_standardization=True),
@@ -172,6 +181,13 @@ def test_damaged_files_are_refused(tmp_path):
     scope = save_gemma_scope(tmp_path / "scope", weights)
     with pytest.raises(CheckpointError, match=r"doesn't say which layer it reads. Give it"):
         el.load_sae(scope)
+    with pytest.raises(CheckpointError, match="layer=-1 was given for scope; layers are counted from 0"):
+        el.load_sae(scope, layer=-1)
+    whole = weights | {"b_enc": weights["b_enc"].long()}
+    with pytest.raises(CheckpointError, match="b_enc in .* is stored as int64; wanted floating point"):
+        el.load_sae(save_gemma_scope(tmp_path / "whole_too", whole), layer=1)
+    with pytest.raises(CheckpointError, match="holds both of w_ and W_ among W_enc"):
+        el.load_sae(save_gemma_scope(tmp_path / "twice", weights | {"w_enc": weights["W_enc"]}), layer=1)
     (scope / "params.npz").write_bytes((scope / "params.npz").read_bytes()[:300])
     with pytest.raises(CheckpointError, match="can't be read: .* truncated"):
         el.load_sae(scope, layer=1)
@@ -310,7 +326,7 @@ def test_directories_of_sae_lens_are_held_against_its_files(tmp_path, monkeypatc
     for where, message in {
         "blocks.8.hook_mlp_out": "reads blocks.8.hook_resid_post, and the directory blocks.8.hook_mlp_out .*'mlp.down'",
         "blocks.9.hook_resid_post": "reads blocks.8.hook_resid_post, and the directory .* layer=9",
-        "layer_9/sae": "reads blocks.8.hook_resid_post, and the directory layer_9 .* says layer 9. Give the right",
+        "layer_9/sae": "hook_resid_post, and the directory layer_9 .* says layer 9. One of the two is wrong",
         "blocks.8.attn.hook_z": "reads blocks.8.attn.hook_z; SAEs can read",
         "skip-transcoder": "this is of a transcoder",
     }.items():
