@@ -215,6 +215,8 @@ def _load_sae_lens(
 
     takes_off_bias = flag(settings, "apply_b_dec_to_input", True, config)
     by_decoder_norm = flag(settings, "rescale_acts_by_decoder_norm", False, config)
+    # Fine-tuning's factor is a tensor; SAELens takes the setting as false where there is none, and so do we.
+    flag(settings, "finetuning_scaling_factor", False, config)
     tensors = _open(weights)
     own = ARCHITECTURES[architecture]
     if architecture == "jumprelu" and "threshold" not in tensors and "log_threshold" in tensors:
@@ -334,7 +336,8 @@ def _centring(config: pathlib.Path, settings: Mapping[str, Any]) -> bool | None:
 
 def _where(directory: pathlib.Path, settings: Mapping[str, Any], layer: int | None, site: str | None) -> Place:
     """Return the layer and site that are read, by the hook point, the directories' names and what was given."""
-    config, hook, head = directory / CONFIG, settings.get("hook_name"), settings.get("hook_head_index")
+    config, hook = directory / CONFIG, settings.get("hook_name")
+    head = settings.get("hook_head_index", settings.get("hook_head_index_out"))
     stated = place_of_hook(hook or "", str(config)) if head is None else None
     module = place_of_hook(settings.get("hf_hook_name", ""), str(config))
     number = settings.get("hook_layer")

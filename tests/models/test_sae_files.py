@@ -98,6 +98,8 @@ REFUSED_FILES = {  # settings of the config, arguments of load_sae, what the mes
     "k twice": (dict(architecture="topk", k=4, activation_fn_kwargs={"k": 5}), {}, "says k=4 and 5"),
     "half a feature": (dict(architecture="topk", k=4.5), {}, "says k=4.5; .* a whole number"),
     "k is true": (dict(architecture="topk", k=True), {}, "says k=True, a bool; wanted int or float"),
+    "head it writes to": (dict(metadata={"hook_head_index_out": 2}), {}, "reads blocks.1.hook_resid_post, head 2"),
+    "a number for a flag": (dict(finetuning_scaling_factor=2.0), {}, "finetuning_scaling_factor=2.0; wanted true"),
     "architectures": (dict(architecture=["topk"]), {}, r"architecture=\['topk'\], a list; wanted str"),
     "layers": (dict(older=True, hook_layer=[1]), {}, r"hook_layer=\[1\], a list; wanted int"),
     "a word for a width": (dict(d_out="24"), {}, "d_out='24', a str; wanted int"),
