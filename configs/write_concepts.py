@@ -13,6 +13,8 @@ endpoint's key is read from the environment variable that the config names, and 
 
 import ml_collections
 
+from configs.common import model_settings
+
 SOURCES = ("model", "endpoint", "mine")
 
 # Fields: {concept}, {sense}, {count}, {min_words}, {max_words}
@@ -71,12 +73,7 @@ def get_config(source: str = "model") -> ml_collections.ConfigDict:
         c.endpoint.longest_wait = 60.0  # seconds, between tries
         return c
 
-    # A packaged model, a Hugging Face directory or a hub id
-    c.model = "lenslet-2m"
-    c.revision = ""
-    c.model_sha256 = ""
-    c.dtype = "float32"
-    c.model_devices = 1
+    c.update(model_settings("lenslet-2m"))
     # One tuned to chat is asked by the prompt; any other continues openings. "" chats where there is a chat template
     c.style = ""  # or "chat", "continue"
     c.openings = {

@@ -30,13 +30,28 @@ import expertlens_jax as el
 from experiments import similarities
 from experiments.launch import find_model, launch
 from experiments.measured import draw, load_datasets, saved_expertise
+from expertlens_jax.analysis.alignment import MINIMUM_CONCEPTS, MINIMUM_PAIRS
 from expertlens_jax.analysis.comparison import compare_alignments, partial_alignments
 from expertlens_jax.analysis.localisation import count_experts
 from expertlens_jax.analysis.measures import Measure
+from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations
+from expertlens_jax.errors import ConceptDataError
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import (
+    Conclusion,
+    Untestable,
+    above,
+    conclude_from,
+    every,
+    most,
+    significant,
+)
 from expertlens_jax.run_directory import open_run, write_csv
 
+CLAIM = (
+    "The more the expert sets of two concepts overlap, the more alike people say the concepts are, beyond what the "
+    "sentences or the untrained network bring."
+)
 COLUMNS = [
     *("sentences", "measure", "threshold", "negatives_per_positive", "ratings", "pairs"),
     *("experts_median", "spearman", "ci_low", "ci_high", "p_value"),
@@ -46,7 +61,7 @@ COLUMNS = [
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
     datasets = load_datasets(config)
-    similarities.check(config, datasets)
+    check(config, datasets)
     ratings = [el.load_ratings(name) for name in config.ratings]
     model = find_model(config)
     similarities.check_own_words(model, config, datasets)
@@ -98,7 +113,11 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     shown = shown_rows(table, config)
     quantity = f"Overlap of experts (Jaccard, τ = {config.drawn_threshold:g})"
     draw(figures.plot_alignment(pd.concat(pairs), drawn_rows(table, config), quantity=quantity), workdir, "alignment")
-    draw(figures.plot_comparisons(pd.concat(compared), pd.concat(partialled)), workdir, "comparisons")
+    compared, partialled = pd.concat(compared), pd.concat(partialled)
+    if compared["difference"].notna().any():
+        draw(figures.plot_comparisons(compared, partialled), workdir, "comparisons")
+    else:
+        print("No alignment could be held against another: there is no figure of comparisons.")
     draw(figures.plot_measures(shown.assign(measure=label_measures(shown))), workdir, "measures")
 
     jaccard = table[table["measure"] == "jaccard"]
@@ -110,6 +129,34 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     for note in dict.fromkeys(shown.loc[shown["note"] != "", "note"]):
         print(f"No correlation where it says so: {note}")
     print(f"Tables and figures are in {workdir}")
+
+
+check = similarities.check
+
+
+def check_model(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset], model: el.Model) -> None:
+    """Refuses what only the model can tell: words that its tokenizer or context doesn't leave, SAEs that don't fit.
+
+    Raises:
+      ConceptDataError, SelectionError, CheckpointError: see `similarities.check_own_words` and `carry_saes`.
+    """
+    similarities.check_own_words(model, config, datasets)
+    similarities.carry_saes(model, config)
+
+
+def without_unfit_controls(
+    config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset], model: el.Model
+) -> tuple[ml_collections.ConfigDict, str]:
+    """Return the config without the controls that these sentences can't have, and why, or "" where they have all."""
+    try:
+        for concepts in datasets if config.own_tokens else ():
+            similarities.refuse_lacking_words(concepts)
+        similarities.check_own_words(model, config, datasets)
+    except ConceptDataError as error:
+        config = ml_collections.ConfigDict(config.to_dict())
+        config.own_tokens = False
+        return config, str(error)
+    return config, ""
 
 
 def is_drawn(measure: Measure, config: ml_collections.ConfigDict) -> bool:
@@ -177,35 +224,48 @@ def format_table(table: pd.DataFrame) -> str:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claim, against random weights and TF-IDF on the same pairs."""
+    """Return what a finished run found of its claim, against random weights and TF-IDF on the same pairs.
+
+    A correlation is testable with `MINIMUM_PAIRS` rated pairs that differ in overlap and rating, enough permutations
+    for a p below 0.05, and every control's correlation beside it.
+    """
     table = pd.read_csv(workdir / "alignment.csv")
     config = json.loads((workdir / "config.json").read_text())
-    found, held = [], []
+    least_p = least_p_of_permutations(config["permutations"], count_orders(MINIMUM_CONCEPTS))
+    found, left_out, outcomes = [], [], []
     for (sentences, ratings), rows in shown_rows(table, config).groupby(["sentences", "ratings"], sort=False):
         experts = drawn_rows(rows, config).iloc[0]
+        name = f"{sentences}, {ratings}"
         if pd.isna(experts["spearman"]):
+            few = experts["pairs"] < MINIMUM_PAIRS
+            why = f", fewer than {MINIMUM_PAIRS}" if few else " without a difference to correlate (no experts there?)"
+            left_out.append(f"{name}: {experts['pairs'] or 'no'} rated pairs{why}")
+            outcomes.append(Untestable(left_out[-1]))
             continue
         by_name = rows.set_index("measure")["spearman"]
         controls = [(name, by_name[name]) for name in by_name.index if "random_weights" in name and "jaccard" in name]
+        unmade = [] if controls else [Untestable("no random_weights were asked for to hold it against")]
         controls.append(("tfidf", by_name["tfidf"]))
-        beaten = experts["spearman"] > max(value for _, value in controls)
-        held.append(experts["p_value"] < 0.05 and beaten)
-        against = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in controls)
+        beaten = [
+            above(experts["spearman"], value, f"{name}: the correlation of {control.replace('_', ' ')}")
+            for control, value in controls
+        ]
+        p_value = significant(experts["p_value"], least_p, f"{config['permutations']} permutations")
+        outcomes.append(every([p_value, *beaten, *unmade]))
+        against = ", ".join(f"{control.replace('_', ' ')} {value:.2f}" for control, value in controls)
         found.append(
-            f"{sentences}, {ratings}: {experts['spearman']:.2f} ({experts['ci_low']:.2f} to {experts['ci_high']:.2f}, "
+            f"{name}: {experts['spearman']:.2f} ({experts['ci_low']:.2f} to {experts['ci_high']:.2f}, "
             f"p = {experts['p_value']:.2g}) against {against}"
         )
-    return [
-        Conclusion(
-            claim="The more the expert sets of two concepts overlap, the more alike people say the concepts are, "
-            "beyond what the sentences or the untrained network bring.",
-            found=f"{sum(held)} of {len(held)} correlations with ratings (Spearman, Jaccard at "
-            f"τ = {config['drawn_threshold']:g}) are significant and above both controls; most had to be. "
-            f"{'; '.join(found) or 'Too few rated pairs are among the concepts'}.",
-            held=2 * sum(held) > len(held),
-            figure="alignment",
-        )
-    ]
+    made = [outcome for outcome in outcomes if not isinstance(outcome, Untestable)]
+    told = (
+        f"{sum(made)} of {len(made)} correlations with ratings (Spearman, Jaccard at τ = "
+        f"{config['drawn_threshold']:g}) are significant and above both controls; most had to be. {'; '.join(found)}."
+        if found
+        else "no correlation with ratings could be computed."
+    )
+    told += f" Left out: {'; '.join(left_out)}." if left_out and found else ""
+    return [conclude_from(CLAIM, told, most(outcomes), "alignment")]
 
 
 if __name__ == "__main__":

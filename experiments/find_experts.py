@@ -14,8 +14,6 @@ Claim it tests (Fedzechkina et al. 2025): a concept has experts at all. It would
 are no better than the best under permuted labels, or whose experts in one half of the sentences are none in the other.
 """
 
-import dataclasses
-
 import ml_collections
 import numpy as np
 import pandas as pd
@@ -24,8 +22,8 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
+from experiments.measured import measuring
 from expertlens_jax import parallel
-from expertlens_jax.experts.budget import GB, default_budget
 from expertlens_jax.report import figures
 from expertlens_jax.run_directory import write_csv
 
@@ -37,11 +35,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         find_model(config),
         concepts,
         workdir,
-        sites=config.sites or None,
-        budget=read_budget(config, workdir),
-        passes=config.passes or None,
         progress=True,
-        **{name: config[name] for name in PASSED_ON},
+        **measuring(config, workdir),
+        **{name: config[name] for name in ("pool_over", "halves", "permutations")},
     )
     if not parallel.is_first_host():
         return
@@ -49,19 +45,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "experts.csv", counts)
     figures.save_figure(figures.plot_significance(counts), workdir / "figures" / "significance")
     print(f"\n{summary(counts).to_string(index=False)}\n\nThe table is in {workdir}; el.open_expertise reads it.")
-
-
-PASSED_ON = (
-    *("pooling", "pool_over", "negatives_per_positive", "exclude_mentions", "sampled", "seed"),
-    *("halves", "permutations", "truncate", "tokens_per_batch"),
-)
-
-
-def read_budget(config: ml_collections.ConfigDict, workdir: epath.Path) -> el.Budget:
-    """The config's budget, in gigabytes there; what is left to the machine is half of what is free."""
-    default = default_budget(workdir / "scratch")
-    stated = {place: config[f"{place}_gigabytes"] for place in ("device", "host", "disk")}
-    return dataclasses.replace(default, **{place: int(size * GB) for place, size in stated.items() if size >= 0})
 
 
 def count_experts(expertise: xr.Dataset, thresholds: list[float]) -> pd.DataFrame:

@@ -141,7 +141,7 @@ def load_named(name: str, config: ml_collections.ConfigDict) -> el.Model:
 
 
 def _load(path: str, revision: str, config: ml_collections.ConfigDict) -> el.Model:
-    mesh = el.make_mesh(model=config.model_devices) if config.get("model_devices", 1) > 1 else None
+    mesh = el.make_mesh(model=config.model_devices) if config.model_devices > 1 else None
     return el.load_model(path, revision=revision or None, dtype=config.dtype, mesh=mesh)
 
 

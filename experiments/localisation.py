@@ -24,8 +24,17 @@ import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from expertlens_jax.analysis.localisation import ALL, locate_experts, trace_depth
+from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import (
+    FEWEST_CONCEPTS,
+    LEVEL,
+    Conclusion,
+    Untestable,
+    above,
+    conclude_from,
+    every,
+)
 from expertlens_jax.run_directory import open_run, write_csv
 
 TRAINED = "trained"
@@ -33,8 +42,8 @@ TRAINED = "trained"
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check_statistics(config)
     datasets = load_datasets(config)
+    check(config, datasets)
     model = find_model(config)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
@@ -48,7 +57,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         for name, network in weights.items():
             expertise = saved_expertise(network, concepts, config, workdir)
             source = {"sentences": concepts.name, "weights": name}
-            depths.append(trace_depth(expertise, config.thresholds, **draws).assign(**source))
+            layers = len(set(expertise["layer"].values.tolist()))
+            depths.append(trace_depth(expertise, config.thresholds, **draws).assign(**source, layers=layers))
             for threshold in config.thresholds:
                 experts = el.select_experts(expertise, threshold=threshold)
                 located.append(locate_experts(experts, **draws).assign(**source, threshold=threshold))
@@ -64,6 +74,16 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 
     print(f"\n{format_places(places, config.drawn_threshold)}\n\n{format_depth(depth)}\n")
     print(f"Tables and figures are in {workdir}")
+
+
+def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
+    """Refuses what would fail after a model ran.
+
+    Raises:
+      SelectionError: thresholds that can't be drawn, or no draws.
+    """
+    del datasets  # any will do
+    check_statistics(config)
 
 
 def format_places(places: pd.DataFrame, threshold: float) -> str:
@@ -107,26 +127,45 @@ def _first(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claim."""
-    depth = pd.read_csv(workdir / "depth.csv").dropna(subset="depth")
+    """Return what a finished run found of its claim.
+
+    Testable where a model of several layers has, at two thresholds, experts in MLPs on enough concepts for an interval
+    over these.
+    """
+    depth = pd.read_csv(workdir / "depth.csv")
     first = depth["sentences"].iloc[0]
-    told, held = [], []
-    for (sentences, weights), line in depth[depth["block"] == "mlp"].groupby(["sentences", "weights"], sort=False):
-        low, high = line.iloc[0], line.iloc[-1]
-        if weights == TRAINED:
-            held.append(high["change_ci_high"] < 0)
-        told.append(
-            f"{sentences}, {weights.replace('_', ' ')}: {low['depth']:.2f} at τ = {low['threshold']:g}, "
-            f"{high['depth']:.2f} at {high['threshold']:g} (change {high['change']:+.2f}, "
-            f"{high['change_ci_low']:+.2f} to {high['change_ci_high']:+.2f})"
-        )
+    told, outcomes = [], []
+    for sentences in dict.fromkeys(depth["sentences"]):
+        of_sentences = depth[(depth["sentences"] == sentences) & (depth["block"] == "mlp")]
+        if not (of_sentences["weights"] == TRAINED).any():
+            outcomes.append(Untestable(f"{sentences}: no unit of an MLP was looked at"))
+        for weights, line in of_sentences.groupby("weights", sort=False):
+            enough = line[(line["concepts"].map(least_p_of_signs) < LEVEL) & line["depth"].notna()]
+            if weights == TRAINED and len(enough) < 2:
+                some = "one threshold" if len(enough) else "no threshold"
+                outcomes.append(
+                    Untestable(f"{sentences}: {some} has experts in MLPs on {FEWEST_CONCEPTS} concepts or more")
+                )
+            if len(enough) < 2:
+                told.append(f"{sentences}, {weights.replace('_', ' ')}: too few experts")
+                continue
+            low, high = enough.iloc[0], enough.iloc[-1]
+            if weights == TRAINED and low["layers"] < 2:
+                outcomes.append(Untestable("the model has one layer"))
+            elif weights == TRAINED:
+                outcomes.append(above(0.0, high["change_ci_high"], f"{sentences}: the interval of a change"))
+            told.append(
+                f"{sentences}, {weights.replace('_', ' ')}: {low['depth']:.2f} at τ = {low['threshold']:g}, "
+                f"{high['depth']:.2f} at {high['threshold']:g} (change {high['change']:+.2f}, "
+                f"{high['change_ci_low']:+.2f} to {high['change_ci_high']:+.2f})"
+            )
     return [
-        Conclusion(
+        conclude_from(
             claim="As the threshold rises, experts move toward early MLP layers.",
-            found=f"Mean depth of the experts in MLPs, 0 (first layer) to 1 (last): {'; '.join(told)}. Held if the "
-            "change lies below 0 with its interval in every sentence set. What random weights show comes of the "
+            found=f"Mean depth of the experts in MLPs, 0 (first layer) to 1 (last): {'; '.join(told) or 'none'}. Held "
+            "if the change lies below 0 with its interval in every sentence set. What random weights show comes of the "
             "architecture and the words.",
-            held=bool(held) and all(held),
+            outcome=every(outcomes),
             figure=f"depth_{first}",
         )
     ]

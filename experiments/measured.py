@@ -1,17 +1,22 @@
 """What experiments measure alike: the expertise tables of a model and a sentence set, kept in the run directory."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import ml_collections
 import xarray as xr
 from etils import epath
 from matplotlib.figure import Figure
 
 import expertlens_jax as el
-from expertlens_jax.errors import SelectionError
+from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
+from expertlens_jax.experts.budget import GB, default_budget
 from expertlens_jax.experts.pooled_words import PoolOver
 from expertlens_jax.experts.selection import check_threshold
 from expertlens_jax.report import figures
 
 NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
+READING = ("pooling", "truncate", "tokens_per_batch")
 
 
 def load_datasets(config: ml_collections.ConfigDict) -> list[el.ConceptDataset]:
@@ -40,6 +45,23 @@ def check_statistics(config: ml_collections.ConfigDict) -> None:
     for name in ("resamples", "permutations"):
         if config[name] < 1:
             raise SelectionError(f"{name} is {config[name]}; wanted 1 or more draws, and thousands for a paper.")
+
+
+def check_contrasts(
+    config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], ratios: Sequence[float]
+) -> None:
+    """Refuses numbers of negatives per positive that sentences can't meet.
+
+    Raises:
+      ConceptDataError: one that isn't above 0.
+      UnfitConceptsError: one that sampled negatives are too few for.
+    """
+    for ratio in ratios:
+        for concepts in datasets:
+            try:
+                el.contrast_concepts(concepts, **negatives(config) | {"negatives_per_positive": float(ratio)})
+            except ConceptDataError as error:
+                raise (UnfitConceptsError if ratio > 0 else ConceptDataError)(str(error)) from None
 
 
 def saved_expertise(
@@ -75,19 +97,35 @@ def saved_expertise(
     name += "_halves" if halves else ""
     print(f"Finding the experts of {model.name}{f', {sae},' if sae else ''} in {concepts.name}")
     root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
+    given = measuring(config, root / name) | asked | changes | ({"sites": ("sae",)} if sae else {})
     return el.find_experts(
         model,
         concepts,
         root / name,
-        sites=("sae",) if sae else None,
-        pooling=config.pooling,
         pool_over=pool_over,
-        truncate=config.truncate,
         halves=halves,
         permutations=0,
         progress=True,
-        **asked | changes,
+        **given,
     ).load()
+
+
+def reading(config: ml_collections.ConfigDict) -> dict[str, object]:
+    """What the config says of how sentences are read: arguments of `el.record_responses`."""
+    return {name: config[name] for name in READING} | {"sites": tuple(config.sites) or None}
+
+
+def measuring(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, object]:
+    """All that `configs.common.measuring_settings` have for `el.find_experts`, as its arguments."""
+    asked = reading(config) | negatives(config)
+    return asked | {"budget": read_budget(config, workdir), "passes": config.passes or None}
+
+
+def read_budget(config: ml_collections.ConfigDict, workdir: epath.Path) -> el.Budget:
+    """The config's budget, in gigabytes there; what is left to the machine is half of what is free."""
+    default = default_budget(workdir / "scratch")
+    stated = {place: config[f"{place}_gigabytes"] for place in ("device", "host", "disk")}
+    return dataclasses.replace(default, **{place: int(size * GB) for place, size in stated.items() if size >= 0})
 
 
 def negatives(config: ml_collections.ConfigDict) -> dict[str, object]:

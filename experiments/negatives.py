@@ -22,23 +22,23 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
-from experiments.measured import check_statistics, draw, load_datasets, negatives, saved_expertise
+from experiments.measured import check_contrasts, check_statistics, draw, load_datasets, saved_expertise
 from experiments.thresholds import describe, format_lines, label
+from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.thresholds import describe_experts
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
 from expertlens_jax.run_directory import open_run, write_csv
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check_statistics(config)
     datasets = load_datasets(config)
     check(config, datasets)
     ratings = [el.load_ratings(name) for name in config.ratings]
     model = find_model(config)
-    refuse_high_top(config.negatives.top, model)
+    check_model(config, datasets, model)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
 
@@ -47,7 +47,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     for concepts in datasets:
         for ratio in config.negatives.ratios:
             expertise = saved_expertise(model, concepts, config, workdir, negatives_per_positive=float(ratio))
-            source = {"sentences": concepts.name, "negatives_per_positive": float(ratio)}
+            source = {"sentences": concepts.name, "concepts": len(concepts.concepts)}
+            source |= {"negatives_per_positive": float(ratio)}
             parts.append(describe(expertise, config, ratings, **source, top=pd.NA))
             for top in config.negatives.top:
                 experts = el.select_experts(expertise, top=top)
@@ -73,9 +74,12 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     """Refuses what would fail after the model ran.
 
     Raises:
-      SelectionError: fewer than two ratios, one twice, or a top below 1.
-      ConceptDataError: a ratio that isn't above 0, or that sampled negatives can't meet.
+      SelectionError: fewer than two ratios, one twice, a top below 1, or thresholds that can't be drawn.
+      ConceptDataError: a ratio that isn't above 0.
+      UnfitConceptsError: a ratio that sampled negatives can't meet.
+      RatingsError: ratings that aren't there.
     """
+    check_statistics(config)
     ratios, tops = config.negatives.ratios, config.negatives.top
     if len(set(ratios)) < max(2, len(ratios)):
         raise SelectionError(
@@ -84,26 +88,32 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     for top in tops:
         if top < 1:
             raise SelectionError(f"negatives.top holds {top}; wanted numbers of experts per concept, from 1 on")
-    for concepts in datasets:
-        for ratio in ratios:
-            el.contrast_concepts(concepts, **negatives(config) | {"negatives_per_positive": float(ratio)})
+    for name in config.ratings:
+        el.load_ratings(name)
+    check_contrasts(config, datasets, ratios)
 
 
-def refuse_high_top(tops: tuple[int, ...], model: el.Model) -> None:
+def check_model(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset], model: el.Model) -> None:
     """Refuses more experts than there are units.
 
     Raises:
       SelectionError: so it is.
     """
-    for top in tops:
-        if top > len(model.units):
+    del datasets  # any will do
+    units = model.units[model.units["site"].isin(config.sites)] if config.sites else model.units
+    for top in config.negatives.top:
+        if top > len(units) > 0:  # none are known of sites beside the usual ones
             raise SelectionError(
-                f"negatives.top holds {top}, and {model.name} has {len(model.units)} units; wanted at most that many"
+                f"negatives.top holds {top}, and {model.name} has {len(units)} units; wanted at most that many"
             )
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claim: the fewest negatives against the most."""
+    """Return what a finished run found of its claim: the fewest negatives against the most.
+
+    Testable where, with the fewest negatives, experts at the highest threshold overlap at all, among enough concepts
+    for an interval over them.
+    """
     table = pd.read_csv(workdir / "negatives.csv")
     config = json.loads((workdir / "config.json").read_text())
     rows = table[table["statistic"] == "overlap"]
@@ -111,25 +121,30 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
     ratio = "negatives_per_positive"
     fewest, most = rows[ratio].min(), rows[ratio].max()
 
-    def told(line: pd.DataFrame) -> tuple[bool, str]:
+    def ends(line: pd.DataFrame) -> tuple[pd.Series, pd.Series, str]:
         first, last = line.loc[line[ratio].idxmin()], line.loc[line[ratio].idxmax()]
         span = (f"{each['value']:.3f} ({each['ci_low']:.3f} to {each['ci_high']:.3f})" for each in (first, last))
-        return bool(last["ci_high"] < first["ci_low"]), " and ".join(span)
+        return first, last, " and ".join(span)
 
     falls, found = [], []
     for sentences, some in rows.groupby("sentences", sort=False):
-        lower, numbers = told(some[some["threshold"] == high])
-        falls.append(lower)
+        first, last, numbers = ends(some[some["threshold"] == high])
+        sure = enough(least_p_of_signs(int(first["concepts"])), f"{sentences}: {first['concepts']} concepts")
+        if first["value"] == 0:
+            falls.append(Untestable(f"{sentences}: no two concepts share an expert at τ = {high:g}"))
+        else:
+            lower = above(first["ci_low"], last["ci_high"], f"{sentences}: the interval of an overlap")
+            falls.append(lower if sure is True else sure)
         found.append(f"{sentences}: {numbers} at τ = {high:g}")
         for top, line in some[some["top"].notna()].groupby("top"):
-            found.append(f"{sentences}: {told(line)[1]} among the top {top:g}")
+            found.append(f"{sentences}: {ends(line)[2]} among the top {top:g}")
     return [
-        Conclusion(
+        conclude_from(
             claim="More negatives lower the overlap of expert sets at high thresholds.",
             found=f"mean Jaccard overlap of different concepts with {fewest:g} and {most:g} negatives per positive: "
             + "; ".join(found)
             + ". Held if the intervals at the highest threshold lie apart in every sentence set.",
-            held=all(falls),
+            outcome=every(falls),
             figure="negatives",
         )
     ]

@@ -29,20 +29,29 @@ import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from expertlens_jax.analysis.baselines import tfidf_similarity
-from expertlens_jax.analysis.hierarchy import count_sharing, measure_inclusion, summarise_inclusion
+from expertlens_jax.analysis.hierarchy import MEMBERS, OTHER, count_sharing, measure_inclusion, summarise_inclusion
 from expertlens_jax.analysis.organisation import MAPS, compare_spelling, find_misplaced, map_concepts, relate_domains
 from expertlens_jax.analysis.recovery import recover_domains
-from expertlens_jax.errors import SelectionError
+from expertlens_jax.analysis.statistics import least_p_of_signs
+from expertlens_jax.errors import SelectionError, UnfitConceptsError
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import (
+    Conclusion,
+    Outcome,
+    Untestable,
+    above,
+    conclude_from,
+    enough,
+    every,
+    significant,
+)
 from expertlens_jax.run_directory import open_run, write_csv
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check_statistics(config)
     datasets = load_datasets(config)
-    check(config.organisation, datasets)
+    check(config, datasets)
     model = find_model(config)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
@@ -108,12 +117,15 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 _MAP_NAMES = {"mds": "multidimensional scaling", "tsne": "t-SNE"}
 
 
-def check(settings: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
+def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
     """Refuses what would fail after the model ran.
 
     Raises:
-      SelectionError: an unknown map, no neighbours, or concepts without domains, or with no domain's word among them.
+      SelectionError: an unknown map, no neighbours, thresholds that can't be drawn, or no draws.
+      UnfitConceptsError: concepts without domains, with no domain's word among them, or too few for a map.
     """
+    settings = config.organisation
+    check_statistics(config)
     for method in settings.maps:
         if method not in MAPS:
             raise SelectionError(f"organisation.maps hold {method!r}; there are {', '.join(MAPS)}.")
@@ -125,9 +137,14 @@ def check(settings: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]
             dims=("concept", "unit"),
             coords={"concept": list(concepts.concepts), "domain": ("concept", list(concepts.domains))},
         )
-        measure_inclusion(nobody)  # of nothing: it looks at domains and words only
+        try:
+            measure_inclusion(nobody)  # of nothing: it looks at domains and words only
+        except SelectionError as error:
+            raise UnfitConceptsError(f"{concepts.name}: {error}") from None
         if len(concepts.concepts) < 4:
-            raise SelectionError(f"{concepts.name} has {len(concepts.concepts)} concepts; a map wants four or more.")
+            raise UnfitConceptsError(
+                f"{concepts.name} has {len(concepts.concepts)} concepts; a map wants four or more."
+            )
 
 
 def measures(
@@ -202,44 +219,70 @@ def format_spelling(spelling: pd.DataFrame) -> str:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claims."""
+    """Return what a finished run found of its claims.
+
+    Recovery is testable with enough concepts in enough domains for a p below 0.05, enough permutations, and random
+    weights beside it; hierarchy with enough domains that have their word among the concepts, for intervals over them.
+    """
     recovery, hierarchy = (pd.read_csv(workdir / f"{name}.csv") for name in ("recovery", "hierarchy"))
-    threshold = json.loads((workdir / "config.json").read_text())["drawn_threshold"]
+    config = json.loads((workdir / "config.json").read_text())
+    threshold = config["drawn_threshold"]
     neighbours = recovery[recovery["statistic"] == "knn_accuracy"]
-    told, held = [], []
+    told, outcomes = [], []
     for sentences, rows in neighbours.groupby("sentences", sort=False):
         rows = rows.set_index("measure")
         experts = rows.loc[f"experts, τ = {threshold:g}"]
         others = {name: rows["value"][name] for name in rows.index if name.startswith(("random", "TF-IDF"))}
-        held.append(experts["p_value"] < 0.05 and experts["value"] > max(v for n, v in others.items() if "random" in n))
+        drawn = (
+            f"{config['permutations']} permutations of {experts['concepts']} concepts in {experts['domains']} domains"
+        )
+        random = [
+            above(experts["value"], value, f"{sentences}: the accuracy of {name}")
+            for name, value in others.items()
+            if name.startswith("random")
+        ]
+        random = random or [Untestable("no random_weights were asked for to hold it against")]
+        outcomes.append(every([significant(experts["p_value"], experts["least_p"], drawn), *random]))
         beside = ", ".join(f"{name} {value:.2f}" for name, value in others.items())
         told.append(
             f"{sentences}: {experts['value']:.2f} (chance {experts['null_mean']:.2f}, p = {experts['p_value']:.2g}; "
             f"{beside})"
         )
-    lifts = hierarchy[hierarchy["statistic"] == "lift"].pivot_table(index="sentences", columns="pair", values="mean")
-    above_members = hierarchy[(hierarchy["statistic"] == "lift") & (hierarchy["pair"] != "own word")]
-    over = above_members.groupby("pair")["difference_ci_low"].min() > 0
+    lifts = hierarchy[hierarchy["statistic"] == "lift"]
     lifted = "; ".join(
         f"{sentences}: " + ", ".join(f"{pair} {value:.1f}" for pair, value in row.items())
-        for sentences, row in lifts.iterrows()
+        for sentences, row in lifts.pivot_table(index="sentences", columns="pair", values="mean").iterrows()
     )
     return [
-        Conclusion(
+        conclude_from(
             claim="Domains come out of the overlap of expert sets, though nothing told the model of them.",
             found=f"A concept's nearest concepts by overlap at τ = {threshold:g} tell its domain with accuracy "
             f"{'; '.join(told)}. Held if above chance (p < 0.05) and above random weights in every sentence set.",
-            held=bool(held) and all(held),
+            outcome=every(outcomes),
             figure="recovery",
         ),
-        Conclusion(
+        conclude_from(
             claim="The experts of a domain's word are those that its members share.",
-            found=f"Shared experts over what chance would have: {lifted}. Held if a domain's own word is in its "
-            "members more than they are in one another and more than another domain's word is, with the intervals.",
-            held=bool(len(over)) and bool(over.all()),
+            found=f"Shared experts over what chance would have: {lifted or 'none'}. Held if a domain's own word is in "
+            "its members more than they are in one another and more than another domain's word is, with the intervals.",
+            outcome=every([outcome for _, rows in lifts.groupby("sentences") for outcome in compare_lifts(rows)]),
             figure="hierarchy",
         ),
     ]
+
+
+def compare_lifts(lifts: pd.DataFrame) -> list[Outcome]:
+    """Return whether the own word's lift is above that of either other kind of pair, in one sentence set."""
+    outcomes = []
+    for pair in (MEMBERS, OTHER):
+        rows = lifts[lifts["pair"] == pair]
+        if rows.empty:
+            outcomes.append(Untestable("there is one domain's word, and no other to hold it against"))
+        for row in rows.itertuples():
+            low = above(row.difference_ci_low, 0.0, f"{row.sentences}: the lift over {pair}")
+            sure = enough(least_p_of_signs(row.domains), f"{row.domains} domains")
+            outcomes.append(low if sure is True else sure)
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ against permuted domains), `shared.csv` (a row per pair), `shared_summary.csv`, 
 expertise lie in `expertise/`; killed and started again, it goes on where it was.
 """
 
+import json
+
 import ml_collections
 import pandas as pd
 import xarray as xr
@@ -39,20 +41,30 @@ from expertlens_jax.analysis.polysemanticity import (
     spread_services,
     summarise_shared,
 )
-from expertlens_jax.errors import SelectionError
+from expertlens_jax.analysis.statistics import least_p_of_ks
+from expertlens_jax.errors import SelectionError, UnfitConceptsError
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import (
+    LEVEL,
+    Conclusion,
+    Outcome,
+    Untestable,
+    above,
+    conclude_from,
+    enough,
+    every,
+    of_those_made,
+)
 from expertlens_jax.run_directory import open_run, write_csv
+
+FEWEST_PAIRS = 10  # of a kind: of fewer, a single one that differs is more than 10%
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check_statistics(config)
     settings = config.polysemanticity
-    check(settings)
     datasets = load_datasets(config)
-    for concepts in datasets:
-        refuse_without_domains(concepts)
+    check(config, datasets)
     model = find_model(config)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
@@ -100,12 +112,15 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     print(f"{format_matched(joined['matched_summary'])}\n\nTables and figures are in {workdir}")
 
 
-def check(settings: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
     """Refuses what would fail after the model ran.
 
     Raises:
-      SelectionError: an unknown match, or numbers too small to compare anything.
+      SelectionError: an unknown match, numbers too small to compare anything, or thresholds that can't be drawn.
+      UnfitConceptsError: concepts without domains.
     """
+    settings = config.polysemanticity
+    check_statistics(config)
     for match in settings.matches:
         if match not in MATCHES:
             raise SelectionError(f"polysemanticity.matches hold {match!r}; there are {', '.join(MATCHES)}.")
@@ -114,12 +129,12 @@ def check(settings: ml_collections.ConfigDict) -> None:
     for name, least in (("draws", 1), ("minimum", 2), ("pairs", 1)):
         if settings[name] < least:
             raise SelectionError(f"polysemanticity.{name} is {settings[name]}; wanted {least} or more.")
-
-
-def refuse_without_domains(concepts: el.ConceptDataset) -> None:
-    """Refuses sentences whose concepts have no domains, before the model runs."""
-    of_concepts = {"concept": list(concepts.concepts), "domain": ("concept", list(concepts.domains))}
-    concept_domains(xr.Dataset(coords=of_concepts))
+    for concepts in datasets:
+        of_concepts = {"concept": list(concepts.concepts), "domain": ("concept", list(concepts.domains))}
+        try:
+            concept_domains(xr.Dataset(coords=of_concepts))
+        except SelectionError as error:
+            raise UnfitConceptsError(f"{concepts.name}: {error}") from None
 
 
 def format_services(services: pd.DataFrame, gathering: pd.DataFrame) -> str:
@@ -162,35 +177,72 @@ def format_matched(summary: pd.DataFrame) -> str:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claims."""
-    gathering, summary = (pd.read_csv(workdir / f"{name}.csv") for name in ("gathering", "shared_summary"))
-    everything = gathering[gathering["concepts"] == 0]
+    """Return what a finished run found of its claims.
+
+    The first is testable where units serve several concepts, and these can be grouped in enough ways; the second where
+    `FEWEST_PAIRS` pairs of a kind share enough experts, and don't share enough, for the test to tell them apart.
+    """
+    gathering, shared, summary = (
+        pd.read_csv(workdir / f"{name}.csv") for name in ("gathering", "shared", "shared_summary")
+    )
+    config = json.loads((workdir / "config.json").read_text())
+    names = list(dict.fromkeys(pd.read_csv(workdir / "services.csv")["sentences"]))
+    everything = gathering[gathering["concepts"] == 0].set_index("sentences")
     told = "; ".join(
-        f"{row.sentences}: {row.domains:.2f} domains a unit, {row.null_mean:.2f} by chance ({row.null_low:.2f} to "
+        f"{sentences}: {row.domains:.2f} domains a unit, {row.null_mean:.2f} by chance ({row.null_low:.2f} to "
         f"{row.null_high:.2f})"
-        for row in everything.itertuples()
+        for sentences, row in everything.iterrows()
     )
     pairs = "; ".join(
         f"{row.sentences}, {row.pair}: {100 * row.small_p:.0f}% of {row.pairs} pairs differ (p < 0.05), mean AP "
         f"{row.ap_shared:.3f} shared, {row.ap_unshared:.3f} not"
         for row in summary.itertuples()
     )
+    fewer, alike = [], []
+    for name in names:
+        if name not in everything.index:
+            fewer.append(Untestable(f"{name}: no unit serves two concepts at τ = {config['drawn_threshold']:g}"))
+        else:
+            row = everything.loc[name]
+            drawn = f"{name}: {config['permutations']} permutations of the concepts' domains"
+            lower = above(row["null_low"], row["domains"], f"{name}: the null")
+            possible = enough(row["least_p"], drawn)
+            fewer.append(lower if possible is True else possible)
+        alike.append(compare_kinds(name, summary[summary["sentences"] == name], shared[shared["sentences"] == name]))
     return [
-        Conclusion(
+        conclude_from(
             claim="Experts serve several concepts along human lines: those of one domain rather than any.",
-            found=f"Units that serve several concepts: {told}. Held if there are fewer domains than chance has in "
-            "every sentence set.",
-            held=bool(len(everything)) and bool((everything["domains"] < everything["null_low"]).all()),
+            found=f"Units that serve several concepts: {told or 'none'}. Held if there are fewer domains than chance "
+            "has in every sentence set.",
+            outcome=every(fewer),
             figure="services",
         ),
-        Conclusion(
+        conclude_from(
             claim="Experts that two concepts share are as expert as those that they don't share.",
             found=f"{pairs or 'No two concepts share enough experts'}. Held if at most 10% of pairs of any kind differ "
             "by Kolmogorov and Smirnov's test (5% would by chance, were units independent).",
-            held=bool(len(summary)) and bool((summary["small_p"] <= 0.1).all()),
+            outcome=every(alike),
             figure="shared",
         ),
     ]
+
+
+def compare_kinds(sentences: str, summary: pd.DataFrame, shared: pd.DataFrame) -> Outcome:
+    """Return whether at most 10% of the pairs differ, of each kind that has pairs enough to tell 10% from none."""
+    outcomes = []
+    for row in summary.itertuples():
+        sizes = shared.loc[shared["pair"] == row.pair, ["shared", "unshared"]]
+        able = [least_p_of_ks(*pair) < LEVEL for pair in sizes.itertuples(index=False)]
+        if sum(able) < FEWEST_PAIRS:
+            outcomes.append(
+                Untestable(
+                    f"{sentences}, {row.pair}: {sum(able)} pairs have experts enough to differ, fewer than "
+                    f"{FEWEST_PAIRS}"
+                )
+            )
+        else:
+            outcomes.append(above(0.1 + 1e-9, row.small_p * len(able) / sum(able), f"{sentences}, {row.pair}"))
+    return of_those_made(outcomes or [Untestable(f"{sentences}: no two concepts share enough experts")])
 
 
 if __name__ == "__main__":

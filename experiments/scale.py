@@ -16,6 +16,7 @@ share of all units, their overlap, alignment with ratings, with intervals over c
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -28,18 +29,18 @@ from experiments.launch import check_named, launch, load_named
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from experiments.thresholds import describe, format_lines
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, every, of_those_made
 from expertlens_jax.run_directory import open_run, write_csv
 
 GROWS = "Alignment with human similarity grows with the model's size."
 FALLS = "Overlap falls less with the threshold in larger models."
+CLAIMS = (GROWS, FALLS)
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check_statistics(config)
-    check_named("scale.models", config.scale.models, config, least=2)
     datasets = load_datasets(config)
+    check(config, datasets)
     ratings = [el.load_ratings(name) for name in config.ratings]
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
@@ -47,9 +48,10 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     parts = []
     for name in config.scale.models:
         model = load_named(name, config)
-        size = {"model": name, "parameters": count_parameters(model), "units": len(model.units)}
+        size = {"model": name, "parameters": count_parameters(model), "units": 0}
         for concepts in datasets:
             expertise = saved_expertise(model, concepts, config, workdir)
+            size["units"] = expertise.sizes["unit"]  # of the config's sites
             parts.append(describe(expertise, config, ratings, sentences=concepts.name, **size))
     table = pd.concat(parts, ignore_index=True).sort_values("parameters", kind="stable")
     fall = measure_fall(table)
@@ -61,6 +63,21 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 
     print(f"\nBy model\n{format_lines(table, 'model')}\n\n{format_fall(fall)}\n")
     print(f"Tables and figures are in {workdir}")
+
+
+def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
+    """Refuses what would fail after a model ran.
+
+    Raises:
+      SelectionError: thresholds that can't be drawn, or no draws.
+      CheckpointError: fewer than two models, or ones that can't be.
+      RatingsError: ratings that aren't there.
+    """
+    del datasets  # any will do
+    check_statistics(config)
+    check_named("scale.models", config.scale.models, config, least=2)
+    for name in config.ratings:
+        el.load_ratings(name)
 
 
 def count_parameters(model: el.Model) -> int:
@@ -110,54 +127,76 @@ def format_fall(fall: pd.DataFrame) -> str:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claims: the smallest size, in all its seeds, against the largest."""
+    """Return what a finished run found of its claims: the smallest size, in all its seeds, against the largest.
+
+    Both want models of two sizes. Alignment is testable where every model of these sizes has a correlation; overlap
+    where thresholds differ, and there is overlap to lose and some left.
+    """
     table = pd.read_csv(workdir / "scale.csv")
     fall = pd.read_csv(workdir / "fall.csv")
     sizes = table["parameters"].agg(["min", "max"])
     if sizes["min"] == sizes["max"]:
-        return [
-            Conclusion(claim, f"all models have {sizes['min']:,} parameters: nothing can be compared.", False, "scale")
-            for claim in (GROWS, FALLS)
-        ]
+        found = f"all models have {sizes['min']:,} parameters: nothing can be compared."
+        return [conclude_from(claim, found, Untestable("all models are of one size"), "scale") for claim in CLAIMS]
     small, large = (table.loc[table["parameters"] == size, "model"].unique() for size in sizes)
     named = f"{' and '.join(small)}, and then {' and '.join(large)},"
-    best = table[table["statistic"] == "alignment"].dropna(subset="value")
+    best = table[table["statistic"] == "alignment"]
     grown, told = [], []
-    for (sentences, ratings), rows in best.groupby(["sentences", "ratings"], sort=False):
-        tops = rows.loc[rows.groupby("model")["value"].idxmax()].set_index("model")
-        ends = [tops.loc[tops.index.intersection(models)] for models in (small, large)]
-        if any(end.empty for end in ends):
-            continue
-        grown.append(bool(ends[1]["value"].min() > ends[0]["value"].max()))
-        shown = [
-            " and ".join(f"{top.value:.2f} ({top.ci_low:.2f} to {top.ci_high:.2f})" for top in end.itertuples())
-            for end in ends
-        ]
-        told.append(f"{sentences}, {ratings}: {shown[0]}, then {shown[1]}")
-    overlaps = fall[fall["statistic"] == "overlap"].pivot_table(index="sentences", columns="model", values="kept")
-    less = overlaps[large].min(axis=1) > overlaps[small].max(axis=1)
-
-    def tell(values: pd.Series) -> str:
-        return " and ".join(f"{value:.2f}" for value in values)
-
-    kept = "; ".join(f"{name}: {tell(row[small])}, then {tell(row[large])}" for name, row in overlaps.iterrows())
+    for sentences, of_sentences in best.groupby("sentences", sort=False):
+        outcomes = []
+        for ratings, rows in of_sentences.groupby("ratings", sort=False):
+            rows = rows.dropna(subset="value")
+            tops = rows.loc[rows.groupby("model")["value"].idxmax()].set_index("model")
+            ends = [tops.loc[tops.index.intersection(models)] for models in (small, large)]
+            without = [name for name in (*small, *large) if name not in tops.index]
+            if without:
+                outcomes.append(Untestable(f"{' and '.join(without)} have no correlation with {ratings} ({sentences})"))
+                continue
+            outcomes.append(above(ends[1]["value"].min(), ends[0]["value"].max(), f"{sentences}, {ratings}"))
+            shown = [
+                " and ".join(f"{top.value:.2f} ({top.ci_low:.2f} to {top.ci_high:.2f})" for top in end.itertuples())
+                for end in ends
+            ]
+            told.append(f"{sentences}, {ratings}: {shown[0]}, then {shown[1]}")
+        grown.append(of_those_made(outcomes))
+    if not grown:
+        grown = [Untestable("no ratings were given")]
     return [
-        Conclusion(
+        conclude_from(
             claim=GROWS,
             found=f"at its best threshold, {named} align by " + ("; ".join(told) or "nothing computable") + ". Held if "
             "each model of the largest size is above each of the smallest in every case; intervals are wide, so a "
             "small difference proves nothing.",
-            held=bool(grown) and all(grown),
+            outcome=every(grown),
             figure="scale",
         ),
-        Conclusion(
-            claim=FALLS,
-            found=f"of the overlap at the lowest threshold, the highest keeps in {named} {kept}. Held if each of the "
-            "largest size keeps more than each of the smallest in every sentence set.",
-            held=bool(less.all()),
-            figure="scale",
-        ),
+        conclude_falls(fall, small, large, named),
     ]
+
+
+def conclude_falls(fall: pd.DataFrame, small: Sequence[str], large: Sequence[str], named: str) -> Conclusion:
+    """Return whether overlap falls less with the threshold in the models `large` than in `small`."""
+    overlaps = fall[(fall["statistic"] == "overlap") & fall["model"].isin([*small, *large])]
+    less, kept = [], []
+    for sentences, rows in overlaps.groupby("sentences", sort=False):
+        rows = rows.set_index("model")
+        ends = [rows["kept"].reindex(models) for models in (small, large)]
+        shown = (" and ".join("nothing to keep" if pd.isna(each) else f"{each:.2f}" for each in end) for end in ends)
+        kept.append(f"{sentences}: {', then '.join(shown)}")
+        if (rows["low"] == rows["high"]).any():
+            less.append(Untestable(f"{sentences} has overlap at one threshold only"))
+        elif (rows["kept"] == 0).all():
+            less.append(Untestable(f"{sentences}: no model has any overlap left at the highest threshold"))
+        else:
+            lowest, highest = ends[1].min(skipna=False), ends[0].max(skipna=False)
+            less.append(above(lowest, highest, f"{sentences}: a share of no overlap at all"))
+    return conclude_from(
+        claim=FALLS,
+        found=f"of the overlap at the lowest threshold, the highest keeps in {named} {'; '.join(kept)}. Held if each "
+        "of the largest size keeps more than each of the smallest in every sentence set.",
+        outcome=every(less),
+        figure="scale",
+    )
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
+import numpy as np
 import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import load_named
-from experiments.measured import check_statistics, negatives, saved_expertise, table_name
+from experiments.measured import check_contrasts, check_statistics, negatives, saved_expertise, table_name
 from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding
 from expertlens_jax.analysis.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
 from expertlens_jax.analysis.measures import (
@@ -21,7 +22,7 @@ from expertlens_jax.analysis.measures import (
 )
 from expertlens_jax.analysis.word_vectors import check_word_vectors, word_vector_similarity
 from expertlens_jax.data.masking import mask_words
-from expertlens_jax.errors import ConceptDataError, SelectionError
+from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
 from expertlens_jax.experts.pooled_words import pool_over_words
 from expertlens_jax.experts.selection import check_threshold
 from expertlens_jax.run_directory import saved_dataset
@@ -36,7 +37,10 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
 
     Raises:
       SelectionError: unknown measures, thresholds that can't be drawn, or no draws.
-      ConceptDataError: another base rate that the negatives can't meet.
+      ConceptDataError: another base rate that isn't above 0.
+      UnfitConceptsError: another base rate that the negatives can't meet, or sentences without the word whose tokens
+        are a control.
+      RatingsError: ratings that aren't there, or can't be read.
       ExpertLensError: files of word vectors, or text to train them on, that aren't there, or gensim isn't.
     """
     check_statistics(config)
@@ -45,11 +49,35 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     check_measures((*config.measures, *config.control_measures), config.thresholds)
     for threshold in config.base_rates.thresholds:
         check_threshold(threshold)
-    for ratio in config.base_rates.negatives_per_positive:
-        for concepts in datasets:
-            el.contrast_concepts(concepts, **negatives(config) | {"negatives_per_positive": float(ratio)})
     check_word_vectors(config.word_vectors)
     check_corpora(config.vector_corpora)
+    for name in config.ratings:
+        el.load_ratings(name)
+    for seed in config.random_weights:
+        if seed < 0:
+            raise SelectionError(f"random_weights hold {seed}; wanted seeds from 0 on.")
+    check_contrasts(config, datasets, config.base_rates.negatives_per_positive)
+    if config.own_tokens:
+        for concepts in datasets:
+            refuse_lacking_words(concepts)
+
+
+def refuse_lacking_words(concepts: el.ConceptDataset) -> None:
+    """Refuses sentences that lack the word of a concept of theirs, before a tokenizer is at hand.
+
+    Raises:
+      UnfitConceptsError: the message counts them, names the first, and says how to leave the control out.
+    """
+    lacking = concepts.labels & ~concepts.mentions()
+    rows, columns = np.nonzero(lacking)
+    if len(columns):
+        first = columns.argmin()
+        raise UnfitConceptsError(
+            f"the controls by own_tokens can't be made of {lacking.any(0).sum()} of {len(concepts.sentences)} "
+            f"sentences of {concepts.name!r}; the first, number {columns[first]}, lacks the word of its concept "
+            f"{concepts.concepts[rows[first]]!r}: {concepts.sentences[columns[first]]!r}. Mend these sentences, or "
+            "leave the controls out: --config.own_tokens=False."
+        )
 
 
 def check_own_words(model: el.Model, config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
@@ -147,7 +175,7 @@ def measure(
 
     def embed() -> xr.Dataset:
         print(f"Embedding the sentences of {concepts.name}")
-        reading = {"truncate": config.truncate, "progress": True}
+        reading = {"truncate": config.truncate, "tokens_per_batch": config.tokens_per_batch, "progress": True}
         by_layer = concept_embeddings(model, concepts, **reading)
         last = sentence_embeddings(model, concepts.sentences, pooling="last", **reading)
         last_token = mean_sentence_embedding(last, concepts)
@@ -167,7 +195,10 @@ def measure(
     measures += [Measure("Baselines", name, word_vector_similarity(path, concepts)) for name, path in vectors.items()]
     for path in config.sentence_models:
         other = load_named(path, config)
-        mean = mean_sentence_embedding(sentence_embeddings(other, concepts.sentences, progress=True), concepts)
+        mean = mean_sentence_embedding(
+            sentence_embeddings(other, concepts.sentences, tokens_per_batch=config.tokens_per_batch, progress=True),
+            concepts,
+        )
         name = f"sentences_{path.removeprefix('package:').partition('/')[0]}"
         measures.append(Measure("Baselines", name, cosine_of_embeddings(mean, concepts)))
     for name, other in carrying.items():

@@ -33,10 +33,19 @@ from experiments.launch import check_named, find_model, launch, load_named
 from experiments.measured import check_statistics, draw, load_datasets, negatives, saved_expertise
 from experiments.thresholds import label
 from expertlens_jax.analysis.stability import compare_conditions
+from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations
 from expertlens_jax.data.fewer import draw_sentences
-from expertlens_jax.errors import SelectionError
+from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import (
+    Conclusion,
+    Outcome,
+    Untestable,
+    above,
+    conclude_from,
+    every,
+    significant,
+)
 from expertlens_jax.run_directory import open_run, write_csv
 
 
@@ -55,7 +64,6 @@ class Comparison:
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check_statistics(config)
     datasets = load_datasets(config)
     check(config, datasets)
     model = find_model(config)
@@ -68,7 +76,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         for threshold in config.thresholds:
             sets = [el.select_experts(each, threshold=threshold) for each in comparison.tables]
             source = {name: getattr(comparison, name) for name in ("kind", "first", "second", "count")}
-            source |= {"threshold": threshold}
+            source |= {"threshold": threshold, "concepts": len(sets[0])}
             source |= {f"experts_{i}": float(each.sum("unit").mean()) for i, each in enumerate(sets, start=1)}
             parts.append(label(compare_conditions(*sets, **draws), **source))
     table = pd.concat(parts, ignore_index=True)
@@ -141,33 +149,41 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     """Refuses what would fail after the model ran.
 
     Raises:
-      SelectionError: sentence sets of other concepts, or settings that leave a comparison without a pair.
-      ConceptDataError: too few sentences for the counts, or for a sample of negatives.
+      SelectionError: settings that leave a comparison without a pair.
+      UnfitConceptsError: sentence sets of other concepts, too few of these, or too few sentences for the counts or for
+        a sample of negatives.
       CheckpointError: models that aren't there.
     """
     settings = config.stability
-    for concepts in datasets[1:]:
-        if concepts.concepts != datasets[0].concepts:
-            raise SelectionError(
-                f"{datasets[0].name} and {concepts.name} have other concepts, or in another order; stability compares "
-                "the same ones. Name them in --config.concepts=, or give one of the sets in --config.sentences=."
-            )
-    if len(datasets[0].concepts) < 3:
-        raise SelectionError(
-            f"{len(datasets[0].concepts)} concepts were asked for; an overlap matrix to correlate wants three or more"
-        )
+    check_statistics(config)
     if len(set(settings.seeds)) < len(settings.seeds) or len(settings.seeds) == 1:
         raise SelectionError(
             f"stability.seeds is {tuple(settings.seeds)}; wanted two or more that differ, or none to leave that out"
         )
-    for concepts in datasets:
-        for count in settings.counts:
-            fewer = draw_sentences(concepts, count, seed=config.seed)
-            el.contrast_concepts(fewer, **negatives(config))
-        for seed in settings.seeds:
-            el.contrast_concepts(concepts, **negatives(config) | {"sampled": True, "seed": seed})
     if settings.models:
         check_named("stability.models", settings.models, config, least=2)
+    for count in settings.counts:
+        if count < 1:
+            raise SelectionError(f"stability.counts hold {count}; wanted numbers of sentences a concept, from 1 on")
+    for concepts in datasets[1:]:
+        if concepts.concepts != datasets[0].concepts:
+            raise UnfitConceptsError(
+                f"{datasets[0].name} and {concepts.name} have other concepts, or in another order; stability compares "
+                "the same ones. Name them in --config.concepts=, or give one of the sets in --config.sentences=."
+            )
+    if len(datasets[0].concepts) < 3:
+        raise UnfitConceptsError(
+            f"{len(datasets[0].concepts)} concepts were asked for; an overlap matrix to correlate wants three or more"
+        )
+    for concepts in datasets:
+        try:
+            for count in settings.counts:
+                fewer = draw_sentences(concepts, count, seed=config.seed)
+                el.contrast_concepts(fewer, **negatives(config))
+            for seed in settings.seeds:
+                el.contrast_concepts(concepts, **negatives(config) | {"sampled": True, "seed": seed})
+        except ConceptDataError as error:
+            raise UnfitConceptsError(f"{error} (stability.counts, stability.seeds)") from None
 
 
 def format_comparisons(table: pd.DataFrame) -> str:
@@ -188,7 +204,11 @@ def _against(row: object) -> str:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claims."""
+    """Return what a finished run found of its claims.
+
+    Both are testable with two sentence sets and enough concepts and permutations for a p below 0.05; the first also
+    wants the network with random weights beside it.
+    """
     table = pd.read_csv(workdir / "stability.csv")
     config = json.loads((workdir / "config.json").read_text())
     rows = table[table["threshold"] == config["drawn_threshold"]]
@@ -198,35 +218,50 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
         numbers = (f"{r.value:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in some.itertuples())
         return some, ", ".join(numbers) or "not asked for"
 
+    def test(some: pd.DataFrame, what: str) -> list[Outcome]:
+        if some.empty:
+            return [Untestable("there are no two sentence sets to compare")]
+        least_p = least_p_of_permutations(config["permutations"], count_orders(int(table["concepts"].min())))
+        drawn = f"{config['permutations']} permutations of {table['concepts'].min()} concepts"
+        return [
+            significant(row.p_value, least_p, f"{drawn}, for {what} of {row.first} and {row.second},")
+            for row in some.itertuples(index=False)
+        ]
+
     correlated, correlations = told("sentences", "overlap_correlation")
     random, of_random = told("random weights", "overlap_correlation")
-    above = correlated["ci_low"].min() > random["value"].max() if len(random) else True
+    if random.empty:
+        over_random = [Untestable("no random_weights were asked for to hold it against")]
+    else:
+        over_random = [
+            above(row.ci_low, other.value, f"the correlation of {row.first} and {row.second}, or of {other.first}")
+            for row in correlated.itertuples(index=False)
+            for other in random.itertuples(index=False)
+        ]
     same, shared = told("sentences", "jaccard_same")
     _, others = told("sentences", "jaccard_different")
     _, untrained = told("random weights", "jaccard_same")
     found, retrieval = told("sentences", "retrieval")
+    recovered = [
+        above(row.value, 0.5, f"retrieval of {row.first} and {row.second}") for row in found.itertuples(index=False)
+    ]
     at = f"at τ = {config['drawn_threshold']:g}"
     return [
-        Conclusion(
+        conclude_from(
             claim="Overlaps of expert sets arrange the concepts alike, whatever set of sentences finds them.",
             found=f"Spearman's correlation of the overlap matrices of two sentence sets {at}: {correlations}; in the "
             f"same network with random weights {of_random}. Held if it is significant (Mantel's test), and its "
             "interval lies above that value.",
-            held=bool(len(correlated) and (correlated["p_value"] < 0.05).all() and above),
+            outcome=every([*test(correlated, "the correlation"), *over_random]),
             figure="stability",
         ),
-        Conclusion(
+        conclude_from(
             claim="A concept has the same experts, whatever set of sentences finds them.",
             found=f"Jaccard overlap of a concept's two expert sets {at}: {shared}; of different concepts' {others}; "
             f"a concept is found by its set among all in this share of cases: {retrieval}; in the same network with "
             f"random weights the overlap is {untrained}. Held if both are significant, and more than half are found: "
             "that concerns the method, and says nothing of what was learned where random weights do as well.",
-            held=bool(
-                len(same)
-                and (same["p_value"] < 0.05).all()
-                and (found["p_value"] < 0.05).all()
-                and (found["value"] > 0.5).all()
-            ),
+            outcome=every([*test(same, "the overlap"), *test(found, "retrieval"), *recovered]),
             figure="stability",
         ),
     ]

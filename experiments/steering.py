@@ -31,14 +31,15 @@ from tqdm.auto import tqdm
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
-from experiments.measured import draw, load_datasets, saved_expertise
+from experiments.measured import draw, load_datasets, reading, saved_expertise
 from experiments.steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
+from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.steering_effects import Writing, find_in_place
 from expertlens_jax.analysis.steering_summary import Trial, describe_claim, describe_curves, describe_effects
-from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
 from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
 from expertlens_jax.report.pages import Page, Samples
 from expertlens_jax.run_directory import open_run, saved_dataset, write_csv, write_text
 
@@ -52,18 +53,14 @@ MEASURES = {
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
     s = config.steering
-    check(s)
     datasets = load_datasets(config)
+    check(config, datasets)
     concepts, elsewhere = datasets[0], datasets[-1]
-    for word in (word for pair in s.away for word in pair):
-        find_in_place(elsewhere, word)
     model = find_model(config)
-    if not model.config.causal:
-        raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing. Steer a causal language model.")
+    check_model(config, datasets, model)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
     expertise = saved_steering_table(model, concepts, config, workdir)
-    refuse_unknown_concepts(expertise, (*s.concepts, *(concept for concept, _ in s.away)))
     writing = Writing(
         prompts=tuple(s.prompts),
         held_out=held_out_texts(elsewhere, config),
@@ -101,13 +98,19 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     print(f"Tables, figures and report.html are in {workdir}")
 
 
-def check(settings: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
     """Refuses what would fail late.
 
     Raises:
-      SelectionError: an unknown method or control, a drawn count that isn't measured, nothing to steer, or a concept
-        that is asked for as a domain too.
+      SelectionError: an unknown method or control, a drawn count that isn't measured, nothing to steer, a concept that
+        is asked for as a domain too, or a name that neither these sentences nor the packaged ones have.
+      UnfitConceptsError: concepts or domains to steer that are packaged, but that these sentences lack; or words that
+        stand in none of them.
+      ConceptDataError: a concept to steer away from that there is nowhere.
     """
+    settings = config.steering
+    if config.resamples < 1:
+        raise SelectionError(f"resamples is {config.resamples}; wanted 1 or more draws, and thousands for a paper.")
     for method in (settings.method, *settings.methods, *settings.away_methods):
         if method not in METHODS:
             raise SelectionError(f"steering.methods hold {method!r}; there are {', '.join(METHODS)}.")
@@ -133,6 +136,53 @@ def check(settings: ml_collections.ConfigDict) -> None:
             f"{both[0]!r} is among steering.concepts and steering.domains; its word and what its members share are two "
             "things. Leave it in one of them."
         )
+    check_names(config, datasets[0], datasets[-1])
+
+
+def check_names(config: ml_collections.ConfigDict, concepts: el.ConceptDataset, elsewhere: el.ConceptDataset) -> None:
+    """Refuses concepts and domains that aren't there: see `check`.
+
+    The suites name packaged concepts. One of those, missing among a user's own, says that the sentences are of other
+    concepts; a name that is nowhere is a slip.
+    """
+    s, packaged = config.steering, el.load_concepts("facts")
+    table = xr.Dataset(coords={"concept": list(concepts.concepts)})
+    asked = (*s.concepts, *(concept for concept, _ in s.away))
+    refuse_unknown_concepts(table, [name for name in asked if name not in packaged.concepts])
+    lacking = [name for name in dict.fromkeys(asked) if name not in concepts.concepts]
+    if lacking:
+        raise UnfitConceptsError(
+            f"{concepts.name!r} has no concept {', '.join(map(repr, lacking))}, which steering.concepts and "
+            "steering.away ask for. Name two or more of its own: --config.steering.concepts=\"'NAME','NAME'\" and "
+            '--config.steering.away="()".'
+        )
+    for domain in s.domains:
+        members = [
+            name for name, of in zip(concepts.concepts, concepts.domains, strict=True) if of == domain and name != of
+        ]
+        if not members:
+            known = domain in packaged.domains
+            raise (UnfitConceptsError if known else SelectionError)(
+                f"{concepts.name!r} has no concepts of a domain {domain!r}, which steering.domains ask for; there are "
+                f"{', '.join(dict.fromkeys(concepts.domains)).strip(', ') or 'none'}. Name domains, or none: "
+                '--config.steering.domains="()".'
+            )
+    for word in dict.fromkeys(word for pair in s.away for word in pair):
+        try:
+            find_in_place(elsewhere, word)
+        except ConceptDataError as error:
+            raise (UnfitConceptsError if word in packaged.concepts else ConceptDataError)(str(error)) from None
+
+
+def check_model(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset], model: el.Model) -> None:
+    """Refuses models that write nothing.
+
+    Raises:
+      UnsupportedModelError: an encoder.
+    """
+    del config, datasets  # any will do
+    if not model.config.causal:
+        raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing. Steer a causal language model.")
 
 
 def saved_steering_table(
@@ -142,9 +192,7 @@ def saved_steering_table(
     table = saved_expertise(model, concepts, config, workdir)
 
     def measure_more() -> xr.Dataset:
-        responses = el.record_responses(
-            model, concepts.sentences, pooling=config.pooling, truncate=config.truncate, progress=True
-        )
+        responses = el.record_responses(model, concepts.sentences, progress=True, **reading(config))
         more = el.measure_distributions(table, responses, concepts, top=max(config.steering.counts), progress=True)
         return more[["auroc", "transport_slope"]].drop_vars([name for name in more.coords if name != "concept"])
 
@@ -170,22 +218,32 @@ def sample_rows(result: Mapping[str, Any], trial: Trial, config: ml_collections.
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claim."""
+    """Return what a finished run found of its claim.
+
+    Testable with enough concepts for a p below 0.05 over them, and with a control of units that are no experts.
+    """
     claim = pd.read_csv(workdir / "claim.csv")
     rows = claim[claim["measure"] == "word_log_prob"].set_index("control")
     against = "; ".join(
         f"{name.replace('_', ' ')} {row.difference:.2f} ({row.ci_low:.2f} to {row.ci_high:.2f}, p = {row.p_value:.2g})"
         for name, row in rows.iterrows()
     )
+    outcomes = []
+    for name, row in rows.iterrows():
+        named_so = f"{named(name)}: {row.concepts:.0f} concepts"
+        sure = enough(least_p_of_signs(int(row.concepts)), named_so)
+        outcomes.append(above(row.ci_low, 0.0, f"{named(name)}: the interval") if sure is True else sure)
+    if set(rows.index) <= {"unsteered", "another_concept"}:
+        outcomes.append(Untestable("no units that are no experts were steered: steering.controls hold neither kind"))
     mentions = claim[claim["measure"] == "mention"].set_index("control")["difference"]["unsteered"]
     return [
-        Conclusion(
+        conclude_from(
             claim="Making a concept's experts speak raises the probability of the concept; doing the same to units "
             "that are no experts does not.",
             found=f"log-probability of the concept's word under steered experts, above that under each control (nats, "
             f"mean over {rows['concepts'].iloc[0]} concepts, all intervals had to lie above 0): {against}. "
             f"Continuations mention the concept in {100 * mentions:+.1f} percentage points more cases.",
-            held=bool((rows["ci_low"] > 0).all()),
+            outcome=every(outcomes),
             figure="steering",
         )
     ]

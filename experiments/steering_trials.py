@@ -12,7 +12,7 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from experiments.measured import negatives
+from experiments.measured import negatives, reading
 from expertlens_jax.analysis.organisation import map_concepts
 from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.steering_effects import Writing, measure_effect, word_in_place
@@ -141,12 +141,7 @@ def steer_away(
 
         def move(steering: el.Steering = steerings[s.away_methods[0], True]) -> dict[str, Any]:
             responses = el.record_responses(
-                model,
-                concepts.sentences,
-                pooling=config.pooling,
-                steering=steering,
-                truncate=config.truncate,
-                progress=True,
+                model, concepts.sentences, steering=steering, progress=True, **reading(config)
             )
             after = el.measure_expertise(responses, concepts, **negatives(config))
             before, after = (el.select_experts(t, threshold=config.drawn_threshold) for t in (expertise, after))

@@ -30,20 +30,32 @@ import expertlens_jax as el
 from experiments.launch import check_named, launch, load_named
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from experiments.thresholds import describe, format_lines, label
+from expertlens_jax.analysis.alignment import MINIMUM_CONCEPTS
 from expertlens_jax.analysis.stability import same_units
+from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations, least_p_of_signs
 from expertlens_jax.analysis.training import trace_overlap
 from expertlens_jax.errors import CheckpointError, SelectionError
 from expertlens_jax.models.packaged import packaged_models, packaged_revisions
 from expertlens_jax.report import figures
-from expertlens_jax.report.conclusions import Conclusion
+from expertlens_jax.report.conclusions import (
+    FEWEST_CONCEPTS,
+    LEVEL,
+    Conclusion,
+    Untestable,
+    above,
+    conclude_from,
+    every,
+    most,
+    significant,
+)
 from expertlens_jax.run_directory import open_run, write_csv
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """The experiment."""
-    check_statistics(config)
-    checkpoints = by_step(config)
     datasets = load_datasets(config)
+    check(config, datasets)
+    checkpoints = by_step(config)
     ratings = [el.load_ratings(name) for name in config.ratings]
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
@@ -75,6 +87,21 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 
     print(f"\nBy training step\n{format_lines(table, 'step')}\n\n{format_settling(settled)}\n")
     print(f"Tables and figures are in {workdir}")
+
+
+def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) -> None:
+    """Refuses what would fail after a model ran.
+
+    Raises:
+      SelectionError: thresholds that can't be drawn, or no draws.
+      CheckpointError: see `by_step`.
+      RatingsError: ratings that aren't there.
+    """
+    del datasets  # any will do
+    check_statistics(config)
+    by_step(config)
+    for name in config.ratings:
+        el.load_ratings(name)
 
 
 def last_tables(names: list[str], sentences: str) -> dict[str, str]:
@@ -153,7 +180,11 @@ def format_settling(settled: pd.DataFrame) -> str:
 
 
 def conclude(workdir: epath.Path) -> list[Conclusion]:
-    """What a finished run found of its claims."""
+    """Return what a finished run found of its claims.
+
+    When experts settle is testable where two thresholds have experts on enough concepts, for intervals over these;
+    alignment where two checkpoints have a correlation, and enough permutations were drawn.
+    """
     table = pd.read_csv(workdir / "training.csv")
     settled = pd.read_csv(workdir / "settling.csv")
     config = json.loads((workdir / "config.json").read_text())
@@ -162,45 +193,54 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
     held_out = settled["last_with"] != settled["sentences"]
     settled = settled[held_out] if held_out.any() else settled
     for sentences, rows in settled.groupby("sentences", sort=False):
-        rows = rows[rows["step"].notna() & (rows["concepts"] > 0)]
+        rows = rows[rows["step"].notna() & (rows["concepts"].map(least_p_of_signs) < LEVEL)].sort_values("threshold")
         if len(rows) < 2:
+            thresholds = "one threshold" if len(rows) else "no threshold"
+            later.append(Untestable(f"{sentences}: {thresholds} has experts on {FEWEST_CONCEPTS} concepts or more"))
             continue
         low, high = rows.iloc[0], rows.iloc[-1]
-        later.append(bool(high["ci_low"] > low["ci_high"]))
+        later.append(above(high["ci_low"], low["ci_high"], f"{sentences}: the interval of a step"))
         told.append(
             f"{sentences}: step {low['step']:.0f} ({low['ci_low']:.0f} to {low['ci_high']:.0f}) at τ = "
             f"{low['threshold']:g}, {high['step']:.0f} ({high['ci_low']:.0f} to {high['ci_high']:.0f}) at τ = "
             f"{high['threshold']:g}"
         )
     rows = table[(table["statistic"] == "alignment") & (table["threshold"] == config["drawn_threshold"])]
+    least_p = least_p_of_permutations(config["permutations"], count_orders(MINIMUM_CONCEPTS))
     grown, ends = [], []
     for (sentences, ratings), line in rows.groupby(["sentences", "ratings"], sort=False):
+        notes = line["note"].dropna()
         line = line.sort_values("step").dropna(subset="value")
         if len(line) < 2:
+            why = f": {notes.iloc[-1]}" if len(notes) else ""
+            grown.append(Untestable(f"{sentences}, {ratings} has a correlation at {len(line)} checkpoints{why}"))
             continue
         first, last = line.iloc[0], line.iloc[-1]
-        grown.append(bool(last["value"] > first["value"] and last["p_value"] < 0.05))
+        sure = significant(last["p_value"], least_p, f"{config['permutations']} permutations")
+        grown.append(every([sure, above(last["value"], first["value"], f"{sentences}, {ratings}: an end")]))
         ends.append(
             f"{sentences}, {ratings}: {first['value']:.2f} (p = {first['p_value']:.2g}) at step {first['step']:.0f}, "
             f"{last['value']:.2f} (p = {last['p_value']:.2g}) at step {last['step']:.0f}"
         )
+    if rows.empty:
+        grown = [Untestable("no ratings were given")]
     return [
-        Conclusion(
+        conclude_from(
             claim="Specialised experts, those of a high threshold, settle later in training.",
             found="the mean overlap with the last checkpoint's expert sets"
             + (", these found with other sentences," if held_out.any() else "")
             + f" reaches half of its end (between checkpoints {', '.join(map(str, steps))}, over the logarithm) at "
             + ("; ".join(told) or "no two thresholds")
             + ". Held if the intervals over concepts lie apart, in that order, in every sentence set.",
-            held=bool(later) and all(later),
+            outcome=every(later),
             figure="training",
         ),
-        Conclusion(
+        conclude_from(
             claim="Alignment with human similarity grows through training.",
             found=f"Spearman's correlation of the overlap at τ = {config['drawn_threshold']:g} with ratings: "
             + ("; ".join(ends) or "none could be computed")
             + ". Held if most end higher than they begin, and significant.",
-            held=2 * sum(grown) > len(grown),
+            outcome=most(grown),
             figure="training",
         ),
     ]

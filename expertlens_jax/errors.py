@@ -9,6 +9,14 @@ class ConceptDataError(ExpertLensError):
     """A concept file, or a set of sentences, that can't be used as given."""
 
 
+class SelectionError(ExpertLensError):
+    """A choice of experts, units or sites that doesn't exist or selects nothing by mistake."""
+
+
+class UnfitConceptsError(SelectionError, ConceptDataError):
+    """Sound sentences that one experiment can't use, though others can: without domains, too few, of other concepts."""
+
+
 class RatingsError(ExpertLensError):
     """A human similarity dataset that can't be found or read."""
 
@@ -33,10 +41,6 @@ class ResponsesError(ExpertLensError):
     """Responses that can't be ranked, or that belong to another model or other sentences."""
 
 
-class SelectionError(ExpertLensError):
-    """A choice of experts, units or sites that doesn't exist or selects nothing by mistake."""
-
-
 class BudgetError(ExpertLensError):
     """Work that doesn't fit in the memory or on the disk it may take."""
 
@@ -55,6 +59,10 @@ class EndpointError(ExpertLensError):
 
 class RunDirectoryError(ExpertLensError):
     """A run directory that holds something else than what is about to be written."""
+
+
+class FailedExperimentsError(ExpertLensError):
+    """Experiments of a suite that stopped with an error, while the others went on."""
 
 
 class ExpertLensWarning(UserWarning):

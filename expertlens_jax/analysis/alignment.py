@@ -27,6 +27,7 @@ from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.errors import ExpertLensError
 
 MINIMUM_PAIRS = 10  # with fewer, a correlation says nothing: its 95% interval is wider than 1
+MINIMUM_CONCEPTS = 5  # that so many pairs are of
 
 
 @dataclasses.dataclass(frozen=True)

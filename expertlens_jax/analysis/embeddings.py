@@ -38,6 +38,7 @@ def sentence_embeddings(
     *,
     pooling: Literal["mean", "last"] = "mean",
     truncate: bool = False,
+    tokens_per_batch: int = 4096,
     progress: bool = False,
 ) -> np.ndarray:
     """The last layer's residual stream, as the mean over each sentence's tokens, or at its last token.
@@ -50,20 +51,32 @@ def sentence_embeddings(
       sentences: `[S]` texts.
       pooling: "mean" or "last".
       truncate: cut what is longer than the model's context, rather than refuse it.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
       progress: shows a bar.
 
     Returns:
       float32 `[S, d_model]`.
     """
     responses = record_responses(
-        model, sentences, sites=("resid",), pooling=pooling, truncate=truncate, progress=progress
+        model,
+        sentences,
+        sites=("resid",),
+        pooling=pooling,
+        truncate=truncate,
+        tokens_per_batch=tokens_per_batch,
+        progress=progress,
     )
     last = (responses.units["layer"] == model.config.num_layers - 1).to_numpy()
     return responses.values[:, last]
 
 
 def concept_embeddings(
-    model: Model, concepts: ConceptDataset, *, truncate: bool = False, progress: bool = False
+    model: Model,
+    concepts: ConceptDataset,
+    *,
+    truncate: bool = False,
+    tokens_per_batch: int = 4096,
+    progress: bool = False,
 ) -> np.ndarray:
     """Mean over a concept's sentences, and over their tokens, of the residual stream after each layer.
 
@@ -71,7 +84,13 @@ def concept_embeddings(
       float64 `[layers, concepts, d_model]`.
     """
     responses = record_responses(
-        model, concepts.sentences, sites=("resid",), pooling="mean", truncate=truncate, progress=progress
+        model,
+        concepts.sentences,
+        sites=("resid",),
+        pooling="mean",
+        truncate=truncate,
+        tokens_per_batch=tokens_per_batch,
+        progress=progress,
     )
     means = mean_sentence_embedding(responses.values, concepts)
     return means.reshape(len(concepts.concepts), model.config.num_layers, -1).transpose(1, 0, 2)

@@ -97,10 +97,10 @@ def trace_depth(
 
     Returns:
       A row per block ("attn", "mlp": what stands before the dot of its sites; "all") and threshold: `block`,
-      `threshold`, `experts_per_concept`, `share` (of all experts), `depth`, `ci_low`, `ci_high`, `even_depth` (of all
-      the block's units), `bimodality`, `bimodality_ci_low`, `bimodality_ci_high`, `change` (of the depth since the
-      lowest threshold), `change_ci_low`, `change_ci_high`. NaN where there are no experts, and bimodality also with
-      fewer than three layers.
+      `threshold`, `concepts` (that have experts there), `experts_per_concept`, `share` (of all experts), `depth`,
+      `ci_low`, `ci_high`, `even_depth` (of all the block's units), `bimodality`, `bimodality_ci_low`,
+      `bimodality_ci_high`, `change` (of the depth since the lowest threshold), `change_ci_low`, `change_ci_high`. NaN
+      where there are no experts, and bimodality also with fewer than three layers.
     """
     thresholds = sorted(thresholds)
     layers, layer_of = np.unique(expertise["layer"].values, return_inverse=True)
@@ -125,6 +125,7 @@ def trace_depth(
                 {
                     "block": block,
                     "threshold": threshold,
+                    "concepts": int(counts.any(axis=1).sum()),
                     "experts_per_concept": counts.sum() / num_concepts,
                     "share": float(_ratio(counts.sum(), experts.sum())),
                     "depth": float(depth),

@@ -6,6 +6,7 @@ import scipy.stats
 import xarray as xr
 
 from expertlens_jax.analysis.organisation import concept_domains, concept_names
+from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations
 from expertlens_jax.experts.selection import average_precision, expert_sets
 
 SIMILAR, DISSIMILAR = "same domain", "different domains"
@@ -78,7 +79,8 @@ def gather_domains(experts: xr.DataArray, *, permutations: int = 10_000, seed: i
 
     Returns:
       A row per k of 2 or more: `concepts` (k; 0 for all units that serve two or more), `units`, `domains` (mean),
-      `null_mean`, `null_low`, `null_high` (95%), `p_value`.
+      `null_mean`, `null_low`, `null_high` (95%), `p_value`, `least_p` (the smallest that it could have been, with so
+      many permutations and so many ways to group the concepts).
     """
     sets, member = expert_sets(experts).values, _member(experts)
     served = sets.sum(axis=0)
@@ -86,7 +88,7 @@ def gather_domains(experts: xr.DataArray, *, permutations: int = 10_000, seed: i
     served = served[served >= 2]
     numbers, group = np.unique(served, return_inverse=True)
     units = np.bincount(group)
-    columns = ["concepts", "units", "domains", "null_mean", "null_low", "null_high", "p_value"]
+    columns = ["concepts", "units", "domains", "null_mean", "null_low", "null_high", "p_value", "least_p"]
     if not len(served):
         return pd.DataFrame(columns=columns)
 
@@ -100,7 +102,9 @@ def gather_domains(experts: xr.DataArray, *, permutations: int = 10_000, seed: i
     low, high = np.percentile(null, [2.5, 97.5], axis=0)
     p = (1 + (null <= observed + 1e-12).sum(axis=0)) / (1 + permutations)
     of = np.concatenate([[0], numbers]), np.concatenate([[len(served)], units])
-    return pd.DataFrame(dict(zip(columns, (*of, observed, null.mean(axis=0), low, high, p), strict=True)))
+    least_p = least_p_of_permutations(permutations, count_groupings(member.argmax(axis=0).tolist()))
+    found = (*of, observed, null.mean(axis=0), low, high, p, np.full(len(p), least_p))
+    return pd.DataFrame(dict(zip(columns, found, strict=True)))
 
 
 def compare_shared(

@@ -19,6 +19,7 @@ import xarray as xr
 from sklearn.metrics.cluster import expected_mutual_information
 
 from expertlens_jax.analysis.organisation import concept_distances, concept_domains, link_concepts
+from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations
 
 STATISTICS = ("ari", "ami", "nmi", "purity", "silhouette", "knn_accuracy")
 _CELLS = 4_000_000  # float64 numbers in one block of permutations: 32 MB
@@ -48,7 +49,8 @@ def recover_domains(
 
     Returns:
       A row per statistic: `statistic`, `value`, `null_mean`, `null_low`, `null_high` (95% of the null), `p_value`
-      = (1 + #{null >= value}) / (1 + permutations), `concepts`, `domains`, `clusters`.
+      = (1 + #{null >= value}) / (1 + permutations), `least_p` (the smallest that it could have been, with so many
+      permutations and so many ways to group the concepts), `concepts`, `domains`, `clusters`.
 
     Raises:
       SelectionError: concepts without a domain, or fewer than two domains.
@@ -70,14 +72,15 @@ def recover_domains(
 
     value = measure(labels[None])
     null = [measure(permuted) for permuted in _permuted(labels, permutations, number, rng)]
+    least_p = least_p_of_permutations(permutations, count_groupings(labels.tolist()))
     rows = []
     for name in STATISTICS:
         observed, drawn = float(value[name][0]), np.concatenate([block[name] for block in null])
         low, high = np.percentile(drawn, [2.5, 97.5])
         p = (1 + np.sum(drawn >= observed - 1e-12)) / (1 + permutations)
-        rows.append([name, observed, drawn.mean(), low, high, p, len(labels), number, clusters.max() + 1])
-    columns = ["statistic", "value", "null_mean", "null_low", "null_high", "p_value", "concepts", "domains", "clusters"]
-    return pd.DataFrame(rows, columns=columns)
+        rows.append([name, observed, drawn.mean(), low, high, p, least_p, len(labels), number, clusters.max() + 1])
+    columns = ["statistic", "value", "null_mean", "null_low", "null_high", "p_value", "least_p"]
+    return pd.DataFrame(rows, columns=[*columns, "concepts", "domains", "clusters"])
 
 
 def compare_clusters(clusters: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:

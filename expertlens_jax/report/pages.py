@@ -1,6 +1,7 @@
 """Reports as single HTML files: paragraphs, tables, figures within the file, and texts with words marked."""
 
 import base64
+import collections
 import dataclasses
 import importlib.resources
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from etils import epath
 from expertlens_jax.data.masking import word_pattern
 from expertlens_jax.data.words import split_words
 
+_MARKS = {"held": "✓", "not held": "✗", "not testable": "?", "left out": "–", "failed": "!", "waiting": "…"}
 _MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -28,6 +30,20 @@ class Samples:
     """Words to mark, plurals too."""
 
 
+@dataclasses.dataclass(frozen=True)
+class VerdictRow:
+    """A claim's verdict, in the table at a page's top."""
+
+    section: str
+    """Anchor of the section that it links to."""
+    claim: str
+    """Or "" for a section that has none."""
+    verdict: str
+    """A `conclusions.Verdict`, or what became of the section: "left out", "failed", "waiting"."""
+    reason: str = ""
+    """Why it is not testable, left out or failed."""
+
+
 class Page:
     """A report that is written from top to bottom; `html()` gives it, with nothing outside the one file."""
 
@@ -36,13 +52,18 @@ class Page:
         self.title = title
         self._parts: list[dict[str, Any]] = []
 
-    def heading(self, text: str) -> None:
-        """Starts a section."""
-        self._parts.append({"kind": "heading", "text": text})
+    def heading(self, text: str, *, anchor: str = "") -> None:
+        """Starts a section; with an anchor it can be linked to."""
+        self._parts.append({"kind": "heading", "text": text, "anchor": anchor})
 
-    def paragraph(self, text: str) -> None:
-        """Adds a paragraph."""
-        self._parts.append({"kind": "paragraph", "text": text})
+    def paragraph(self, text: str, *, verdict: str = "") -> None:
+        """Adds a paragraph; one that tells a verdict has the verdict's mark and colour at its side."""
+        self._parts.append({"kind": "paragraph", "text": text, "verdict": verdict})
+
+    def verdicts(self, rows: Sequence[VerdictRow]) -> None:
+        """Adds a table of verdicts, in words, marks and colours, each claim with a link to its section."""
+        counts = collections.Counter(row.verdict for row in rows)
+        self._parts.append({"kind": "verdicts", "rows": rows, "counts": counts})
 
     def table(self, table: pd.DataFrame) -> None:
         """Adds a table, its columns' underscores as spaces, numbers with three significant digits."""
@@ -75,7 +96,7 @@ class Page:
         """The page; the same parts give the same text."""
         template = importlib.resources.files("expertlens_jax.report").joinpath("page.html.jinja").read_text()
         environment = jinja2.Environment(autoescape=True, trim_blocks=True)
-        return environment.from_string(template).render(title=self.title, parts=self._parts)
+        return environment.from_string(template).render(title=self.title, parts=self._parts, marks=_MARKS)
 
 
 def mark_words(text: str, words: Sequence[str]) -> list[dict[str, Any]]:

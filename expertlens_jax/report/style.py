@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import ListedColormap
@@ -45,6 +47,11 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text: searchable, editable
     "svg.hashsalt": "expertlens_jax",  # ids in the file are the same each time
 }
+
+
+def wrapped(text: str, inches: float, size: float = 8) -> str:
+    """Return a text in lines that fit into so many inches, at a font size in points."""
+    return textwrap.fill(text, max(8, int(inches * 72 / (0.56 * size))), break_long_words=False)
 
 
 def styled() -> mpl.rc_context:

@@ -21,6 +21,13 @@ from expertlens_jax.analysis.statistics.intervals import (
     jackknife_over_concepts,
     mean_over_triplets,
 )
+from expertlens_jax.analysis.statistics.least_p import (
+    count_groupings,
+    count_orders,
+    least_p_of_ks,
+    least_p_of_permutations,
+    least_p_of_signs,
+)
 from expertlens_jax.analysis.statistics.permutations import diagonal_p, holm, mantel, permutation_p
 
 __all__ = [
@@ -30,9 +37,14 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_mean_of_pairs",
     "bootstrap_over_concepts",
+    "count_groupings",
+    "count_orders",
     "diagonal_p",
     "holm",
     "jackknife_over_concepts",
+    "least_p_of_ks",
+    "least_p_of_permutations",
+    "least_p_of_signs",
     "mantel",
     "mean_over_triplets",
     "partial_spearman",

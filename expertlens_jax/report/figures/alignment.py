@@ -66,9 +66,13 @@ def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str
 
 def _result_text(result: pd.Series) -> str:
     if np.isnan(result["spearman"]):
-        return f"no correlation, {result['pairs']:.0f} pairs"
+        return f"no correlation, {_count(result['pairs'])}"
     interval = f"[{result['ci_low']:.2f}, {result['ci_high']:.2f}]"
-    return f"ρ = {result['spearman']:.2f} {interval}\n{result['pairs']:.0f} pairs"
+    return f"ρ = {result['spearman']:.2f} {interval}\n{_count(result['pairs'])}"
+
+
+def _count(pairs: float) -> str:
+    return f"{pairs:.0f} pair{'' if pairs == 1 else 's'}"
 
 
 def _pairs_panel(axes: Axes, pairs: pd.DataFrame, colour: str, width: float, height: float) -> None:
@@ -94,7 +98,8 @@ def _pairs_panel(axes: Axes, pairs: pd.DataFrame, colour: str, width: float, hei
 
     off = pd.Series(y).rank().to_numpy() - pd.Series(x).rank().to_numpy()
     order = np.argsort(off, kind="stable")
-    wanted = np.stack([order[::-1], order], axis=1).ravel()[:24]  # from both sides in turn
+    both = np.stack([order[::-1], order], axis=1).ravel()  # from both sides in turn, which meet where pairs are few
+    wanted = list(dict.fromkeys(both.tolist()))[:24]
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     points = np.stack([(x - left) / (right - left), (y - bottom) / (top - bottom)], axis=1)
     obstacles = points

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from expertlens_jax.report.figures.table import require
-from expertlens_jax.report.style import COLORMAP, FAINT, INK, PALE, styled
+from expertlens_jax.report.style import COLORMAP, FAINT, INK, PALE, styled, wrapped
 
 
 @styled()
@@ -32,9 +32,9 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
     rows, columns = list(dict.fromkeys(table["sentences"])), list(dict.fromkeys(table["ratings"]))
     thresholds, ratios = sorted(set(table["threshold"])), sorted(set(table["negatives_per_positive"]))
     width, height = 0.42 * len(ratios), 0.29 * len(thresholds)
-    figure = Figure(
-        figsize=((width + 0.2) * len(columns) + 1.2, (height + 0.3) * len(rows) + 0.8), layout="constrained"
-    )
+    # However few cells there are, the labels below and beside them want some room.
+    across, upward = max((width + 0.2) * len(columns), 1.6) + 1.3, max((height + 0.3) * len(rows), 1.6) + 0.9
+    figure = Figure(figsize=(across, upward), layout="constrained")
     panels = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
     highest = 1.25 * np.nanmax([*table["spearman"], 0.1])  # short of the map's black, where no frame would show
     for down, sentences in zip(panels, rows, strict=True):
@@ -55,16 +55,17 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
                 frame.set_path_effects([withStroke(linewidth=3, foreground="white")])
                 axes.add_patch(frame)
             if axes in panels[0]:
-                axes.set_title(f"{ratings}\n{here['pairs'].max():.0f} pairs", loc="left", fontweight="bold")
+                pairs = f"{here['pairs'].max():.0f} pair{'' if here['pairs'].max() == 1 else 's'}"
+                axes.set_title(f"{ratings}\n{pairs}", loc="left", fontweight="bold")
     for axes, sentences in zip(panels[:, 0], rows, strict=True):
         axes.set_ylabel(sentences, fontweight="bold")
         axes.set_yticks(range(len(thresholds)), [f"{threshold:g}" for threshold in thresholds])
     for axes in panels[-1]:
         axes.set_xticks(range(len(ratios)), [f"{ratio:g}\n{1 / (1 + ratio):.0%}" for ratio in ratios])
-    figure.supxlabel("Negatives per positive, and the base rate that they make", fontsize=8)
-    figure.supylabel("Threshold τ on average precision", fontsize=8)
+    figure.supxlabel(wrapped("Negatives per positive, and the base rate that they make", across - 0.3), fontsize=8)
+    figure.supylabel(wrapped("Threshold τ on average precision", upward - 0.8), fontsize=8)
     bar = figure.colorbar(image, ax=panels, aspect=30, pad=0.02)
-    bar.set_label("Spearman's ρ, white from 0 down; in small, experts per concept")
+    bar.set_label(wrapped("Spearman's ρ, white from 0 down; in small, experts per concept", upward - 0.9))
     bar.ax.set_ylim(0, min(highest, 1))
     bar.outline.set_visible(False)
     return figure

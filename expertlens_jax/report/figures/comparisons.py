@@ -60,6 +60,10 @@ def plot_comparisons(compared: pd.DataFrame, partialled: pd.DataFrame) -> Figure
                     markerfacecolor=colour if sure else "white",
                     markeredgewidth=0.8,
                 )
+            if here.empty:
+                note = "no correlation\nto compare"
+                axes.text(0.5, 0.5, note, transform=axes.transAxes, color=FAINT, ha="center", va="center", fontsize=7)
+                axes.set_xticks([])
             axes.set_xlabel(label)
             axes.set_ylim(len(names) - 0.4, -0.6)
             axes.spines["left"].set_visible(False)

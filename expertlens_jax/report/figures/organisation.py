@@ -13,7 +13,7 @@ from expertlens_jax.analysis.organisation import concept_domains, link_concepts
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.report.figures.overlap import order_concepts
 from expertlens_jax.report.figures.table import require
-from expertlens_jax.report.style import COLORMAP, INK, MISSING, PALE, PALETTE, colours, styled
+from expertlens_jax.report.style import COLORMAP, INK, MISSING, PALE, PALETTE, colours, styled, wrapped
 
 
 @styled()
@@ -102,7 +102,9 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
     spread = points.max(axis=0)
     width, margin = float(np.clip(0.5 * np.sqrt(len(places)), 3.4, 6.6)), 0.35  # in inches
     columns = int(width / 0.82)
-    head = 0.32 + 0.15 * -(-len(domains) // columns)
+    title = wrapped(title, width - 0.1, 8.5)
+    above = 0.04 + 0.15 * (title.count("\n") + 1)
+    head = above + 0.13 + 0.15 * -(-len(domains) // columns)
     scale = (width - 2 * margin) / (max(spread[0], spread[1] / 1.2) or 1.0)  # one for both axes
     points = points * scale + margin
     height = scale * spread[1] + 2 * margin
@@ -120,8 +122,8 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
             axes.text(x, y, row.concept, fontsize=7, color=shade[row.domain], ha=align, va="center")
     axes.axis("off")
     top = height + head
-    figure.suptitle(title, x=0.01, y=1 - 0.04 / top, ha="left", fontsize=8.5)
-    place = (0.5, 1 - 0.19 / top)
+    figure.suptitle(title, x=0.01, y=1 - 0.04 / top, ha="left", va="top", fontsize=8.5)
+    place = (0.5, 1 - above / top)
     figure.legend(loc="upper center", bbox_to_anchor=place, ncols=columns, columnspacing=1, handletextpad=0.1)
     return figure
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from expertlens_jax.report.figures.table import require
 from expertlens_jax.report.style import FAINT, INK, PALE, colours, styled
@@ -168,6 +168,7 @@ def plot_steered_away(away: pd.DataFrame, moved: pd.DataFrame) -> Figure:
         for axis in axes[:-1, column]:
             axis.sharex(axes[-1, column])
             axis.tick_params(labelbottom=False)
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(4))
     axes[-1, 0].set_xlabel("Log-probability of the word where it\nstands in held-out sentences, change (nats)")
     axes[-1, 1].set_xlabel("Concepts, least kept first")
     axes[-1, 2].set_xlabel("Map of overlaps,\nfrom before (·) to steered (•)")

@@ -1,0 +1,42 @@
+"""The settings that configs share: each stands here once, so that no suite lacks one.
+
+`model_settings` are read by `experiments.launch`, and go to `el.load_model`; `measuring_settings` by
+`experiments.measured`, and go to `el.find_experts`. No launcher takes this file for its own.
+"""
+
+import ml_collections
+
+
+def model_settings(model: str) -> ml_collections.ConfigDict:
+    """Returns what says which model is looked into, and how it is loaded."""
+    c = ml_collections.ConfigDict()
+    c.model = model  # a packaged model, a Hugging Face directory, a hub id, or package:NAME/FOLDER
+    c.revision = ""  # of a hub id or a packaged model
+    c.model_sha256 = ""  # of model.safetensors, to be sure which it is
+    c.dtype = "float32"
+    c.model_devices = 1  # over how many devices each parameter is split
+    return c
+
+
+def measuring_settings(model: str) -> ml_collections.ConfigDict:
+    """Returns `model_settings`, and how experts are found: responses, negatives, memory."""
+    c = model_settings(model)
+
+    # Responses
+    c.sites = ()  # of units; () for the outputs of all linear layers
+    c.pooling = "max"
+    c.truncate = False  # cut sentences longer than the model's context, rather than refuse them
+    c.tokens_per_batch = 4096  # on each device
+
+    # Expertise
+    c.negatives_per_positive = 2.5
+    c.exclude_mentions = True
+    c.sampled = False
+    c.seed = 0  # of all that is drawn
+
+    # Memory for responses, in GB; -1 leaves it to the machine, 0 leaves a place out
+    c.device_gigabytes = -1.0
+    c.host_gigabytes = -1.0
+    c.disk_gigabytes = -1.0
+    c.passes = 0  # over the sentences; 0 makes as few as fit
+    return c
