@@ -47,7 +47,14 @@ conclusions = pd.read_csv(root / "lenslet" / "conclusions.csv")
 asked = json.loads((root / "lenslet" / "config.json").read_text())["experiments"]
 assert list(dict.fromkeys(conclusions["experiment"])) == asked, conclusions
 steering = conclusions.set_index("experiment").loc["steering"]
-assert steering["held"], steering["found"]
+assert steering["verdict"] == "held", steering["found"]
+# The small demo's concepts are chosen so that ratings speak: what it concludes of them rests on numbers.
+rated = conclusions[
+    conclusions["claim"].str.contains("lignment with human similarity") | (conclusions["experiment"] == "alignment")
+]
+assert len(rated) == 3 and rated["verdict"].isin(["held", "not held"]).all(), rated
+experiments = pd.read_csv(root / "lenslet" / "experiments.csv")
+assert (experiments["state"] == "done").all(), experiments
 page = (root / "lenslet" / "report.html").read_text()
 assert all(claim.split("'")[0] in page for claim in conclusions["claim"]) and "data:image/svg+xml" in page
 print(f"{root / 'lenslet'}: {len(conclusions)} conclusions checked")

