@@ -258,12 +258,12 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
             f"p = {experts['p_value']:.2g}) against {against}"
         )
     made = [outcome for outcome in outcomes if not isinstance(outcome, Untestable)]
-    told = (
-        f"{sum(made)} of {len(made)} correlations with ratings (Spearman, Jaccard at τ = "
-        f"{config['drawn_threshold']:g}) are significant and above both controls; most had to be. {'; '.join(found)}."
-        if found
-        else "no correlation with ratings could be computed."
-    )
+    what = f"correlations with ratings (Spearman, Jaccard at τ = {config['drawn_threshold']:g})"
+    if made:
+        told = f"{sum(made)} of {len(made)} {what} are significant and above both controls; most had to be. "
+    else:
+        told = f"{what}, of which none could be put to the test: " if found else f"no {what} could be computed"
+    told += f"{'; '.join(found)}."
     told += f" Left out: {'; '.join(left_out)}." if left_out and found else ""
     return [conclude_from(CLAIM, told, most(outcomes), "alignment")]
 

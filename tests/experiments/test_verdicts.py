@@ -1,0 +1,337 @@
+"""What each experiment concludes of tables that hold nothing, too little, no number, or enough; tables made by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import alignment, localisation, negatives, organisation, polysemanticity, scale, stability, training
+
+SETTINGS = {"drawn_threshold": 0.5, "thresholds": [0.4, 0.5, 0.8], "permutations": 999, "negatives_per_positive": 2.5}
+NAN = float("nan")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a run's tables, and its config but for what a test changes."""
+
+    def to(tables, **settings):
+        (tmp_path / "config.json").write_text(json.dumps(SETTINGS | settings))
+        for name, rows in tables.items():
+            pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
+        return tmp_path
+
+    return to
+
+
+def expect(conclusion, verdict, *reasons):
+    assert conclusion.verdict == verdict, (conclusion.found, conclusion.reason)
+    assert bool(conclusion.reason) == (verdict == "not testable")
+    for reason in reasons:
+        assert reason in conclusion.reason
+
+
+def aligned(values, *, p=0.001, pairs=30, ratings="men", controls=("random_weights_0",)):
+    """Rows of alignment.csv: the experts' correlation, random weights', and TF-IDF's."""
+    named = {"jaccard": values[0], "tfidf": values[-1]}
+    named |= {f"jaccard_{name}": value for name, value in zip(controls, values[1:-1], strict=True)}
+    return [
+        {"sentences": "facts", "measure": name, "ratings": ratings, "pairs": pairs, "spearman": value, "p_value": p}
+        | {"threshold": NAN if name == "tfidf" else 0.5, "negatives_per_positive": NAN if name == "tfidf" else 2.5}
+        | {"ci_low": value, "ci_high": value}
+        for name, value in named.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "verdict", "reasons"),
+    [
+        (aligned((0.7, 0.1, 0.3)), {}, "held", ()),
+        (aligned((0.7, 0.1, 0.8)), {}, "not held", ()),
+        (aligned((0.7, 0.1, 0.3), p=0.2), {}, "not held", ()),
+        (aligned((NAN, NAN, NAN), pairs=0), {}, "not testable", ("facts, men: no rated pairs, fewer than 10",)),
+        (aligned((NAN, NAN, NAN), pairs=6), {}, "not testable", ("facts, men: 6 rated pairs, fewer than 10",)),
+        (aligned((NAN, 0.1, 0.2)), {}, "not testable", ("30 rated pairs without a difference",)),
+        (aligned((0.7, NAN, 0.3)), {}, "not testable", ("jaccard random weights 0 could not be computed",)),
+        (aligned((0.7, NAN, 0.8)), {}, "not held", ()),
+        (aligned((0.7, 0.3), controls=()), {}, "not testable", ("no random_weights were asked for",)),
+        (
+            aligned((0.7, 0.1, 0.3), p=0.1),
+            {"permutations": 9},
+            "not testable",
+            ("9 permutations give a least p of 0.1",),
+        ),
+        (aligned((0.7, 0.1, 0.3)) + aligned((NAN,) * 3, pairs=3, ratings="rg"), {}, "held", ()),
+    ],
+)
+def test_alignment(write, rows, settings, verdict, reasons):
+    (conclusion,) = alignment.conclude(write({"alignment": rows}, **settings))
+    expect(conclusion, verdict, *reasons)
+    assert "0 of 0" not in conclusion.found
+
+
+def compared(kind, concepts=20, p=0.001, low=0.5, value=0.7):
+    rows = [
+        {"kind": kind, "first": "a", "second": "b", "threshold": 0.5, "concepts": concepts, "statistic": statistic}
+        | {"value": value, "ci_low": low, "ci_high": 0.9, "p_value": p}
+        for statistic in ("overlap_correlation", "jaccard_same", "jaccard_different", "retrieval")
+    ]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "arranged", "same", "reason"),
+    [
+        (compared("sentences") + compared("random weights", value=0.4), "held", "held", ""),
+        (compared("sentences") + compared("random weights", value=0.6), "not held", "held", ""),
+        (compared("sentences", value=0.4) + compared("random weights", value=0.3), "held", "not held", ""),
+        (compared("sentences"), "not testable", "held", "no random_weights were asked for"),
+        (compared("halves") + compared("random weights"), "not testable", "not testable", "no two sentence sets"),
+        (
+            *(compared("sentences", concepts=3, p=0.2) + compared("random weights", concepts=3, value=0.1),),
+            *("not testable", "not testable", "999 permutations of 3 concepts"),
+        ),
+        (
+            *(compared("sentences", p=NAN, low=NAN, value=NAN) + compared("random weights", value=0.1),),
+            *("not testable", "not testable", "could not be computed"),
+        ),
+        (
+            *(compared("sentences") + compared("random weights", value=NAN),),
+            *("not testable", "held", "could not be computed"),
+        ),
+    ],
+)
+def test_stability(write, rows, arranged, same, reason):
+    first, second = stability.conclude(write({"stability": rows}))
+    expect(first, arranged, *([reason] if arranged == "not testable" else []))
+    expect(second, same, *([reason] if same == "not testable" else []))
+
+
+def settled(concepts=(20, 20), ends=((100, 90, 110), (300, 250, 350))):
+    return [
+        {"sentences": "facts", "last_with": "stories", "threshold": threshold, "concepts": number, "step": step}
+        | {"ci_low": low, "ci_high": high}
+        for threshold, number, (step, low, high) in zip((0.4, 0.8), concepts, ends, strict=True)
+    ]
+
+
+def traced(values, p=0.001, ratings="men"):
+    return [
+        {"sentences": "facts", "step": step, "statistic": "alignment", "ratings": ratings, "threshold": 0.5}
+        | {"value": value, "p_value": p, "note": "2 of the 9 rated pairs" if np.isnan(value) else ""}
+        for step, value in zip((0, 512), values, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "reason"),
+    [
+        (settled(), "held", ""),
+        (settled()[::-1], "held", ""),  # in whatever order the thresholds were given
+        (settled(ends=((100, 90, 260), (300, 250, 350))), "not held", ""),
+        (settled(concepts=(20, 1)), "not testable", "facts: one threshold has experts on 6 concepts or more"),
+        (settled(concepts=(5, 2)), "not testable", "facts: no threshold has experts on 6 concepts or more"),
+        (settled(ends=((100, 90, 110), (NAN, NAN, NAN))), "not testable", "one threshold has experts"),
+        (settled(ends=((100, 90, 110), (300, NAN, NAN))), "not testable", "could not be computed"),
+    ],
+)
+def test_when_experts_settle(write, rows, verdict, reason):
+    settles, _ = training.conclude(write({"settling": rows, "training": traced((0.1, 0.6))}))
+    expect(settles, verdict, reason)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "verdict", "reason"),
+    [
+        ((0.1, 0.6), {}, "held", ""),
+        ((0.6, 0.1), {}, "not held", ""),
+        ((NAN, NAN), {}, "not testable", "facts, men has a correlation at 0 checkpoints: 2 of the 9 rated pairs"),
+        ((NAN, 0.6), {}, "not testable", "facts, men has a correlation at 1 checkpoints"),
+        ((0.1, 0.6), {"permutations": 9}, "not testable", "9 permutations give a least p of 0.1"),
+    ],
+)
+def test_alignment_through_training(write, values, settings, verdict, reason):
+    _, grows = training.conclude(write({"settling": settled(), "training": traced(values)}, **settings))
+    expect(grows, verdict, reason)
+
+
+def test_training_without_ratings(write):
+    rows = [row | {"statistic": "overlap"} for row in traced((0.1, 0.2))]
+    expect(training.conclude(write({"settling": settled(), "training": rows}))[1], "not testable", "no ratings")
+
+
+def sized(small, large, *, overlaps=((0.2, 0.02), (0.2, 0.1)), thresholds=(0.4, 0.8)):
+    """scale.csv and fall.csv of two models: alignment, and overlap at two thresholds."""
+    rows = []
+    for model, size, value, overlap in zip(("s", "l"), (10, 20), (small, large), overlaps, strict=True):
+        of_model = {"sentences": "facts", "model": model, "parameters": size, "ci_low": 0.0, "ci_high": 1.0}
+        for threshold, each in zip(thresholds, overlap, strict=True):
+            at = of_model | {"threshold": threshold}
+            rows.append(at | {"statistic": "alignment", "ratings": "men", "value": value})
+            rows.append(at | {"statistic": "overlap", "ratings": "", "value": each})
+    return {"scale": rows, "fall": scale.measure_fall(pd.DataFrame(rows))}
+
+
+@pytest.mark.parametrize(
+    ("tables", "grows", "falls", "reasons"),
+    [
+        (sized(0.3, 0.5), "held", "held", ()),
+        (sized(0.5, 0.3, overlaps=((0.2, 0.1), (0.2, 0.02))), "not held", "not held", ()),
+        (sized(NAN, NAN), "not testable", "held", ("s and l have no correlation with men (facts)",)),
+        (sized(0.3, NAN), "not testable", "held", ("l have no correlation with men (facts)",)),
+        (
+            sized(0.3, 0.5, overlaps=((0.2, 0.0), (0.1, 0.0))),
+            "held",
+            "not testable",
+            ("any overlap left at the highest",),
+        ),
+        (sized(0.3, 0.5, overlaps=((0.0, 0.0), (0.2, 0.1))), "held", "not testable", ("no overlap at all",)),
+        (
+            sized(0.3, 0.5, overlaps=((0.2,), (0.1,)), thresholds=(0.4,)),
+            "held",
+            "not testable",
+            ("one threshold only",),
+        ),
+    ],
+)
+def test_scale(write, tables, grows, falls, reasons):
+    first, second = scale.conclude(write(tables))
+    expect(first, grows, *(reasons if grows == "not testable" else ()))
+    expect(second, falls, *(reasons if falls == "not testable" else ()))
+
+
+def deep(change_high=-0.1, concepts=(20, 20), layers=4, weights="trained", block="mlp", depths=(0.5, 0.2)):
+    return [
+        {"sentences": "facts", "weights": weights, "block": block, "threshold": threshold, "concepts": number}
+        | {"depth": depth, "layers": layers, "change": -0.3, "change_ci_low": -0.4, "change_ci_high": change_high}
+        for threshold, number, depth in zip((0.4, 0.8), concepts, depths, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "reason"),
+    [
+        (deep(), "held", ""),
+        (deep(change_high=0.1), "not held", ""),
+        (deep(concepts=(20, 3)), "not testable", "facts: one threshold has experts in MLPs on 6 concepts or more"),
+        (deep(depths=(NAN, NAN)), "not testable", "facts: no threshold has experts in MLPs"),
+        (deep(layers=1), "not testable", "the model has one layer"),
+        (deep(block="attn"), "not testable", "facts: no unit of an MLP was looked at"),
+        (deep(change_high=NAN), "not testable", "the interval of a change could not be computed"),
+        (deep() + deep(change_high=0.3, weights="random_weights_0"), "held", ""),
+    ],
+)
+def test_localisation(write, rows, verdict, reason):
+    (conclusion,) = localisation.conclude(write({"depth": rows}))
+    expect(conclusion, verdict, reason)
+
+
+def recovered(values=(0.9, 0.3), p=0.001, least_p=0.001, random=True):
+    names = ("experts, τ = 0.5", *(["random weights 0, τ = 0.5"] if random else []), "TF-IDF of the sentences")
+    rows = {"sentences": "facts", "statistic": "knn_accuracy", "null_mean": 0.2, "p_value": p, "least_p": least_p}
+    rows |= {"concepts": 8, "domains": 2}
+    return [rows | {"measure": name, "value": v} for name, v in zip(names, [*values, 0.5][: len(names)], strict=True)]
+
+
+def lifted(domains=8, low=0.5, kinds=("two members", "another domain's word")):
+    rows = {"sentences": "facts", "statistic": "lift", "mean": 2.0, "domains": domains}
+    own = rows | {"pair": "own word", "difference_ci_low": NAN}
+    return [own, *(rows | {"pair": kind, "difference_ci_low": low} for kind in kinds)]
+
+
+@pytest.mark.parametrize(
+    ("recovery", "hierarchy", "domains", "words", "reason"),
+    [
+        (recovered(), lifted(), "held", "held", ""),
+        (recovered(values=(0.3, 0.9)), lifted(low=-0.1), "not held", "not held", ""),
+        (
+            recovered(p=0.4, least_p=1 / 3),
+            lifted(),
+            "not testable",
+            "held",
+            "8 concepts in 2 domains give a least p of 0.33",
+        ),
+        (recovered(random=False), lifted(), "not testable", "held", "no random_weights were asked for"),
+        (recovered(values=(0.9, NAN)), lifted(), "not testable", "held", "could not be computed"),
+        (recovered(), lifted(domains=4), "held", "not testable", "4 domains give a least p of 0.12"),
+        (recovered(), lifted(kinds=("two members",)), "held", "not testable", "one domain's word, and no other"),
+        (recovered(), lifted(low=NAN), "held", "not testable", "the lift over two members could not be computed"),
+    ],
+)
+def test_organisation(write, recovery, hierarchy, domains, words, reason):
+    first, second = organisation.conclude(write({"recovery": recovery, "hierarchy": hierarchy}))
+    expect(first, domains, *([reason] if domains == "not testable" else []))
+    expect(second, words, *([reason] if words == "not testable" else []))
+
+
+def served(domains=1.2, least_p=0.001):
+    row = {"sentences": "facts", "concepts": 0, "units": 9, "domains": domains, "null_mean": 1.7, "null_low": 1.5}
+    return {
+        "services": [{"sentences": "facts", "unit": 0}],
+        "gathering": [row | {"null_high": 1.9, "least_p": least_p}],
+    }
+
+
+def shared(small_p=0.05, pairs=20, units=9, kind="same domain"):
+    rows = {"sentences": "facts", "pair": kind, "shared": units, "unshared": units}
+    summary = {"sentences": "facts", "pair": kind, "pairs": pairs, "small_p": small_p}
+    return {
+        "shared": [rows] * pairs,
+        "shared_summary": [summary | {"ap_shared": 0.6, "ap_unshared": 0.6}],
+    }
+
+
+EMPTY = {
+    "gathering": pd.DataFrame(
+        columns=["sentences", "concepts", "domains", "null_low", "null_mean", "null_high", "least_p"]
+    ),
+    "shared": pd.DataFrame(columns=["sentences", "pair", "shared", "unshared"]),
+    "shared_summary": pd.DataFrame(columns=["sentences", "pair", "pairs", "small_p", "ap_shared", "ap_unshared"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("tables", "along", "alike", "reason"),
+    [
+        (served() | shared(), "held", "held", ""),
+        (served(domains=1.6) | shared(small_p=0.3), "not held", "not held", ""),
+        (served(least_p=0.1) | shared(), "not testable", "held", "of the concepts' domains give a least p of 0.1"),
+        (served() | shared(small_p=0.0, pairs=2), "held", "not testable", "2 pairs have experts enough to differ"),
+        (served() | shared(small_p=0.0, units=2), "held", "not testable", "0 pairs have experts enough to differ"),
+        (served() | EMPTY, "not testable", "not testable", "facts: no"),
+    ],
+)
+def test_polysemanticity(write, tables, along, alike, reason):
+    first, second = polysemanticity.conclude(write(tables))
+    expect(first, along, *([reason] if along == "not testable" else []))
+    expect(second, alike, *([reason] if alike == "not testable" else []))
+
+
+def fallen(first=(0.3, 0.25, 0.35), last=(0.1, 0.05, 0.15), concepts=20):
+    return [
+        {
+            "sentences": "facts",
+            "negatives_per_positive": ratio,
+            "concepts": concepts,
+            "statistic": "overlap",
+            "top": NAN,
+        }
+        | {"threshold": 0.8, "value": value, "ci_low": low, "ci_high": high}
+        for ratio, (value, low, high) in ((1.0, first), (10.0, last))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "reason"),
+    [
+        (fallen(), "held", ""),
+        (fallen(last=(0.28, 0.2, 0.3)), "not held", ""),
+        (fallen(first=(0, 0, 0), last=(0, 0, 0)), "not testable", "facts: no two concepts share an expert at τ = 0.8"),
+        (fallen(concepts=4), "not testable", "facts: 4 concepts give a least p of 0.12"),
+        (fallen(first=(NAN, NAN, NAN)), "not testable", "could not be computed"),
+    ],
+)
+def test_negatives(write, rows, verdict, reason):
+    (conclusion,) = negatives.conclude(write({"negatives": rows}))
+    expect(conclusion, verdict, reason)
