@@ -230,7 +230,7 @@ def conclude(workdir: epath.Path) -> list[Conclusion]:
 
     correlated, correlations = told("sentences", "overlap_correlation")
     random, of_random = told("random weights", "overlap_correlation")
-    if random.empty:
+    if random.empty and len(correlated):
         over_random = [Untestable("no random_weights were asked for to hold it against")]
     else:
         over_random = [

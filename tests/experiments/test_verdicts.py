@@ -108,6 +108,12 @@ def test_stability(write, rows, arranged, same, reason):
     expect(second, same, *([reason] if same == "not testable" else []))
 
 
+def test_a_single_sentence_set_is_told_as_such_and_nothing_else(write):
+    for conclusion in stability.conclude(write({"stability": compared("halves")})):
+        expect(conclusion, "not testable")
+        assert conclusion.reason == "there are no two sentence sets to compare"
+
+
 def settled(concepts=(20, 20), ends=((100, 90, 110), (300, 250, 350))):
     return [
         {"sentences": "facts", "last_with": "stories", "threshold": threshold, "concepts": number, "step": step}

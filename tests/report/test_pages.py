@@ -4,7 +4,7 @@ import base64
 
 import pandas as pd
 
-from expertlens_jax.report.pages import Page, Samples, mark_words
+from expertlens_jax.report.pages import Page, Samples, VerdictRow, mark_words
 
 
 def test_words_and_their_plurals_are_marked_whole():
@@ -32,3 +32,26 @@ def test_a_page_holds_it_all(tmp_path):
     assert base64.b64encode(b"<svg/>").decode() in html
     assert "&lt;<mark>cat</mark>&gt;" in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+def test_verdicts_are_told_in_words_marks_and_colours_with_links_to_their_sections():
+    page = Page("Claims")
+    rows = [
+        VerdictRow("alignment", "Alike <is> alike.", "held"),
+        VerdictRow("alignment", "More.", "not held"),
+        VerdictRow("scale", "Larger.", "not testable", "3 concepts give a least p of 0.25"),
+        VerdictRow("steering", "", "failed", "no room"),
+    ]
+    page.verdicts(rows)
+    page.heading("Alignment", anchor="alignment")
+    page.paragraph("It held here.", verdict="held")
+    page.paragraph("Nothing.")
+    html = page.html()
+    assert "1 held, 1 not held, 1 not testable, 1 failed." in html
+    for mark, verdict in (("✓", "held"), ("✗", "not held"), ("?", "not testable"), ("!", "failed")):
+        assert f'<span class="verdict {verdict.replace(" ", "-")}">{mark} {verdict}</span>' in html
+        assert f".{verdict.replace(' ', '-')}" in html[: html.index("</style>")]  # each has a colour of its own
+    assert html.count('<a href="#alignment">alignment</a>') == 2 and '<h2 id="alignment">Alignment</h2>' in html
+    assert "Alike &lt;is&gt; alike." in html and "<small>(3 concepts give a least p of 0.25)</small>" in html
+    assert '<p class="told held"><span class="verdict held">✓ held</span> It held here.</p>' in html
+    assert "<p>Nothing.</p>" in html
