@@ -47,6 +47,20 @@ def check_statistics(config: ml_collections.ConfigDict) -> None:
             raise SelectionError(f"{name} is {config[name]}; wanted 1 or more draws, and thousands for a paper.")
 
 
+def refuse_single_concepts(datasets: Sequence[el.ConceptDataset]) -> None:
+    """Refuses sentences of one concept, which overlaps with no other.
+
+    Raises:
+      UnfitConceptsError: the message names the set.
+    """
+    for concepts in datasets:
+        if len(concepts.concepts) < 2:
+            raise UnfitConceptsError(
+                f"{concepts.name!r} has the one concept {concepts.concepts[0]!r}, and an overlap wants two or more. "
+                "Add sentences of others."
+            )
+
+
 def check_contrasts(
     config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], ratios: Sequence[float]
 ) -> None:

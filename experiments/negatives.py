@@ -22,7 +22,14 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
-from experiments.measured import check_contrasts, check_statistics, draw, load_datasets, saved_expertise
+from experiments.measured import (
+    check_contrasts,
+    check_statistics,
+    draw,
+    load_datasets,
+    refuse_single_concepts,
+    saved_expertise,
+)
 from experiments.thresholds import describe, format_lines, label
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.thresholds import describe_experts
@@ -76,7 +83,7 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     Raises:
       SelectionError: fewer than two ratios, one twice, a top below 1, or thresholds that can't be drawn.
       ConceptDataError: a ratio that isn't above 0.
-      UnfitConceptsError: a ratio that sampled negatives can't meet.
+      UnfitConceptsError: a ratio that sampled negatives can't meet, or sentences of one concept.
       RatingsError: ratings that aren't there.
     """
     check_statistics(config)
@@ -90,6 +97,7 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
             raise SelectionError(f"negatives.top holds {top}; wanted numbers of experts per concept, from 1 on")
     for name in config.ratings:
         el.load_ratings(name)
+    refuse_single_concepts(datasets)
     check_contrasts(config, datasets, ratios)
 
 

@@ -26,7 +26,7 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import check_named, launch, load_named
-from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
+from experiments.measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
 from experiments.thresholds import describe, format_lines
 from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, every, of_those_made
@@ -72,12 +72,13 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
       SelectionError: thresholds that can't be drawn, or no draws.
       CheckpointError: fewer than two models, or ones that can't be.
       RatingsError: ratings that aren't there.
+      UnfitConceptsError: sentences of one concept.
     """
-    del datasets  # any will do
     check_statistics(config)
     check_named("scale.models", config.scale.models, config, least=2)
     for name in config.ratings:
         el.load_ratings(name)
+    refuse_single_concepts(datasets)
 
 
 def count_parameters(model: el.Model) -> int:

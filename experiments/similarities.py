@@ -10,7 +10,14 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import load_named
-from experiments.measured import check_contrasts, check_statistics, negatives, saved_expertise, table_name
+from experiments.measured import (
+    check_contrasts,
+    check_statistics,
+    negatives,
+    refuse_single_concepts,
+    saved_expertise,
+    table_name,
+)
 from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding
 from expertlens_jax.analysis.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
 from expertlens_jax.analysis.measures import (
@@ -38,8 +45,8 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     Raises:
       SelectionError: unknown measures, thresholds that can't be drawn, or no draws.
       ConceptDataError: another base rate that isn't above 0.
-      UnfitConceptsError: another base rate that the negatives can't meet, or sentences without the word whose tokens
-        are a control.
+      UnfitConceptsError: one concept alone, another base rate that the negatives can't meet, or sentences without the
+        word whose tokens are a control.
       RatingsError: ratings that aren't there, or can't be read.
       ExpertLensError: files of word vectors, or text to train them on, that aren't there, or gensim isn't.
     """
@@ -56,6 +63,7 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
     for seed in config.random_weights:
         if seed < 0:
             raise SelectionError(f"random_weights hold {seed}; wanted seeds from 0 on.")
+    refuse_single_concepts(datasets)
     check_contrasts(config, datasets, config.base_rates.negatives_per_positive)
     if config.own_tokens:
         for concepts in datasets:

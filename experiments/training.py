@@ -28,7 +28,7 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.launch import check_named, launch, load_named
-from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
+from experiments.measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
 from experiments.thresholds import describe, format_lines, label
 from expertlens_jax.analysis.alignment import MINIMUM_CONCEPTS
 from expertlens_jax.analysis.stability import same_units
@@ -96,12 +96,13 @@ def check(config: ml_collections.ConfigDict, datasets: list[el.ConceptDataset]) 
       SelectionError: thresholds that can't be drawn, or no draws.
       CheckpointError: see `by_step`.
       RatingsError: ratings that aren't there.
+      UnfitConceptsError: sentences of one concept.
     """
-    del datasets  # any will do
     check_statistics(config)
     by_step(config)
     for name in config.ratings:
         el.load_ratings(name)
+    refuse_single_concepts(datasets)
 
 
 def last_tables(names: list[str], sentences: str) -> dict[str, str]:

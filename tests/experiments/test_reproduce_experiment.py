@@ -120,6 +120,14 @@ def test_alignment_goes_without_the_controls_that_its_sentences_cannot_have(mine
     assert "lacks the word of its concept 'cat': 'It purrs.'" in part.reason
 
 
+@pytest.mark.parametrize("name", ["alignment", "training", "scale", "negatives"])
+def test_one_concept_overlaps_with_none(name):
+    facts = el.load_concepts("facts").subset(("cat",))
+    module = importlib.import_module(f"experiments.{name}")
+    with pytest.raises(UnfitConceptsError, match="'facts' has the one concept 'cat', and an overlap wants two or more"):
+        module.check(get_config("small"), [facts])
+
+
 def test_sentences_that_serve_nothing_are_refused(mine, tmp_path):
     with pytest.raises(UnfitConceptsError, match="none of the experiments can be run"):
         with pytest.warns(ExpertLensWarning, match="lack"):
