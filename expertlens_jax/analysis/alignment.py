@@ -24,6 +24,7 @@ from expertlens_jax.analysis.statistics import (
     weighted_spearman,
 )
 from expertlens_jax.data.ratings import Ratings
+from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensError
 
 MINIMUM_PAIRS = 10  # with fewer, a correlation says nothing: its 95% interval is wider than 1
@@ -64,31 +65,31 @@ class RatedPairs:
 
 
 def rated_pairs(concepts: Sequence[str], ratings: Ratings) -> RatedPairs:
-    """Find the rated pairs whose two words are both among `concepts` [C]; capitals don't matter.
+    """Find the rated pairs whose two words are both among `concepts` [C].
+
+    Names are matched by `words.normal_name`: capitals, how accents are composed, and whether there are spaces, hyphens
+    or underscores between parts don't matter.
 
     A word rated against itself ("tiger, tiger" in WordSim-353) is left out: any similarity is right about
     that.
 
     Raises:
-      ExpertLensError: two concepts are the same but for capitals, and the word is rated.
+      ExpertLensError: two concepts are the same but for that, and the word is rated.
     """
     index: dict[str, int] = {}
     twice: dict[str, str] = {}
     for position, concept in enumerate(concepts):
-        if index.setdefault(concept.lower(), position) != position:
-            twice[concept.lower()] = concept
-    words = {word.lower() for pair in ratings.pairs for word in pair}
+        if index.setdefault(normal_name(concept), position) != position:
+            twice[normal_name(concept)] = concept
+    pairs = [(*map(normal_name, pair), score) for pair, score in zip(ratings.pairs, ratings.scores, strict=True)]
+    words = {word for *pair, _ in pairs for word in pair}
     for word in sorted(words & twice.keys()):
         raise ExpertLensError(
             f"{ratings.name} rates {word!r}, which may be the concept {concepts[index[word]]!r} or "
-            f"{twice[word]!r}: ratings are matched without regard to capitals; rename or leave out "
-            "one of the two concepts"
+            f"{twice[word]!r}: ratings are matched without regard to capitals, to how accents are composed, and to "
+            "spaces, hyphens and underscores; rename or leave out one of the two concepts"
         )
-    found = [
-        (index[a.lower()], index[b.lower()], score)
-        for (a, b), score in zip(ratings.pairs, ratings.scores, strict=True)
-        if a.lower() in index and b.lower() in index and a.lower() != b.lower()
-    ]
+    found = [(index[a], index[b], score) for a, b, score in pairs if a in index and b in index and a != b]
     first, second, scores = zip(*found, strict=True) if found else ((), (), ())
     return RatedPairs(
         first=np.array(first, np.int64),

@@ -8,6 +8,7 @@ import xarray as xr
 from expertlens_jax.analysis.alignment import check_similarity, concepts_along
 from expertlens_jax.analysis.statistics import mean_over_triplets
 from expertlens_jax.data.things import Things
+from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensError
 
 CHANCE = 1 / 3
@@ -33,8 +34,8 @@ def odd_one_out_accuracy(similarity: xr.DataArray, things: Things) -> OddOneOut:
     all three, tie for most similar, the triplet counts as right by a half, or a third: what guessing would give.
 
     Args:
-      similarity: [concept, other], symmetric, larger = more alike, as for `align`. Names are matched without regard
-        to capitals; triplets with an object that isn't among its concepts are left out.
+      similarity: [concept, other], symmetric, larger = more alike, as for `align`. Names are matched by
+        `words.normal_name`; triplets with an object that isn't among its concepts are left out.
       things: from `load_things`.
 
     Returns:
@@ -44,10 +45,13 @@ def odd_one_out_accuracy(similarity: xr.DataArray, things: Things) -> OddOneOut:
       ExpertLensError: the similarity doesn't fit, is NaN between objects of a triplet, or no triplet is left.
     """
     concepts = concepts_along(similarity)
-    row_of = {concept.lower(): row for row, concept in enumerate(concepts)}
+    row_of = {normal_name(concept): row for row, concept in enumerate(concepts)}
     if len(row_of) < len(concepts):
-        raise ExpertLensError("two of the similarity's concepts are the same but for capitals; leave one of them out")
-    rows = np.array([row_of.get(name.lower(), -1) for name in things.concepts])
+        raise ExpertLensError(
+            "two of the similarity's concepts are the same but for capitals, the composition of accents, or hyphens; "
+            "leave one of them out"
+        )
+    rows = np.array([row_of.get(normal_name(name), -1) for name in things.concepts])
     triplets = rows[things.triplets]
     triplets = triplets[(triplets >= 0).all(axis=1)]
     if not len(triplets):

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.data.words import split_words, word_forms
+from expertlens_jax.data.words import mention_finder, word_forms
 from expertlens_jax.errors import ConceptDataError
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.experts.selection import select_experts
@@ -64,12 +64,11 @@ def continue_prompts(
 
 
 def count_mentions(texts: np.ndarray, words: Sequence[str]) -> np.ndarray:
-    """How often each text has one of the words or its plural, as a whole word: int, in the texts' shape."""
-    forms = {form for word in words for form in word_forms(word)}
+    """How often each text has one of the words, in any of its forms: int, in the texts' shape."""
+    finders = [mention_finder(word) for word in words]
 
     def count(text: str) -> int:
-        parts = split_words(text)
-        return sum(parts[i : i + len(form)] == form for form in forms for i in range(len(parts)))
+        return len({span for find in finders for span in find(text)})
 
     return np.vectorize(count, otypes=[int])(texts)
 
@@ -174,7 +173,7 @@ def measure_effect(
       model: a causal language model.
       expertise: a table of its.
       concept: whose experts read what is written.
-      words: the concept's; their plurals are counted too.
+      words: the concept's; their other forms are counted too.
       steering: or none.
       writing: prompts and how they are continued.
 
@@ -238,7 +237,7 @@ def find_in_place(dataset: ConceptDataset, concept: str) -> tuple[list[str], lis
 
     Args:
       dataset: has the concept.
-      concept: its word or plural, in the form and case it has there; sentences that start with it are left out.
+      concept: its word, in the form and case it has there; sentences that start with it are left out.
 
     Returns:
       The beginnings `[sentences]` and the words `[sentences]`, each with the space before it.
@@ -248,10 +247,15 @@ def find_in_place(dataset: ConceptDataset, concept: str) -> tuple[list[str], lis
     """
     if concept not in dataset.concepts:
         raise ConceptDataError(f"{dataset.name!r} has no concept {concept!r}; its {len(dataset.concepts)} are others.")
-    forms = "|".join(re.escape(" ".join(form)) for form in sorted(word_forms(concept), key=len, reverse=True))
-    pattern = re.compile(rf"(?<=\S)( (?:{forms}))(?!\w)", re.IGNORECASE)
-    sentences = [dataset.sentences[i] for i in np.flatnonzero(dataset.labels[dataset.concepts.index(concept)])]
-    found = [match for match in map(pattern.search, sentences) if match]
-    if not found:
+    row = dataset.concepts.index(concept)
+    find = dataset.mention_finders()[row]
+    beginnings, words = [], []
+    for sentence in (dataset.sentences[i] for i in np.flatnonzero(dataset.labels[row])):
+        for start, end in find(sentence):
+            if re.search(r"\S $", sentence[:start]):
+                beginnings.append(sentence[: start - 1])
+                words.append(sentence[start - 1 : end])
+                break
+    if not words:
         raise ConceptDataError(f"no sentence of {concept!r} in {dataset.name!r} has its word after another word.")
-    return [m.string[: m.start()] for m in found], [m.group(1) for m in found]
+    return beginnings, words

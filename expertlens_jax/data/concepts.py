@@ -1,29 +1,28 @@
 """Concept sentences: which sentences hold each concept, read from a packaged set or a user's own file."""
 
 import collections
-import csv
 import dataclasses
 import difflib
-import io
-import json
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
 import numpy as np
 from etils import epath
 
-from expertlens_jax.data.text import TextFile, find_file, read_text
-from expertlens_jax.data.words import find_mentions
+from expertlens_jax.data.languages import check_language
+from expertlens_jax.data.records import Records, read_records, refuse_problems
+from expertlens_jax.data.text import TextFile, find_file
+from expertlens_jax.data.words import find_mentions, mention_finder, normal_name
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning
 
 PACKAGED = ("facts", "stories")
 
-# A tab-separated field holds its quotes literally; a comma-separated one is quoted the usual way.
-_DIALECTS = {
-    ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
-    ".csv": {"delimiter": ",", "strict": True},
+_OPTIONAL = ("domain", "label", "word", "forms", "language")
+_STATED = ("domain", "word", "language")  # once of each concept
+_LABELS = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "positive", "pos", "+"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "negative", "neg", "-"), False),
 }
 
 
@@ -39,6 +38,11 @@ class ConceptDataset:
       labels: bool `[concepts, sentences]`, True where the sentence is a positive of the concept.
       negative_pool: bool `[sentences]`, True where the sentence may be a negative (of concepts it isn't a
         positive of): all of them, unless sentences were given that are the only negatives.
+      own_negatives: bool `[concepts, sentences]`, True where the sentence is one of the concept's own negatives: a
+        concept that has any is told apart from these, all of them, and from nothing else. None where no concept has.
+      words: `[concepts]`, the word or words by which sentences mention each; () where these are the concepts' names.
+      languages: `[concepts]`, of the words, as ISO 639 codes; () where all are English.
+      forms: `[concepts]`, other forms that stand for each; () where there are none.
 
     Raises:
       ConceptDataError: the fields don't fit together.
@@ -50,12 +54,20 @@ class ConceptDataset:
     domains: tuple[str, ...]
     labels: np.ndarray
     negative_pool: np.ndarray
+    own_negatives: np.ndarray | None = None
+    words: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    forms: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         num_concepts, num_sentences = len(self.concepts), len(self.sentences)
-        if len(self.domains) != num_concepts:
-            raise ConceptDataError(f"{num_concepts} concepts need as many domains, not {len(self.domains)}")
+        for field in ("domains", "words", "languages", "forms"):
+            given = len(getattr(self, field))
+            if given != num_concepts and (given or field == "domains"):
+                raise ConceptDataError(f"{num_concepts} concepts need as many {field}, not {given}")
         wanted = {"labels": (num_concepts, num_sentences), "negative_pool": (num_sentences,)}
+        if self.own_negatives is not None:
+            wanted["own_negatives"] = (num_concepts, num_sentences)
         for field, shape in wanted.items():
             array = getattr(self, field)
             if array.dtype != bool or array.shape != shape:
@@ -67,6 +79,11 @@ class ConceptDataset:
             for value, count in collections.Counter(getattr(self, field)).most_common(1):
                 if count > 1:
                     raise ConceptDataError(f"{field} must be there once each, but {value!r} is {count} times")
+        if self.own_negatives is not None and (both := self.labels & self.own_negatives).any():
+            row, column = np.argwhere(both)[0]
+            raise ConceptDataError(
+                f"a sentence is a positive and a negative of concept {self.concepts[row]!r}: {self.sentences[column]!r}"
+            )
 
     def __repr__(self) -> str:
         return (
@@ -75,14 +92,25 @@ class ConceptDataset:
         )
 
     def mentions(self) -> np.ndarray:
-        """Returns bool `[concepts, sentences]`: the sentence holds the concept's word or its plural.
+        """Return bool `[concepts, sentences]`: the sentence holds the concept's word in one of its forms.
 
-        A concept's own positives are among them where they hold it. `words.find_mentions` has the rule.
+        A concept's own positives are among them where they hold it. `data.words` has the rule.
         """
-        return find_mentions(self.concepts, self.sentences)
+        return find_mentions(
+            self.words or self.concepts, self.sentences, language=self.languages or "en", forms=self.forms
+        )
+
+    def mention_finders(self) -> list[Callable[[str], list[tuple[int, int]]]]:
+        """Return, of each concept, a function that finds its word in a text; see `data.words.mention_finder`."""
+        count = len(self.concepts)
+        words, languages = self.words or self.concepts, self.languages or ("en",) * count
+        return [
+            mention_finder(word, language=language, forms=forms)
+            for word, language, forms in zip(words, languages, self.forms or ((),) * count, strict=True)
+        ]
 
     def subset(self, concepts: Sequence[str]) -> "ConceptDataset":
-        """Returns the set of these concepts, in this order, and their sentences, in the order they have here.
+        """Return the set of these concepts, in this order, and their sentences, in the order they have here.
 
         The other concepts' sentences go, also as negatives; sentences that are no concept's positives stay.
 
@@ -101,14 +129,24 @@ class ConceptDataset:
                     f"there is {', '.join(close)}"
                 )
         rows = [row_of[concept] for concept in concepts]
-        keep = self.labels[rows].any(0) | ~self.labels.any(0)
-        return ConceptDataset(
-            name=self.name,
+        own = self.own_negatives
+        of_any = self.labels.any(0) if own is None else (self.labels | own).any(0)
+        keep = self.labels[rows].any(0) | ~of_any
+        if own is not None:
+            keep |= own[rows].any(0)
+        return dataclasses.replace(
+            self,
             sentences=tuple(sentence for sentence, kept in zip(self.sentences, keep, strict=True) if kept),
             concepts=concepts,
             domains=tuple(self.domains[row] for row in rows),
             labels=self.labels[rows][:, keep],
             negative_pool=self.negative_pool[keep],
+            own_negatives=None if own is None or not own[rows].any() else own[rows][:, keep],
+            **{
+                field: tuple(getattr(self, field)[row] for row in rows)
+                for field in ("words", "languages", "forms")
+                if getattr(self, field)
+            },
         )
 
 
@@ -117,85 +155,272 @@ def load_concepts(
     *,
     negatives: epath.PathLike | None = None,
     minimum_sentences: int = 5,
+    language: str = "en",
+    forms: Mapping[str, Sequence[str]] | None = None,
+    quoted: bool | None = None,
+    ignore_columns: Sequence[str] = (),
 ) -> ConceptDataset:
-    """Loads concept sentences.
+    """Load concept sentences.
+
+    A file's columns, in any order, whatever their case:
+
+    - `concept`, `sentence`: must be there.
+    - `domain`: the concept's category.
+    - `label`: whether the sentence is a positive of the concept (1, true, yes, positive) or a negative (0, false, no,
+      negative). A concept with negatives of its own is told apart from all of these and from nothing else, also from
+      those that mention it: they were given as negatives. Other concepts are told apart from the other concepts'
+      positives. In a file with labels a sentence may stand once for each of several concepts.
+    - `word`: the word by which sentences mention the concept, if it isn't the concept's name.
+    - `forms`: other forms that stand for it, between `|`.
+    - `language`: its ISO 639 code.
+
+    Columns of row numbers (`id`, `index`, one without a name, pandas' `Unnamed: 0`) are passed over. Others are told.
 
     Args:
       name_or_path: "facts" or "stories", the sets that ship with the package (176 concepts in 16 domains, 40
-        sentences each), or a file with columns `concept`, `sentence` and, optionally, `domain`:
-        tab-separated (`.tsv`, quotes are literal), comma-separated (`.csv`) or a JSON object a line
-        (`.jsonl`). It must be UTF-8; other columns are left alone.
-      negatives: sentences that serve as the only negatives, of every concept: a `.txt` file with one a line,
-        or any of the above with a `sentence` column. Without it, each concept's negatives are the other
-        concepts' sentences.
+        sentences each), or a file in UTF-8: tab-separated (`.tsv`), comma-separated (`.csv`) or a JSON object a line
+        (`.jsonl`).
+      negatives: sentences that serve as the only negatives, of every concept without negatives of its own: a `.txt`
+        file with one a line, or any of the above with a `sentence` column. Without it, each concept's negatives are
+        the other concepts' positives.
       minimum_sentences: the fewest positive sentences a concept may have.
+      language: of the concepts' words, where no column says it: an ISO 639 code. It decides which forms of a word are
+        found (`data.words`).
+      forms: of a concept, other forms that stand for it: `{"mouse": ["rodent"]}`.
+      quoted: whether a file's fields are in quotes, with their own quotes doubled, as pandas and spreadsheets write
+        them, or hold quotes as text. By default `.csv` files are quoted, and `.tsv` files if all of the file says so.
+      ignore_columns: columns that aren't to be read, nor told.
 
     Warns:
-      ExpertLensWarning: sentences lack their own concept's word; one warning counts them.
+      ExpertLensWarning: columns that aren't read; quotes that can be read in two ways; concepts whose names differ in
+        case, accents' composition, spaces or hyphens only; sentences that lack the word of their concept, if it has
+        no negatives of its own (one warning counts them).
 
     Raises:
-      ConceptDataError: a file that isn't there or can't be read, a missing column, an empty or repeated
-        sentence, a concept with too few sentences or with two domains. The message names file and line.
+      ConceptDataError: a file that isn't there or can't be read, a missing column, an empty or repeated sentence, a
+        label that is none, a concept with too few sentences or with two domains, words or languages, an unknown
+        language. The message names file and line of every problem.
     """
     if minimum_sentences < 1:
         raise ConceptDataError(f"minimum_sentences must be at least 1, not {minimum_sentences}")
+    language = check_language(language)
     source = _find(name_or_path)
-
-    place_of: dict[str, str] = {}  # where each sentence stands: file:line
-    concept_of: list[str] = []  # of each sentence
-    first: dict[str, tuple[str, str]] = {}  # domain, and file:line of the first sentence, of each concept
-    for line, record in _read_records(source, ("concept", "sentence")):
-        place = f"{source}:{line}"
-        concept, domain = record["concept"], record.get("domain", "")
-        if not concept:
-            raise ConceptDataError(f"{place}: the concept is empty")
-        _add_sentence(place_of, record["sentence"], place)
-        concept_of.append(concept)
-        known_domain, known_place = first.setdefault(concept, (domain, place))
-        if domain != known_domain:
-            raise ConceptDataError(
-                f"{place}: concept {concept!r} is in domain {domain!r} here and in {known_domain!r} at "
-                f"{known_place}; give it one domain, or two names"
+    ignored = {" ".join(name.split()).lower() for name in ignore_columns}
+    optional = [name for name in _OPTIONAL if name not in ignored]
+    records = read_records(
+        source, ("concept", "sentence"), optional, quoted=False if name_or_path in PACKAGED else quoted
+    )
+    gathered = _gather(source, records)
+    problems = gathered.problems
+    for concept, number in gathered.num_positives.items():
+        if number < minimum_sentences:
+            problems.append(
+                f"{gathered.started[concept]}: concept {concept!r}, which starts here, has {number} sentences, but at "
+                f"least {minimum_sentences} are needed; add some, leave it out, or lower minimum_sentences"
             )
-    if not first:
-        raise ConceptDataError(f"{source}: there are no sentences in this file")
-    for concept, count in collections.Counter(concept_of).items():
-        if count < minimum_sentences:
-            raise ConceptDataError(
-                f"{first[concept][1]}: concept {concept!r}, which starts here, has {count} sentences, but "
-                f"at least {minimum_sentences} are needed; add some, leave it out, or lower minimum_sentences"
-            )
+    if not gathered.started and not problems:
+        problems.append(f"{source}: there are no sentences in this file")
+    place_of = gathered.place_of
 
+    shared: list[str] = []  # the only negatives of concepts that have none of their own
+    tables = [(source, records)]
     if negatives is not None:
         source_of_negatives = _find(negatives)
-        for line, record in _read_records(source_of_negatives, ("sentence",)):
-            _add_sentence(place_of, record["sentence"], f"{source_of_negatives}:{line}")
-        if len(place_of) == len(concept_of):
-            raise ConceptDataError(f"{source_of_negatives}: there are no sentences in this file")
+        more = read_records(source_of_negatives, ("sentence",), quoted=quoted)
+        tables.append((source_of_negatives, more))
+        problems += more.problems
+        for line, record in more.rows:
+            place, sentence = f"{source_of_negatives}:{line}", record["sentence"]
+            if not sentence:
+                problems.append(f"{place}: the sentence is empty")
+            elif sentence in place_of:
+                problems.append(_duplicate(place, place_of[sentence], sentence))
+            else:
+                place_of[sentence] = place
+                shared.append(sentence)
+        if not more.rows and not more.problems:
+            problems.append(f"{source_of_negatives}: there are no sentences in this file")
+    refuse_problems(source, problems)
+    _tell_unread(tables, ignored)
 
-    concepts, sentences = tuple(first), tuple(place_of)
+    concepts, sentences = tuple(gathered.started), tuple(place_of)
+    extra = _forms_given(forms or {}, concepts)
     row_of = {concept: row for row, concept in enumerate(concepts)}
-    labels = np.zeros((len(concepts), len(sentences)), bool)
-    labels[[row_of[concept] for concept in concept_of], np.arange(len(concept_of))] = True
+    column_of = {sentence: column for column, sentence in enumerate(sentences)}
+    marked = np.zeros((2, len(concepts), len(sentences)), bool)  # negatives, positives
+    for (concept, sentence), (label, _) in gathered.stands_for.items():
+        marked[int(label), row_of[concept], column_of[sentence]] = True
+    own_negatives, labels = marked
+    if negatives is None:
+        pool = labels.any(0)
+    else:
+        pool = np.isin(np.arange(len(sentences)), [column_of[sentence] for sentence in shared])
+    stated = {field: [gathered.stated[concept].get(field, "") for concept in concepts] for field in _STATED}
+    languages = tuple(check_language(code) if code else language for code in stated["language"])
+    all_forms = tuple((*gathered.forms[concept], *extra[concept]) for concept in concepts)
     dataset = ConceptDataset(
         name=source.name.rpartition(".")[0],
         sentences=sentences,
         concepts=concepts,
-        domains=tuple(domain for domain, _ in first.values()),
+        domains=tuple(stated["domain"]),
         labels=labels,
-        negative_pool=np.ones(len(sentences), bool) if negatives is None else ~labels.any(0),
+        negative_pool=pool,
+        own_negatives=own_negatives if own_negatives.any() else None,
+        words=tuple(word or name for word, name in zip(stated["word"], concepts, strict=True))
+        if any(stated["word"])
+        else (),
+        languages=languages if {*languages} != {"en"} else (),
+        forms=all_forms if any(all_forms) else (),
     )
-
-    lacking = np.flatnonzero((labels & ~dataset.mentions()).any(0))
-    if lacking.size:
-        examples = "; ".join(f"{place_of[sentences[i]]} ({concept_of[i]!r})" for i in lacking[:3])
-        warnings.warn(
-            f"{lacking.size} of {len(concept_of)} sentences lack their concept's word and its plural: "
-            f"{examples}{' ...' if lacking.size > 3 else ''}. They count as positives all the same.",
-            ExpertLensWarning,
-            stacklevel=2,
-        )
+    _tell_same_names(dataset)
+    _tell_lacking(dataset, place_of)
     return dataset
+
+
+@dataclasses.dataclass
+class _Gathered:
+    """What a file says of its concepts, in the order in which they start, and what is wrong with it."""
+
+    problems: list[str]
+    started: dict[str, str]  # file:line of each concept's first sentence
+    stated: dict[str, dict[str, str]]  # of each concept: domain, word, language
+    forms: dict[str, dict[str, None]]
+    num_positives: dict[str, int]  # of each concept, refused ones included
+    place_of: dict[str, str]  # file:line at which each sentence stands first
+    stands_for: dict[tuple[str, str], tuple[bool, str]]  # (concept, sentence): label and file:line
+
+
+def _gather(source: TextFile, records: Records) -> _Gathered:
+    gathered = _Gathered([*records.problems], {}, {}, {}, {}, {}, {})
+    stated_at: dict[tuple[str, str], str] = {}
+    has_labels = "label" in records.columns
+    for line, record in records.rows:
+        place, concept, sentence = f"{source}:{line}", record["concept"], record["sentence"]
+        if not concept:
+            gathered.problems.append(f"{place}: the concept is empty")
+            continue
+        label = _LABELS.get(record.get("label", "").casefold()) if has_labels else True
+        if label is None:
+            gathered.problems.append(
+                f"{place}: the label is {record.get('label', '')!r}; write 1 for a positive of the concept and 0 for a "
+                "negative (or true and false, yes and no, positive and negative)"
+            )
+        gathered.started.setdefault(concept, place)
+        gathered.num_positives[concept] = gathered.num_positives.get(concept, 0) + (label is not False)
+        gathered.forms.setdefault(concept, {}).update(
+            dict.fromkeys(form.strip() for form in record.get("forms", "").split("|") if form.strip())
+        )
+        _state(gathered, stated_at, concept, record, place)
+        before = gathered.stands_for.get((concept, sentence))
+        if not sentence:
+            gathered.problems.append(f"{place}: the sentence is empty")
+        elif before and before[0] is not label:
+            gathered.problems.append(
+                f"{place}: the sentence is a positive of {concept!r} here or at {before[1]}, and a negative at the "
+                f"other; keep one: {sentence!r}"
+            )
+        elif before or (sentence in gathered.place_of and not has_labels):
+            other = "" if before else "; or say with a column `label` (1 or 0) which concepts it stands for"
+            gathered.problems.append(_duplicate(place, gathered.place_of[sentence], sentence) + other)
+        else:
+            gathered.place_of.setdefault(sentence, place)
+            gathered.stands_for[concept, sentence] = (label, place)
+    return gathered
+
+
+def _state(
+    gathered: _Gathered, stated_at: dict[tuple[str, str], str], concept: str, record: Mapping[str, str], place: str
+) -> None:
+    """Note what a record states of its concept, or that another record states something else."""
+    stated = gathered.stated.setdefault(concept, {})
+    for field in _STATED:
+        value = record.get(field, "")
+        if field == "language" and value:
+            try:
+                check_language(value)
+            except ConceptDataError as problem:
+                gathered.problems.append(f"{place}: {problem}")
+                continue
+        if field != "domain" and not value:  # said once, they hold for all of the concept's sentences
+            continue
+        known_at = stated_at.setdefault((concept, field), place)
+        if stated.setdefault(field, value) != value:
+            gathered.problems.append(
+                f"{place}: concept {concept!r} is in {field} {value!r} here and in {stated[field]!r} at {known_at}; "
+                f"give it one {field}, or two names"
+            )
+
+
+def _duplicate(place: str, other: str, sentence: str) -> str:
+    return f"{place}: duplicate sentence, which is at {other} too; keep one: {sentence!r}"
+
+
+def _forms_given(forms: Mapping[str, Sequence[str]], concepts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    for name in forms:
+        if name not in concepts:
+            close = difflib.get_close_matches(name, concepts) or list(concepts[:5])
+            raise ConceptDataError(
+                f"forms were given of {name!r}, which is no concept here; there is {', '.join(close)}"
+            )
+    given = {name: (each,) if isinstance(each, str) else tuple(each) for name, each in forms.items()}
+    return {concept: given.get(concept, ()) for concept in concepts}
+
+
+def _tell_unread(tables: Sequence[tuple[TextFile, Records]], ignored: set[str]) -> None:
+    """Warn of columns that weren't read, and of quotes that may mean two things."""
+    for file, records in tables:
+        unread = [name for name in records.unread if name not in ignored]
+        if unread:
+            warnings.warn(
+                f"{file}: columns that aren't read: {', '.join(map(repr, unread))}; read are "
+                f"{', '.join(records.columns)}. To read one, give it one of the names concept, sentence, "
+                f"{', '.join(_OPTIONAL)}; to silence this, take it out or name it in ignore_columns.",
+                ExpertLensWarning,
+                stacklevel=3,
+            )
+        if records.remark:
+            warnings.warn(
+                f"{file}: {records.remark}. If that is wrong, say quoted=True (fields in quotes, with their own quotes "
+                "doubled, as pandas writes them) or quoted=False (quotes are text); saying it also silences this.",
+                ExpertLensWarning,
+                stacklevel=3,
+            )
+
+
+def _tell_same_names(dataset: ConceptDataset) -> None:
+    """Warn of concepts whose names differ in spelling only."""
+    names = collections.defaultdict(list)
+    for concept in dataset.concepts:
+        names[normal_name(concept)].append(concept)
+    same = [f"{' and '.join(map(ascii, each))}" for each in names.values() if len(each) > 1]
+    if same:
+        warnings.warn(
+            f"concepts of {dataset.name!r} whose names differ only in case, in how accents are composed, or in spaces, "
+            f"hyphens and underscores: {'; '.join(same)}. They are kept apart; if they are one, give them one name.",
+            ExpertLensWarning,
+            stacklevel=3,
+        )
+
+
+def _tell_lacking(dataset: ConceptDataset, place_of: Mapping[str, str]) -> None:
+    """Warn of positives that lack their concept's word. Where negatives are given, these say what the concept is."""
+    labels = dataset.labels.copy()
+    if dataset.own_negatives is not None:
+        labels[dataset.own_negatives.any(1)] = False
+    lacking = np.argwhere((labels & ~dataset.mentions()).T)
+    if not lacking.size:
+        return
+    examples = "; ".join(
+        f"{place_of[dataset.sentences[column]]} ({dataset.concepts[row]!r})" for column, row in lacking[:3]
+    )
+    languages = ", ".join(sorted({*(dataset.languages or ("en",))}))
+    warnings.warn(
+        f"{len(lacking)} of {labels.sum()} sentences lack their concept's word and its forms: {examples}"
+        f"{' ...' if len(lacking) > 3 else ''}. They count as positives all the same. (Looked for in the language "
+        f"{languages}; language= names another, and forms= what else stands for a concept.)",
+        ExpertLensWarning,
+        stacklevel=3,
+    )
 
 
 def _find(name_or_path: epath.PathLike) -> TextFile:
@@ -208,89 +433,3 @@ def _find(name_or_path: epath.PathLike) -> TextFile:
             f"{' and '.join(map(repr, PACKAGED))}"
         )
     return file
-
-
-def _add_sentence(place_of: dict[str, str], sentence: str, place: str) -> None:
-    if not sentence:
-        raise ConceptDataError(f"{place}: the sentence is empty")
-    if sentence in place_of:
-        raise ConceptDataError(
-            f"{place}: duplicate sentence, which is at {place_of[sentence]} too; keep one: {sentence!r}"
-        )
-    place_of[sentence] = place
-
-
-def _read_records(file: TextFile, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields each record's line number and its fields, stripped; all have `columns`.
-
-    Where a sentence is all that is wanted, a plain text file will do.
-    """
-    suffix = "." + file.name.rpartition(".")[2].lower() if "." in file.name else ""
-    plain = columns == ("sentence",)
-    readable = [*_DIALECTS, ".jsonl", *([".txt"] if plain else [])]
-    if suffix not in readable:
-        raise ConceptDataError(f"{file}: can't read a {suffix or 'suffixless'} file; give {', '.join(readable)}")
-    text = read_text(file, ConceptDataError)
-    if suffix == ".jsonl":
-        yield from _read_jsonl(file, text, columns)
-    elif suffix == ".txt":
-        for line, sentence in enumerate(io.StringIO(text, newline=None), 1):
-            if sentence.strip():
-                yield line, {"sentence": sentence.strip()}
-    else:
-        yield from _read_delimited(file, text, columns, suffix)
-
-
-def _read_delimited(
-    file: TextFile, text: str, columns: tuple[str, ...], suffix: str
-) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), **_DIALECTS[suffix])
-    header = None
-    while True:
-        line = reader.line_num + 1  # where the row starts: a quoted field may run over several lines
-        try:
-            row = [field.strip() for field in next(reader)]
-        except StopIteration:
-            break
-        except csv.Error as problem:
-            raise ConceptDataError(f"{file}:{line}: not a {suffix} row: {problem}") from None
-        if not row:  # a blank line
-            continue
-        if header is None:
-            header = [name.lower() for name in row]
-            _check_columns(f"{file}:{line}", columns, header)
-        elif len(row) != len(header):
-            raise ConceptDataError(
-                f"{file}:{line}: {len(row)} fields, but the header names {len(header)}: {', '.join(header)}"
-            )
-        else:
-            yield line, dict(zip(header, row, strict=True))
-
-
-def _read_jsonl(file: TextFile, text: str, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    # Not splitlines(): a JSON string may hold U+2028 and its like unescaped.
-    for line, content in enumerate(text.split("\n"), 1):
-        place = f"{file}:{line}"
-        if not content.strip():
-            continue
-        try:
-            record = json.loads(content)
-        except json.JSONDecodeError as problem:
-            raise ConceptDataError(f"{place}: broken JSON: {problem.msg} at column {problem.colno}") from None
-        if not isinstance(record, dict):
-            raise ConceptDataError(f"{place}: wanted a JSON object with {', '.join(columns)}, not {content!r}")
-        _check_columns(place, columns, list(record))
-        names = columns if record.get("domain") is None else (*columns, "domain")
-        for name in names:
-            # A lone surrogate ("\ud83d" without its other half) is a JSON string, but no text.
-            if not isinstance(record[name], str) or re.search("[\ud800-\udfff]", record[name]):
-                raise ConceptDataError(f"{place}: {name!r} must be text, not {json.dumps(record[name])}")
-        yield line, {name: record[name].strip() for name in names}
-
-
-def _check_columns(place: str, wanted: tuple[str, ...], found: list[str]) -> None:
-    for name in wanted:
-        if name not in found:
-            raise ConceptDataError(f"{place}: missing column {name!r}; the columns found are {found}")
-        if found.count(name) > 1:
-            raise ConceptDataError(f"{place}: column {name!r} is there twice; the columns found are {found}")

@@ -71,9 +71,12 @@ def contrast_concepts(
 ) -> Contrast:
     """Sets each concept's positives against negatives from the dataset's pool.
 
-    A concept's own positives are never its negatives. With `sampled=False` all other sentences of the pool
-    are, and weigh `negatives_per_positive * num_positives / num_negatives` each, so that the base rate is
-    `1 / (1 + negatives_per_positive)` for every concept: exact, with no sentence wasted. With `sampled=True`,
+    A concept that has negatives of its own is set against these and no others, whatever they mention: they were given
+    as its negatives. The others are set against the pool.
+
+    A concept's own positives are never its negatives. With `sampled=False` all other sentences of the pool (or all its
+    own negatives) are, and weigh `negatives_per_positive * num_positives / num_negatives` each, so that the base rate
+    is `1 / (1 + negatives_per_positive)` for every concept: exact, with no sentence wasted. With `sampled=True`,
     the protocol of Suau et al. (2022), `negatives_per_positive * num_positives` of them (rounded, at least
     one) are drawn without replacement, and weigh 1, or what makes up for the rounding.
 
@@ -82,7 +85,8 @@ def contrast_concepts(
     Args:
       dataset: the sentences and their labels.
       negatives_per_positive: the weight of all negatives over that of all positives.
-      exclude_mentions: whether sentences that mention the concept without being its positives are left out.
+      exclude_mentions: whether sentences of the pool that mention the concept without being its positives are left
+        out.
       sampled: whether the negatives are a sample of those allowed instead of all of them.
       seed: of the sample.
 
@@ -97,14 +101,22 @@ def contrast_concepts(
 
     pool = dataset.negative_pool
     barred = dataset.labels | dataset.mentions() if exclude_mentions else dataset.labels
+    # Where concepts have negatives of their own, each has all its negatives listed, and there is no shared pool.
+    listed = sampled or dataset.own_negatives is not None
+    own = np.zeros_like(dataset.labels) if dataset.own_negatives is None else dataset.own_negatives
     positives, corrected, negative_weight = [], [], []
-    for concept, labels, bars in zip(dataset.concepts, dataset.labels, barred, strict=True):
+    for concept, labels, bars, given in zip(dataset.concepts, dataset.labels, barred, own, strict=True):
         positives.append(np.flatnonzero(labels))
         if not labels.any():
             raise ConceptDataError(f"concept {concept!r} has no positive sentences; leave it out")
         total = negatives_per_positive * labels.sum()
         wanted = max(1, round(total)) if sampled else 1
-        allowed = np.flatnonzero(pool & ~bars)
+        allowed = np.flatnonzero(given if given.any() else pool & ~bars)
+        if len(allowed) < wanted and given.any():
+            raise ConceptDataError(
+                f"concept {concept!r} needs at least {wanted} negative sentences and has {len(allowed)} of its own; "
+                "add some, or lower negatives_per_positive"
+            )
         if len(allowed) < wanted:
             raise ConceptDataError(
                 f"concept {concept!r} needs at least {wanted} negative sentences and has {len(allowed)}: of "
@@ -116,15 +128,15 @@ def contrast_concepts(
             corrected.append(np.sort(generator.choice(allowed, wanted, replace=False)))
             negative_weight.append(total / wanted)
         else:
-            corrected.append(np.flatnonzero(pool & bars))
+            corrected.append(allowed if listed else np.flatnonzero(pool & bars))
             negative_weight.append(total / len(allowed))
 
     corrected = _pad(corrected)
     return Contrast(
         positives=_pad(positives),
-        pool=np.zeros_like(pool) if sampled else pool.copy(),
+        pool=np.zeros_like(pool) if listed else pool.copy(),
         corrected=corrected,
-        corrections=np.where(corrected < 0, 0, 1 if sampled else -1).astype(np.float32),
+        corrections=np.where(corrected < 0, 0, 1 if listed else -1).astype(np.float32),
         negative_weight=np.array(negative_weight, np.float32),
     )
 

@@ -1,18 +1,17 @@
 """Sentences without the words that name their concepts: what is left for a model to know the concept by."""
 
 import dataclasses
-import re
 
 import numpy as np
 
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.data.words import word_forms
 
 
 def mask_words(dataset: ConceptDataset, mask: str) -> ConceptDataset:
-    """The same concepts and sentences, with each sentence's own concept (and its plural) replaced by `mask`.
+    """The same concepts and sentences, with each sentence's own concept, in any of its forms, replaced by `mask`.
 
-    Sentences that become alike by that stay one each, labelled with all their concepts.
+    So it is in sentences that were given as a concept's negatives. Sentences that become alike by that stay one each,
+    labelled with all their concepts; if one is of a concept's positives and its negatives, it is a positive.
 
     Args:
       dataset: its labels say which concepts a sentence is of.
@@ -21,27 +20,37 @@ def mask_words(dataset: ConceptDataset, mask: str) -> ConceptDataset:
     Returns:
       A dataset called `NAME_masked`.
     """
-    patterns = [word_pattern(concept) for concept in dataset.concepts]
+    finders = dataset.mention_finders()
+    of_concept = dataset.labels if dataset.own_negatives is None else dataset.labels | dataset.own_negatives
     masked = []
-    for column, sentence in enumerate(dataset.sentences):
-        for row in np.flatnonzero(dataset.labels[:, column]):
-            sentence = patterns[row].sub(lambda _: mask, sentence)
-        masked.append(sentence)
+    for sentence, rows in zip(dataset.sentences, of_concept.T, strict=True):
+        spans = sorted({span for row in np.flatnonzero(rows) for span in finders[row](sentence)})
+        masked.append(_replace(sentence, spans, mask))
     unique = {sentence: place for place, sentence in enumerate(dict.fromkeys(masked))}
     place = np.array([unique[sentence] for sentence in masked])
     labels = np.zeros((len(dataset.concepts), len(unique)), bool)
+    own_negatives = np.zeros_like(labels)
     pool = np.zeros(len(unique), bool)
     for column, to in enumerate(place):
         labels[:, to] |= dataset.labels[:, column]
         pool[to] |= dataset.negative_pool[column]
+        if dataset.own_negatives is not None:
+            own_negatives[:, to] |= dataset.own_negatives[:, column]
     return dataclasses.replace(
-        dataset, name=f"{dataset.name}_masked", sentences=tuple(unique), labels=labels, negative_pool=pool
+        dataset,
+        name=f"{dataset.name}_masked",
+        sentences=tuple(unique),
+        labels=labels,
+        negative_pool=pool,
+        own_negatives=None if dataset.own_negatives is None else own_negatives & ~labels,
     )
 
 
-def word_pattern(concept: str) -> re.Pattern[str]:
-    """The concept's words and their plurals, whole, whatever their case, with any spaces or hyphens between them."""
-    forms = sorted(word_forms(concept), key=lambda form: -len(" ".join(form)))
-    return re.compile(
-        r"(?<!\w)(?:" + "|".join(r"[\s_-]+".join(map(re.escape, form)) for form in forms) + r")(?!\w)", re.I
-    )
+def _replace(text: str, spans: list[tuple[int, int]], mask: str) -> str:
+    """Text with `mask` for each of the spans, in order; one for those that overlap."""
+    kept, end = [], 0
+    for start, stop in spans:
+        if start >= end:
+            kept += [text[end:start], mask]
+        end = max(end, stop)
+    return "".join(kept) + text[end:]

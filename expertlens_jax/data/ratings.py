@@ -17,8 +17,14 @@ from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.data.downloads import DownloadError, download, is_intact
 from expertlens_jax.data.known_ratings import COLLECTION, KNOWN, KnownRatings
 from expertlens_jax.data.text import TextFile, find_file, read_text
+from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensWarning, RatingsError
 
+_WORD_NAME = re.compile(r"(?:word|w|term|concept)[ _]?[12ab]")
+_RATING_NAMES = frozenset(
+    "rating ratings score scores similarity relatedness sim mean human gold average simlex999 simlex-999 "
+    "human_mean mean_rating".split()
+) | {"human (mean)", "human mean", "mean rating", "average score", "similarity score"}
 _MINIMUM_PAIRS = 3  # of fewer, no rank correlation can be told from chance
 
 
@@ -55,8 +61,10 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
       names another copy of it), checked against their SHA-256, and kept in `ratings` of the cache directory
       (EXPERTLENS_CACHE, or ~/.cache/expertlens_jax). Citation and licence are printed when one is fetched.
 
-    Anything else is a file, UTF-8, with two words and a number a line, separated by tabs, commas or spaces
-    (words of several parts need tabs or commas). Blank lines, lines that start with `#` and one header line
+    Anything else is a file, UTF-8, with two words and a number a line, separated by tabs, commas, semicolons or spaces
+    (words of several parts need one of the first three; between semicolons a number may have a decimal comma). Further
+    columns (SimLex-999's own file has ten) are told and left out; a header then says which is the rating, unless there
+    is but one number a line. Blank lines, lines that start with `#` and one header line
     are skipped. A part-of-speech suffix (MEN's `sun-n`) is taken off where every word in the file has one.
 
     A pair listed more than once, in either order, gets the mean of its ratings. WordSim-353 lists money/cash
@@ -68,7 +76,8 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
       name_or_path: a known name, or a file.
 
     Warns:
-      ExpertLensWarning: pairs of a user's file are listed more than once; one warning counts them.
+      ExpertLensWarning: pairs of a user's file are listed more than once (one warning counts them), or it has columns
+        that aren't read.
 
     Raises:
       RatingsError: the name or file isn't known, gensim isn't there, a dataset can't be fetched, a line doesn't
@@ -89,8 +98,9 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
     scores_of = collections.defaultdict(list)
     pair_of: dict[frozenset[str], tuple[str, str]] = {}
     for first, second, score in listed:
-        if first != second:
-            pair = pair_of.setdefault(frozenset((first, second)), (first, second))
+        key = frozenset((normal_name(first), normal_name(second)))
+        if len(key) == 2:
+            pair = pair_of.setdefault(key, (first, second))
             scores_of[pair].append(score)
     if len(scores_of) < _MINIMUM_PAIRS:
         raise RatingsError(
@@ -155,25 +165,28 @@ def _find(path: epath.PathLike) -> epath.Path:
 
 
 def _read_pairs(file: TextFile) -> list[tuple[str, str, float]]:
-    """Returns what each line of the file holds: two words, lower-cased, and their rating."""
+    """Return what each line of the file holds: two words, lower-cased, and their rating."""
+    lines = [
+        (number, line.strip())
+        for number, line in enumerate(io.StringIO(read_text(file, RatingsError), newline=None), 1)
+        if line.strip() and not line.strip().startswith("#")
+    ]
+    width = _count_fields(lines[0][1]) if lines else 3
+    rows = [(number, line, _split(line, width)) for number, line in lines]
+    header = rows.pop(0)[2] if rows and _is_header(rows[0][2]) else None
+    places = _find_columns(file, header, rows[0], width) if rows and width > 3 else (0, 1, 2)
+
     pairs: list[tuple[str, str, float]] = []
-    may_be_header = True
-    for number, line in enumerate(io.StringIO(read_text(file, RatingsError), newline=None), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        fields = _split(line)
-        is_header = may_be_header and _is_header(fields)
-        may_be_header = False
-        if is_header:
-            continue
-        if len(fields) != 3 or not all(fields):
+    for number, line, fields in rows:
+        if len(fields) != width or not all(fields[place] for place in places):
+            kept = f"{width} columns, as the first line has," if width > 3 else "two words and a number,"
             raise RatingsError(
-                f"{file}:{number}: wanted two words and a number, separated by tabs, commas or spaces, not {line!r}"
+                f"{file}:{number}: wanted {kept} separated by tabs, commas, semicolons or spaces, not {line!r}"
             )
-        first, second, rating = fields
+        first, second, rating = (fields[place] for place in places)
         try:
-            score = float(rating)
+            # Between semicolons stands the decimal comma of the spreadsheets that write them.
+            score = float(rating.replace(",", ".") if ";" in line else rating)
         except ValueError:
             raise RatingsError(f"{file}:{number}: the rating {rating!r} is not a number") from None
         if not math.isfinite(score):
@@ -182,19 +195,75 @@ def _read_pairs(file: TextFile) -> list[tuple[str, str, float]]:
     return pairs
 
 
-def _split(line: str) -> list[str]:
-    # Tabs and commas first, since between them a word may have spaces ("ice cream").
-    for separator in (r"\s*[\t,]\s*", r"[\s,]+"):
+# Tabs, semicolons and commas first, since between them a word may have spaces ("ice cream").
+_SEPARATORS = (r"\s*;\s*", r"\s*[\t,]\s*", r"[\s,]+")
+
+
+def _count_fields(line: str) -> int:
+    """How many columns the file has by its first line: three if it can be read so."""
+    counts = [len(re.split(separator, line)) for separator in _SEPARATORS]
+    return 3 if 3 in counts else next((count for count in counts if count > 1), 1) if max(counts) > 3 else 3
+
+
+def _split(line: str, width: int) -> list[str]:
+    for separator in _SEPARATORS:
         fields = [field.strip('"') for field in re.split(separator, line)]
-        if len(fields) == 3:
+        if len(fields) == width:
             break
     return fields
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Returns whether the last field is a name, such as "Human (mean)", and not a number gone wrong."""
+    """Return whether the last field is a name, such as "Human (mean)", and not a number gone wrong.
+
+    Of more than three fields none may be a number: the last may be a part of speech.
+    """
+    if len(fields) > 3:
+        return not any(map(_is_number, fields))
+    return not _is_number(fields[-1]) and fields[-1][:1].isalpha()
+
+
+def _is_number(field: str) -> bool:
     try:
-        float(fields[-1])  # "nan" is a rating, though a bad one
+        float(field.replace(",", "."))  # "nan" is a rating, though a bad one
     except ValueError:
-        return fields[-1][:1].isalpha()
-    return False
+        return False
+    return True
+
+
+def _find_columns(
+    file: TextFile, header: list[str] | None, first_row: tuple[int, str, list[str]], width: int
+) -> tuple[int, int, int]:
+    """Find the two words and the rating among more than three columns, and tell what isn't read.
+
+    The words are in the first two columns, or in those that the header calls so. The rating is in the column whose
+    name says it, or the only one that holds a number.
+
+    Raises:
+      RatingsError: it can't be told.
+    """
+    number, line, fields = first_row
+    names = [" ".join(name.split()).lower() for name in header or [f"column {place + 1}" for place in range(width)]]
+    if len(names) != width or len(fields) != width:
+        raise RatingsError(f"{file}:{number}: wanted {width} columns, as the first line has, not {line!r}")
+    words = [place for place, name in enumerate(names) if _WORD_NAME.fullmatch(name)]
+    words = words if len(words) == 2 else [0, 1]
+    rest = [place for place in range(width) if place not in words]
+    by_name = [place for place in rest if names[place] in _RATING_NAMES]
+    numbers = by_name if len(by_name) == 1 else [place for place in rest if _is_number(fields[place])]
+    if len(numbers) != 1:
+        raise RatingsError(
+            f"{file}:{number}: {width} columns, and {len(numbers)} of them may be the rating: "
+            f"{', '.join(names[place] for place in numbers) or line!r}; keep two words and a number a line, or a "
+            "header that calls the rating 'rating'"
+        )
+    places = (*words, numbers[0])
+    shown = header or names
+    warnings.warn(
+        f"{file}: columns that aren't read: {', '.join(repr(shown[i]) for i in rest if i not in numbers)}; words "
+        f"are in {shown[words[0]]!r} and {shown[words[1]]!r}, the rating in {shown[numbers[0]]!r}. Take the others out to "
+        "silence this.",
+        ExpertLensWarning,
+        stacklevel=4,
+    )
+    return places

@@ -28,6 +28,7 @@ import xarray as xr
 
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.data.text import read_text
+from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import RatingsError
 
 
@@ -58,8 +59,8 @@ class Things:
         Raises:
           RatingsError: fewer than three of them are.
         """
-        wanted = {concept.lower() for concept in concepts}
-        rows = [row for row, concept in enumerate(self.concepts) if concept.lower() in wanted]
+        wanted = {normal_name(concept) for concept in concepts}
+        rows = [row for row, concept in enumerate(self.concepts) if normal_name(concept) in wanted]
         if len(rows) < 3:
             raise RatingsError(
                 f"{len(rows)} of the {len(wanted)} concepts are among the {len(self.concepts)} objects of THINGS, and "

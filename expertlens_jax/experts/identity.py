@@ -39,9 +39,13 @@ def _bit_sums(params: Mapping[str, Any]) -> Mapping[str, jax.Array]:
 
 
 def digest(concepts: ConceptDataset) -> str:
-    """A digest of a dataset's sentences and labels."""
+    """A digest of a dataset's sentences and labels, and of the sentences that mention its concepts."""
     sha = hashlib.sha256(json.dumps([concepts.sentences, concepts.concepts, concepts.domains]).encode())
     sha.update(np.packbits(concepts.labels).tobytes() + np.packbits(concepts.negative_pool).tobytes())
+    # What counts as a mention depends on words, languages and forms, and on the dictionary.
+    sha.update(np.packbits(concepts.mentions()).tobytes())
+    if concepts.own_negatives is not None:
+        sha.update(b"own negatives" + np.packbits(concepts.own_negatives).tobytes())
     return sha.hexdigest()
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.data.masking import word_pattern
 from expertlens_jax.errors import ConceptDataError, SelectionError
 from expertlens_jax.models.tokens import Tokens, tokenize
 
@@ -39,8 +38,8 @@ def pool_over_words(
     """Tokenizes a dataset's sentences, with the tokens of their concepts' words, or all but those, in the pool.
 
     A sentence of several concepts has all their words for its own. A token is a word's if it holds any character of
-    an occurrence (the concept or its plural, see `data.masking`): so a byte-level token is that of the letters in it,
-    whatever space stands before them, and a token that the word shares with its neighbour is the word's.
+    an occurrence (the concept in any of its forms, see `data.words`): so a byte-level token is that of the letters in
+    it, whatever space stands before them, and a token that the word shares with its neighbour is the word's.
 
     Args:
       tokenizer: a fast Hugging Face tokenizer.
@@ -59,7 +58,7 @@ def pool_over_words(
       TokenizationError: see `tokenize`.
     """
     tokens = tokenize(tokenizer, concepts.sentences, max_tokens=max_tokens, truncate=truncate, offsets=True)
-    patterns = [word_pattern(concept) for concept in concepts.concepts]
+    finders = concepts.mention_finders()
     in_pool, refused = [], []
     for column, (sentence, own, places) in enumerate(
         zip(concepts.sentences, tokens.in_pool, tokens.offsets, strict=True)
@@ -67,7 +66,7 @@ def pool_over_words(
         of_words = np.zeros(len(own), bool)
         rows = np.flatnonzero(concepts.labels[:, column])
         for row in rows:
-            of_word = own & _hold_any(places, [match.span() for match in patterns[row].finditer(sentence)])
+            of_word = own & _hold_any(places, finders[row](sentence))
             if not of_word.any():
                 cut = " within the model's context" if truncate and len(own) == max_tokens else ""
                 refused.append((column, f"lacks the word of its concept {concepts.concepts[row]!r}{cut}"))

@@ -11,8 +11,7 @@ import jinja2
 import pandas as pd
 from etils import epath
 
-from expertlens_jax.data.masking import word_pattern
-from expertlens_jax.data.words import split_words
+from expertlens_jax.data.words import mention_finder
 
 _MARKS = {"held": "✓", "not held": "✗", "not testable": "?", "left out": "–", "failed": "!", "waiting": "…"}
 _MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -100,8 +99,8 @@ class Page:
 
 
 def mark_words(text: str, words: Sequence[str]) -> list[dict[str, Any]]:
-    """The text cut into runs `{text, marked}`: marked are the words and their plurals, as `data.masking` finds them."""
-    spans = sorted(match.span() for word in words if split_words(word) for match in word_pattern(word).finditer(text))
+    """The text cut into runs `{text, marked}`: marked are the words in all their forms, as `data.words` finds them."""
+    spans = sorted(span for word in words for span in mention_finder(word)(text))
     runs, done = [], 0
     for start, end in spans:
         if end > done:  # one word may lie in another: "cream" in "ice cream"
