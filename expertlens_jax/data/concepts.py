@@ -240,7 +240,7 @@ def load_concepts(
                 shared.append(sentence)
         if not more.rows and not more.problems:
             problems.append(f"{source_of_negatives}: there are no sentences in this file")
-    refuse_problems(source, problems)
+    refuse_problems(source, problems + [table.remark for _, table in tables if problems and table.remark])
     _tell_unread(tables, ignored)
 
     concepts, sentences = tuple(gathered.started), tuple(place_of)
@@ -379,12 +379,7 @@ def _tell_unread(tables: Sequence[tuple[TextFile, Records]], ignored: set[str]) 
                 stacklevel=3,
             )
         if records.remark:
-            warnings.warn(
-                f"{file}: {records.remark}. If that is wrong, say quoted=True (fields in quotes, with their own quotes "
-                "doubled, as pandas writes them) or quoted=False (quotes are text); saying it also silences this.",
-                ExpertLensWarning,
-                stacklevel=3,
-            )
+            warnings.warn(records.remark, ExpertLensWarning, stacklevel=3)
 
 
 def _tell_same_names(dataset: ConceptDataset) -> None:

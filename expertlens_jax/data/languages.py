@@ -63,7 +63,10 @@ def lemmas(word: str, language: str) -> frozenset[str]:
     """Return the base forms that the dictionary has for a lower-case word: ran -> run, läuft -> laufen."""
     if language not in LEMMATIZED:
         return frozenset()
-    readings = (word, word.capitalize()) if language in _CAPITALIZING else (word,)
+    readings = [word]
+    if language in _CAPITALIZING:
+        readings += [word.replace("ss", "ß")] * ("ss" in word)  # STRASSE, and Strasse in Switzerland
+        readings += [reading.capitalize() for reading in readings]
     return frozenset(simplemma.lemmatize(reading, lang=language) for reading in readings)
 
 

@@ -261,8 +261,8 @@ def _find_columns(
     shown = header or names
     warnings.warn(
         f"{file}: columns that aren't read: {', '.join(repr(shown[i]) for i in rest if i not in numbers)}; words "
-        f"are in {shown[words[0]]!r} and {shown[words[1]]!r}, the rating in {shown[numbers[0]]!r}. Take the others out to "
-        "silence this.",
+        f"are in {shown[words[0]]!r} and {shown[words[1]]!r}, the rating in {shown[numbers[0]]!r}. Take the others "
+        "out to silence this.",
         ExpertLensWarning,
         stacklevel=4,
     )

@@ -15,6 +15,11 @@ _DELIMITERS = {".tsv": "\t", ".csv": ","}
 _ROW_NUMBERS = re.compile(r"(?:unnamed: [\d.]+|level_\d|index|id)?")
 """Columns of row numbers, as pandas and spreadsheets add them: nothing is lost where they aren't read."""
 
+_SAY_QUOTED = (
+    "If that is wrong, say quoted=True (fields in quotes, with their own quotes doubled, as pandas writes them) or "
+    "quoted=False (quotes are text); saying it also silences this."
+)
+
 _MOST_PROBLEMS = 20  # named one by one
 
 # A field of a file that quotes as spreadsheets and pandas do: in quotes, with its own quotes doubled; or without any.
@@ -30,7 +35,7 @@ class Records:
       columns: the columns that were read.
       unread: the columns that weren't, other than row numbers.
       problems: what is wrong with lines, each with file and line; their records aren't among the rows.
-      remark: how the file was read, where it may be read in two ways; else "".
+      remark: how the file's quotes were read, and how to say otherwise, where they may be read in two ways; else "".
     """
 
     rows: list[tuple[int, dict[str, str]]]
@@ -73,12 +78,13 @@ def read_records(
     remark = ""
     if suffix == ".tsv" and quoted is None:
         quoted, remark = _is_quoted(text)
+        remark = f"{file}: {remark}. {_SAY_QUOTED}" if remark else ""
     lines = list(_split_rows(file, text, suffix, quoted is None or quoted, problems))
     if not lines:
         return Records([], tuple(wanted), (), problems)
     (line, header), *lines = lines
     columns = [_column(name) for name in header]
-    _check_header(f"{file}:{line}", wanted, optional, columns, suffix)
+    _check_header(f"{file}:{line}", wanted, optional, header, suffix)
     rows = []
     for line, fields in lines:
         while len(fields) > len(columns) and not fields[-1]:
@@ -238,21 +244,21 @@ def _as_text(name: str, value: Any) -> str | None:
 
 
 def _check_header(
-    place: str, wanted: Sequence[str], optional: Sequence[str], found: Sequence[str], suffix: str
+    place: str, wanted: Sequence[str], optional: Sequence[str], header: Sequence[str], suffix: str
 ) -> None:
-    problem = _header_problem(wanted, optional, found)
+    problem = _header_problem(wanted, optional, [_column(name) for name in header])
     if problem is None:
         return
-    names = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
-    for delimiter, name in names.items():
-        if delimiter != _DELIMITERS[suffix] and any(
-            {*wanted} <= {_column(x) for x in each.split(delimiter)} for each in found
-        ):
-            remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(
-                delimiter,
-                "save it with commas as .csv (Excel: 'CSV UTF-8'; pandas: to_csv without sep=), or with tabs as .tsv",
-            )
-            problem += f"; its fields seem to be separated by {name}: {remedy}"
+    save = "save it with commas as .csv (Excel: 'CSV UTF-8'; pandas: to_csv without sep=), or with tabs as .tsv"
+    for delimiter, (name, remedy) in {
+        "\t": ("tabs", "name it .tsv"),
+        ",": ("commas", "name it .csv"),
+        ";": ("semicolons", save),
+        "|": ("vertical bars", save),
+    }.items():
+        for field in header:
+            if delimiter in field and {*wanted} <= {_column(part.strip('"')) for part in field.split(delimiter)}:
+                problem += f"; its fields seem to be separated by {name}: {remedy}"
     raise ConceptDataError(f"{place}: {problem}")
 
 
