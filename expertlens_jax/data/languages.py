@@ -1,6 +1,7 @@
 """Languages that mentions are found in: which are lemmatised, which are matched as they stand, and how words end."""
 
 import functools
+from collections.abc import Mapping
 
 import regex
 import simplemma
@@ -70,14 +71,24 @@ def lemmas(word: str, language: str) -> frozenset[str]:
     return frozenset(simplemma.lemmatize(reading, lang=language) for reading in readings)
 
 
+def is_listed(word: str, language: str) -> bool:
+    """Return whether the dictionary has a word, of more than one letter: only such have listed forms."""
+    return len(word) > 1 and language in LEMMATIZED and word in _dictionary(language)
+
+
 @functools.lru_cache(maxsize=4)
 def listed_forms(language: str) -> dict[str, list[str]]:
     """Return the forms that the dictionary lists of each lemma, other than itself."""
     forms: dict[str, list[str]] = {}
     if language in LEMMATIZED:
-        dictionary = dictionary_factory.DEFAULT_DICTIONARY_FACTORY.get_dictionary(language)
+        dictionary = _dictionary(language)
         listed = list(dictionary)
         for form, lemma in zip(listed, map(dictionary.get, listed), strict=True):
             if form != lemma:
                 forms.setdefault(lemma, []).append(form)
     return forms
+
+
+def _dictionary(language: str) -> Mapping[str, str]:
+    """Return lemmas by their forms."""
+    return dictionary_factory.DEFAULT_DICTIONARY_FACTORY.get_dictionary(language)

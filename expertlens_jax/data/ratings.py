@@ -254,7 +254,7 @@ def _find_columns(
     if len(numbers) != 1:
         raise RatingsError(
             f"{file}:{number}: {width} columns, and {len(numbers)} of them may be the rating: "
-            f"{', '.join(names[place] for place in numbers) or line!r}; keep two words and a number a line, or a "
+            f"{', '.join(names[place] for place in numbers) or repr(line)}; keep two words and a number a line, or a "
             "header that calls the rating 'rating'"
         )
     places = (*words, numbers[0])

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import regex
 
-from expertlens_jax.data.languages import check_language, lemmas, listed_forms, lower, words_of
+from expertlens_jax.data.languages import check_language, is_listed, lemmas, listed_forms, lower, words_of
 from expertlens_jax.errors import ConceptDataError
 
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
@@ -97,7 +97,7 @@ def word_forms(concept: str, *, language: str = "en", forms: Sequence[str] = ())
     listed = {
         form
         for lemma in {last, *written, last.capitalize(), *(word.capitalize() for word in written)}
-        for form in listed_forms(language).get(lemma, ())
+        for form in (listed_forms(language).get(lemma, ()) if is_listed(lemma, language) else ())
     }
     # A capital may make it another word; sentences are read without.
     found = {words for form in listed for words in [split_words(form, language)] if _is_form(form, last, language)}
@@ -173,6 +173,8 @@ class _Table:
 
     def __init__(self, concepts: Sequence[tuple[str, Sequence[str]]], language: str) -> None:
         self.language = language
+        if language == "en":  # a short list: read with the dictionary, it keeps nobody waiting later
+            listed_forms(language)
         # By words as they stand, and by lemmas: what follows the dictionary's rules from a form that is listed as
         # another word's is no form of the concept ("roses" isn't one of "rise").
         self.by_words = collections.defaultdict(set)

@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import sys
 import types
@@ -5,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from expertlens_jax.analysis.alignment import rated_pairs
 from expertlens_jax.data.ratings import load_ratings
 from expertlens_jax.errors import ExpertLensWarning, RatingsError
 
@@ -133,3 +135,79 @@ def test_errors_name_file_and_line(load, text, message):
 def test_unknown_name_lists_the_known():
     with pytest.raises(RatingsError, match=r"no ratings 'wordsim': .*wordsim353, simlex999"):
         load_ratings("wordsim")
+
+
+def test_simlex_own_layout_is_read_and_the_rest_told(load):
+    header = "word1\tword2\tPOS\tSimLex999\tconc(w1)\tconc(w2)\tconcQ\tAssoc(USF)\tSimAssoc333\tSD(SimLex)\n"
+    rows = "old\tnew\tA\t1.58\t2.72\t2.81\t2\t7.25\t1\t0.41\nsmart\tintelligent\tA\t9.2\t1.75\t2.46\t1\t7.11\t1\t0.67\n"
+    rows += "hard\tdifficult\tA\t8.77\t3.76\t2.21\t2\t5.94\t1\t1.19\n"
+    with pytest.warns(
+        ExpertLensWarning, match=r"aren't read: 'POS', .*'SD\(SimLex\)'.*'word1' and 'word2'.*'SimLex999'"
+    ):
+        ratings = load(header + rows)
+    assert ratings.pairs == (("old", "new"), ("smart", "intelligent"), ("hard", "difficult"))
+    np.testing.assert_array_equal(ratings.scores, [1.58, 9.2, 8.77])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b,N,1\nc,d,V,2\ne,f,N,3\n",
+        "POS,word1,word2,Score,sd\nN,a,b,1,9\nN,c,d,2,9\nN,e,f,3,9\n",
+        "a b N 1\nc d N 2\ne f N 3\n",
+    ],
+)
+def test_further_columns_are_told(load, text):
+    with pytest.warns(ExpertLensWarning, match="columns that aren't read: ") as caught:
+        ratings = load(text)
+    assert len(caught) == 1
+    assert ratings.pairs == (("a", "b"), ("c", "d"), ("e", "f"))
+    np.testing.assert_array_equal(ratings.scores, [1, 2, 3])
+
+
+def test_semicolons_and_decimal_commas(load):
+    ratings = load("Wort 1;Wort 2;Mittel\nice cream;cake;3,5\ncat;dog;7\nsun; moon ;1.25\n")
+    assert ratings.pairs == (("ice cream", "cake"), ("cat", "dog"), ("sun", "moon"))
+    np.testing.assert_array_equal(ratings.scores, [3.5, 7, 1.25])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a,b,1,0.5\nc,d,2,0.5\ne,f,3,0.5\n",
+            "mine.txt:1: 4 columns, and 2 of them may be the rating: column 3, column 4",
+        ),
+        ("a,b,mean,sd\na,b,1,0.5\nc,d,2\ne,f,3,1\n", "mine.txt:3: wanted 4 columns, as the first line has"),
+        ("a,b,x,y\na,b,u,v\n", "mine.txt:2: 4 columns, and 0 of them may be the rating"),
+        ("a;b;1\nc;d;x\n", "mine.txt:2: the rating 'x' is not a number"),
+        ("cat\tdog\t5\n".encode("utf-16"), "mine.txt: the file is UTF-16"),
+    ],
+)
+def test_columns_that_cannot_be_told(load, text, message):
+    with (
+        pytest.raises(RatingsError, match=message),
+        pytest.warns(ExpertLensWarning) if "sd" in str(text) else contextlib.nullcontext(),
+    ):
+        load(text)
+
+
+def test_one_pair_in_two_spellings_is_one_pair(load):
+    with pytest.warns(ExpertLensWarning, match="listed more than once"):
+        ratings = load("ice cream,cake,4\ncake,ice-cream,2\ncafe\u0301,tea,1\ncaf\u00e9,cat,2\n")
+    assert ratings.pairs[0] == ("ice cream", "cake") and ratings.scores[0] == 3
+
+
+@pytest.mark.parametrize("name", ["ice cream", "Ice-Cream", "ice_cream"])
+@pytest.mark.parametrize("rated", ["ice cream", "ice-cream", "ICE_CREAM"])
+def test_names_match_ratings_whatever_their_spaces_and_hyphens(load, name, rated):
+    rows = [(rated, "caf\u00e9", 1), (rated, "b", 2), ("b", "cafe\u0301", 3), ("b", "c", 4)]
+    ratings = load("".join(f"{a}\t{b}\t{score}\n" for a, b, score in rows))
+    pairs = rated_pairs([name, "cafe\u0301", "b", "c"], ratings)
+    assert list(zip(pairs.first, pairs.second, pairs.scores, strict=True)) == [
+        (0, 1, 1),
+        (0, 2, 2),
+        (2, 1, 3),
+        (2, 3, 4),
+    ]
+    assert pairs.missing == ()
