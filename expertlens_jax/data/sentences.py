@@ -89,7 +89,7 @@ def refusal(sentence: str, concept: str, limits: Limits) -> str | None:
 
     Args:
       sentence: with single spaces.
-      concept: the word that must be in it, or its plural (`words.find_mentions`).
+      concept: the word that must be in it, in one of its forms (`words.find_mentions`).
       limits: of its length.
     """
     if not sentence.isprintable():
