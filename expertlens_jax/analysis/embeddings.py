@@ -10,7 +10,7 @@ from expertlens_jax.analysis.baselines import mean_sentence_embedding
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.experts.responses import Responses, record_responses
 from expertlens_jax.models.model import Model
-from expertlens_jax.models.tokens import tokenize
+from expertlens_jax.models.tokens import Tokens, check_token_ids, tokenize
 
 
 def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
@@ -18,7 +18,7 @@ def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
 
     Words are tokenized as they stand within a sentence, after a space.
     """
-    tokens = tokenize(model.tokenizer, _within_a_sentence(words), max_tokens=model.config.max_tokens)
+    tokens = _tokenize(model, _within_a_sentence(words))
     table = np.asarray(model.params["embed"]["token"], np.float32)
     return np.stack([table[ids[own]].mean(axis=0) for ids, own in zip(tokens.ids, tokens.in_pool, strict=True)])
 
@@ -107,7 +107,7 @@ def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: boo
     Returns:
       Responses `[S, d_model]`, max-pooled over tokens, of a site called `embed` in layer 0.
     """
-    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
+    tokens = _tokenize(model, sentences, truncate=truncate)
     table = np.asarray(model.params["embed"]["token"], np.float32)
     values = np.stack([table[ids[own]].max(axis=0) for ids, own in zip(tokens.ids, tokens.in_pool, strict=True)])
     channels = np.arange(table.shape[1])
@@ -115,6 +115,14 @@ def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: boo
         {"layer": 0, "site": "embed", "channel": channels, "hf_module": "input embedding", "hf_channel": channels}
     )
     return Responses(values, units, model.name, tuple(sentences))
+
+
+def _tokenize(model: Model, texts: Sequence[str], *, truncate: bool = False) -> Tokens:
+    """Tokens that the model has an embedding for."""
+    tokens = tokenize(model.tokenizer, texts, max_tokens=model.config.max_tokens, truncate=truncate)
+    limits = {"vocab_size": model.config.vocab_size, "model": model.name}
+    check_token_ids(tokens.ids, **limits, tokenizer=model.tokenizer, texts=texts)
+    return tokens
 
 
 def _within_a_sentence(words: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from expertlens_jax.models.model import Model, respond
 from expertlens_jax.models.sae import SAE, SITE
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
-from expertlens_jax.models.tokens import Batch, Tokens, batches, padding_id, tokenize
+from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, tokenize
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import check_sites, units_table
 
@@ -165,7 +165,7 @@ def prepare_recording(
 
     Raises:
       SelectionError: an unknown site or pooling.
-      TokenizationError: a sentence too long or empty.
+      TokenizationError: a sentence too long or empty, or with a token that the model has no embedding for.
     """
     if isinstance(sentences, str):
         raise SelectionError("a single string was given; wanted a sequence of sentences.")
@@ -174,6 +174,13 @@ def prepare_recording(
     sites = check_sites(model.config, sites, model.saes)
     if tokens is None:
         tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
+    check_token_ids(
+        tokens.ids,
+        vocab_size=model.config.vocab_size,
+        model=model.name,
+        tokenizer=model.tokenizer,
+        texts=sentences,
+    )
     mesh, params = parallel.place(model.params, all_hosts=all_hosts)
     saes = parallel.replicate(model.saes, mesh) if SITE in sites else ()
     return Recording(
@@ -181,7 +188,7 @@ def prepare_recording(
         params=params,
         mesh=mesh,
         tokens=tokens,
-        pad_id=padding_id(model.tokenizer),
+        pad_id=padding_id(model.tokenizer, model.config.vocab_size),
         tokens_per_batch=tokens_per_batch,
         units=units_table(model.family, model.config, sites, model.saes),
         saes=saes,

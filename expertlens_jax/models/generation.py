@@ -21,7 +21,7 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sampling import Sampling, draw_tokens
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
-from expertlens_jax.models.tokens import bucket_lengths
+from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
 
 
@@ -30,11 +30,11 @@ class Generations:
     """Prompts and how a model continued them; prints as text."""
 
     prompts: tuple[str, ...]
-    """`[prompts]`, as given."""
+    """`[prompts]`, as given; the text of those given as token ids."""
     texts: tuple[str, ...]
     """`[prompts]` continuations, without the prompt and without special tokens."""
     token_ids: tuple[np.ndarray, ...]
-    """int32 `[new tokens]` a prompt; ends with the end-of-text token where that was reached."""
+    """int32 `[new tokens]` a prompt; ends with an end token where one was reached."""
     log_probs: tuple[np.ndarray, ...]
     """float32 `[new tokens]` a prompt: natural log of the probability that the model, steered if it is, gives
     each token, before temperature, top-k and top-p."""
@@ -46,7 +46,7 @@ class Generations:
 
 def generate(
     model: Model,
-    prompts: str | Sequence[str],
+    prompts: str | Sequence[str | Sequence[int] | np.ndarray] | Sequence[int] | np.ndarray,
     *,
     max_new_tokens: int = 32,
     temperature: float = 1.0,
@@ -57,7 +57,13 @@ def generate(
     on_token: Callable[[int, int, str], None] | None = None,
     tokens_per_batch: int = 16384,
 ) -> Generations:
-    """Continues each prompt until its end-of-text token, or by `max_new_tokens`.
+    """Continues each prompt until a token that ends texts (`Model.end_ids`), or by `max_new_tokens`.
+
+    A chat template mostly writes the BOS that the tokenizer adds too, and of text the model would see two. Give the
+    template's token ids:
+
+        chat = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        el.generate(model, chat["input_ids"])
 
     Each draw's key is folded from the seed, the prompt's place among the prompts, and the token's place in
     the continuation. So a text depends neither on the other prompts nor on the number of devices that share
@@ -66,7 +72,8 @@ def generate(
 
     Args:
       model: a causal language model.
-      prompts: `[prompts]` texts, or one; tokenized as the tokenizer does by default.
+      prompts: `[prompts]` texts, or one, tokenized as the tokenizer does by default; or token ids, int `[tokens]` a
+        prompt, taken as they are.
       max_new_tokens: the most tokens to add to a prompt.
       temperature: what logits are divided by. At 0 the most probable token is always taken (greedy), and
         `top_k`, `top_p` and `seed` change nothing.
@@ -81,19 +88,23 @@ def generate(
 
     Raises:
       SelectionError: an option out of its range, or another model's steering.
-      TokenizationError: an empty prompt, or one that with `max_new_tokens` exceeds the model's context.
+      TokenizationError: an empty prompt, one that with `max_new_tokens` exceeds the model's context, or one with a
+        token that the model has no embedding for.
       UnsupportedModelError: the model is an encoder.
+
+    Warns:
+      ExpertLensWarning: a prompt's text begins with the BOS, or ends with the EOS, that the tokenizer adds too.
     """
     _check_options(model, max_new_tokens, temperature, top_k, top_p)
-    prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    prompts = _each_prompt(prompts)
     prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
     placed = place_steering(steering, model.config, model.name)
     mesh, params = parallel.place(model.params)
     prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
     slots = _bucket(prompt_slots + max_new_tokens)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype), cache_slots=slots)
-    end = model.tokenizer.eos_token_id
-    end_id = np.int32(-1 if end is None else end)
+    ends = [model.tokenizer.eos_token_id] if model.end_ids is None else model.end_ids
+    end_ids = np.array([end for end in ends if end is not None], np.int32)
     sampling = Sampling(
         key=jax.random.key(seed),
         temperature=temperature or None,
@@ -107,12 +118,13 @@ def generate(
         batch = prompt_ids[start : start + num_rows]
         arrays = _pad(batch, start, num_rows, prompt_slots, slots)
         rows, token_ids, mask, real = parallel.split_rows(arrays, mesh)
-        request = Request(rows, token_ids, mask, end_id, sampling)
+        request = Request(rows, token_ids, mask, end_ids, sampling)
         run = network, params, placed, request
         state = prefill(*run, start_state(real, slots - prompt_slots))
         refill_at = _refill_at(model.config, max(len(ids) for ids in batch), max_new_tokens)
         if on_token is not None:
-            state = _stream(run, state, refill_at, max_new_tokens, model.tokenizer, batch, start, on_token)
+            text_of = functools.partial(continuation, model.tokenizer, end_ids=end_ids)
+            state = _stream(run, state, refill_at, max_new_tokens, text_of, batch, start, on_token)
         else:
             if refill_at is not None:
                 state = refill(*run, decode(*run, state, refill_at), refill_at)
@@ -121,9 +133,11 @@ def generate(
         ids, log_probs = np.asarray(state.token_ids), np.asarray(state.log_probs)
         generated += [(ids[i, : lengths[i]], log_probs[i, : lengths[i]]) for i in range(len(batch))]
     texts = tuple(
-        continuation(model.tokenizer, prompt, ids) for prompt, (ids, _) in zip(prompt_ids, generated, strict=True)
+        continuation(model.tokenizer, prompt, ids, end_ids)
+        for prompt, (ids, _) in zip(prompt_ids, generated, strict=True)
     )
-    return Generations(prompts, texts, *zip(*generated, strict=True))
+    shown = tuple(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt) for prompt in prompts)
+    return Generations(shown, texts, *zip(*generated, strict=True))
 
 
 # The jitted parts.
@@ -139,8 +153,8 @@ class Request:
     """int32 `[rows, prompt slots]`, padded on the left."""
     mask: jax.Array
     """bool `[rows, slots]`: False at the padding before a prompt, True at it and all that follows."""
-    end_id: jax.Array
-    """int32 scalar: the token that ends a row, or -1."""
+    end_ids: jax.Array
+    """int32 `[ends]`: the tokens that end a row, any of them."""
     sampling: Sampling
 
 
@@ -263,7 +277,7 @@ def _choose(request: Request, state: State, logits: jax.Array) -> State:
         token_ids=put(state.token_ids, chosen[:, None]),
         log_probs=put(state.log_probs, log_probs),
         lengths=state.lengths + ~state.done,
-        done=state.done | (chosen == request.end_id),
+        done=state.done | jnp.isin(chosen, request.end_ids),
         steps=state.steps + 1,
     )
 
@@ -271,11 +285,15 @@ def _choose(request: Request, state: State, logits: jax.Array) -> State:
 # From text to tokens and back.
 
 
-def continuation(tokenizer: Any, prompt_ids: np.ndarray, token_ids: np.ndarray) -> str:
-    """The text that tokens add to a prompt's.
+def continuation(
+    tokenizer: Any, prompt_ids: np.ndarray, token_ids: np.ndarray, end_ids: np.ndarray | Sequence[int] = ()
+) -> str:
+    """The text that tokens add to a prompt's, without special ones and the one that ends it.
 
     Both are decoded together, since a tokenizer may drop the space before the first word of what it is given.
     """
+    if len(token_ids) and token_ids[-1] in end_ids:
+        token_ids = token_ids[:-1]
 
     def text(ids: np.ndarray) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -288,7 +306,7 @@ def _stream(
     state: State,
     refill_at: int | None,
     max_new_tokens: int,
-    tokenizer: Any,
+    text_of: Callable[[np.ndarray, np.ndarray], str],
     prompt_ids: Sequence[np.ndarray],
     first_row: int,
     on_token: Callable[[int, int, str], None],
@@ -301,7 +319,7 @@ def _stream(
         token_ids = np.array(state.token_ids)[:, : int(state.steps)]
         last = np.array(state.done)[: len(going)] | (token_ids.shape[1] == max_new_tokens)
         for i in np.flatnonzero(going):
-            text = continuation(tokenizer, prompt_ids[i], token_ids[i])[told[i] :]
+            text = text_of(prompt_ids[i], token_ids[i])[told[i] :]
             if text.endswith("\ufffd") and not last[i]:
                 text = ""  # some bytes of a character, the others to come
             told[i] += len(text)
@@ -333,12 +351,55 @@ def _check_options(
         raise SelectionError(f"top_p is {top_p}; it should be above 0 and at most 1, or None to draw from all tokens.")
 
 
-def _tokenize_prompts(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[np.ndarray]:
+def _each_prompt(prompts: Any) -> tuple[str | np.ndarray, ...]:
+    """Prompts one by one: texts, and token ids as int32 `[tokens]`."""
+    if isinstance(prompts, str):
+        return (prompts,)
+    if isinstance(prompts, Mapping):
+        raise TokenizationError(
+            f"a mapping with {', '.join(map(str, prompts))} was given for prompts. Give the ids it holds: "
+            'generate(model, encoded["input_ids"]).'
+        )
+    prompts = list(prompts)
+    if prompts and all(np.ndim(each) == 0 and not isinstance(each, str) for each in prompts):
+        prompts = [prompts]  # one prompt's ids
+    return tuple(each if isinstance(each, str) else _prompt_ids(number, each) for number, each in enumerate(prompts))
+
+
+def _prompt_ids(number: int, prompt: Any) -> np.ndarray:
+    """A prompt's ids as an array; an empty list has no type of its own."""
+    ids = np.asarray(prompt)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        raise TokenizationError(
+            f"prompt {number} is neither a text nor the token ids of one: {ids.dtype} of shape {list(ids.shape)} was "
+            "given, and ids are integers, [tokens]."
+        )
+    return ids.astype(np.int64)
+
+
+def _tokenize_prompts(model: Model, prompts: Sequence[str | np.ndarray], max_new_tokens: int) -> list[np.ndarray]:
     """Token ids of each prompt, int32 `[tokens]`, that leave room for the new tokens."""
     if not prompts:
         raise TokenizationError("no prompts were given; give one or more.")
-    encoded = model.tokenizer(list(prompts), padding=False, truncation=False, verbose=False)
-    prompt_ids = [np.asarray(ids, np.int32) for ids in encoded["input_ids"]]
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    encoded = {"input_ids": [], "special_tokens_mask": []}
+    if texts:
+        encoded = model.tokenizer(
+            texts, padding=False, truncation=False, return_special_tokens_mask=True, verbose=False
+        )
+    own = [np.asarray(mask) == 0 for mask in encoded["special_tokens_mask"]]
+    remedy = "Take it off the text, or give its token ids: model.tokenizer(text, add_special_tokens=False)"
+    warn_of_doubles(model.tokenizer, texts, [np.asarray(ids) for ids in encoded["input_ids"]], own, remedy)
+    of_texts = iter(encoded["input_ids"])
+    prompt_ids = [np.asarray(next(of_texts) if isinstance(prompt, str) else prompt) for prompt in prompts]
+    check_token_ids(
+        prompt_ids,
+        vocab_size=model.config.vocab_size,
+        model=model.name,
+        tokenizer=model.tokenizer,
+        texts=[prompt if isinstance(prompt, str) else f"ids {prompt.tolist()}" for prompt in prompts],
+    )
+    prompt_ids = [ids.astype(np.int32) for ids in prompt_ids]
     lengths = np.array([len(ids) for ids in prompt_ids])
     if not lengths.all():
         text = model.tokenizer.bos_token or model.tokenizer.eos_token
@@ -354,8 +415,6 @@ def _tokenize_prompts(model: Model, prompts: Sequence[str], max_new_tokens: int)
             f"it is {max_new_tokens - room} more than {model.name}'s context of {model.config.max_tokens}. "
             + (f"Shorten it, or ask for at most {room} new tokens." if room > 0 else "Shorten it.")
         )
-    for ids in prompt_ids:
-        model._check_tokens(ids[None], None)
     return prompt_ids
 
 

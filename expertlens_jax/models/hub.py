@@ -22,7 +22,16 @@ Result = TypeVar("Result")
 TransportError = hub_errors.HfHubHTTPError.__bases__[0]
 
 CONFIG = "config.json"
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",  # which tokens end a text
+)
+CHAT_TEMPLATES = "additional_chat_templates/"
 SLOW_TOKENIZER = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model")
 """What a tokenizer is converted from where there is no tokenizer.json."""
 
@@ -90,9 +99,9 @@ def open_snapshot(
 
 
 def fetch_tokenizer(snapshot: Snapshot) -> None:
-    """Fetches the tokenizer's files, as far as there are any."""
+    """Fetches the tokenizer's files, and those that say how text is laid out and ends, as far as there are any."""
     wanted = TOKENIZER if "tokenizer.json" in snapshot.names else TOKENIZER + SLOW_TOKENIZER
-    fetch(snapshot, [name for name in wanted if name in snapshot.names])
+    fetch(snapshot, [name for name in snapshot.names if name in wanted or name.startswith(CHAT_TEMPLATES)])
 
 
 def fetch_weights(snapshot: Snapshot) -> None:

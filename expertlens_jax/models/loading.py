@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,15 +15,15 @@ from jax.sharding import Mesh
 
 from expertlens_jax import parallel
 from expertlens_jax.cache_directory import cache_root
-from expertlens_jax.errors import CheckpointError, ExpertLensError, TokenizationError
+from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning
 from expertlens_jax.models import cache, hub
 from expertlens_jax.models.checkpoint import plan_parameters, read_parameters
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES, family_of
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.model import Model
-from expertlens_jax.models.packaged import packaged_directory
-from expertlens_jax.models.tokens import padding_id
+from expertlens_jax.models.packaged import check_spelling, packaged_directory, packaged_models
+from expertlens_jax.models.tokenizer import read_end_ids, read_tokenizer
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import open_weights, weight_paths
 
@@ -58,7 +59,7 @@ def load_model(
     Args:
       path_or_id: a directory, as `save_pretrained` writes it: `config.json`, weights and a fast tokenizer.
         What doesn't exist as a path is the name of a packaged model (`packaged.packaged_models`), or else taken for
-        a repository's id, `owner/name`.
+        a repository's id, `owner/name`. A directory here goes before both; `./name` says that it is meant.
       revision: of the repository: a branch, tag or commit (Pythia's training steps are branches, "step512"); of a
         packaged model, one of the training steps it ships with.
       dtype: "float32" or "bfloat16", of parameters and activations; norms, the attention's softmax and pooled
@@ -75,7 +76,11 @@ def load_model(
       CheckpointError: no such directory, repository, revision or file; files that are damaged or don't fit
         each other; a repository that can't be reached; an unknown dtype.
       UnsupportedModelError: no family translates its `model_type`.
-      TokenizationError: there is no fast tokenizer, or nothing it could pad with.
+      TokenizationError: there is no fast tokenizer, or nothing it could pad with; see `tokenizer.read_tokenizer`.
+
+    Warns:
+      ExpertLensWarning: a directory here has a packaged model's name, or one that the hub may have; or the files of the
+        tokenizer contradict each other.
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} was asked for; there are {', '.join(DTYPES)}.")
@@ -94,7 +99,7 @@ def load_model(
     family, config = _read_config(directory)
     if snapshot is not None:
         hub.fetch_tokenizer(snapshot)
-    tokenizer = _read_tokenizer(directory)
+    tokenizer = read_tokenizer(directory)
     if snapshot is not None:
         hub.fetch_weights(snapshot)
 
@@ -104,7 +109,15 @@ def load_model(
         params = _cached_parameters(directory, family, config, dtype, mesh, cache_root(cache_dir))
     else:
         params = read_parameters(open_weights(directory), family, config, DTYPES[dtype], mesh)
-    return Model(name=name, family=family, config=config, params=params, tokenizer=tokenizer, dtype=dtype)
+    return Model(
+        name=name,
+        family=family,
+        config=config,
+        params=params,
+        tokenizer=tokenizer,
+        dtype=dtype,
+        end_ids=read_end_ids(directory),
+    )
 
 
 def randomize_weights(model: Model, seed: int) -> Model:
@@ -152,24 +165,56 @@ def _usable_mesh(mesh: Mesh) -> Mesh:
     return parallel.auto_mesh(mesh.devices, mesh.axis_names)
 
 
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
 def _local_directory(path_or_id: str | os.PathLike[str], revision: str | None) -> pathlib.Path | None:
-    """The directory that is meant, or None for a repository's id."""
+    """The directory that is meant, or None for a packaged model's name or a repository's id.
+
+    A directory here comes first, as in transformers. If its name could be the other's too, that is told, unless it is
+    given as what can only be a path: `./gpt2`, an absolute one, or a `pathlib.Path`.
+    """
     path = pathlib.Path(path_or_id).expanduser()
+    ambiguous = isinstance(path_or_id, str) and HUB_ID.fullmatch(path_or_id) is not None
     if path.is_dir():
+        here = path.resolve()
         if revision is not None:
             raise CheckpointError(
-                f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was "
-                "asked for. Leave it out; or, for the hub's model of that name, run from another directory."
+                f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was asked for: "
+                f"{here}. Leave it out; or, for the hub's or the packaged model of that name, run from another directory."
             )
+        if ambiguous:
+            _tell_shadow(path_or_id, here)
         return path
     if path.is_file():
         raise CheckpointError(f"{path_or_id} is a file. Give the directory that holds it and config.json.")
-    if not isinstance(path_or_id, str) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path_or_id):
+    if not ambiguous:
         raise CheckpointError(
             f"there is no directory {path_or_id}. Give a local Hugging Face model directory, as "
             "save_pretrained writes it, or a model's id on the hub, owner/name."
         )
+    check_spelling(path_or_id)
     return None
+
+
+def _tell_shadow(name: str, here: pathlib.Path) -> None:
+    """Warns that a directory is taken for the model whose name it has too; refuses it if it can't be a model."""
+    packaged = name in packaged_models()
+    other = "the packaged model" if packaged else "a model of the hub"
+    if not (here / "config.json").exists():
+        raise CheckpointError(
+            f"the directory here, {here}, was taken for the model {name!r}, and has no config.json. If {other} is "
+            "meant, rename this directory or run from another one; if a model within it is meant, give its path. A "
+            "model's directory is as save_pretrained writes it."
+        )
+    warnings.warn(
+        ExpertLensWarning(
+            f"{name!r} is a directory here, and the model is loaded from it, {here}; "
+            f"{'a packaged model is' if packaged else 'a model of the hub may be'} called so too. Write './{name}' to "
+            f"mean the directory, without this warning; for {other}, rename the directory or run from another one."
+        ),
+        stacklevel=4,
+    )
 
 
 def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
@@ -204,33 +249,3 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
         raise CheckpointError(
             f"{path} doesn't describe a {model_type} model: {type(error).__name__}: {error}."
         ) from error
-
-
-def _read_tokenizer(directory: pathlib.Path) -> Any:
-    """The fast tokenizer, able to pad."""
-    wanted = ("tokenizer.json", *hub.SLOW_TOKENIZER)
-    # Without any of these transformers would make an empty tokenizer, and every word unknown.
-    if not any((directory / name).exists() for name in wanted):
-        raise TokenizationError(
-            f"there is no tokenizer in {directory}: looked for {', '.join(wanted)}. "
-            "Save it beside the model with tokenizer.save_pretrained."
-        )
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # transformers raises many kinds for a broken tokenizer
-        raise TokenizationError(
-            f"the tokenizer in {directory} can't be read: {error} "
-            "Save it beside the model again, with tokenizer.save_pretrained."
-        ) from error
-    if not tokenizer.is_fast:
-        raise TokenizationError(
-            f"the tokenizer in {directory} has no tokenizer.json, which is needed to tell the tokens that "
-            "it adds from those of the sentence. Convert it to a fast tokenizer and save it again."
-        )
-    try:
-        padding_id(tokenizer)
-    except TokenizationError as error:
-        raise TokenizationError(f"{directory}: {error}") from None
-    return tokenizer

@@ -18,6 +18,7 @@ from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.sae import SAE, SITE, check_saes
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
+from expertlens_jax.models.tokens import as_rows, check_token_ids
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import check_sites, site_path, units_table
 
@@ -38,6 +39,9 @@ class Model:
     dtype: str = "float32"
     saes: tuple[SAE, ...] = ()
     """Sparse autoencoders by ascending layer, see `with_sae`."""
+    end_ids: tuple[int, ...] | None = None
+    """The token ids that end a generated text, any of them: see `tokenizer.read_end_ids`. () lets it go on to the most
+    tokens asked for; None, the default, goes by the tokenizer's end-of-text token."""
 
     @functools.cached_property
     def units(self) -> pd.DataFrame:
@@ -103,18 +107,20 @@ class Model:
         """Runs the model.
 
         Args:
-          token_ids: int `[batch, tokens]`.
+          token_ids: int `[batch, tokens]`; or rows of any lengths, as `tokenizer(texts)["input_ids"]`, which are
+            padded on the right.
           attention_mask: `[batch, tokens]`, nonzero at tokens and zero at padding on either side; default all
             tokens.
           steering: from `el.steer` or `el.steer_units`; default none.
 
         Returns:
           Logits, float32 `[batch, tokens, vocabulary]`; for encoders the last hidden state
-          `[batch, tokens, d_model]` in the model's dtype.
+          `[batch, tokens, d_model]` in the model's dtype. What stands at padding means nothing.
 
         Raises:
           SelectionError: another model's steering.
-          TokenizationError: token ids outside the vocabulary, or more tokens than the model has positions for.
+          TokenizationError: token ids that aren't integers or outside the vocabulary, or more tokens than the model
+            has positions for.
         """
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         network = Transformer(self.config, dtype=jnp.dtype(self.dtype))
@@ -134,9 +140,10 @@ class Model:
         """Pooled responses of every unit to every row.
 
         Args:
-          token_ids: int `[batch, tokens]`.
+          token_ids: int `[batch, tokens]`, or rows of any lengths, as in `__call__`.
           attention_mask: as in `__call__`.
-          pool_mask: `[batch, tokens]`, nonzero where a token enters the pool; default the attention mask.
+          pool_mask: `[batch, tokens]`, nonzero where a token enters the pool; default the attention mask, without
+            which none enters.
           sites: names of sites; default the outputs of linear layers, as in `units`. `sae`, by itself, if the model
             carries sparse autoencoders.
           pooling: "max", "mean" or "last".
@@ -152,7 +159,10 @@ class Model:
         if pooling not in POOLINGS:
             raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
-        pool_mask = attention_mask if pool_mask is None else np.asarray(pool_mask, bool)
+        if pool_mask is None:
+            pool_mask = attention_mask
+        else:
+            pool_mask = as_rows(token_ids, pool_mask)[1] & attention_mask
         sites = check_sites(self.config, sites, self.saes)
         taps, saes = Taps(sites, pooling), self.saes if SITE in sites else ()
         network = Transformer(self.config, taps, jnp.dtype(self.dtype))
@@ -161,19 +171,9 @@ class Model:
 
     def _check_tokens(self, token_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and mask as arrays, refused if the model can't take them."""
-        token_ids = np.asarray(token_ids)
-        attention_mask = np.ones(token_ids.shape, bool) if attention_mask is None else attention_mask
-        attention_mask = np.asarray(attention_mask, bool)
-        if token_ids.ndim != 2 or attention_mask.shape != token_ids.shape:
-            raise TokenizationError(
-                f"token ids have shape {list(token_ids.shape)} and the mask {list(attention_mask.shape)}; "
-                "both should be [batch, tokens]."
-            )
-        if token_ids.size and not (0 <= token_ids.min() and token_ids.max() < self.config.vocab_size):
-            raise TokenizationError(
-                f"token ids run from {token_ids.min()} to {token_ids.max()}; the vocabulary of {self.name} "
-                f"has {self.config.vocab_size}. Is this another model's tokenizer?"
-            )
+        token_ids, attention_mask = as_rows(token_ids, attention_mask)
+        rows = [row[real] for row, real in zip(token_ids, attention_mask, strict=True)]
+        check_token_ids(rows, vocab_size=self.config.vocab_size, model=self.name, tokenizer=self.tokenizer)
         longest = int(attention_mask.sum(axis=1).max(initial=0))
         if longest > self.config.max_tokens:
             raise TokenizationError(

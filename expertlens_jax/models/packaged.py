@@ -1,5 +1,6 @@
 """The small models that ship with the package: see `lenslet/README.md`, their model card."""
 
+import difflib
 import pathlib
 
 from expertlens_jax.errors import CheckpointError
@@ -16,6 +17,24 @@ def packaged_models() -> tuple[str, ...]:
 def packaged_revisions(name: str) -> tuple[str, ...]:
     """The training steps that a model ships with, first to last: "step0", ..."""
     return tuple(sorted((path.name for path in (ROOT / name).iterdir()), key=lambda step: int(step[len("step") :])))
+
+
+def check_spelling(name: str) -> None:
+    """Refuse a name that is nearly a packaged model's; the hub has none like it, and would be asked in vain.
+
+    Raises:
+      CheckpointError: so it is; names those there are.
+    """
+    names = packaged_models()
+    if name in names or "/" in name:
+        return
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.7)
+    if near or name.lower().startswith("lenslet"):
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise CheckpointError(
+            f"no model called {name!r} ships with the package, and there is no directory of that name here; packaged "
+            f"are {', '.join(names)}.{meant} A model of the hub has an owner: owner/{name}."
+        )
 
 
 def packaged_directory(name: str, revision: str | None) -> pathlib.Path | None:

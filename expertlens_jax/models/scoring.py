@@ -12,7 +12,7 @@ from expertlens_jax import parallel
 from expertlens_jax.errors import TokenizationError, UnsupportedModelError
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
-from expertlens_jax.models.tokens import Tokens, batches, padding_id
+from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
 
 
@@ -38,10 +38,13 @@ def score_continuations(
       together, beyond those they share with the prompt alone.
 
     Raises:
-      TokenizationError: other numbers of prompts and continuations, or a row without a token to score, or longer than
-        the model's context.
+      TokenizationError: other numbers of prompts and continuations; or a row without a token to score, longer than
+        the model's context, or with a token that the model has no embedding for.
       SelectionError: another model's steering.
       UnsupportedModelError: the model is an encoder.
+
+    Warns:
+      ExpertLensWarning: a prompt begins with the BOS that the tokenizer adds too.
     """
     if not model.config.causal or model.config.head is None:
         raise UnsupportedModelError(
@@ -50,10 +53,10 @@ def score_continuations(
         )
     if len(prompts) != len(continuations):
         raise TokenizationError(f"{len(prompts)} prompts and {len(continuations)} continuations were given.")
-    token_ids, first = [], []
+    token_ids, own, first = [], [], []
     for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        alone = _token_ids(model.tokenizer, prompt) if prompt else []
-        together = _token_ids(model.tokenizer, prompt + continuation)
+        alone = _token_ids(model.tokenizer, prompt)[0] if prompt else []
+        together, of_text = _token_ids(model.tokenizer, prompt + continuation)
         shared = next((i for i, pair in enumerate(zip(alone, together, strict=False)) if pair[0] != pair[1]), None)
         start = max(1, min(len(alone), len(together)) if shared is None else shared)
         if len(together) <= start:
@@ -63,7 +66,12 @@ def score_continuations(
                 f"row {row} has {len(together)} tokens; {model.name} has positions for {model.config.max_tokens}."
             )
         token_ids.append(np.asarray(together, np.int32))
+        own.append(of_text)
         first.append(start)
+    texts = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
+    limits = {"vocab_size": model.config.vocab_size, "model": model.name}
+    check_token_ids(token_ids, **limits, tokenizer=model.tokenizer, texts=texts)
+    warn_of_doubles(model.tokenizer, texts, token_ids, own, "Take it off the prompts")
     placed = place_steering(steering, model.config, model.name)
     mesh, params = parallel.place(model.params)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
@@ -71,7 +79,7 @@ def score_continuations(
     tokens = Tokens(tuple(token_ids), tuple(np.ones(len(ids), bool) for ids in token_ids))
     for batch in batches(
         tokens,
-        pad_id=padding_id(model.tokenizer),
+        pad_id=padding_id(model.tokenizer, model.config.vocab_size),
         tokens_per_batch=tokens_per_batch,
         shards=mesh.shape[parallel.DATA],
         rows_multiple=mesh.shape.get(parallel.MODEL, 1),
@@ -110,7 +118,7 @@ def score_words(
     """
     rows = []
     for place, prompt in enumerate(prompts):
-        together = {tuple(_token_ids(model.tokenizer, f"{prompt} {word}")): word for word in words}
+        together = {tuple(_token_ids(model.tokenizer, f"{prompt} {word}")[0]): word for word in words}
         rows += [
             (place, prompt, word)
             for ids, word in together.items()
@@ -128,13 +136,17 @@ def score_words(
     return total
 
 
-def _token_ids(tokenizer: Any, text: str) -> list[int]:
-    """As generation tokenizes a prompt, but without what the tokenizer puts after a text to close it (EOS, SEP)."""
+def _token_ids(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray]:
+    """As generation tokenizes a prompt, but without what the tokenizer puts after a text to close it (EOS, SEP).
+
+    Beside the ids, bool `[tokens]`: which of them are the text's own.
+    """
     encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
-    ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
-    while ids and added[len(ids) - 1]:
-        ids = ids[:-1]
-    return ids
+    ids, own = encoded["input_ids"], np.asarray(encoded["special_tokens_mask"]) == 0
+    end = len(ids)
+    while end and not own[end - 1]:
+        end -= 1
+    return ids[:end], own[:end]
 
 
 @functools.partial(jax.jit, static_argnames="network")

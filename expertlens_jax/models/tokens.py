@@ -1,12 +1,13 @@
 """Sentences to tokens, and tokens to batches of few shapes."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from expertlens_jax.errors import TokenizationError
+from expertlens_jax.errors import ExpertLensWarning, TokenizationError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Tokens:
     ids: tuple[np.ndarray, ...]
     """int32 `[tokens]` a sentence, with whatever the tokenizer adds."""
     in_pool: tuple[np.ndarray, ...]
-    """bool `[tokens]` a sentence: False where the tokenizer added the token (CLS, SEP, BOS, EOS)."""
+    """bool `[tokens]` a sentence: False where the tokenizer added the token (CLS, SEP, BOS, EOS). A special token that
+    the sentence itself has in its text, as chat templates write them, is a token of the sentence."""
     offsets: tuple[np.ndarray, ...] | None = None
     """int `[tokens, 2]` a sentence, if asked for: where in the text each token starts and ends, in characters."""
 
@@ -50,6 +52,10 @@ def tokenize(
     Raises:
       TokenizationError: a sentence is longer than the context, or has no token of its own; or offsets are asked of a
         slow tokenizer, which doesn't know them.
+
+    Warns:
+      ExpertLensWarning: sentences begin or end with a token that the tokenizer adds once more, or begin with BOS, which
+        then is pooled over.
     """
     if offsets and not getattr(tokenizer, "is_fast", False):
         raise TokenizationError(
@@ -82,22 +88,166 @@ def tokenize(
             f"{len(empty)} of {len(ids)} sentences have no token of their own; the first is number {empty[0]}: "
             f"{_shorten(sentences[empty[0]])!r}. Leave them out."
         )
+    warn_of_doubles(tokenizer, sentences, ids, in_pool, "Take it off the sentences")
+    _warn_of_pooled_start(tokenizer, sentences, ids, in_pool)
     places = tuple(np.asarray(row, np.int64) for row in encoded["offset_mapping"]) if offsets else None
     return Tokens(ids, in_pool, places)
 
 
-def padding_id(tokenizer: Any) -> int:
+def warn_of_doubles(
+    tokenizer: Any, texts: Sequence[str], ids: Sequence[np.ndarray], own: Sequence[np.ndarray], remedy: str
+) -> None:
+    """Warn of texts that begin or end with a token that the tokenizer puts there as well, as BOS of a chat template.
+
+    A model sees two, as it did nowhere in its training.
+
+    Args:
+      tokenizer: names the token.
+      texts: `[texts]`.
+      ids: int `[tokens]` a text.
+      own: bool `[tokens]` a text, False where the tokenizer added the token.
+      remedy: what to do.
+    """
+    found = []
+    for number, (row, mine) in enumerate(zip(ids, own, strict=True)):
+        places = np.flatnonzero(mine)
+        if not places.size:
+            continue
+        first, last = places[[0, -1]]
+        if row[first] in row[:first]:
+            found.append((number, int(row[first]), "begins"))
+        elif row[last] in row[last + 1 :]:
+            found.append((number, int(row[last]), "ends"))
+    if found:
+        number, token_id, does = found[0]
+        token = tokenizer.convert_ids_to_tokens(token_id)
+        name = "BOS" if token_id == tokenizer.bos_token_id else "EOS" if token_id == tokenizer.eos_token_id else "token"
+        message = (
+            f"{len(found)} of {len(ids)} texts have a {name} of their own where the tokenizer adds one, and so two; "
+            f"the first, number {number}, {does} with {token!r}: {_shorten(texts[number])!r}. {remedy}."
+        )
+        warnings.warn(ExpertLensWarning(message), stacklevel=3)
+
+
+def _warn_of_pooled_start(
+    tokenizer: Any, sentences: Sequence[str], ids: Sequence[np.ndarray], in_pool: Sequence[np.ndarray]
+) -> None:
+    """Warns of sentences that begin with BOS by themselves."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    own = [i for i, (row, mine) in enumerate(zip(ids, in_pool, strict=True)) if row[0] == bos and mine[0]]
+    if own:
+        message = (
+            f"{len(own)} of {len(ids)} sentences begin with BOS, {tokenizer.bos_token!r}, which as a part of their "
+            f"text is pooled over; the first is number {own[0]}: {_shorten(sentences[own[0]])!r}. Units respond to BOS "
+            "unlike to any word. Take it off, and let the tokenizer add it, as Model.with_sae shows; then it stays out "
+            "of the pool."
+        )
+        warnings.warn(ExpertLensWarning(message), stacklevel=3)
+
+
+def check_token_ids(
+    rows: Sequence[np.ndarray],
+    *,
+    vocab_size: int,
+    model: str,
+    tokenizer: Any = None,
+    texts: Sequence[str] | None = None,
+) -> None:
+    """Refuse token ids that the model has no embedding for.
+
+    PyTorch stops at them; JAX would read another row of the table, and give a finished result. Whatever feeds ids to a
+    model, or looks up its embedding, calls this.
+
+    Args:
+      rows: int `[tokens]` a row: its real tokens, without padding.
+      vocab_size: rows of the embedding.
+      model: its name.
+      tokenizer: says what the token is.
+      texts: `[rows]`, what the rows were made of.
+
+    Raises:
+      TokenizationError: an id below 0 or beyond the embedding; names the first row, its token and id.
+    """
+    outside = [i for i, row in enumerate(rows) if len(row) and not (0 <= row.min() and row.max() < vocab_size)]
+    if not outside:
+        return
+    first = outside[0]
+    token_id = int(next(each for each in rows[first] if not 0 <= each < vocab_size))
+    token = tokenizer.convert_ids_to_tokens(token_id) if tokenizer is not None and token_id >= 0 else None
+    real = np.concatenate(rows)
+    raise TokenizationError(
+        f"{len(outside)} of {len(rows)} rows of tokens have ids that {model} has no embedding for; the first, number "
+        f"{first}{'' if texts is None else f' ({_shorten(texts[first])!r})'}, has {token_id}"
+        f"{'' if token is None else f', the token {token!r}'}. Token ids run from {real.min()} to {real.max()}; the "
+        f"vocabulary of {model} has {vocab_size}, 0 to {vocab_size - 1}. Use the tokenizer that the model was trained "
+        "with. If tokens were added to it since, the model needs rows for them: in transformers, "
+        "model.resize_token_embeddings(len(tokenizer)), then train them, and save both."
+    )
+
+
+def as_rows(token_ids: Any, attention_mask: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and mask as arrays; rows of different lengths, as a tokenizer gives them, padded on the right.
+
+    Args:
+      token_ids: int `[batch, tokens]`, or a sequence of `[tokens]` of any lengths.
+      attention_mask: of the same shape, or lengths, nonzero at tokens; default all tokens.
+
+    Returns:
+      int32 and bool `[batch, tokens]`; ids are 0 where the mask is False, so that what padding holds can do no harm.
+
+    Raises:
+      TokenizationError: they have other shapes, or ids that aren't integers.
+    """
+    if isinstance(token_ids, Mapping):
+        raise TokenizationError(
+            f"a mapping with {', '.join(map(str, token_ids))} was given for token ids. Give what it holds: "
+            'model(encoded["input_ids"], encoded["attention_mask"]).'
+        )
+    rows, real = _right_padded(token_ids)
+    if rows.dtype.kind not in "iu":
+        raise TokenizationError(
+            f"token ids should be integers; {rows.dtype} was given, such as {rows.flat[0] if rows.size else rows!r}."
+        )
+    mask = real if attention_mask is None else _right_padded(attention_mask)[0].astype(bool)
+    if rows.ndim != 2 or mask.shape != rows.shape:
+        raise TokenizationError(
+            f"token ids have shape {list(rows.shape)} and the mask {list(mask.shape)}; both should be [batch, tokens]."
+        )
+    mask = mask & real
+    bounds = np.iinfo(np.int32)  # what is outside them is outside any vocabulary
+    return np.where(mask, np.clip(rows.astype(np.int64), bounds.min, bounds.max), 0).astype(np.int32), mask
+
+
+def _right_padded(rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as an array, and bool of its shape: False where it was filled up with zeros."""
+    if isinstance(rows, (list, tuple)) and len({np.shape(row) for row in rows}) > 1:
+        parts = [np.asarray(row) for row in rows]
+        if all(part.ndim == 1 for part in parts):
+            real = np.arange(max(map(len, parts))) < np.array([len(part) for part in parts])[:, None]
+            kinds = [part.dtype for part in parts if part.size]  # an empty list would be of floats
+            filled = np.zeros(real.shape, np.result_type(*kinds))
+            filled[real] = np.concatenate(parts)
+            return filled, real
+        raise TokenizationError(
+            f"rows of shapes {', '.join(str(list(part.shape)) for part in parts[:3])} ... were given for token ids; "
+            "each row should be [tokens]."
+        )
+    array = np.asarray(rows)
+    return array, np.ones(array.shape, bool)
+
+
+def padding_id(tokenizer: Any, vocab_size: int | None = None) -> int:
     """A token id to fill up rows with.
 
     Padding is masked everywhere, so any id would do; a tokenizer without a pad token (GPT-2's, Pythia's) lends
-    its end-of-text token.
+    its end-of-text token. One that a model of `vocab_size` tokens has no embedding for is replaced by 0.
 
     Raises:
       TokenizationError: the tokenizer has neither.
     """
     for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token_id is not None:
-            return token_id
+            return token_id if vocab_size is None or token_id < vocab_size else 0
     raise TokenizationError(
         "the tokenizer has no pad token, and no end-of-text token to stand in for it, so sentences of "
         "different lengths can't be batched. Set tokenizer.pad_token to any token of its vocabulary, save it "

@@ -29,9 +29,9 @@ CAUSAL = [case for case in families.CASES if case.config not in ("BertConfig", "
 
 
 def load(case, directory):
-    """A PyTorch model and ours, which never stop by themselves: some families' tokenizers bring their own end."""
+    """A PyTorch model and ours, which never stop by themselves: some families' configs bring their own end."""
     reference = families.make_hf_model(case)
-    model = el.load_model(families.save(reference, directory))
+    model = el.load_model(families.save(reference, directory)).replace(end_ids=None)  # the tokenizer's, if any
     reference.generation_config.eos_token_id = None
     model.tokenizer.eos_token = None
     return reference, model
