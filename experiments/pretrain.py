@@ -35,6 +35,7 @@ from expertlens_jax.errors import CorpusError, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.saving import save_model
+from expertlens_jax.models.tokenizer import read_tokenizer
 from expertlens_jax.report import figures
 from expertlens_jax.run_directory import is_local, open_run, write_csv
 from expertlens_jax.training.corpus import Corpus, Mixture, read_lines, tokenize_file
@@ -198,7 +199,7 @@ def saved_tokenizer(config: ml_collections.ConfigDict, workdir: epath.Path) -> A
             directory,
             train_tokenizer(lines, vocab_size=config.vocab_size, max_tokens=config.context).save_pretrained,
         )
-    return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    return read_tokenizer(Path(directory))
 
 
 def saved_corpus(path: str, tokenizer: Any, config: ml_collections.ConfigDict, workdir: epath.Path) -> Corpus:

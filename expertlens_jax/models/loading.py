@@ -181,7 +181,8 @@ def _local_directory(path_or_id: str | os.PathLike[str], revision: str | None) -
         if revision is not None:
             raise CheckpointError(
                 f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was asked for: "
-                f"{here}. Leave it out; or, for the hub's or the packaged model of that name, run from another directory."
+                f"{here}. Leave it out; or, for the hub's or the packaged model of that name, run from another "
+                "directory."
             )
         if ambiguous:
             _tell_shadow(path_or_id, here)

@@ -123,7 +123,23 @@ def tokenize_file(tokenizer: Any, path: epath.PathLike, *, lines_per_batch: int 
 
     Returns:
       `[tokens]`, uint16 where the vocabulary fits, else uint32.
+
+    Raises:
+      CorpusError: the tokenizer has no end-of-text token, or ids beyond the number of its tokens, which is how many
+        rows a new model's embedding has.
     """
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= len(tokenizer):
+        raise CorpusError(
+            f"the tokenizer has {len(tokenizer)} tokens with ids up to {largest}; a model of {len(tokenizer)} tokens "
+            "has no embedding for those beyond. Give one whose ids have no holes, or leave --config.tokenizer out to "
+            "train one."
+        )
+    if tokenizer.eos_token_id is None:
+        raise CorpusError(
+            "the tokenizer has no end-of-text token, which stands between texts. Set tokenizer.eos_token to a token of "
+            "its vocabulary and save it again, or leave --config.tokenizer out to train one."
+        )
     dtype = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
     parts: list[np.ndarray] = []
     batch: list[str] = []

@@ -17,7 +17,7 @@ import torch
 import transformers
 
 import expertlens_jax as el
-from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
+from expertlens_jax.errors import ExpertLensWarning, SelectionError, TokenizationError, UnsupportedModelError
 from expertlens_jax.models import generation, sampling
 from expertlens_jax.models.generation import generate
 from expertlens_jax.models.units import units_table
@@ -147,6 +147,123 @@ def test_rows_stop_at_the_end_of_text(gpt2, monkeypatch):
 
     alone = generate(with_end(model, end), [PROMPTS[1]], max_new_tokens=NEW_TOKENS, temperature=0)
     assert int(states[1].steps) == len(alone.token_ids[0]) == lengths[1] < NEW_TOKENS
+
+
+def saved_with_ends(case, directory, generation, config):
+    """The case's files, `eos_token_id` stated in each as given; a generation config of None isn't there."""
+    families.save(families.make_hf_model(case), directory)
+    stated = json.loads((directory / "config.json").read_text())
+    stated.pop("eos_token_id", None)
+    (directory / "config.json").write_text(json.dumps(stated | config))
+    (directory / "generation_config.json").unlink()
+    if generation is not None:
+        (directory / "generation_config.json").write_text(json.dumps(generation))
+    return directory
+
+
+@pytest.mark.parametrize(
+    "generation_ends, config_ends",
+    [([0], None), ([0, 1], None), (0, None), (None, 0), (None, [1, 0]), ([0], [1]), (1, 0), (None, None)],
+)
+def test_rows_stop_at_any_end_that_the_files_state_as_transformers_does(gpt2, tmp_path, generation_ends, config_ends):
+    """Among the tokens that free rows write, at least one of them ends each of the stated kinds."""
+    free = generate(gpt2[1], PROMPTS, max_new_tokens=NEW_TOKENS, temperature=0).token_ids
+    places = free[0][4], free[1][6]
+
+    def of(places_of_ends):
+        if isinstance(places_of_ends, list):
+            return [int(places[end]) for end in places_of_ends]
+        return int(places[places_of_ends])
+
+    generation_config = None if generation_ends is None else {"eos_token_id": of(generation_ends), "pad_token_id": 0}
+    config = {} if config_ends is None else {"eos_token_id": of(config_ends)}
+    directory = saved_with_ends(families.CASES[0], tmp_path, generation_config, config)
+    ours = generate(el.load_model(directory), PROMPTS, max_new_tokens=NEW_TOKENS, temperature=0)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager").eval()
+    for prompt, ids in zip(PROMPTS, ours.token_ids, strict=True):
+        theirs = hf_generate(reference, gpt2[1].tokenizer, [prompt], max_new_tokens=NEW_TOKENS)[0][0]
+        np.testing.assert_array_equal(ids, theirs)
+    stopped = min(map(len, ours.token_ids)) < NEW_TOKENS
+    assert stopped == (generation_ends is not None or config_ends is not None)
+
+
+def test_any_end_id_can_be_set_and_its_text_is_left_out(gpt2):
+    """() never ends, the model's own ends go before its tokenizer's."""
+    _, model = gpt2
+    free = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, temperature=0)
+    end = int(free.token_ids[0][5])
+    other = with_end(model, next(i for i in free.token_ids[1][1:] if i < len(model.tokenizer)))
+    endless = generate(other.replace(end_ids=()), PROMPTS, max_new_tokens=NEW_TOKENS, temperature=0)
+    np.testing.assert_array_equal(np.stack(endless.token_ids), np.stack(free.token_ids))
+    told = []
+    ended = generate(
+        other.replace(end_ids=(7000, end)),
+        PROMPTS,
+        max_new_tokens=NEW_TOKENS,
+        temperature=0,
+        on_token=lambda *new: told.append(new),
+    )
+    first = free.token_ids[0].tolist().index(end)
+    assert ended.token_ids[0].tolist() == free.token_ids[0][: first + 1].tolist()
+    decoded = model.tokenizer.decode(free.token_ids[0][:first], skip_special_tokens=True)
+    assert ended.texts[0].strip() == decoded.strip()
+    assert "".join(text for row, _, text in told if row == 0) == ended.texts[0]
+
+
+def test_prompts_may_be_token_ids(gpt2):
+    """A list or an array, one or several, of any lengths, beside texts; they are taken as they are."""
+    _, model = gpt2
+    texts = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, seed=2)
+    ids = model.tokenizer(list(PROMPTS))["input_ids"]
+    for prompts in (ids, [np.array(row) for row in ids], [PROMPTS[0], *ids[1:]], tuple(map(tuple, ids))):
+        np.testing.assert_equal(generate(model, prompts, max_new_tokens=NEW_TOKENS, seed=2).token_ids, texts.token_ids)
+    assert generate(model, [PROMPTS[0], *ids[1:]], max_new_tokens=1).prompts == (
+        PROMPTS[0],
+        *(model.tokenizer.decode(row) for row in ids[1:]),
+    )
+    for one in (ids[0], np.array(ids[0]), np.array([ids[0]]), torch.tensor(ids[0])):
+        np.testing.assert_array_equal(
+            generate(model, one, max_new_tokens=NEW_TOKENS, seed=2).token_ids[0], texts.token_ids[0]
+        )
+    bare = generate(model, [4, 5], max_new_tokens=NEW_TOKENS, temperature=0)  # without CLS and SEP
+    theirs = gpt2[0].generate(torch.tensor([[4, 5]]), max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)
+    np.testing.assert_array_equal(bare.token_ids[0], theirs[0, 2:])
+
+
+@pytest.mark.parametrize(
+    "prompts, message",
+    [
+        ([[4, 5], [4, 900]], r"number 1 \('ids \[4, 900\]'\), has 900.*vocabulary of .* has 83"),
+        ([[4, -1]], "has -1"),
+        ([[4.0, 5.0]], "prompt 0 is neither a text nor the token ids of one: float64 of shape"),
+        ([True, False], "prompt 0 is neither a text nor the token ids of one: bool"),
+        (["a", None], "prompt 1 is neither a text nor .*object"),
+        ([[[4]]], r"prompt 0 is neither .* shape \[1, 1\]"),
+        ([[4], []], r"prompt 1 is .*without a single token"),
+        ({"input_ids": [[4]]}, r'a mapping with input_ids was given for prompts.*encoded\["input_ids"\]'),
+    ],
+)
+def test_prompts_that_are_no_token_ids_are_refused(gpt2, prompts, message):
+    with pytest.raises(TokenizationError, match=message):
+        generate(gpt2[1], prompts)
+
+
+def test_a_prompt_with_the_start_that_the_tokenizer_adds_is_told(gpt2):
+    """The tests' tokenizer adds CLS and SEP; here they are its BOS and EOS."""
+    _, model = gpt2
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.bos_token, tokenizer.eos_token = "[CLS]", "[SEP]"
+    model = model.replace(tokenizer=tokenizer, end_ids=())
+    with pytest.warns(ExpertLensWarning) as told:
+        doubled = generate(model, ["a b", "[CLS] a b"], max_new_tokens=2, temperature=0)
+    (message,) = (str(warning.message) for warning in told)
+    assert "1 of 2 texts have a BOS of their own" in message and "number 1, begins with '[CLS]': '[CLS] a b'" in message
+    assert "or give its token ids: model.tokenizer(text, add_special_tokens=False)" in message
+    with pytest.warns(ExpertLensWarning, match=r"have a EOS of their own.*ends with '\[SEP\]'"):
+        generate(model, "a b [SEP]", max_new_tokens=1)
+    ids = tokenizer("[CLS] a b [SEP]", add_special_tokens=False)["input_ids"]
+    once = generate(model, ids, max_new_tokens=2, temperature=0)  # not told
+    np.testing.assert_array_equal(once.token_ids[0], doubled.token_ids[0])
 
 
 @pytest.mark.parametrize("temperature", [0, 1.0])

@@ -69,8 +69,23 @@ def test_fetches_only_what_is_needed(hub, branches):
     assert model.name == NAME
     assert same_parameters(model, el.load_model(branches["main"]))
     fetched = {path.rsplit("/", 1)[1] for method, path in hub.requests if method == "GET" and "api/" not in path}
-    assert fetched == {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    text_files = {"tokenizer.json", "tokenizer_config.json", "generation_config.json"}
+    assert fetched == {"config.json", "model.safetensors"} | text_files
     assert ("GET", f"store:/{NAME}/{hub.repos[NAME].find('main')[0]}/model.safetensors") in hub.requests
+
+
+def test_what_ends_a_text_and_lays_out_a_chat_is_fetched_too(hub, branches, tmp_path):
+    directory = shutil.copytree(branches["main"], tmp_path / "instruct")
+    (directory / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
+    (directory / "chat_template.jinja").write_text("{{ messages[0].content }}!")
+    (directory / "additional_chat_templates").mkdir()
+    (directory / "additional_chat_templates" / "short.jinja").write_text("?")
+    hub.repos[NAME] = hub_server.Repo({"main": directory})
+    model = el.load_model(NAME, use_cache=False)
+    assert model.end_ids == (3, 5) == el.load_model(directory).end_ids
+    ask = [{"role": "user", "content": "hello"}]
+    assert model.tokenizer.apply_chat_template(ask, tokenize=False) == "hello!"
+    assert model.tokenizer.apply_chat_template(ask, tokenize=False, chat_template="short") == "?"
 
 
 def test_a_second_load_downloads_nothing(hub):
