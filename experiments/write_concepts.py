@@ -9,7 +9,7 @@ concept's expert sets overlap no more than those of different concepts.
     python -m experiments.write_concepts --config=configs/write_concepts.py:mine --workdir=runs/mined \
         --config.concepts_from=facts --config.text=novels.txt.xz
 
-Keeps whole sentences that hold the concept's word in one of its forms (`words.find_mentions`), each once among all concepts,
+Keeps whole sentences that hold the concept's word in a form of it (`words.find_mentions`), each once among concepts,
 and asks again until there are `sentences_per_concept` or it asked `max_attempts` times. Writes into the run directory
 NAME.tsv, which `el.load_concepts` reads (its column `source` tells a sentence's answer, or its line, empty ones not
 counted); NAME.json (config, models, and what each concept's answers came to); and `answers/CONCEPT.jsonl`, every answer

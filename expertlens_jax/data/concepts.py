@@ -174,7 +174,8 @@ def load_concepts(
     - `forms`: other forms that stand for it, between `|`.
     - `language`: its ISO 639 code.
 
-    Columns of row numbers (`id`, `index`, one without a name, pandas' `Unnamed: 0`) are passed over. Others are told.
+    Columns of row numbers (`id`, `index`, one without a name, pandas' `Unnamed: 0`) and `source`, which
+    `experiments.write_concepts` writes, are passed over. Others are told.
 
     Args:
       name_or_path: "facts" or "stories", the sets that ship with the package (176 concepts in 16 domains, 40

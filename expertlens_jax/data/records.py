@@ -12,8 +12,9 @@ from expertlens_jax.data.text import TextFile, read_text
 from expertlens_jax.errors import ConceptDataError
 
 _DELIMITERS = {".tsv": "\t", ".csv": ","}
-_ROW_NUMBERS = re.compile(r"(?:unnamed: [\d.]+|level_\d|index|id)?")
-"""Columns of row numbers, as pandas and spreadsheets add them: nothing is lost where they aren't read."""
+_ROW_NUMBERS = re.compile(r"(?:unnamed: [\d.]+|level_\d|index|id|source)?")
+"""Row numbers, as pandas and spreadsheets add them, and where a sentence is from (`experiments.write_concepts` writes
+that): nothing is lost where they aren't read."""
 
 _SAY_QUOTED = (
     "If that is wrong, say quoted=True (fields in quotes, with their own quotes doubled, as pandas writes them) or "

@@ -278,13 +278,13 @@ def test_all_problems_of_a_file_are_told_at_once(load):
 
 
 def test_columns_that_are_not_read_are_told_once_and_can_be_silenced(load):
-    text = "Concept, Sentence ,source,Unnamed: 0,split\ncat,Cats.,web,0,train\n"
+    text = "Concept, Sentence ,origin,Unnamed: 0,split\ncat,Cats.,web,0,train\n"
     with pytest.warns(
-        ExpertLensWarning, match=r"'source', 'split'; read are concept, sentence\..*ignore_columns"
+        ExpertLensWarning, match=r"'origin', 'split'; read are concept, sentence\..*ignore_columns"
     ) as caught:
         load(text)
     assert len(caught) == 1
-    load(text, ignore_columns=("Source", "split"))
+    load(text, ignore_columns=("Origin", "split"))
     jsonl = '{"Concept": "cat", "sentence": "Cats.", "note": 1, "id": 7}\n'
     with pytest.warns(ExpertLensWarning, match="aren't read: 'note'"):
         load(jsonl, "a.jsonl")
@@ -292,7 +292,7 @@ def test_columns_that_are_not_read_are_told_once_and_can_be_silenced(load):
 
 def test_row_numbers_are_no_column_to_tell_of(load):
     assert load(lambda path: TABLE.to_csv(path)).sentences == tuple(TABLE.sentence)
-    load("id,index,concept,sentence\n1,1,cat,Cats.\n")
+    load("id,index,concept,sentence,source\n1,1,cat,Cats.,answer 1\n")
 
 
 def test_an_ignored_label_is_not_used(load):
