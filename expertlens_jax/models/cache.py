@@ -35,6 +35,9 @@ FILES = "files.json"
 LAYERS = "layers"
 CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives so large a block back at once
 
+READING = 2
+"""Raised when the same files and plan come to give other parameters: what was kept before is then not used."""
+
 
 def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
     """The name of the entry for these source files, read by this plan, in this dtype.
@@ -46,7 +49,7 @@ def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
         a change of either gives another key.
       dtype: of the parameters.
     """
-    key = hashlib.sha256(dtype.encode())
+    key = hashlib.sha256(f"{READING}\0{dtype}".encode())
     for path in sorted(files, key=lambda path: path.name):
         key.update(f"\0{path.name}\0{content_id(path)}".encode())
     for path, parameter in sorted(plan.items()):

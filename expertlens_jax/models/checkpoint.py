@@ -1,7 +1,6 @@
 """Fills the stack's parameters from a checkpoint's tensors, one at a time, each device its own part."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.sharding import layer_sharding, parameter_sharding
+from expertlens_jax.models.tensor_names import Named, by_base_name, wrapper_prefix
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import DTYPES, StoredTensor, Weights
 
@@ -117,7 +117,7 @@ def read_parameters(
     Args:
       weights: the opened files.
       family: translates names.
-      config: the translated config.
+      config: the translated config, with the head that `tensor_names.settle_head` found.
       dtype: of the parameters.
       mesh: `(data, model)` or None.
 
@@ -126,27 +126,18 @@ def read_parameters(
 
     Raises:
       CheckpointError: tensors are missing or unexpected (named), or one has another shape than the config
-        asks for (named, with both shapes) or a dtype that isn't floating point. All before anything is read.
+        asks for (named, with both shapes) or a dtype that isn't floating point, or two are the same one and
+        differ. All before parameters are read.
     """
     plan = plan_parameters(family, config)
-
-    has_prefix = any(name.startswith(family.prefix) for name in weights.tensors)
-
-    def stored_name(name: str) -> str:
-        prefixed = family.prefix + name
-        if prefixed in weights.tensors or name in weights.tensors:
-            return prefixed if prefixed in weights.tensors else name
-        # It's missing: name it as it would stand there.
-        return prefixed if has_prefix and not name.startswith(family.head_names) else name
-
-    wanted = {stored_name(name) for parameter in plan.values() for name in parameter.tensors}
-    _check_names(weights, family, wanted, config)
+    named = by_base_name(weights, family, config)
+    _check_names(weights, family, config, plan, named)
     for parameter in plan.values():
         for name in parameter.tensors:
-            _check_tensor(weights, stored_name(name), parameter)
+            _check_tensor(weights, named[name], parameter)
 
     def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
-        return parameter.source.read(weights.tensors[stored_name(parameter.tensors[layer])], index)
+        return parameter.source.read(named[parameter.tensors[layer]].tensor, index)
 
     return fill_parameters(plan, read, dtype, mesh)
 
@@ -230,9 +221,9 @@ def _copy(values: np.ndarray, dtype: jnp.dtype, columns: int = 16) -> np.ndarray
     return copy
 
 
-def _check_tensor(weights: Weights, name: str, parameter: Parameter) -> None:
+def _check_tensor(weights: Weights, named: Named, parameter: Parameter) -> None:
     """A tensor is floating point and makes the shape that the parameter wants."""
-    stored = weights.tensors[name]
+    name, stored = named.name, named.tensor
     found = parameter.source.shape(stored.shape)
     wanted = parameter.shape[1:] if parameter.stacked else parameter.shape
     if found != wanted:
@@ -248,23 +239,38 @@ def _check_tensor(weights: Weights, name: str, parameter: Parameter) -> None:
         )
 
 
-def _check_names(weights: Weights, family: Family, wanted: set[str], config: TransformerConfig) -> None:
+def _check_names(
+    weights: Weights, family: Family, config: TransformerConfig, plan: Plan, named: Mapping[str, Named]
+) -> None:
     """Every wanted tensor is there, and every tensor there is wanted or known not to be."""
-    missing = sorted(wanted - weights.tensors.keys())
-    ignored = re.compile(f"({re.escape(family.prefix)})?({family.ignored})")
-    unexpected = sorted(
-        name
-        for name in weights.tensors.keys() - wanted
-        if not ignored.fullmatch(name) and not (config.head == "tied" and name.startswith(family.head_names))
-    )
+    wanted = {name for parameter in plan.values() for name in parameter.tensors}
+    tied = {parameter_sources(family, config)["head"].tensor} if config.head == "tied" else set()
+    has_prefix = any(name.startswith(family.prefix) for name in weights.tensors)
+
+    def as_stored(name: str) -> str:
+        """A missing tensor's name as it would stand there."""
+        return family.prefix + name if has_prefix and not name.startswith(family.head_names) else name
+
+    missing = sorted(wanted - named.keys())
+    unexpected = sorted(named[name].name for name in named.keys() - wanted - tied)
     problems = [
-        f"{kind} {_listed(names)}" for kind, names in (("lacks", missing), ("has unexpected", unexpected)) if names
+        f"{kind} {_listed(names)}"
+        for kind, names in (("lacks", sorted(map(as_stored, missing))), ("has unexpected", unexpected))
+        if names
     ]
-    if problems:
-        raise CheckpointError(
-            f"the checkpoint in {weights.where} isn't the {family.model_type} model that its config.json "
-            f"describes: it {'; and it '.join(problems)}."
+    if not problems:
+        return
+    advice = ""
+    if wrapper := wrapper_prefix(family, missing, weights.tensors):
+        advice = f" The names begin with {wrapper}, which a wrapper put there: save the model inside it."
+    elif missing and all(name.startswith(family.head_names) for name in missing):
+        advice = (
+            " Is the head the embedding, say tie_word_embeddings=true in config.json; PyTorch would draw it at random."
         )
+    raise CheckpointError(
+        f"the checkpoint in {weights.where} isn't the {family.model_type} model that its config.json "
+        f"describes: it {'; and it '.join(problems)}.{advice}"
+    )
 
 
 def _listed(names: list[str], most: int = 40) -> str:

@@ -14,7 +14,16 @@ from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from expertlens_jax.errors import CheckpointError
-from expertlens_jax.models.weights import WEIGHT_FILES, choose_weights, import_torch, shard_names
+from expertlens_jax.models.weights import (
+    ADAPTER_CONFIG,
+    WEIGHT_FILES,
+    adapter_base,
+    choose_weights,
+    import_torch,
+    other_weights,
+    refuse_adapter,
+    shard_names,
+)
 
 Result = TypeVar("Result")
 
@@ -76,13 +85,24 @@ def open_snapshot(
       token: of the hub; default the one logged in with, if any.
 
     Raises:
-      CheckpointError: the repository or revision is absent, gated or unreachable; says what to do.
+      CheckpointError: the repository or revision is absent, gated or unreachable, or holds only an adapter; says
+        what to do.
     """
     cache = pathlib.Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
-    with _explained(repo, revision, [CONFIG], cache):
-        config = _patiently(
-            lambda: huggingface_hub.hf_hub_download(repo, CONFIG, revision=revision, cache_dir=cache, token=token)
+
+    def download(name: str) -> str:
+        return _patiently(
+            lambda: huggingface_hub.hf_hub_download(repo, name, revision=revision, cache_dir=cache, token=token)
         )
+
+    with _explained(repo, revision, [CONFIG], cache):
+        try:
+            config = download(CONFIG)
+        except hub_errors.RemoteEntryNotFoundError:
+            with contextlib.suppress(hub_errors.HfHubHTTPError):
+                base = adapter_base(pathlib.Path(download(ADAPTER_CONFIG)).parent)
+                refuse_adapter(f"{repo}{_at(revision)}", [ADAPTER_CONFIG], base)
+            raise
     directory = pathlib.Path(config).parent
     offline = None
     try:
@@ -110,7 +130,7 @@ def fetch_weights(snapshot: Snapshot) -> None:
     Raises:
       CheckpointError: there are none that can be read, or they can't be fetched.
     """
-    start = choose_weights(snapshot.names)
+    start = choose_weights(snapshot.names, snapshot.directory / CONFIG)
     if start is None and snapshot.offline is not None:
         raise CheckpointError(
             f"{snapshot.offline} The weights of {snapshot.repo} were not downloaded before: looked for "
@@ -119,7 +139,7 @@ def fetch_weights(snapshot: Snapshot) -> None:
     if start is None:
         raise CheckpointError(
             f"{snapshot.repo}{_at(snapshot.revision)} has no weights that can be read here: looked for "
-            f"{', '.join(WEIGHT_FILES)} among {', '.join(sorted(snapshot.names))}."
+            f"{', '.join(WEIGHT_FILES)} among {', '.join(sorted(snapshot.names))}.{other_weights(snapshot.names)}"
         )
     if start.startswith("pytorch_model.bin") and not (snapshot.directory / start).exists():
         import_torch(f"{start} of {snapshot.repo}{_at(snapshot.revision)}")  # before gigabytes are fetched

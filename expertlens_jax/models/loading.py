@@ -15,17 +15,19 @@ from jax.sharding import Mesh
 
 from expertlens_jax import parallel
 from expertlens_jax.cache_directory import cache_root
-from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning
+from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models import cache, hub
 from expertlens_jax.models.checkpoint import plan_parameters, read_parameters
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES, family_of
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.families.fields import check_fields
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.packaged import check_spelling, packaged_directory, packaged_models
+from expertlens_jax.models.tensor_names import settle_head, warn_of_own_head, with_own_head
 from expertlens_jax.models.tokenizer import read_end_ids, read_tokenizer
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.models.weights import open_weights, weight_paths
+from expertlens_jax.models.weights import adapter_base, open_weights, refuse_adapter, weight_paths
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -96,6 +98,8 @@ def load_model(
     else:
         snapshot = hub.open_snapshot(str(path_or_id), revision=revision, cache_dir=cache_dir, token=token)
         directory = snapshot.directory
+    names = [path.name for path in directory.iterdir()] if snapshot is None else snapshot.names
+    refuse_adapter(str(path_or_id), names, adapter_base(directory))
     family, config = _read_config(directory)
     if snapshot is not None:
         hub.fetch_tokenizer(snapshot)
@@ -106,9 +110,9 @@ def load_model(
     if use_cache is None:
         use_cache = snapshot is not None
     if use_cache and jax.process_count() == 1:
-        params = _cached_parameters(directory, family, config, dtype, mesh, cache_root(cache_dir))
+        config, params = _cached_parameters(directory, family, config, dtype, mesh, cache_root(cache_dir))
     else:
-        params = read_parameters(open_weights(directory), family, config, DTYPES[dtype], mesh)
+        config, params = _read_parameters(directory, family, config, dtype, mesh)
     return Model(
         name=name,
         family=family,
@@ -137,6 +141,15 @@ def randomize_weights(model: Model, seed: int) -> Model:
     return model.replace(params=draw(jax.random.key(seed)), name=f"{model.name}-random{seed}")
 
 
+def _read_parameters(
+    directory: pathlib.Path, family: Family, config: TransformerConfig, dtype: str, mesh: Mesh | None
+) -> tuple[TransformerConfig, Any]:
+    """The parameters read from the checkpoint, and the config with the head that is there."""
+    weights = open_weights(directory)
+    config = settle_head(weights, family, config)
+    return config, read_parameters(weights, family, config, DTYPES[dtype], mesh)
+
+
 def _cached_parameters(
     directory: pathlib.Path,
     family: Family,
@@ -144,15 +157,24 @@ def _cached_parameters(
     dtype: str,
     mesh: Mesh | None,
     root: pathlib.Path,
-) -> Any:
-    """The parameters out of the cache; if they aren't there, read from the checkpoint and kept."""
-    plan = plan_parameters(family, config)
-    entry = root / cache.entry_key(weight_paths(directory), plan, dtype)
-    params = cache.restore_parameters(entry, plan, DTYPES[dtype], mesh)
-    if params is None:
-        params = read_parameters(open_weights(directory), family, config, DTYPES[dtype], mesh)
-        cache.store_parameters(entry, params)
-    return params
+) -> tuple[TransformerConfig, Any]:
+    """The parameters out of the cache, or read from the checkpoint and kept; and the config, as in `_read_parameters`.
+
+    Only the weights tell whether a head is tied, and they aren't opened for what the cache has. So an entry whose
+    head turned out to be another than its config says is marked as such.
+    """
+    entry = root / cache.entry_key(weight_paths(directory), plan_parameters(family, config), dtype)
+    untied = entry.with_name(f"{entry.name}-untied")
+    candidates = {entry: config} | ({untied: with_own_head(config)} if config.head == "tied" else {})
+    for kept, settled in candidates.items():
+        params = cache.restore_parameters(kept, plan_parameters(family, settled), DTYPES[dtype], mesh)
+        if params is not None:
+            if settled != config:
+                warn_of_own_head(directory, family, config)
+            return settled, params
+    settled, params = _read_parameters(directory, family, config, dtype, mesh)
+    cache.store_parameters(entry if settled == config else untied, params)
+    return settled, params
 
 
 def _usable_mesh(mesh: Mesh) -> Mesh:
@@ -241,8 +263,14 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
         if model_type not in FAMILIES:
             family_of(SimpleNamespace(model_type=model_type))  # raises, and lists those there are
         raise CheckpointError(f"transformers can't read {path} ({model_type}): {error}") from error
+    if hf_config.model_type != model_type and hf_config.model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"{path} says model_type={model_type!r}, and fields such as layer_types make transformers read it as "
+            f"{hf_config.model_type!r}, which no family of expertlens_jax translates."
+        )
     family = family_of(hf_config)
     try:
+        check_fields(family, hf_config, stated)
         return family, family.translate(hf_config)
     except ExpertLensError:
         raise

@@ -48,7 +48,7 @@ def score_continuations(
     """
     if not model.config.causal or model.config.head is None:
         raise UnsupportedModelError(
-            f"{model.name} is an encoder ({model.family.model_type}) and gives text no probability. "
+            f"{model.name} is an encoder ({model.family.encodes(model.config)}) and gives text no probability. "
             "Score with a causal language model."
         )
     if len(prompts) != len(continuations):

@@ -106,8 +106,8 @@ class Embedder(nn.Module):
         return self.norm(x) if c.embedding_norm else x
 
     def unembed(self, x: jax.Array) -> jax.Array:
-        """Maps `[batch, tokens, d_model]` to logits `[batch, tokens, vocabulary]`."""
-        return x @ self.token.T
+        """Maps `[batch, tokens, d_model]` to logits, float32 `[batch, tokens, vocabulary]`."""
+        return jnp.matmul(x, self.token.T, preferred_element_type=jnp.float32)
 
 
 class Transformer(nn.Module):
@@ -172,14 +172,15 @@ class Transformer(nn.Module):
             x = Norm(c, self.dtype, name="final_norm")(x)
         if c.head is None:
             return x
+        # Summed in float32: in bfloat16, with 8 bits, the log-probabilities of a large vocabulary would come in steps.
         if c.head == "tied":
             logits = embedder.unembed(x)
         else:
             init = nn.initializers.normal(c.initializer_range)
-            logits = x @ self.param("head", init, (c.d_model, c.vocab_size), self.dtype)
+            head = self.param("head", init, (c.d_model, c.vocab_size), self.dtype)
+            logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
         if c.head_bias:
             logits += self.param("head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
-        logits = logits.astype(jnp.float32)
         if c.logits_softcap is not None:
             logits = c.logits_softcap * jnp.tanh(logits / c.logits_softcap)
         return logits

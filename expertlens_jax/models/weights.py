@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import pathlib
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -22,6 +23,13 @@ WEIGHT_FILES = (
 )
 """Where weights may stand, the first choice first; an index names the shards that hold them."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin")
+"""What peft writes of an adapter, alone or beside a whole model."""
+
+OTHER_FORMATS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".npz")
+"""How other files that hold weights end, to tell of them where those that are read are missing."""
+
 TORCH_MINIMUM = (2, 6)
 """Older versions can be made to run code by a file even with weights_only=True (CVE-2025-32434)."""
 
@@ -36,6 +44,10 @@ DTYPES = {
     "torch.bfloat16": ml_dtypes.bfloat16,
 }
 """The floating-point dtypes that parameters may be stored in, by their names in safetensors and torch."""
+
+
+BLOCK = 2**24
+"""Values compared at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +69,86 @@ class Weights:
     where: pathlib.Path
 
 
-def choose_weights(names: Collection[str]) -> str | None:
-    """The file to start from among those of a directory or repository, or None."""
-    return next((name for name in WEIGHT_FILES if name in names), None)
+def choose_weights(names: Collection[str], config: pathlib.Path) -> str | None:
+    """The file to start from among those of a directory or repository, or None.
+
+    It is what `config.json` names as its `transformers_weights`, or else the first of `WEIGHT_FILES`; as for
+    transformers. So safetensors go before PyTorch's files, and a whole file before an index. Of files that a variant
+    names (`model.fp16.safetensors`) none is read.
+
+    Raises:
+      CheckpointError: the config names another file than safetensors or their index, or one that isn't there.
+    """
+    named = _named_weights(config)
+    if named is None:
+        return next((name for name in WEIGHT_FILES if name in names), None)
+    if not named.endswith((".safetensors", ".safetensors.index.json")) or pathlib.Path(named).name != named:
+        raise CheckpointError(
+            f"{config} says transformers_weights={named!r}; it should be the name of a safetensors file, or of their "
+            "index, beside it."
+        )
+    if named not in names:
+        raise CheckpointError(f"{config} says transformers_weights={named!r}, and there is no such file beside it.")
+    return named
+
+
+def _named_weights(config: pathlib.Path) -> str | None:
+    """What a `config.json` names as the file of its weights."""
+    try:
+        stated = json.loads(config.read_text())
+    except (OSError, ValueError):  # there may be none to choose by; loading refuses what can't be read
+        return None
+    named = stated.get("transformers_weights") if isinstance(stated, dict) else None
+    return None if named is None else str(named)
+
+
+def other_weights(names: Collection[str]) -> str:
+    """Tells of files with weights that aren't read, for the end of an error that there are none; else nothing."""
+    others = sorted(name for name in names if name.endswith(OTHER_FORMATS))
+    if not others:
+        return ""
+    variants = [re.fullmatch(r"(model|pytorch_model)\.[^-]+\.(safetensors|bin)", name) for name in others]
+    rename = next((f" To read {match[0]}, call it {match[1]}.{match[2]}." for match in variants if match), "")
+    return f" There is {', '.join(others)}, which isn't read under that name.{rename}"
+
+
+def refuse_adapter(where: str, names: Collection[str], base_model: str | None = None) -> None:
+    """Refuses a directory or repository that holds an adapter (LoRA and its like), beside a model or alone.
+
+    transformers applies it if peft is installed; without it, the model is another.
+
+    Args:
+      where: it is, for the error.
+      names: the files there.
+      base_model: what the adapter says it was trained on.
+
+    Raises:
+      CheckpointError: there is an adapter; says how to merge it.
+    """
+    found = [name for name in ADAPTER_FILES if name in names]
+    if not found:
+        return
+    base = "the base model" if base_model is None else f"the base model {base_model}"
+    merge = (
+        "merge it with peft (pip install peft): PeftModel.from_pretrained(base, adapter).merge_and_unload()"
+        ".save_pretrained(...), with the tokenizer beside it, and load that"
+    )
+    if "config.json" in names:
+        raise CheckpointError(
+            f"{where} holds an adapter beside the model ({', '.join(found)}), which transformers applies with peft and "
+            f"expertlens_jax can't. For the model with it, {merge}. For the model without it, remove these files."
+        )
+    raise CheckpointError(
+        f"{where} holds only an adapter ({', '.join(found)}) and no config.json. It changes {base}: {merge}."
+    )
+
+
+def adapter_base(directory: pathlib.Path) -> str | None:
+    """The base model that a directory's adapter names, if it does."""
+    try:
+        return json.loads((directory / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def shard_names(index: pathlib.Path) -> list[str]:
@@ -77,18 +166,30 @@ def shard_names(index: pathlib.Path) -> list[str]:
 
 
 def weight_paths(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The files that hold a directory's weights, safetensors before PyTorch's.
+    """The files that hold a directory's weights, chosen as `choose_weights` says.
 
     Raises:
       CheckpointError: there are none, or some that the index names are missing.
+
+    Warns:
+      ExpertLensWarning: there is a whole file, and an index that names others.
     """
-    start = choose_weights([path.name for path in directory.iterdir()])
+    names = [path.name for path in directory.iterdir()]
+    start = choose_weights(names, directory / "config.json")
     if start is None:
         raise CheckpointError(
-            f"no weights in {directory}: looked for {', '.join(WEIGHT_FILES)}. "
+            f"no weights in {directory}: looked for {', '.join(WEIGHT_FILES)}.{other_weights(names)} "
             "Give a directory that save_pretrained wrote."
         )
     if not start.endswith(".index.json"):
+        index = f"{start}.index.json"
+        if index in names and shard_names(directory / index) != [start]:
+            warnings.warn(
+                f"{directory} holds {start} and {index}, two sets of weights; {start} is read, as by transformers. "
+                "Remove the one that isn't meant.",
+                ExpertLensWarning,
+                stacklevel=2,
+            )
         return [directory / start]
     shards = shard_names(directory / start)
     missing = [shard for shard in shards if not (directory / shard).exists()]
@@ -105,13 +206,37 @@ def open_weights(directory: pathlib.Path) -> Weights:
 
     Raises:
       CheckpointError: there are none, some are missing or damaged, or only torch, which isn't installed,
-        could read them.
+        could read them; or shards hold the same tensor with different values.
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_paths(directory):
         open_file = safetensors if path.suffix == ".safetensors" else _pickled
-        tensors |= dict(open_file(path))
+        for name, tensor in open_file(path):
+            if name in tensors and not same_values(tensors[name], tensor):
+                raise CheckpointError(
+                    f"the tensor {name} stands in several files of {directory}, {path.name} among them, with different "
+                    "values. Get the checkpoint again, into an empty directory."
+                )
+            tensors.setdefault(name, tensor)
     return Weights(tensors, directory)
+
+
+def same_values(one: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two tensors hold the same values; they are read a part at a time."""
+    if one.shape != other.shape:
+        return False
+    if not {one.dtype, other.dtype} <= DTYPES.keys():  # which are never read
+        return one.dtype == other.dtype
+    if not one.shape:
+        return bool(np.array_equal(one.read(()), other.read(())))
+    num_rows, *widths = one.shape
+    step = max(1, BLOCK // max(1, int(np.prod(widths))))
+    rest = tuple(slice(0, width) for width in widths)
+    for start in range(0, num_rows, step):
+        part = (slice(start, min(start + step, num_rows)), *rest)
+        if not np.array_equal(one.read(part), other.read(part)):
+            return False
+    return True
 
 
 def safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:

@@ -20,6 +20,7 @@ def translate(hf: BertConfig) -> TransformerConfig:
     """Reads a BERT config."""
     refuse(hf, "position_embedding_type", "absolute", "positions are a learned table")
     refuse(hf, "is_decoder", False, "every token sees every other")
+    refuse(hf, "is_causal", False, "every token sees every other")
     return TransformerConfig(
         vocab_size=hf.vocab_size,
         num_layers=hf.num_hidden_layers,
@@ -77,5 +78,10 @@ FAMILY = Family(
     block="encoder.layer.{layer}",
     prefix="bert.",
     encoder=True,
-    ignored=r"embeddings\.position_ids|pooler\..*|cls\..*|classifier\..*|qa_outputs\..*",
+    ignored=r"pooler\..*|cls\..*|classifier\..*|qa_outputs\..*",
+    fields=(
+        *("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"),
+        *("max_position_embeddings", "type_vocab_size", "layer_norm_eps", "hidden_act"),
+        *("position_embedding_type", "is_decoder", "is_causal"),
+    ),
 )

@@ -33,7 +33,8 @@ class Family:
     `transformer.py`) to the Hugging Face tensor; `block` the module whose output is the residual stream. All
     names are those of the base model: a checkpoint may have them with or without `prefix`, which the model
     with its head puts before them. Names that start with `head_names` never carry the prefix. Tensors that
-    match `ignored` (a regular expression) are known and not needed.
+    match `ignored` (a regular expression) are known and not needed. `fields` are those of the Hugging Face config
+    that `translate` reads or refuses; `fields.py` tells of all others.
     """
 
     title: str
@@ -44,13 +45,19 @@ class Family:
     tensors: Callable[[TransformerConfig], Mapping[str, str]]
     block: str
     prefix: str
-    ignored: str
+    fields: tuple[str, ...]
+    ignored: str = ""
     encoder: bool = False
     head_names: tuple[str, ...] = ("lm_head.",)
 
     def hf_module(self, name: str) -> str:
         """A base model's name as transformers' `AutoModelForCausalLM` (`AutoModel` for encoders) has it."""
         return name if self.encoder else self.prefix + name
+
+    def encodes(self, config: TransformerConfig) -> str:
+        """What makes a model of this family an encoder, for errors: the family itself, or its config."""
+        bidirectional = not self.encoder and not config.causal
+        return f"{self.model_type}, whose config.json says is_causal=false" if bidirectional else self.model_type
 
 
 def concatenated(*sizes: int) -> list[np.ndarray]:
@@ -64,6 +71,30 @@ def norm_tensors(path: str, name: str, *, bias: bool = True) -> dict[str, str]:
     if bias:
         tensors[f"{path}/bias"] = f"{name}.bias"
     return tensors
+
+
+def is_causal(hf: Any) -> bool:
+    """Whether a decoder's tokens see only those before them; `is_causal: false` makes it an encoder."""
+    return bool(getattr(hf, "is_causal", True))
+
+
+def window(hf: Any) -> int:
+    """How many tokens back a layer with a window sees, itself included; 0 if the config states no window.
+
+    Without causality it is to either side, and one more: transformers then masks distances beyond the window, in
+    causal models distances from it on.
+
+    Raises:
+      UnsupportedModelError: the window isn't a number of tokens.
+    """
+    if hf.sliding_window is None:
+        return 0
+    if hf.sliding_window < 1:
+        raise UnsupportedModelError(
+            f"this {hf.model_type} config says sliding_window={hf.sliding_window!r}; wanted is a number of tokens, or "
+            "null for none."
+        )
+    return hf.sliding_window + (not is_causal(hf))
 
 
 def layer_windows(hf: Any) -> tuple[int, ...]:
@@ -84,7 +115,7 @@ def layer_windows(hf: Any) -> tuple[int, ...]:
             "the config's layer_types hold sliding_attention, but it states no sliding_window, or switches "
             "it off with use_sliding_window=false."
         )
-    windows = tuple(hf.sliding_window if kind == "sliding_attention" else 0 for kind in hf.layer_types)
+    windows = tuple(window(hf) if kind == "sliding_attention" else 0 for kind in hf.layer_types)
     return windows if any(windows) else ()
 
 

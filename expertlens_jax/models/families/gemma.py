@@ -36,10 +36,14 @@ def translate(hf: GemmaConfig) -> TransformerConfig:
     return gemma_like(hf)
 
 
+GEMMA_LIKE = (*llama.LLAMA_LIKE, "attention_bias", "use_bidirectional_attention")
+"""Fields that `gemma_like` reads."""
+
 FAMILY = dataclasses.replace(
     llama.FAMILY,
     title="Gemma",
     examples=("google/gemma-2b", "google/gemma-2b-it"),
     model_type="gemma",
     translate=translate,
+    fields=GEMMA_LIKE,
 )

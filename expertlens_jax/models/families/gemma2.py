@@ -37,4 +37,9 @@ FAMILY = dataclasses.replace(
     examples=("google/gemma-2-2b", "google/gemma-2-9b-it"),
     model_type="gemma2",
     translate=translate,
+    fields=(
+        *(field for field in gemma.GEMMA_LIKE if field != "hidden_act"),
+        *("hidden_activation", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+        *("sliding_window", "layer_types"),
+    ),
 )

@@ -40,4 +40,9 @@ FAMILY = dataclasses.replace(
     examples=("google/gemma-3-270m", "google/gemma-3-1b-pt"),
     model_type="gemma3_text",
     translate=translate,
+    fields=(
+        *(field for field in gemma.GEMMA_LIKE if field != "hidden_act"),
+        *("hidden_activation", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+        *("sliding_window", "layer_types", "sliding_window_pattern", "_sliding_window_pattern", "rope_local_base_freq"),
+    ),
 )

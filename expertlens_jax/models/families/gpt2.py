@@ -14,6 +14,7 @@ from expertlens_jax.models.families.family import (
     Family,
     Linear,
     concatenated,
+    is_causal,
     norm_tensors,
     refuse,
 )
@@ -37,6 +38,7 @@ def translate(hf: GPT2Config) -> TransformerConfig:
         max_tokens=hf.n_positions,
         learned_positions=True,
         norm_eps=hf.layer_norm_epsilon,
+        causal=is_causal(hf),
         attention_scale=head_dim**-0.5 if hf.scale_attn_weights else 1.0,
         attention_scale_by_layer=hf.scale_attn_by_inverse_layer_idx,
         activation=hf.activation_function,
@@ -80,5 +82,9 @@ FAMILY = Family(
     tensors=tensors,
     block="h.{layer}",
     prefix="transformer.",
-    ignored=r"h\.\d+\.attn\.(masked_)?bias",
+    fields=(
+        *("vocab_size", "n_layer", "n_embd", "n_head", "n_inner", "n_positions"),
+        *("layer_norm_epsilon", "activation_function", "tie_word_embeddings"),
+        *("is_causal", "add_cross_attention", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
+    ),
 )

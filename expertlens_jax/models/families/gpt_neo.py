@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, norm_tensors
+from expertlens_jax.models.families.family import Family, Linear, norm_tensors, refuse
 
 if TYPE_CHECKING:
     from transformers import GPTNeoConfig
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def translate(hf: GPTNeoConfig) -> TransformerConfig:
     """Reads a GPT-Neo config."""
+    refuse(hf, "is_causal", True, "transformers' GPT-Neo is causal whatever its config says")
     return TransformerConfig(
         vocab_size=hf.vocab_size,
         num_layers=hf.num_layers,
@@ -72,5 +73,9 @@ FAMILY = Family(
     tensors=tensors,
     block="h.{layer}",
     prefix="transformer.",
-    ignored=r"h\.\d+\.attn\.attention\.(masked_)?bias",
+    fields=(
+        *("vocab_size", "num_layers", "hidden_size", "num_heads", "intermediate_size", "max_position_embeddings"),
+        *("layer_norm_epsilon", "activation_function", "tie_word_embeddings"),
+        *("is_causal", "attention_types", "attention_layers", "window_size"),
+    ),
 )

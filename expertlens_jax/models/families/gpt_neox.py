@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, norm_tensors
+from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors
 from expertlens_jax.models.families.rope import longest_context, read_rotary
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def translate(hf: GPTNeoXConfig) -> TransformerConfig:
         max_tokens=longest_context(hf, rotary),
         norm_eps=hf.layer_norm_eps,
         residual="parallel" if hf.use_parallel_residual else "sequential",
+        causal=is_causal(hf),
         qkv_bias=hf.attention_bias,
         attention_out_bias=hf.attention_bias,
         rotary=rotary,
@@ -79,5 +80,10 @@ FAMILY = Family(
     block="layers.{layer}",
     prefix="gpt_neox.",
     head_names=("embed_out.", "lm_head."),
-    ignored=r"layers\.\d+\.attention\.(masked_bias|bias|rotary_emb\.inv_freq)",
+    fields=(
+        *("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size"),
+        *("layer_norm_eps", "hidden_act", "tie_word_embeddings", "attention_bias", "use_parallel_residual"),
+        *("is_causal", "rotary_pct", "rotary_emb_base", "rope_parameters", "rope_scaling"),
+        *("max_position_embeddings", "original_max_position_embeddings"),
+    ),
 )

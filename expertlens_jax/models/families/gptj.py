@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, norm_tensors
+from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors
 from expertlens_jax.models.rotary import Rotary
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def translate(hf: GPTJConfig) -> TransformerConfig:
         max_tokens=hf.n_positions,
         norm_eps=hf.layer_norm_epsilon,
         residual="parallel_shared_norm",
+        causal=is_causal(hf),
         qkv_bias=False,
         attention_out_bias=False,
         rotary=Rotary(hf.rotary_dim, interleaved=True),
@@ -73,5 +74,9 @@ FAMILY = Family(
     tensors=tensors,
     block="h.{layer}",
     prefix="transformer.",
-    ignored=r"h\.\d+\.attn\.(masked_)?bias",
+    fields=(
+        *("vocab_size", "n_layer", "n_embd", "n_head", "n_inner", "n_positions"),
+        *("layer_norm_epsilon", "activation_function", "tie_word_embeddings"),
+        *("is_causal", "rotary_dim"),
+    ),
 )

@@ -10,12 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, norm_tensors
-from expertlens_jax.models.families.rope import longest_context, read_rotary
+from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors
+from expertlens_jax.models.families.rope import ROPE_FIELDS, longest_context, read_rotary
 from expertlens_jax.models.rotary import Rotary
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
+
+
+def head_width(hf: Any) -> int:
+    """Channels a head: the config's own number, which its class may not have as a field, or equal shares."""
+    return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
 
 
 def llama_like(
@@ -29,7 +34,7 @@ def llama_like(
       activation: default, `hidden_act`.
       **options: fields of `TransformerConfig` in which a family differs.
     """
-    head_dim = getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
+    head_dim = head_width(hf)
     rotary = rotary or read_rotary(hf, head_dim)
     shared = dict(
         vocab_size=hf.vocab_size,
@@ -42,6 +47,7 @@ def llama_like(
         max_tokens=longest_context(hf, rotary),
         norm="rms",
         norm_eps=hf.rms_norm_eps,
+        causal=is_causal(hf),
         qkv_bias=False,
         attention_out_bias=False,
         rotary=rotary,
@@ -97,6 +103,15 @@ def tensors(c: TransformerConfig) -> dict[str, str]:
     return named | norm_tensors("final_norm", "norm", bias=False)
 
 
+LLAMA_LIKE = (
+    *("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("intermediate_size", "rms_norm_eps", "hidden_act", "tie_word_embeddings", "is_causal", *ROPE_FIELDS),
+)
+"""Fields that `llama_like` reads."""
+
+WINDOWS = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
+"""Fields that `layer_windows` reads, or the config's class for it."""
+
 FAMILY = Family(
     title="Llama 1 to 3.2",
     examples=("meta-llama/Llama-3.2-1B", "HuggingFaceTB/SmolLM2-135M"),
@@ -106,5 +121,5 @@ FAMILY = Family(
     tensors=tensors,
     block="layers.{layer}",
     prefix="model.",
-    ignored=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+    fields=(*LLAMA_LIKE, "attention_bias", "mlp_bias"),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
-from expertlens_jax.models.families.family import refuse
+from expertlens_jax.models.families.family import refuse, window
 
 if TYPE_CHECKING:
     from transformers import MistralConfig
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def translate(hf: MistralConfig) -> TransformerConfig:
     """Reads a Mistral config."""
     refuse(hf, "layer_types", None, "models that alternate are of model_type 'ministral'")
-    return llama.llama_like(hf, windows=(hf.sliding_window or 0,) * hf.num_hidden_layers)
+    return llama.llama_like(hf, windows=(window(hf),) * hf.num_hidden_layers)
 
 
 FAMILY = dataclasses.replace(
@@ -28,4 +28,5 @@ FAMILY = dataclasses.replace(
     examples=("mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.3"),
     model_type="mistral",
     translate=translate,
+    fields=(*llama.LLAMA_LIKE, "sliding_window", "layer_types"),
 )

@@ -33,4 +33,5 @@ FAMILY = dataclasses.replace(
     examples=("allenai/OLMo-2-0425-1B", "allenai/OLMo-2-1124-7B"),
     model_type="olmo2",
     translate=translate,
+    fields=(*llama.LLAMA_LIKE, "attention_bias"),
 )

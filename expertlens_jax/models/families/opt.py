@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, norm_tensors, refuse
+from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors, refuse
 
 if TYPE_CHECKING:
     from transformers import OPTConfig
@@ -41,6 +41,7 @@ def translate(hf: OPTConfig) -> TransformerConfig:
         position_offset=2,
         norm_place="pre" if pre else "post",
         final_norm=pre and not hf._remove_final_layer_norm,
+        causal=is_causal(hf),
         qkv_bias=hf.enable_bias,
         attention_out_bias=hf.enable_bias,
         activation=hf.activation_function,
@@ -84,5 +85,10 @@ FAMILY = Family(
     tensors=tensors,
     block="decoder.layers.{layer}",
     prefix="model.",
-    ignored=r"",
+    fields=(
+        *("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "ffn_dim"),
+        *("max_position_embeddings", "word_embed_proj_dim", "activation_function", "tie_word_embeddings"),
+        *("do_layer_norm_before", "_remove_final_layer_norm", "layer_norm_elementwise_affine", "enable_bias"),
+        "is_causal",
+    ),
 )

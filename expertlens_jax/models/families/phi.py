@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, norm_tensors
-from expertlens_jax.models.families.rope import longest_context, read_rotary
+from expertlens_jax.models.families import llama
+from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors
+from expertlens_jax.models.families.rope import ROPE_FIELDS, longest_context, read_rotary
 
 if TYPE_CHECKING:
     from transformers import PhiConfig
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def translate(hf: PhiConfig) -> TransformerConfig:
     """Reads a Phi config."""
-    head_dim = hf.hidden_size // hf.num_attention_heads
+    head_dim = llama.head_width(hf)
     rotary = read_rotary(hf, head_dim, partial=True)
     return TransformerConfig(
         vocab_size=hf.vocab_size,
@@ -32,6 +33,7 @@ def translate(hf: PhiConfig) -> TransformerConfig:
         max_tokens=longest_context(hf, rotary),
         norm_eps=hf.layer_norm_eps,
         residual="parallel_shared_norm",
+        causal=is_causal(hf),
         qk_norm="head" if hf.qk_layernorm else None,
         rotary=rotary,
         activation=hf.hidden_act,
@@ -76,5 +78,9 @@ FAMILY = Family(
     tensors=tensors,
     block="layers.{layer}",
     prefix="model.",
-    ignored=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+    fields=(
+        *("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+        *("intermediate_size", "layer_norm_eps", "hidden_act", "tie_word_embeddings", "qk_layernorm", "is_causal"),
+        *ROPE_FIELDS,
+    ),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
-from expertlens_jax.models.families.family import Linear, concatenated
+from expertlens_jax.models.families.family import Linear, concatenated, window
 from expertlens_jax.models.families.rope import read_rotary
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def translate(hf: Phi3Config) -> TransformerConfig:
     """Reads a Phi-3 config."""
     return llama.llama_like(
         hf,
-        rotary=read_rotary(hf, hf.hidden_size // hf.num_attention_heads, partial=True),
-        windows=(hf.sliding_window or 0,) * hf.num_hidden_layers,
+        rotary=read_rotary(hf, llama.head_width(hf), partial=True),
+        windows=(window(hf),) * hf.num_hidden_layers,
     )
 
 
@@ -52,4 +52,5 @@ FAMILY = dataclasses.replace(
     model_type="phi3",
     translate=translate,
     linears=linears,
+    fields=(*llama.LLAMA_LIKE, "sliding_window", "original_max_position_embeddings"),
 )

@@ -28,4 +28,5 @@ FAMILY = dataclasses.replace(
     examples=("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2-7B"),
     model_type="qwen2",
     translate=translate,
+    fields=(*llama.LLAMA_LIKE, *llama.WINDOWS),
 )

@@ -34,4 +34,5 @@ FAMILY = dataclasses.replace(
     examples=("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B"),
     model_type="qwen3",
     translate=translate,
+    fields=(*llama.LLAMA_LIKE, *llama.WINDOWS, "attention_bias"),
 )

@@ -30,5 +30,6 @@ FAMILY = dataclasses.replace(
     model_type="roberta",
     translate=translate,
     prefix="roberta.",
-    ignored=r"embeddings\.position_ids|pooler\..*|lm_head\..*|classifier\..*|qa_outputs\..*",
+    ignored=r"pooler\..*|lm_head\..*|classifier\..*|qa_outputs\..*",
+    fields=(*bert.FAMILY.fields, "pad_token_id"),
 )

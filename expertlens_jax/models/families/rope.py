@@ -1,11 +1,30 @@
 """Reads the `rope_parameters` of a Hugging Face config."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from expertlens_jax.errors import UnsupportedModelError
+from expertlens_jax.errors import ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models.rotary import ROPE_SCALINGS, Rotary
+
+ROPE_FIELDS = (
+    *("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor"),
+    *("max_position_embeddings", "original_max_position_embeddings"),
+)
+"""Fields that `read_rotary` reads, or the config's class for it."""
+
+LONGROPE = ("factor", "attention_factor", "original_max_position_embeddings", "short_factor", "long_factor")
+YARN = ("factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": (*YARN, "original_max_position_embeddings"),
+    "longrope": LONGROPE,
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+"""What else a config's `rope_parameters` hold, by their `rope_type`."""
 
 
 def read_rotary(hf: Any, head_dim: int, *, layer_type: str | None = None, partial: bool = False) -> Rotary:
@@ -19,14 +38,27 @@ def read_rotary(hf: Any, head_dim: int, *, layer_type: str | None = None, partia
 
     Raises:
       UnsupportedModelError: the config's `rope_type` is none of `ROPE_SCALINGS`, or it wants a part of the
-        channels turned in a family that transformers doesn't do that for.
+        channels turned in a family that transformers doesn't do that for, or states parameters by layer type where
+        there are none of layer types, or the reverse.
+
+    Warns:
+      ExpertLensWarning: `rope_parameters` hold more than their `rope_type` asks for.
     """
+    hf.standardize_rope_params()  # as models do: what the config's class saw too late goes in now
     rope: Mapping[str, Any] = hf.rope_parameters
+    by_type = {key: value for key, value in rope.items() if isinstance(value, Mapping)}
+    if by_type.keys() != (set() if layer_type is None else rope.keys()):
+        wanted = "of one kind for all layers" if layer_type is None else "by layer type only"
+        raise UnsupportedModelError(
+            f"the config's rope_parameters hold {', '.join(rope)}; transformers' {hf.model_type} models read them "
+            f"{wanted}."
+        )
     if layer_type is not None:
         rope = rope[layer_type]
     scaling = rope.get("rope_type", "default")
     if scaling not in ROPE_SCALINGS:
         raise UnsupportedModelError(f"the config's rope_type is {scaling!r}; supported are {', '.join(ROPE_SCALINGS)}.")
+    _tell_unread(hf.model_type, rope, scaling)
     share = rope.get("partial_rotary_factor", 1.0)
     if share != 1.0 and not partial:
         raise UnsupportedModelError(
@@ -47,7 +79,7 @@ def read_rotary(hf: Any, head_dim: int, *, layer_type: str | None = None, partia
         high_freq_factor=float(rope.get("high_freq_factor", 4.0)),
         beta_fast=float(rope.get("beta_fast") or 32),
         beta_slow=float(rope.get("beta_slow") or 1),
-        truncate=bool(rope.get("truncate", True)),
+        truncate=bool(hf.rope_parameters.get("truncate", True)),  # never from a layer type's own
         short_factors=tuple(rope.get("short_factor", ())),
         long_factors=tuple(rope.get("long_factor", ())),
         attention_factor=_attention_factor(rope, scaling, factor, original),
@@ -63,6 +95,19 @@ def longest_context(hf: Any, rotary: Rotary) -> int:
     if rotary.scaling in ("dynamic", "yarn"):
         return max(hf.max_position_embeddings, int(rotary.factor * rotary.original_max_tokens))
     return hf.max_position_embeddings
+
+
+def _tell_unread(model_type: str, rope: Mapping[str, Any], scaling: str) -> None:
+    """Warns of parameters that mean nothing to this `rope_type`."""
+    read = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *PARAMETERS[scaling]}
+    unread = [f"{key}={value!r}" for key, value in rope.items() if key not in read and value is not None]
+    if unread:
+        warnings.warn(
+            f"the rope_parameters of this {model_type} config say {', '.join(unread)}, which rope_type={scaling!r} "
+            "doesn't use, here as in transformers. Is the rope_type right?",
+            ExpertLensWarning,
+            stacklevel=2,
+        )
 
 
 def _attention_factor(rope: Mapping[str, Any], scaling: str, factor: float, original: int) -> float:

@@ -36,4 +36,9 @@ FAMILY = dataclasses.replace(
     examples=("HuggingFaceTB/SmolLM3-3B",),
     model_type="smollm3",
     translate=translate,
+    fields=(
+        *llama.LLAMA_LIKE,
+        *llama.WINDOWS,
+        *("attention_bias", "mlp_bias", "no_rope_layers", "no_rope_layer_interval"),
+    ),
 )

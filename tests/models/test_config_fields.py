@@ -1,0 +1,471 @@
+"""Every field of every family's config: read as PyTorch reads it, refused by name, or shown to be without effect."""
+
+import copy
+import dataclasses
+import json
+
+import families
+import hooks
+import jax
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+
+import expertlens_jax as el
+from expertlens_jax.errors import ExpertLensWarning, UnsupportedModelError
+from expertlens_jax.models.families import FAMILIES, family_of, fields
+from expertlens_jax.models.scoring import score_continuations, score_words
+
+TOLERANCE = 1e-4  # absolute, float32, on outputs of order 1 to 10
+
+CANNOT = (ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError)
+"""What transformers raises for a config that it refuses, or that its model can't run."""
+
+BASES = {}
+for base in families.CASES:
+    BASES.setdefault(getattr(transformers, base.config).model_type, base)
+BASES["phi"] = dataclasses.replace(BASES["phi"], options=BASES["phi"].options | dict(hidden_size=48))
+BASES["phi3"] = dataclasses.replace(BASES["phi3"], options=families.LLAMA | dict(hidden_size=32, sliding_window=5))
+
+
+def config_class(model_type: str) -> type:
+    return transformers.CONFIG_MAPPING[model_type]
+
+
+def stated(model_type: str, **changes) -> dict:
+    """A config.json: the family's first row of the parity table, with changes."""
+    options = copy.deepcopy(BASES[model_type].options)
+    return {"model_type": model_type, "vocab_size": families.VOCABULARY, "pad_token_id": 0} | options | changes
+
+
+def class_fields(cls: type) -> set[str]:
+    """The fields of a config class, whether it is a dataclass or has them as arguments of its `__init__`."""
+    own = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    return own | set(cls().to_dict())
+
+
+def unlisted(model_type: str, cls: type) -> set[str]:
+    return class_fields(cls) - {*FAMILIES[model_type].fields, *fields.without_effect(), *fields.ELSEWHERE}
+
+
+# The list
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_field_of_the_installed_config_class_is_on_a_list(model_type):
+    assert not unlisted(model_type, config_class(model_type)), (
+        "transformers has new fields: find out whether they change the forward pass, and read or refuse them in the "
+        "family's translation, or name them in families/fields.py"
+    )
+
+
+def test_a_field_that_transformers_adds_is_noticed():
+    """By the test above and, where it isn't at its default, by whoever loads such a config."""
+
+    class Later(transformers.Olmo2Config):
+        attention_temperature: float = 1.0
+
+    assert unlisted("olmo2", Later) == {"attention_temperature"}
+    fields.check_fields(FAMILIES["olmo2"], Later(), {"attention_temperature": 1.0})
+    with pytest.raises(UnsupportedModelError, match=r"attention_temperature=0.5.*came into transformers later"):
+        fields.check_fields(FAMILIES["olmo2"], Later(attention_temperature=0.5), {"attention_temperature": 0.5})
+
+
+@pytest.mark.parametrize("case", families.CASES, ids=lambda case: case.name)
+def test_translation_reads_only_fields_that_the_family_states(case):
+    config = families.make_config(case)
+    family, read = family_of(config), set()
+
+    class Recorder:
+        def __getattribute__(self, name):
+            read.add(type(config).attribute_map.get(name, name))
+            return getattr(config, name)
+
+    assert family.translate(Recorder()) == family.translate(config)
+    assert read <= {*family.fields, *fields.without_effect(), "standardize_rope_params"}
+
+
+def test_no_field_is_both_without_effect_and_refused():
+    assert not fields.without_effect() & fields.ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_what_changes_other_families_is_refused_by_name(model_type):
+    """A value that says that nothing is changed is not."""
+    config, family = config_class(model_type)(), FAMILIES[model_type]
+    foreign = [name for name in fields.ELSEWHERE if name not in family.fields]
+    foreign = [name for name in foreign if type(config).attribute_map.get(name, name) not in family.fields]
+    assert {"clip_qkv", "logit_scale", "num_experts", "alibi"} <= set(foreign)
+    for name in foreign:
+        value = False if True in np.atleast_1d(_plain(name)) and fields.ELSEWHERE[name] == (True,) else 0.37
+        with pytest.raises(UnsupportedModelError, match=rf"this {model_type} config says {name}={value!r}"):
+            fields.check_fields(family, config, {name: value})
+        fields.check_fields(family, config, {name: None})
+
+
+def _plain(name):
+    unchanged = fields.ELSEWHERE[name]
+    return () if callable(unchanged) else unchanged
+
+
+def test_values_that_change_nothing_pass():
+    """As the files of Phi-4-mini, GPT-J, Gemma 2, Mistral and multilingual BERT state them."""
+    for model_type, harmless in {
+        "phi3": {"full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False, "mlp_bias": False},
+        "gptj": {"rotary": True, "scale_attn_weights": True, "task_specific_params": {"a": 1}, "n_ctx": 40},
+        "gemma2": {"hidden_act": "gelu_pytorch_tanh", "cache_implementation": "hybrid"},
+        "gemma": {"hidden_activation": None, "rope_scaling": None},
+        "mistral": {"use_mrope": False, "auto_map": {"AutoConfig": "x.Y"}, "torch_dtype": "bfloat16"},
+        "bert": {"position_embedding_type": "absolute", "directionality": "bidi", "pooler_type": "first_token"},
+        "llama": {"sliding_window": 4096, "use_sliding_window": False, "max_window_layers": 3, "temperature": 0.6},
+    }.items():
+        config = config_class(model_type)(**harmless)
+        fields.check_fields(FAMILIES[model_type], config, harmless)
+
+
+def test_what_nobody_reads_is_told():
+    config = transformers.LlamaConfig()
+    with pytest.warns(ExpertLensWarning, match=r"llama config says shuffle_heads=7, x='y', which neither"):
+        fields.check_fields(FAMILIES["llama"], config, {"shuffle_heads": 7, "x": "y", "z": None, "w": False})
+
+
+def test_rope_parameters_of_another_type_are_told():
+    rope = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope |= {"original_max_position_embeddings": 24, "attention_factor": 1.3}
+    with pytest.warns(ExpertLensWarning, match=r"attention_factor=1.3, which rope_type='llama3' doesn't use"):
+        FAMILIES["llama"].translate(transformers.LlamaConfig(rope_parameters=rope))
+
+
+def test_rope_parameters_by_layer_type_are_refused_where_layers_share_them():
+    kinds = ["full_attention", "full_attention"]
+    config = transformers.Qwen3Config(num_hidden_layers=2, layer_types=kinds)
+    config.rope_parameters = {"full_attention": {"rope_type": "default", "rope_theta": 10.0}}
+    with pytest.raises(UnsupportedModelError, match=r"rope_parameters hold full_attention.*of one kind for all layers"):
+        FAMILIES["qwen3"].translate(config)
+
+
+# Each field changed, against PyTorch
+
+
+ROPE = {  # by one change each, since each needs others
+    "rope_theta rope_scaling": {"rope_theta": 50.0, "rope_scaling": {"type": "linear", "factor": 3.0}},
+    "rope_parameters": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 100.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "max_position_embeddings": {
+        "max_position_embeddings": 13,
+        "rope_scaling": {"rope_type": "dynamic", "factor": 2.0},
+    },
+    "original_max_position_embeddings": {
+        "original_max_position_embeddings": 24,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 100.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        },
+    },
+    "partial_rotary_factor": {"partial_rotary_factor": 0.5},
+}
+HEADS = {"is_causal": {"is_causal": False}, "tie_word_embeddings": {"tie_word_embeddings": True}}
+LLAMA_LIKE = {
+    "sizes": {
+        "vocab_size": 89,
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 12,
+        "intermediate_size": 40,
+    },
+    "rms_norm_eps hidden_act": {"rms_norm_eps": 0.3, "hidden_act": "relu"},
+    **HEADS,
+    **ROPE,
+}
+BIASES = {"attention_bias": {"attention_bias": True}}
+SLIDING = {
+    "sliding_window": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2, "is_causal": False},
+    "layer_types": {
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "use_sliding_window": True,
+        "sliding_window": 3,
+    },
+}
+GEMMA = {
+    **LLAMA_LIKE,
+    **BIASES,
+    "tie_word_embeddings": {"tie_word_embeddings": False},
+    "use_bidirectional_attention": {"use_bidirectional_attention": True},
+}
+GEMMA2 = {
+    **{name: change for name, change in GEMMA.items() if name != "rms_norm_eps hidden_act"},
+    "rms_norm_eps hidden_activation": {"rms_norm_eps": 0.3, "hidden_activation": "relu"},
+    "caps": {"final_logit_softcapping": None, "query_pre_attn_scalar": 11},
+    "attn_logit_softcapping": {"attn_logit_softcapping": 1.5},
+    "sliding_window": {"sliding_window": 3, "is_causal": False},
+    "layer_types": {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+}
+PHI_SIZES = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
+GPT = {
+    "sizes": {"vocab_size": 89, "n_layer": 2, "n_embd": 36, "n_head": 3, "n_inner": 40, "n_positions": 24},
+    "layer_norm_epsilon activation_function": {"layer_norm_epsilon": 0.3, "activation_function": "relu"},
+    "is_causal": {"is_causal": False},
+}
+BERT = {
+    "sizes": {
+        "vocab_size": 89,
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "intermediate_size": 40,
+        "max_position_embeddings": 30,
+        "type_vocab_size": 3,
+    },
+    "layer_norm_eps hidden_act": {"layer_norm_eps": 0.3, "hidden_act": "relu"},
+    "is_causal": {"is_causal": True},
+    "is_decoder": {"is_decoder": True},
+    "position_embedding_type": {"position_embedding_type": "relative_key"},
+}
+CHANGES = {
+    "gpt2": {
+        **GPT,
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "add_cross_attention": {"add_cross_attention": True},
+        "scale_attn_weights": {"scale_attn_weights": False},
+        "scale_attn_by_inverse_layer_idx": {"scale_attn_by_inverse_layer_idx": True},
+    },
+    "gpt_neo": {
+        "sizes": {
+            "vocab_size": 89,
+            "num_layers": 2,
+            "hidden_size": 32,
+            "num_heads": 4,
+            "intermediate_size": 40,
+            "max_position_embeddings": 30,
+            "attention_types": [[["local", "global"], 1]],
+            "window_size": 3,
+        },
+        "layer_norm_epsilon activation_function": GPT["layer_norm_epsilon activation_function"],
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "is_causal": {"is_causal": False},
+        "attention_layers": {"attention_layers": ["global"] * 4},
+    },
+    "gptj": {**GPT, "tie_word_embeddings": {"tie_word_embeddings": True}, "rotary_dim": {"rotary_dim": 4}},
+    "gpt_neox": {
+        "sizes": {
+            "vocab_size": 89,
+            "num_hidden_layers": 2,
+            "hidden_size": 32,
+            "num_attention_heads": 4,
+            "intermediate_size": 40,
+        },
+        "layer_norm_eps hidden_act": BERT["layer_norm_eps hidden_act"],
+        **HEADS,
+        **BIASES,
+        "attention_bias": {"attention_bias": False},
+        "use_parallel_residual": {"use_parallel_residual": False},
+        "rotary_pct rotary_emb_base": {"rotary_pct": 0.5, "rotary_emb_base": 50.0},
+        "rope_scaling": {"rope_scaling": {"type": "linear", "factor": 3.0}},
+        **{name: ROPE[name] for name in ROPE if name not in ("rope_theta rope_scaling", "partial_rotary_factor")},
+        "rope_theta": {"rope_theta": 50.0},
+        "partial_rotary_factor": {"partial_rotary_factor": 0.5},
+    },
+    "opt": {
+        "sizes": {
+            "vocab_size": 89,
+            "num_hidden_layers": 2,
+            "hidden_size": 32,
+            "num_attention_heads": 4,
+            "ffn_dim": 40,
+            "max_position_embeddings": 30,
+        },
+        "word_embed_proj_dim": {"word_embed_proj_dim": 16},
+        "activation_function": {"activation_function": "gelu"},
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "do_layer_norm_before": {"do_layer_norm_before": False},
+        "_remove_final_layer_norm": {"_remove_final_layer_norm": True},
+        "layer_norm_elementwise_affine": {"layer_norm_elementwise_affine": False},
+        "enable_bias": {"enable_bias": False},
+        "is_causal": {"is_causal": False},
+    },
+    "llama": {**LLAMA_LIKE, **BIASES, "mlp_bias": {"mlp_bias": True}},
+    "mistral": {
+        **LLAMA_LIKE,
+        "sliding_window": {"sliding_window": 3, "is_causal": False},
+        "sliding_window none": {"sliding_window": None},
+        "layer_types": {"layer_types": ["sliding_attention", "full_attention", "full_attention"]},
+    },
+    "qwen2": {**LLAMA_LIKE, **SLIDING, "tie_word_embeddings": {"tie_word_embeddings": False}},
+    "qwen3": {**LLAMA_LIKE, **SLIDING, "attention_bias": {"attention_bias": False}},
+    "gemma": GEMMA,
+    "gemma2": GEMMA2,
+    "gemma3_text": {
+        **{name: change for name, change in GEMMA2.items() if name not in ROPE},
+        "sizes": {**LLAMA_LIKE["sizes"], "layer_types": ["sliding_attention", "full_attention"]},
+        "tie_word_embeddings": {"tie_word_embeddings": True},
+        "sliding_window_pattern": {"sliding_window_pattern": 2, "layer_types": None},
+        "rope_theta rope_local_base_freq": {"rope_parameters": None, "rope_theta": 50.0, "rope_local_base_freq": 7.0},
+        "rope_scaling": {"rope_parameters": None, "rope_scaling": {"rope_type": "linear", "factor": 3.0}},
+        "rope_parameters": {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 50.0, "factor": 3.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 7.0},
+            }
+        },
+        "partial_rotary_factor": {"partial_rotary_factor": 0.5},
+        "max_position_embeddings": {"max_position_embeddings": 30},
+        "original_max_position_embeddings": {"original_max_position_embeddings": 24},
+        "_sliding_window_pattern": {"_sliding_window_pattern": 2},
+    },
+    "phi": {
+        "sizes": {"vocab_size": 89, "num_hidden_layers": 2, "intermediate_size": 40, **PHI_SIZES},
+        "layer_norm_eps hidden_act": BERT["layer_norm_eps hidden_act"],
+        **HEADS,
+        **{name: {"rope_parameters": None, **change} for name, change in ROPE.items()},
+        "qk_layernorm": {"qk_layernorm": True},
+    },
+    "phi3": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name != "sizes"},
+        "sizes": {"vocab_size": 89, "num_hidden_layers": 2, "intermediate_size": 40, **PHI_SIZES},
+        "rope_parameters": {
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "short_factor": [1.0, 1.1, 1.3, 1.2],
+                "long_factor": [1.5, 2.0, 3.0, 4.0],
+            },
+        },
+        "max_position_embeddings": {"max_position_embeddings": 30},
+        "original_max_position_embeddings": {"original_max_position_embeddings": 24},
+        "sliding_window": {"sliding_window": 3, "is_causal": False},
+    },
+    "olmo2": {**LLAMA_LIKE, **BIASES},
+    "smollm3": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name != "sizes"},
+        "sizes": {**LLAMA_LIKE["sizes"], "num_hidden_layers": 4},
+        **BIASES,
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "mlp_bias": {"mlp_bias": False},
+        "no_rope_layers": {"no_rope_layers": [0, 1, 1, 0]},
+        "no_rope_layer_interval": {"no_rope_layer_interval": 3},
+        "sliding_window": {"sliding_window": 3, "is_causal": False},
+        "use_sliding_window": {"use_sliding_window": False},
+        "max_window_layers": {"max_window_layers": 2},
+        "layer_types": {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    },
+    "bert": BERT,
+    "roberta": {**BERT, "pad_token_id": {"pad_token_id": 5}},
+}
+"""For each family changes of its config.json, by what they change; a change may hold what it needs beside that."""
+
+ROWS = [(model_type, name) for model_type, changes in CHANGES.items() for name in changes]
+
+
+def test_every_field_that_is_read_is_changed_in_the_table():
+    for model_type, family in FAMILIES.items():
+        changed = {field for change in CHANGES[model_type].values() for field in change}
+        attributes = config_class(model_type).attribute_map
+        assert set(family.fields) <= {attributes.get(field, field) for field in changed}, model_type
+
+
+def write_model(directory, content: dict) -> transformers.PreTrainedModel:
+    """Saves a config.json as it stands, with random weights of its PyTorch model, which is returned."""
+    (directory / "config.json").write_text(json.dumps(content))
+    config = transformers.AutoConfig.from_pretrained(directory)
+    encoder = content["model_type"] in ("bert", "roberta")
+    auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
+    torch.manual_seed(0)
+    model = auto.from_config(config, attn_implementation="eager").float().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    safetensors.torch.save_file(tensors, directory / "model.safetensors")
+    families.tokenizer().save_pretrained(directory)
+    return model
+
+
+def batch(width: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Three sentences, of which one fills the batch, and one each is padded left and right."""
+    token_ids = np.random.default_rng(0).integers(6, families.VOCABULARY, (3, width))
+    mask = np.ones(token_ids.shape, bool)
+    mask[1, :7], mask[2, 9:] = False, False
+    return token_ids, mask
+
+
+@pytest.fixture
+def compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.parametrize(("model_type", "name"), ROWS, ids=lambda value: value.replace(" ", "+"))
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_changed_field_is_honoured_as_in_pytorch_or_refused_by_name(model_type, name, tmp_path, compile_quickly):
+    change = CHANGES[model_type][name]
+    content = stated(model_type, **change)
+    token_ids, mask = batch()
+    try:
+        reference = write_model(tmp_path, content)
+        theirs = hooks.run(reference, token_ids, mask)
+    except CANNOT as error:  # transformers refuses it too, or can't run it
+        reference = error
+    try:
+        ours = np.asarray(el.load_model(tmp_path)(token_ids, mask))
+    except UnsupportedModelError as error:
+        assert any(field in str(error) for field in change), error
+        return
+    except el.errors.CheckpointError as error:
+        assert isinstance(reference, Exception), error
+        return
+    np.testing.assert_allclose(ours[mask], theirs[mask], atol=TOLERANCE, rtol=0)
+
+
+# Without causality
+
+
+@pytest.mark.parametrize("model_type", [name for name in CHANGES if name not in ("bert", "roberta", "gpt_neo")])
+def test_a_model_without_causality_answers_as_pytorch_and_writes_nothing(model_type, tmp_path, compile_quickly):
+    """Every decoder that transformers makes bidirectional; with windows, where the family has them."""
+    window = {"sliding_window": 3} if "sliding_window" in FAMILIES[model_type].fields else {}
+    reference = write_model(tmp_path, stated(model_type, is_causal=False, **window))
+    token_ids, mask = batch()
+    model = el.load_model(tmp_path)
+    ours = np.asarray(model(token_ids, mask))
+    np.testing.assert_allclose(ours[mask], hooks.run(reference, token_ids, mask)[mask], atol=TOLERANCE, rtol=0)
+    changed = token_ids.copy()
+    changed[0, -1] = 4 + (token_ids[0, -1] == 4)
+    assert np.abs(np.asarray(model(changed, mask))[0, -2] - ours[0, -2]).max() > 1e-3  # the future is seen
+
+    told = rf"encoder \({model_type}, whose config.json says is_causal=false\)"
+    with pytest.raises(UnsupportedModelError, match=f"{told} and predicts no next token"):
+        el.generate(model, "a b", max_new_tokens=2)
+    with pytest.raises(UnsupportedModelError, match=f"{told} and gives text no probability"):
+        score_continuations(model, ["a"], [" b"])
+    with pytest.raises(UnsupportedModelError, match=f"{told} and gives text no probability"):
+        score_words(model, ["a"], ["b"])
+
+
+def test_causality_that_a_config_states_or_leaves_open_is_the_same():
+    for model_type in ("llama", "gpt2", "mistral"):
+        cls = config_class(model_type)
+        assert FAMILIES[model_type].translate(cls(is_causal=True)) == FAMILIES[model_type].translate(cls())
+        assert not FAMILIES[model_type].translate(cls(is_causal=None)).causal  # as transformers reads null
+
+
+def test_windows_that_are_none_are_refused():
+    with pytest.raises(UnsupportedModelError, match="mistral config says sliding_window=0; wanted is a number"):
+        FAMILIES["mistral"].translate(transformers.MistralConfig(sliding_window=0))
