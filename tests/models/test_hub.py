@@ -121,6 +121,42 @@ def test_shards(hub, branches):
     assert same_parameters(el.load_model(NAME, revision="sharded"), el.load_model(branches["main"]))
 
 
+def branch(hub, branches, tmp_path, name: str, without: str = "") -> pathlib.Path:
+    """A copy of the main branch, without some files, to add others to."""
+    directory = tmp_path / name
+    shutil.copytree(branches["main"], directory, ignore=shutil.ignore_patterns(without))
+    hub.repos[NAME].branches[name] = directory
+    return directory
+
+
+def test_the_file_that_a_config_names_is_fetched(hub, branches, tmp_path):
+    directory = branch(hub, branches, tmp_path, "named")
+    tensors = safetensors.torch.load_file(directory / "model.safetensors")
+    safetensors.torch.save_file({name: tensor * 2 for name, tensor in tensors.items()}, directory / "twice.safetensors")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"transformers_weights": "twice.safetensors"}))
+    model = el.load_model(NAME, revision="named")
+    assert same_parameters(model, el.load_model(directory))
+    assert not same_parameters(model, el.load_model(branches["main"]))
+    assert not any("model.safetensors" in path for _, path in hub.requests)
+
+
+def test_an_adapter_beside_the_model_is_refused_before_weights_are_fetched(hub, branches, tmp_path):
+    directory = branch(hub, branches, tmp_path, "tuned")
+    (directory / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base"}')
+    (directory / "adapter_model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=rf"{NAME} holds an adapter beside the model .*merge_and_unload\(\)"):
+        el.load_model(NAME, revision="tuned")
+    assert not any("store:" in path for _, path in hub.requests)
+
+
+def test_a_repository_with_only_an_adapter_names_the_base_model(hub, branches, tmp_path):
+    directory = branch(hub, branches, tmp_path, "lora", without="config.json")
+    (directory / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base"}')
+    with pytest.raises(CheckpointError, match=rf"{NAME} at revision lora holds only an adapter .*model someone/base:"):
+        el.load_model(NAME, revision="lora")
+
+
 def test_a_shard_that_the_repository_lacks(hub, branches):
     shard = sorted(path.name for path in branches["sharded"].glob("*.safetensors"))[1]
     hub.repos[NAME].unlisted = frozenset({shard})
