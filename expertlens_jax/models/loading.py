@@ -49,7 +49,7 @@ def load_model(
 
     From the hub only the files that are needed are fetched: config and tokenizer first, and the weights only
     when these are found to be supported. Weights are safetensors or, where there are none, PyTorch's
-    (`.bin`), which needs torch; whole or in shards. They stream tensor by tensor into their dtype and onto
+    (`.bin`), which needs torch; whole or in shards; or the file that the config names. They stream tensor by tensor into their dtype and onto
     their devices: see `checkpoint.read_parameters`. No code of a repository is ever run.
 
     Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and read
@@ -76,13 +76,14 @@ def load_model(
 
     Raises:
       CheckpointError: no such directory, repository, revision or file; files that are damaged or don't fit
-        each other; a repository that can't be reached; an unknown dtype.
-      UnsupportedModelError: no family translates its `model_type`.
+        each other; an adapter, beside the model or alone; a repository that can't be reached; an unknown dtype.
+      UnsupportedModelError: no family translates its `model_type`, or a field of its config.
       TokenizationError: there is no fast tokenizer, or nothing it could pad with; see `tokenizer.read_tokenizer`.
 
     Warns:
-      ExpertLensWarning: a directory here has a packaged model's name, or one that the hub may have; or the files of the
-        tokenizer contradict each other.
+      ExpertLensWarning: a directory here has a packaged model's name, or one that the hub may have; the files of the
+        tokenizer contradict each other; the config has fields that nobody reads, or ties a head that the checkpoint
+        has apart; or the directory holds two sets of weights.
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} was asked for; there are {', '.join(DTYPES)}.")

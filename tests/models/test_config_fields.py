@@ -12,17 +12,13 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
 
 import expertlens_jax as el
-from expertlens_jax.errors import ExpertLensWarning, UnsupportedModelError
+from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models.families import FAMILIES, family_of, fields
 from expertlens_jax.models.scoring import score_continuations, score_words
 
 TOLERANCE = 1e-4  # absolute, float32, on outputs of order 1 to 10
-
-CANNOT = (ValueError, KeyError, TypeError, RuntimeError, StrictDataclassError)
-"""What transformers raises for a config that it refuses, or that its model can't run."""
 
 BASES = {}
 for base in families.CASES:
@@ -334,8 +330,10 @@ CHANGES = {
         "qk_layernorm": {"qk_layernorm": True},
     },
     "phi3": {
-        **{name: change for name, change in LLAMA_LIKE.items() if name != "sizes"},
+        **{name: change for name, change in LLAMA_LIKE.items() if name not in ("sizes", "rope_theta rope_scaling")},
         "sizes": {"vocab_size": 89, "num_hidden_layers": 2, "intermediate_size": 40, **PHI_SIZES},
+        "rope_theta": {"rope_theta": 50.0},
+        "rope_parameter": {"rope_scaling": {"type": "linear", "factor": 3.0}},
         "rope_parameters": {
             "original_max_position_embeddings": 16,
             "rope_parameters": {
@@ -367,6 +365,22 @@ CHANGES = {
     "roberta": {**BERT, "pad_token_id": {"pad_token_id": 5}},
 }
 """For each family changes of its config.json, by what they change; a change may hold what it needs beside that."""
+
+PART = "partial_rotary_factor"
+CONFIG_ONLY = ("is_causal", "is_decoder", "position_embedding_type")
+REFUSED = {
+    "gpt2": ("add_cross_attention",),
+    "gpt_neo": ("is_causal",),
+    "gpt_neox": ("rope_theta", PART),
+    "opt": ("word_embed_proj_dim", "layer_norm_elementwise_affine"),
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo2", "smollm3"), (PART,)),
+    "mistral": (PART, "layer_types"),
+    **dict.fromkeys(("gemma", "gemma2"), (PART, "use_bidirectional_attention")),
+    "gemma3_text": (PART, "use_bidirectional_attention", "attn_logit_softcapping"),
+    "phi3": ("rope_parameter",),
+    **dict.fromkeys(("bert", "roberta"), CONFIG_ONLY),
+}
+"""The rows that are refused by the field's name; the others are as in PyTorch."""
 
 ROWS = [(model_type, name) for model_type, changes in CHANGES.items() for name in changes]
 
@@ -415,23 +429,54 @@ def compile_quickly():
 @pytest.mark.parametrize(("model_type", "name"), ROWS, ids=lambda value: value.replace(" ", "+"))
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_changed_field_is_honoured_as_in_pytorch_or_refused_by_name(model_type, name, tmp_path, compile_quickly):
-    change = CHANGES[model_type][name]
-    content = stated(model_type, **change)
+    content = stated(model_type, **CHANGES[model_type][name])
+    if name in REFUSED.get(model_type, {}):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        with pytest.raises(CheckpointError, match=rf"(?s){model_type}.*{name}|{name}.*{model_type}"):
+            el.load_model(tmp_path)
+        return
+    reference = write_model(tmp_path, content)
     token_ids, mask = batch()
-    try:
-        reference = write_model(tmp_path, content)
-        theirs = hooks.run(reference, token_ids, mask)
-    except CANNOT as error:  # transformers refuses it too, or can't run it
-        reference = error
-    try:
-        ours = np.asarray(el.load_model(tmp_path)(token_ids, mask))
-    except UnsupportedModelError as error:
-        assert any(field in str(error) for field in change), error
-        return
-    except el.errors.CheckpointError as error:
-        assert isinstance(reference, Exception), error
-        return
-    np.testing.assert_allclose(ours[mask], theirs[mask], atol=TOLERANCE, rtol=0)
+    ours = np.asarray(el.load_model(tmp_path)(token_ids, mask))
+    np.testing.assert_allclose(ours[mask], hooks.run(reference, token_ids, mask)[mask], atol=TOLERANCE, rtol=0)
+
+
+OTHER_VALUES = {
+    **dict.fromkeys(("classifier_dropout", "hidden_dropout", "dropout", "layerdrop"), 0.9),
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 7),
+    **dict.fromkeys(("initializer_range", "init_std"), 0.7),
+    **dict.fromkeys(("use_cache", "output_attentions", "output_hidden_states", "is_decoder"), None),
+    **{"chunk_size_feed_forward": 5, "pretraining_tp": 2, "summary_type": "last", "summary_activation": "tanh"},
+    **{"id2label": {0: "a"}, "label2id": {"a": 0}, "problem_type": "regression", "architectures": ["Other"]},
+    **{"transformers_version": "4.0.0", "_name_or_path": "another/model", "tie_word_embeddings": None},
+}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_fields_without_effect_have_none_in_pytorch(model_type):
+    """All that the family's class has at once, each at another value than its default; the same weights."""
+    cls, plain = config_class(model_type), stated(model_type)
+    own = class_fields(cls).intersection(set().union(*fields.WITHOUT_EFFECT.values()))
+    own -= {*FAMILIES[model_type].fields, "model_type", "dtype", "return_dict"}
+    changes = {}
+    for name in own:
+        default = getattr(cls(), name)
+        is_dropout = "drop" in name and name not in OTHER_VALUES
+        changes[name] = 0.9 if is_dropout else OTHER_VALUES.get(name)
+        if changes[name] is None:
+            changes[name] = not default
+    assert {"use_cache", "chunk_size_feed_forward"} <= changes.keys()
+    outputs = []
+    for content in (plain, plain | changes):
+        content.pop("model_type")
+        model_class = transformers.AutoModel if model_type in ("bert", "roberta") else transformers.AutoModelForCausalLM
+        model = model_class.from_config(cls(**content), attn_implementation="eager").eval()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.15)
+        outputs.append(hooks.run(model, *batch()))
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-6, rtol=0)
 
 
 # Without causality

@@ -153,6 +153,9 @@ ELSEWHERE: dict[str, tuple[Any, ...] | Callable[[Any], Any]] = {
     "num_experts": (1,),
     "num_local_experts": (1,),
     "n_routed_experts": (1,),
+    # Weights in parts
+    "quantization": (),
+    "compression_config": (),
 }
 """Fields that change what other families' models compute. In a config of a family that doesn't read one, its value
 must say that nothing is changed: None; one of those given here, to which False belongs unless True does; or what the
