@@ -49,8 +49,8 @@ def load_model(
 
     From the hub only the files that are needed are fetched: config and tokenizer first, and the weights only
     when these are found to be supported. Weights are safetensors or, where there are none, PyTorch's
-    (`.bin`), which needs torch; whole or in shards; or the file that the config names. They stream tensor by tensor into their dtype and onto
-    their devices: see `checkpoint.read_parameters`. No code of a repository is ever run.
+    (`.bin`), which needs torch; whole or in shards; or the file that the config names. They stream tensor by tensor
+    into their dtype and onto their devices: see `checkpoint.read_parameters`. No code of a repository is ever run.
 
     Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and read
     back onto any mesh. That pays where the source is dearer to read than what is made of it: `.bin` files (torch is
