@@ -78,14 +78,11 @@ def test_what_ends_a_text_and_lays_out_a_chat_is_fetched_too(hub, branches, tmp_
     directory = shutil.copytree(branches["main"], tmp_path / "instruct")
     (directory / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
     (directory / "chat_template.jinja").write_text("{{ messages[0].content }}!")
-    (directory / "additional_chat_templates").mkdir()
-    (directory / "additional_chat_templates" / "short.jinja").write_text("?")
     hub.repos[NAME] = hub_server.Repo({"main": directory})
     model = el.load_model(NAME, use_cache=False)
     assert model.end_ids == (3, 5) == el.load_model(directory).end_ids
     ask = [{"role": "user", "content": "hello"}]
     assert model.tokenizer.apply_chat_template(ask, tokenize=False) == "hello!"
-    assert model.tokenizer.apply_chat_template(ask, tokenize=False, chat_template="short") == "?"
 
 
 def test_a_second_load_downloads_nothing(hub):
