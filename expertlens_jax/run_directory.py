@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,9 @@ _LOCK = ".lock"
 _REPORTED_PACKAGES = ("expertlens-jax", "jax", "jaxlib", "flax", "transformers", "numpy", "scipy", "xarray", "zarr")
 
 
-def open_run(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
+def open_run(
+    workdir: epath.PathLike, config: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
+) -> epath.Path:
     """Makes a directory this config's own, or finds it so.
 
     Writes `config.json` and `environment.json`; the latter gains an entry each time the run is started again.
@@ -35,18 +38,21 @@ def open_run(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     Args:
       workdir: the directory, local or a bucket's.
       config: nested, of numbers, strings, lists and None.
+      defaults: what a setting stands for that is left out, nested as the config is; of a part of the config, or of
+        each in a list of such parts, for those that there are.
 
     Returns:
       The directory.
 
     Raises:
-      RunDirectoryError: it holds another config's run, or files that no run wrote.
+      RunDirectoryError: it holds another config's run, an earlier version's that doesn't say all that is asked now,
+        or files that no run wrote.
     """
     directory = epath.Path(workdir)
     asked = json.loads(json.dumps(config))
     config_file, environment_file = directory / "config.json", directory / "environment.json"
     if config_file.exists():
-        _refuse_other_config(directory, json.loads(config_file.read_text()), asked)
+        _refuse_other_config(directory, _read_config(config_file), asked, defaults or {})
     elif directory.exists() and any(file.name != _LOCK for file in directory.iterdir()):
         raise RunDirectoryError(
             f"{directory} holds files but no config.json, so it isn't a run directory. Choose another --workdir."
@@ -58,15 +64,94 @@ def open_run(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     return directory
 
 
-def _refuse_other_config(directory: epath.Path, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def _read_config(file: epath.Path) -> dict[str, Any]:
+    """A run's config.
+
+    Raises:
+      RunDirectoryError: the file isn't one.
+    """
+    try:
+        config = json.loads(file.read_text())
+    except ValueError:  # not JSON, or not even text
+        config = None
+    if not isinstance(config, dict):
+        raise RunDirectoryError(f"{file} is no config that a run wrote. Choose another --workdir.")
+    return config
+
+
+def _refuse_other_config(
+    directory: epath.Path, found: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
     """Names the settings in which a directory's config differs from the one asked for."""
-    differing = sorted(key for key in {*found, *asked} if found.get(key) != asked.get(key))
-    if differing:
-        shown = "; ".join(f"{key}: {found.get(key)!r} there, {asked.get(key)!r} asked for" for key in differing)
+    differing = differing_settings(found, asked, defaults)
+    known = {*_with_defaults(found, defaults)}
+    new = {name: pair for name, pair in differing.items() if name.split(".")[0] not in known}
+    other = {name: pair for name, pair in differing.items() if name not in new}
+    if other:
+        shown = "; ".join(f"{name}: {there} there, {here} asked for" for name, (there, here) in other.items())
         raise RunDirectoryError(
             f"{directory} holds a run with another config ({shown}). To go on with that run, launch it with its "
             f"own settings ({directory / 'config.json'}); for a new one, choose another --workdir."
         )
+    if new:
+        names = ", ".join(dict.fromkeys(name.split(".")[0] for name in new))
+        raise RunDirectoryError(
+            f"{directory} holds a run that doesn't say all that is asked now: its config.json lacks {names}. It is an "
+            "earlier version's, so its numbers may be others than this version's. Choose another --workdir; what is "
+            "there can still be read (el.open_expertise reads a table)."
+        )
+
+
+def differing_settings(
+    first: Mapping[str, Any], second: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> dict[str, tuple[str, str]]:
+    """The settings in which two configs differ: a nested one's name is `outer.inner`; both values, to be shown.
+
+    Args:
+      first, second: nested, of numbers, strings, lists and None.
+      defaults: what a setting stands for that is left out, see `open_run`. None is as good as left out.
+
+    Returns:
+      By name, in the order of `second`.
+    """
+    flat = [_flatten(_with_defaults(json.loads(json.dumps(each)), defaults or {})) for each in (first, second)]
+    names = dict.fromkeys([*flat[1], *flat[0]])
+    return {
+        name: tuple(_shown(each[name]) if name in each else "nothing" for each in flat)
+        for name in names
+        if flat[0].get(name) != flat[1].get(name)
+    }
+
+
+def _with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the settings that it leaves out; of a part that it lacks altogether, none."""
+    filled = dict(config)
+    for name, default in defaults.items():
+        part = filled.get(name)
+        if not isinstance(default, Mapping):
+            filled.setdefault(name, default)
+        elif isinstance(part, dict):
+            filled[name] = _with_defaults(part, default)
+        elif isinstance(part, list):
+            filled[name] = [_with_defaults(each, default) if isinstance(each, dict) else each for each in part]
+    return filled
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves by their path: of mappings, and of lists of mappings."""
+    if isinstance(config, list) and config and all(isinstance(each, dict) for each in config):
+        config = {str(number): each for number, each in enumerate(config)}
+    if not isinstance(config, dict) or not config and prefix:
+        return {prefix: config}
+    joined = [_flatten(value, f"{prefix}.{name}" if prefix else name) for name, value in config.items()]
+    return {name: value for each in joined for name, value in each.items()}
+
+
+def _shown(value: Any) -> str:
+    """A setting's value; of a digest, the beginning."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return repr(value[:12])
+    return repr(value)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import xarray as xr
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ResponsesError
+from expertlens_jax.experts.identity import question
 from expertlens_jax.experts.ranking import Ranking, rank_units
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def measure_expertise(
     Returns:
       A dataset over (concept, unit), float32: `average_precision`; `positive_median`, `positive_p90` and
       `positive_mean` (of the positives' responses); `negative_mean`; with the units' table, domains, counts and base
-      rates as coordinates, and the settings as attributes.
+      rates as coordinates, and the settings as attributes: which network the responses are of and how it was read
+      (see `models.provenance`), and what they were ranked for.
 
     Raises:
       ResponsesError: responses to other sentences, or that aren't finite.
@@ -79,13 +81,15 @@ def measure_expertise(
         progress=progress,
     )
     settings = {
-        "model": responses.model,
-        "sentences": concepts.name,
         "negatives_per_positive": float(negatives_per_positive),
         "exclude_mentions": bool(exclude_mentions),
         "sampled": bool(sampled),
         "seed": int(seed),
     }
+    if responses.provenance is None:
+        settings = {"model": responses.model, "sentences": concepts.name, **settings}
+    else:
+        settings = question(responses.provenance, concepts, contrast, **settings) | responses.provenance.attributes()
     return expertise_table(ranking, responses.units, concepts, contrast, settings)
 
 

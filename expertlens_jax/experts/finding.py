@@ -20,7 +20,7 @@ from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.experts import table
 from expertlens_jax.experts.budget import Budget, default_budget, plan_passes
 from expertlens_jax.experts.holding import DeviceHolding, Holding, HostHolding, Layout, gather_block
-from expertlens_jax.experts.identity import digest, digest_tokens, fingerprint
+from expertlens_jax.experts.identity import question
 from expertlens_jax.experts.planning import (
     HALVES,
     Job,
@@ -36,6 +36,7 @@ from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.responses import Recording, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.provenance import setting_defaults
 from expertlens_jax.models.taps import Pooling
 from expertlens_jax.run_directory import only_writer, open_run
 
@@ -135,6 +136,7 @@ def find_experts(
         tokens_per_batch=tokens_per_batch,
         truncate=truncate,
         tokens=tokens,
+        pool_over=pool_over,
         all_hosts=True,
     )
     job = plan_job(recording, concepts, contrast, halves=halves, permutations=permutations, seed=seed)
@@ -149,39 +151,29 @@ def find_experts(
     size = table.table_bytes(job.variables, job.sizes)
     if progress and parallel.is_first_host():
         tqdm.write(describe(job, plan, size))
-    settings = {
-        "model": model.name,
-        "weights": fingerprint(recording.weights),
-        "dtype": model.dtype,
-        "sentences": concepts.name,
-        "sentences_sha256": digest(concepts),
-        "tokens_sha256": digest_tokens(recording.tokens),
-        "sites": list(recording.network.taps.sites),
-        "pooling": pooling,
-        "negatives_per_positive": float(negatives_per_positive),
-        "exclude_mentions": bool(exclude_mentions),
-        "sampled": bool(sampled),
-        "seed": int(seed),
-        "halves": bool(halves),
-        "permutations": int(permutations),
-        "truncate": bool(truncate),
-        "tokens_per_batch": int(tokens_per_batch),
-    }
-    if recording.saes:
-        settings["saes"] = [repr(sae) for sae in recording.saes]
-    if pool_over != "all":
-        settings["pool_over"] = pool_over
+    asked = question(
+        recording.provenance,
+        concepts,
+        contrast,
+        negatives_per_positive=float(negatives_per_positive),
+        exclude_mentions=bool(exclude_mentions),
+        sampled=bool(sampled),
+        seed=int(seed),
+        halves=bool(halves),
+        permutations=int(permutations),
+    )
+    attributes = asked | recording.provenance.attributes()
 
     with contextlib.ExitStack() as stack, parallel.explained_host_errors():
 
         def start() -> dict[str, Any]:
             stack.enter_context(only_writer(workdir))
             with table.explained_write_errors(workdir):
-                open_run(workdir, settings)
+                open_run(workdir, asked, defaults=setting_defaults())
                 table.remove_leftovers(workdir)
                 if not table.read_progress(workdir).finished:
                     refuse_full_disk(workdir, size)
-                    table.create_table(workdir, job.coordinates.assign_attrs(settings), job.variables)
+                    table.create_table(workdir, job.coordinates.assign_attrs(attributes), job.variables)
             return dataclasses.asdict(table.read_progress(workdir))
 
         done = table.Progress.of(parallel.from_first_host(start))

@@ -1,45 +1,37 @@
-"""Digests that tell a run from another: of a model's weights, of a set of sentences, and of their tokens."""
+"""The question that a table of expertise answers: which responses, of which sentences, for and against what."""
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.models.tokens import Tokens
+from expertlens_jax.data.contrast import Contrast
+from expertlens_jax.models.digests import digest_json
+from expertlens_jax.models.provenance import Provenance
 
 
-def fingerprint(params: Mapping[str, Any]) -> str:
-    """A digest of a model's weights, so that a run isn't gone on with by another model of the same name.
+def question(provenance: Provenance, concepts: ConceptDataset, contrast: Contrast, **settings: Any) -> dict[str, Any]:
+    """All that a table's numbers follow from, nested, for a run's `config.json`: the same question, the same table.
 
-    Computed where the weights are, and the same however they are split over devices.
+    Args:
+      provenance: of the responses.
+      concepts: whose experts are sought.
+      contrast: which sentences stand for and against them, as `settings` and the words' mentions make it.
+      **settings: of the negatives, and of what else is measured.
     """
-    sums = [int(each) for each in jax.tree.leaves(_bit_sums(params))]
-    paths = ["/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(params)]
-    return hashlib.sha256(json.dumps([paths, sums]).encode()).hexdigest()
+    return {
+        **provenance.settings(),
+        "sentences": concepts.name,
+        **settings,
+        "concepts_sha256": digest_concepts(concepts),
+        "contrast_sha256": digest_contrast(contrast),
+    }
 
 
-@jax.jit
-def _bit_sums(params: Mapping[str, Any]) -> Mapping[str, jax.Array]:
-    """Of each array, the sum of its values' bits, each times a number that depends on its place; modulo 2**32."""
-
-    def bit_sum(leaf: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
-        for axis in range(leaf.ndim):
-            place = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-            bits *= 2 * place + 1  # odd, so that no bit is lost
-            bits ^= bits >> 15
-        return bits.sum(dtype=jnp.uint32)
-
-    return jax.tree.map(bit_sum, params)
-
-
-def digest(concepts: ConceptDataset) -> str:
-    """A digest of a dataset's sentences and labels, and of the sentences that mention its concepts."""
+def digest_concepts(concepts: ConceptDataset) -> str:
+    """A digest of a dataset's sentences, labels and names, and of the sentences that mention its concepts."""
     sha = hashlib.sha256(json.dumps([concepts.sentences, concepts.concepts, concepts.domains]).encode())
     sha.update(np.packbits(concepts.labels).tobytes() + np.packbits(concepts.negative_pool).tobytes())
     # What counts as a mention depends on words, languages and forms, and on the dictionary.
@@ -49,9 +41,7 @@ def digest(concepts: ConceptDataset) -> str:
     return sha.hexdigest()
 
 
-def digest_tokens(tokens: Tokens) -> str:
-    """A digest of sentences as a model reads them: another tokenizer, or one that adds other tokens, has another."""
-    sha = hashlib.sha256(np.array([len(ids) for ids in tokens.ids], np.int64).tobytes())
-    for ids, own in zip(tokens.ids, tokens.in_pool, strict=True):
-        sha.update(ids.astype(np.int32).tobytes() + own.astype(bool).tobytes())
-    return sha.hexdigest()
+def digest_contrast(contrast: Contrast) -> str:
+    """A digest of which sentences are positives and negatives of each concept; weights follow from the settings."""
+    members = (contrast.positives, contrast.pool, contrast.corrected, contrast.corrections)
+    return digest_json([[array.shape, hashlib.sha256(array.tobytes()).hexdigest()] for array in members])

@@ -1,6 +1,7 @@
 """Records responses: one number a sentence and unit, pooled over the sentence's tokens on the device."""
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model, respond
+from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sae import SAE, SITE
-from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
+from expertlens_jax.models.steering import Steering, SteeringCollection
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, tokenize
 from expertlens_jax.models.transformer import Transformer
@@ -34,6 +37,8 @@ class Responses:
     """The model's name."""
     sentences: tuple[str, ...]
     """`[sentences]`, in the order of the rows."""
+    provenance: Provenance | None = None
+    """Which network they are of, and how it was read; None for responses of your own making."""
 
 
 def record_responses(
@@ -73,7 +78,10 @@ def record_responses(
     recording = prepare_recording(
         model, sentences, sites=sites, pooling=pooling, tokens_per_batch=tokens_per_batch, truncate=truncate
     )
-    placed = place_steering(steering, model.config, model.name)
+    placed = model.place_steering(steering)
+    provenance = recording.provenance
+    if steering is not None:
+        provenance = dataclasses.replace(provenance, steering=f"{steering!r}, digest {steering.digest}")
     values = np.empty((len(sentences), len(recording.units)), np.float32)
 
     def keep(rows: np.ndarray, responses: jax.Array) -> None:
@@ -89,7 +97,7 @@ def record_responses(
             waiting = batch.rows, responses
         if waiting is not None:
             keep(*waiting)
-    return Responses(values, recording.units, model.name, tuple(sentences))
+    return Responses(values, recording.units, model.name, tuple(sentences), provenance)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,6 +111,7 @@ class Recording:
     pad_id: int
     tokens_per_batch: int
     units: pd.DataFrame
+    provenance: Provenance
     saes: tuple[SAE, ...] = ()
     """Those whose features are recorded, if they are what is recorded."""
 
@@ -110,13 +119,6 @@ class Recording:
     def num_layers(self) -> int:
         """How many layers have units: all, or those that an SAE reads. Each has as many."""
         return len(self.saes) or self.network.config.num_layers
-
-    @property
-    def weights(self) -> Mapping[str, Any]:
-        """All that responses depend on besides the sentences and options."""
-        if not self.saes:
-            return self.params
-        return {**self.params, SITE: {str(i): sae.arrays for i, sae in enumerate(self.saes)}}
 
     def batches(self) -> Iterator[Batch]:
         """The batches of one pass over all sentences, always the same."""
@@ -149,6 +151,7 @@ def prepare_recording(
     tokens_per_batch: int = 4096,
     truncate: bool = False,
     tokens: Tokens | None = None,
+    pool_over: str = "all",
     all_hosts: bool = False,
 ) -> Recording:
     """Checks what is to be recorded, and lays the model out on its devices.
@@ -161,6 +164,7 @@ def prepare_recording(
       tokens_per_batch: for each device.
       truncate: what is too long.
       tokens: the sentences' tokens, where not all that `tokenize` would pool over are to be pooled over.
+      pool_over: which those are, see `pooled_words`; it is only written down.
       all_hosts: whether the devices of all processes work on each batch, or this process's only.
 
     Raises:
@@ -183,6 +187,18 @@ def prepare_recording(
     )
     mesh, params = parallel.place(model.params, all_hosts=all_hosts)
     saes = parallel.replicate(model.saes, mesh) if SITE in sites else ()
+    provenance = dataclasses.replace(
+        model.provenance,
+        tokenizer=digest_tokenizer(model.tokenizer),
+        sites=tuple(sites),
+        pooling=pooling,
+        pool_over=pool_over,
+        truncate=bool(truncate),
+        tokens_per_batch=int(tokens_per_batch),
+        sentences_sha256=digest_json(list(sentences)),
+        tokens_sha256=digest_tokens(tokens),
+        saes=json.dumps(model.sae_settings, sort_keys=True) if SITE in sites else "",
+    )
     return Recording(
         network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype)),
         params=params,
@@ -191,5 +207,6 @@ def prepare_recording(
         pad_id=padding_id(model.tokenizer, model.config.vocab_size),
         tokens_per_batch=tokens_per_batch,
         units=units_table(model.family, model.config, sites, model.saes),
+        provenance=provenance,
         saes=saes,
     )

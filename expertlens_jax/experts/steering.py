@@ -9,6 +9,7 @@ import xarray as xr
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import average_precision, select_experts
+from expertlens_jax.models.provenance import read_provenance
 from expertlens_jax.models.steering import Steering, refuse_features
 
 
@@ -227,6 +228,7 @@ def _steer_units(
         channels=site_channels,
         model=str(expertise.attrs.get("model", "an unnamed model")),
         label=f"{concept}, {method}",
+        provenance=read_provenance(expertise.attrs),
     )
 
 

@@ -20,7 +20,7 @@ from expertlens_jax.errors import SelectionError, TokenizationError, Unsupported
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sampling import Sampling, draw_tokens
-from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
+from expertlens_jax.models.steering import Steering, SteeringCollection
 from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
 
@@ -98,7 +98,7 @@ def generate(
     _check_options(model, max_new_tokens, temperature, top_k, top_p)
     prompts = _each_prompt(prompts)
     prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
-    placed = place_steering(steering, model.config, model.name)
+    placed = model.place_steering(steering)
     mesh, params = parallel.place(model.params)
     prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
     slots = _bucket(prompt_slots + max_new_tokens)

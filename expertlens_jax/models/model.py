@@ -14,7 +14,9 @@ import pandas as pd
 from expertlens_jax import parallel
 from expertlens_jax.errors import ExpertLensWarning, SelectionError, TokenizationError
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.digests import digest_arrays, stated_options
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.provenance import Provenance, provenance_of
 from expertlens_jax.models.sae import SAE, SITE, check_saes
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
@@ -32,6 +34,7 @@ class Model:
     """
 
     name: str
+    """For people; what tells it from other models is `digest`."""
     family: Family
     config: TransformerConfig
     params: Mapping[str, Any]
@@ -47,6 +50,39 @@ class Model:
     def units(self) -> pd.DataFrame:
         """A row per unit of the default sites: `layer, site, channel, hf_module, hf_channel`."""
         return units_table(self.family, self.config)
+
+    @property
+    def digest(self) -> str:
+        """Tells the network from any other, whatever it is called: a digest of its options and weights.
+
+        The first call reads all weights once, on their devices, at about the speed of their memory.
+        """
+        return self.provenance.model_digest
+
+    @property
+    def provenance(self) -> Provenance:
+        """What tells this model's numbers from others': name, options, weights and dtype; see `digest` for its cost.
+
+        Raises:
+          SelectionError: the parameters have no values yet, since a function of them is being traced.
+        """
+        if not self._has_values:
+            raise SelectionError(f"the parameters of {self.name} are being traced, and what has no values has no digest.")
+        return provenance_of(self.name, self._weights_digest, self.config, self.dtype)
+
+    @property
+    def _has_values(self) -> bool:
+        """Whether parameters are arrays, and not what stands for them while jax traces a function of them."""
+        return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self.params))
+
+    @functools.cached_property
+    def _weights_digest(self) -> str:
+        return digest_arrays(self.params)
+
+    @functools.cached_property
+    def sae_settings(self) -> tuple[Mapping[str, Any], ...]:
+        """Of each sparse autoencoder, its settings and a digest of its weights."""
+        return tuple(stated_options(sae) | {"weights": digest_arrays(sae)} for sae in self.saes)
 
     def replace(self, **changes: Any) -> "Model":
         """A copy with other parameters, tokenizer or name."""
@@ -124,7 +160,7 @@ class Model:
         """
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         network = Transformer(self.config, dtype=jnp.dtype(self.dtype))
-        placed = place_steering(steering, self.config, self.name)
+        placed = self.place_steering(steering)
         return apply(network, self.params, token_ids, attention_mask, placed)
 
     def respond(
@@ -166,8 +202,21 @@ class Model:
         sites = check_sites(self.config, sites, self.saes)
         taps, saes = Taps(sites, pooling), self.saes if SITE in sites else ()
         network = Transformer(self.config, taps, jnp.dtype(self.dtype))
-        placed = place_steering(steering, self.config, self.name)
+        placed = self.place_steering(steering)
         return respond(network, self.params, token_ids, attention_mask, pool_mask, placed, saes=saes)
+
+    def place_steering(self, steering: Steering | None) -> SteeringCollection | None:
+        """Lays a steering out for this model, see `models.steering.place_steering`.
+
+        Raises:
+          SelectionError: its units don't fit.
+
+        Warns:
+          ExpertLensWarning: it fits, and is another model's.
+        """
+        if getattr(steering, "provenance", None) is None or not self._has_values:
+            return place_steering(steering, self.config, self.name)
+        return place_steering(steering, self.config, self.name, self.provenance)
 
     def _check_tokens(self, token_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and mask as arrays, refused if the model can't take them."""

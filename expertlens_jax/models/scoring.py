@@ -11,7 +11,7 @@ import numpy as np
 from expertlens_jax import parallel
 from expertlens_jax.errors import TokenizationError, UnsupportedModelError
 from expertlens_jax.models.model import Model
-from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
+from expertlens_jax.models.steering import Steering, SteeringCollection
 from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
 
@@ -72,7 +72,7 @@ def score_continuations(
     limits = {"vocab_size": model.config.vocab_size, "model": model.name}
     check_token_ids(token_ids, **limits, tokenizer=model.tokenizer, texts=texts)
     warn_of_doubles(model.tokenizer, texts, token_ids, own, "Take it off the prompts")
-    placed = place_steering(steering, model.config, model.name)
+    placed = model.place_steering(steering)
     mesh, params = parallel.place(model.params)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)

@@ -18,6 +18,8 @@ from flax import struct
 
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.digests import digest_json
+from expertlens_jax.models.provenance import Provenance, differences, read_provenance
 from expertlens_jax.models.sae import SITE as FEATURES
 from expertlens_jax.models.units import site_path
 
@@ -35,6 +37,7 @@ class Steering:
         steering.at_strength(0.5)     # half way from what the units say to what they would be made to say
         steering.then(other)          # both, one after the other
         steering.table                # a row per unit
+        steering.transfer(tuned)      # meant for another model with the same units, such as a tuned sibling
         steering.save("cat.json")     # el.load_steering("cat.json")
     """
 
@@ -51,6 +54,10 @@ class Steering:
     """The name of the model whose units they are."""
     label: str = struct.field(pytree_node=False, default="")
     """What it is meant to do, for people."""
+    provenance: Provenance | None = struct.field(pytree_node=False, default=None)
+    """Of the responses that its numbers are from, or of the model it was made for by hand; None if that isn't known."""
+    transferred_to: str = struct.field(pytree_node=False, default="")
+    """The digest of another model that it is meant for, see `transfer`."""
 
     @property
     def table(self) -> pd.DataFrame:
@@ -84,6 +91,25 @@ class Steering:
             label=f"{strength:g} of {self.label}" if strength != 1 else self.label,
         )
 
+    @property
+    def digest(self) -> str:
+        """Tells what is done, and to which units, from any other steering."""
+        return digest_json([self.units, *(np.asarray(each, np.float64).tolist() for each in (self.scale, self.shift))])
+
+    def transfer(self, model: Any) -> "Steering":
+        """The same steering, meant for another model whose units stand at the same places: it is then applied unwarned.
+
+        It is what asks whether a tuned sibling, or a later step of training, still has the base model's experts.
+
+        Args:
+          model: the `Model` that it will be given to.
+
+        Raises:
+          SelectionError: its units don't fit.
+        """
+        check_fit(self, model.config, model.name)
+        return self.replace(transferred_to=model.digest)
+
     def then(self, other: "Steering") -> "Steering":
         """Both steerings: of a unit that both change, this one's result goes through `other`'s map.
 
@@ -91,7 +117,8 @@ class Steering:
           SelectionError: they are of models with other sites.
 
         Warns:
-          ExpertLensWarning: they are of different models whose sites fit; the result counts as the first's.
+          ExpertLensWarning: they are of different models whose sites fit, told by their weights and options where both
+            are known, and else by their names; the result counts as the first's.
         """
         widths = dict(self.channels)
         for site, width in other.channels:
@@ -102,14 +129,17 @@ class Steering:
                     f"a steering of {self.model} can't be joined with one of {other.model}: "
                     f"{site} has {widths[site]} channels there and {width} here."
                 )
-        if other.model != self.model:
+        if why := _why_other(self, other.model, other.provenance):
             warnings.warn(
                 ExpertLensWarning(
                     f"a steering of {self.model} is joined with one of {other.model}, whose units are others that "
-                    "stand at the same places."
+                    f"stand at the same places{why}"
                 ),
                 stacklevel=2,
             )
+        provenance = self.provenance
+        if provenance is not None and provenance != other.provenance:
+            provenance = provenance.model_alone()
         units = tuple(dict.fromkeys((*self.units, *other.units)))
         place = {unit: i for i, unit in enumerate(units)}
         first, second = (
@@ -127,6 +157,8 @@ class Steering:
             channels=tuple(widths.items()),
             model=self.model,
             label="; ".join(filter(None, [self.label, other.label])),
+            provenance=provenance,
+            transferred_to=self.transferred_to if self.transferred_to == other.transferred_to else "",
         )
 
     def save(self, path: epath.PathLike) -> None:
@@ -135,6 +167,8 @@ class Steering:
         stored = {
             "model": self.model,
             "label": self.label,
+            "provenance": None if self.provenance is None else self.provenance.attributes(),
+            "transferred_to": self.transferred_to,
             "channels": dict(self.channels),
             "layer": layers,
             "site": sites,
@@ -152,6 +186,10 @@ def load_steering(path: epath.PathLike) -> Steering:
 
     Raises:
       SelectionError: there is no such file, or it holds something else.
+
+    Warns:
+      ExpertLensWarning: the file is of version 0.1.0, which says no more of the model than its name; that is then all
+        that a call can go by.
     """
     path = epath.Path(path)
     if not path.is_file():
@@ -161,6 +199,15 @@ def load_steering(path: epath.PathLike) -> Steering:
         lengths = {len(stored[name]) for name in ("layer", "site", "channel", "scale", "shift")}
         if len(lengths) > 1:
             raise ValueError(f"columns of {sorted(lengths)} units")
+        if "provenance" not in stored:
+            warnings.warn(
+                ExpertLensWarning(
+                    f"{path} was saved by an earlier version, which says no more of the model than its name, "
+                    f"{stored['model']}: whether it is the one that the steering is given to, only the name can tell. "
+                    "Make the steering again from a table of this version."
+                ),
+                stacklevel=2,
+            )
         return Steering(
             scale=np.array(stored["scale"], np.float32),
             shift=np.array(stored["shift"], np.float32),
@@ -168,24 +215,30 @@ def load_steering(path: epath.PathLike) -> Steering:
             channels=tuple(stored["channels"].items()),
             model=stored["model"],
             label=stored["label"],
+            provenance=read_provenance(stored.get("provenance") or {}),
+            transferred_to=stored.get("transferred_to", ""),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SelectionError(f"{path} is no steering that steering.save wrote ({error!r}).") from error
 
 
-def place_steering(steering: Steering | None, config: TransformerConfig, model: str) -> SteeringCollection | None:
+def place_steering(
+    steering: Steering | None, config: TransformerConfig, model: str, provenance: Provenance | None = None
+) -> SteeringCollection | None:
     """Lays a steering out for a model's forward pass, as the `steering` collection that its taps read.
 
     Args:
       steering: or none.
       config: of the model.
       model: its name, for errors.
+      provenance: the model's, if it is known; without it, models are told by their names.
 
     Raises:
       SelectionError: the steering is another model's: units or sites don't fit.
 
     Warns:
-      ExpertLensWarning: the steering is another model's, but fits: a step of its training, say, or a tuned sibling.
+      ExpertLensWarning: the steering is another model's, but fits: a step of its training, say, or a tuned sibling;
+        and it wasn't said to be meant for this one (`Steering.transfer`).
     """
     if steering is None:
         return None
@@ -193,6 +246,41 @@ def place_steering(steering: Steering | None, config: TransformerConfig, model: 
         raise SelectionError(
             f"a {type(steering).__name__} was given as steering; wanted what el.steer or el.steer_units returns."
         )
+    check_fit(steering, config, model)
+    own = config.site_channels()
+    meant = provenance is not None and steering.transferred_to == provenance.model_digest
+    if not meant and (why := _why_other(steering, model, provenance)):
+        warnings.warn(
+            ExpertLensWarning(
+                f"this steering is of {steering.model} and is applied to {model}, whose units are others that stand at "
+                f"the same places{why} If that is meant, give steering.transfer(model)."
+            ),
+            stacklevel=4,
+        )
+    collection: dict[str, Any] = {}
+    for site, _ in steering.channels:
+        rows = np.array([i for i, unit in enumerate(steering.units) if unit[1] == site], int)
+        at = tuple(np.array([(steering.units[i][0], steering.units[i][2]) for i in rows], int).reshape(-1, 2).T)
+        node = collection
+        for name in site_path(site):
+            node = node.setdefault(name, {})
+        shape = (config.num_layers, own[site])
+        node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
+        node["shift"] = _put(np.zeros(shape, np.float32), at, steering.shift[rows])
+    return collection
+
+
+def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None:
+    """Refuses a steering whose units a model doesn't have.
+
+    Args:
+      steering: of any model.
+      config: of the model.
+      model: its name, for errors.
+
+    Raises:
+      SelectionError: a site or layer isn't there, or has other channels; or a feature is steered.
+    """
     refuse_features(site for site, _ in steering.channels)
     own = config.site_channels()
     for site, width in steering.channels:
@@ -210,25 +298,15 @@ def place_steering(steering: Steering | None, config: TransformerConfig, model: 
             f"this steering is of {steering.model} and doesn't fit {model}: it has units in layer {deepest}, and "
             f"{model} has layers 0 to {config.num_layers - 1}. Make it from an expertise table of {model}."
         )
-    if steering.model != model:
-        warnings.warn(
-            ExpertLensWarning(
-                f"this steering is of {steering.model} and is applied to {model}, whose units are others that stand at "
-                "the same places."
-            ),
-            stacklevel=3,
-        )
-    collection: dict[str, Any] = {}
-    for site, _ in steering.channels:
-        rows = np.array([i for i, unit in enumerate(steering.units) if unit[1] == site], int)
-        at = tuple(np.array([(steering.units[i][0], steering.units[i][2]) for i in rows], int).reshape(-1, 2).T)
-        node = collection
-        for name in site_path(site):
-            node = node.setdefault(name, {})
-        shape = (config.num_layers, own[site])
-        node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
-        node["shift"] = _put(np.zeros(shape, np.float32), at, steering.shift[rows])
-    return collection
+
+
+def _why_other(steering: Steering, model: str, provenance: Provenance | None) -> str:
+    """What shows that a steering is of another model than this, to end a sentence with; "" if it is of this one."""
+    if steering.provenance is None or provenance is None:
+        return "." if steering.model != model else ""
+    if steering.provenance.same_model(provenance):
+        return ""
+    return f" ({differences(steering.provenance, provenance, model_only=True)})."
 
 
 def _put(
@@ -300,6 +378,7 @@ def steer_units(
         channels=tuple((site, channels[site]) for site in channels if (table["site"] == site).any()),
         model=model.name,
         label=label,
+        provenance=model.provenance,
     )
 
 

@@ -1,0 +1,107 @@
+"""Digests of all that numbers follow from: weights, settings, sentences, and their tokens."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from expertlens_jax.models.tokens import Tokens
+
+
+def digest_arrays(tree: Any) -> str:
+    """A digest of a pytree's arrays: of a model's parameters, or a sparse autoencoder's.
+
+    Computed where the arrays are, and the same however they are split over devices; it reads each once. Arrays count
+    by their values in float32, so bfloat16 ones have the digest of the same values in float32.
+    """
+    leaves = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    sums = _bit_sums([leaf for _, leaf in leaves])
+    named = [
+        [name, list(np.shape(leaf)), [int(each) for each in of_leaf]]
+        for (name, leaf), of_leaf in zip(leaves, sums, strict=True)
+    ]
+    return digest_json(named)
+
+
+@jax.jit
+def _bit_sums(leaves: Sequence[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
+    """Two sums modulo 2**32 over each array, of its values' bits mixed with the place of each."""
+
+    def bit_sums(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+        bits = jax.lax.bitcast_convert_type(jnp.asarray(leaf, jnp.float32), jnp.uint32)
+        for axis in range(bits.ndim):
+            bits = _mix(bits ^ _mix(jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)))
+        return bits.sum(dtype=jnp.uint32), _mix(bits ^ np.uint32(0x9E3779B9)).sum(dtype=jnp.uint32)
+
+    return [bit_sums(leaf) for leaf in leaves]
+
+
+def _mix(bits: jax.Array) -> jax.Array:
+    """The last step of MurmurHash3 (Appleby): one to one, and each bit in changes about half of those out."""
+    bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * np.uint32(0xC2B2AE35)
+    return bits ^ (bits >> 16)
+
+
+def stated_options(options: Any) -> dict[str, Any]:
+    """A dataclass's fields that differ from their defaults, as JSON has them; dataclasses within it alike.
+
+    An option that is added later, and keeps its default, so changes nothing of what was written before. Arrays are
+    left out: `digest_arrays` tells them apart.
+    """
+    stated = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if not isinstance(value, np.ndarray | jax.Array) and not _equals_default(field, value):
+            stated[field.name] = _as_json(value)
+    return stated
+
+
+def default_options(kind: type) -> dict[str, Any]:
+    """The defaults of a dataclass's fields, of those that have one."""
+    with_default = (field for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING)
+    return {field.name: _as_json(field.default) for field in with_default}
+
+
+def _equals_default(field: dataclasses.Field, value: Any) -> bool:
+    return field.default is not dataclasses.MISSING and _as_json(value) == _as_json(field.default)
+
+
+def _as_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return stated_options(value)
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_as_json(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def digest_json(value: Any) -> str:
+    """The SHA-256 of a value's JSON, with keys in order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_tokenizer(tokenizer: Any) -> str:
+    """A digest of how a tokenizer splits texts and what it adds to them; its chat template is no part of that."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return digest_json([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    # How texts are cut and padded is the caller's, stands first in the file, and is left over from the last call.
+    return hashlib.sha256(backend.to_str().partition('"added_tokens":')[2].encode()).hexdigest()
+
+
+def digest_tokens(tokens: Tokens) -> str:
+    """A digest of sentences as a model reads them, and of which tokens are pooled over."""
+    sha = hashlib.sha256(np.array([len(ids) for ids in tokens.ids], np.int64).tobytes())
+    for ids, own in zip(tokens.ids, tokens.in_pool, strict=True):
+        sha.update(ids.astype(np.int32).tobytes() + own.astype(bool).tobytes())
+    return sha.hexdigest()
