@@ -102,6 +102,9 @@ def saved_expertise(
       pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
       sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
       **changes: other negatives than the config's, by the names in `NEGATIVES`; they become part of the table's name.
+
+    Raises:
+      RunDirectoryError: a table of that name is there, of another model or other sentences that are called the same.
     """
     asked = negatives(config)
     name = table_name(model, concepts)
@@ -140,6 +143,11 @@ def read_budget(config: ml_collections.ConfigDict, workdir: epath.Path) -> el.Bu
     default = default_budget(workdir / "scratch")
     stated = {place: config[f"{place}_gigabytes"] for place in ("device", "host", "disk")}
     return dataclasses.replace(default, **{place: int(size * GB) for place, size in stated.items() if size >= 0})
+
+
+def question_of(table: xr.Dataset) -> dict[str, object]:
+    """All that a table's numbers follow from, and so what is measured of it."""
+    return {name: value for name, value in table.attrs.items() if name not in ("tokenizer", "package")}
 
 
 def negatives(config: ml_collections.ConfigDict) -> dict[str, object]:

@@ -14,6 +14,7 @@ from experiments.measured import (
     check_contrasts,
     check_statistics,
     negatives,
+    question_of,
     refuse_single_concepts,
     saved_expertise,
     table_name,
@@ -194,7 +195,8 @@ def measure(
             }
         )
 
-    embedded = saved_dataset(workdir / "embeddings" / f"{table_name(model, concepts)}.zarr", embed)
+    path = workdir / "embeddings" / f"{table_name(model, concepts)}.zarr"
+    embedded = saved_dataset(path, embed, question_of(expertise))
     measures = measures_by_base_rate(model, concepts, expertise, config, workdir)
     measures += word_measures(model, concepts)
     measures += sentence_measures(

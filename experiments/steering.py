@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
-from experiments.measured import draw, load_datasets, reading, saved_expertise
+from experiments.measured import draw, load_datasets, question_of, reading, saved_expertise
 from experiments.steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.steering_effects import Writing, find_in_place
@@ -74,6 +74,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     for trial, file in files.items():
         if not file.exists():
             make_steering(expertise, trial, config)  # what can't be steered is refused before anything is measured
+    open_run(workdir / "measured", question_of(expertise))
     measured = {}
     for trial, file in tqdm(files.items(), desc="steering", unit="steering"):
         measured[trial] = saved_json(file, lambda trial=trial: measure(model, expertise, trial, writing, config))
@@ -196,7 +197,8 @@ def saved_steering_table(
         more = el.measure_distributions(table, responses, concepts, top=max(config.steering.counts), progress=True)
         return more[["auroc", "transport_slope"]].drop_vars([name for name in more.coords if name != "concept"])
 
-    more = saved_dataset(workdir / "distributions.zarr", measure_more)
+    asked = question_of(table) | {"top": max(config.steering.counts)}
+    more = saved_dataset(workdir / "distributions.zarr", measure_more, asked)
     return table.assign({name: (("concept", "unit"), more[name].values) for name in more.data_vars})
 
 

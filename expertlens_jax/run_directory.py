@@ -25,6 +25,7 @@ from etils import epath
 from expertlens_jax.errors import RunDirectoryError
 
 _LOCK = ".lock"
+_QUESTION = "question"
 _REPORTED_PACKAGES = ("expertlens-jax", "jax", "jaxlib", "flax", "transformers", "numpy", "scipy", "xarray", "zarr")
 
 
@@ -141,7 +142,7 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Leaves by their path: of mappings, and of lists of mappings."""
     if isinstance(config, list) and config and all(isinstance(each, dict) for each in config):
         config = {str(number): each for number, each in enumerate(config)}
-    if not isinstance(config, dict) or not config and prefix:
+    if not isinstance(config, dict) or (prefix and not config):
         return {prefix: config}
     joined = [_flatten(value, f"{prefix}.{name}" if prefix else name) for name, value in config.items()]
     return {name: value for each in joined for name, value in each.items()}
@@ -229,19 +230,36 @@ def write_csv(path: epath.Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
-def saved_dataset(path: epath.Path, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+def saved_dataset(path: epath.Path, compute: Callable[[], xr.Dataset], question: Mapping[str, Any]) -> xr.Dataset:
     """The dataset at `path` (zarr); computed and written there first if it isn't there whole.
 
     Args:
       path: of the zarr store.
       compute: makes the dataset; called only if needed.
+      question: all that the dataset follows from, nested, of numbers, strings, lists and None; kept beside it.
+
+    Raises:
+      RunDirectoryError: what is there answers another question, or doesn't say which.
     """
     if not path.exists():
         partial = path.with_name(path.name + ".partial")
         if partial.exists():
             partial.rmtree()
         path.parent.mkdir(parents=True, exist_ok=True)
-        compute().to_zarr(str(partial), mode="w", consolidated=False)
+        asked = {_QUESTION: json.dumps(question)}
+        compute().assign_attrs(asked).to_zarr(str(partial), mode="w", consolidated=False)
         partial.rename(path)
     with xr.open_zarr(str(path), consolidated=False) as dataset:
+        answered = dataset.attrs.pop(_QUESTION, None)
+        if answered is None:
+            raise RunDirectoryError(
+                f"{path} doesn't say what it follows from: an earlier version wrote it, and its numbers may be others "
+                "than this version's. Delete it, and it is measured again."
+            )
+        if differing := differing_settings(json.loads(answered), question):
+            shown = "; ".join(f"{name}: {there} there, {here} asked for" for name, (there, here) in differing.items())
+            raise RunDirectoryError(
+                f"{path} holds what was measured of something else ({shown}). Choose another --workdir; or delete it, "
+                "and it is measured again."
+            )
         return dataset.load()

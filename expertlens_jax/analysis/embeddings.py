@@ -1,5 +1,6 @@
 """Embeddings of words and sentences from the same model, to hold against its experts."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,7 @@ import pandas as pd
 from expertlens_jax.analysis.baselines import mean_sentence_embedding
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.experts.responses import Responses, record_responses
+from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.tokens import Tokens, check_token_ids, tokenize
 
@@ -114,7 +116,16 @@ def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: boo
     units = pd.DataFrame(
         {"layer": 0, "site": "embed", "channel": channels, "hf_module": "input embedding", "hf_channel": channels}
     )
-    return Responses(values, units, model.name, tuple(sentences))
+    provenance = dataclasses.replace(
+        model.provenance,
+        tokenizer=digest_tokenizer(model.tokenizer),
+        sites=("embed",),
+        pooling="max",
+        truncate=bool(truncate),
+        sentences_sha256=digest_json(list(sentences)),
+        tokens_sha256=digest_tokens(tokens),
+    )
+    return Responses(values, units, model.name, tuple(sentences), provenance)
 
 
 def _tokenize(model: Model, texts: Sequence[str], *, truncate: bool = False) -> Tokens:

@@ -6,6 +6,8 @@ and to the others (mean). The two can't both be quite the same, or the unit woul
 the difference is reported.
 """
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import scipy.optimize
@@ -13,7 +15,9 @@ import xarray as xr
 
 from expertlens_jax.analysis.organisation import concept_domains
 from expertlens_jax.analysis.statistics import bootstrap_mean
-from expertlens_jax.experts.selection import average_precision, expert_sets
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.selection import average_precision, expert_sets, refuse_other_table
+from expertlens_jax.models.provenance import differences, read_provenance
 
 MATCHES = ("concept", "others", "both")
 MEASURES = ("ap", "held_out_ap", "same_domain", "other_domains", "concept_response", "other_response")
@@ -57,6 +61,19 @@ def match_non_experts(
     return np.concatenate(ours or empty), np.concatenate(theirs or empty)
 
 
+def _refuse_other_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:
+    """Raises SelectionError where the held-out average precision is of another network's units, or read otherwise."""
+    tables = read_provenance(expertise.attrs), read_provenance(held_out.attrs)
+    alike = dict.fromkeys(("sentences_sha256", "tokens_sha256"), "")  # of other sentences it is meant to be
+    why = "" if None in tables else differences(*(dataclasses.replace(each, **alike) for each in tables))
+    if why or expertise.sizes["unit"] != held_out.sizes["unit"]:
+        raise SelectionError(
+            f"the held-out table is of {held_out.sizes['unit']} units of {held_out.attrs.get('model')}, the table of "
+            f"expertise of {expertise.sizes['unit']} of {expertise.attrs.get('model')}{f' ({why})' if why else ''}. "
+            "Measure both of the same model, alike."
+        )
+
+
 def compare_matched(
     expertise: xr.Dataset, experts: xr.DataArray, held_out: xr.Dataset | None = None, match: str = "both"
 ) -> pd.DataFrame:
@@ -74,7 +91,13 @@ def compare_matched(
       of either's mean, `…_experts` and `…_matched`: `ap`, `held_out_ap` (NaN without), `same_domain` and
       `other_domains` (how many other concepts of its domain, and of others, the unit is an expert on),
       `concept_response` (median over the concept's sentences), `other_response` (mean over the others').
+
+    Raises:
+      SelectionError: the experts aren't of this table, or the held-out table is of another network.
     """
+    refuse_other_table(expertise, experts)
+    if held_out is not None:
+        _refuse_other_network(expertise, held_out)
     domains, sets = concept_domains(experts), expert_sets(experts).values
     precision = average_precision(expertise).values
     names = [str(name) for name in expertise["concept"].values]

@@ -14,6 +14,7 @@ import xarray as xr
 from expertlens_jax.analysis.organisation import concept_domains, concept_names
 from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.ratio import ratio
 
 OWN, MEMBERS, OTHER = "own word", "two members", "another domain's word"
 
@@ -61,7 +62,7 @@ def measure_inclusion(experts: xr.DataArray) -> pd.DataFrame:
     table["concept_a"], table["concept_b"] = np.array(names)[a], np.array(names)[b]
     table["experts_a"], table["experts_b"], table["shared"] = size[a].astype(int), size[b].astype(int), shared[a, b]
     for column, whole in (("a_in_b", size[a]), ("b_in_a", size[b]), ("lift", size[a] * size[b] / sets.shape[1])):
-        table[column] = np.divide(common, whole, out=np.full(len(common), np.nan), where=whole > 0)
+        table[column] = ratio(common, whole, empty=np.nan)
     return table
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from expertlens_jax.experts.ratio import ratio
 from expertlens_jax.experts.selection import select_experts
 
 ALL = "all"  # every domain, layer or site together
@@ -58,9 +59,9 @@ def locate_experts(experts: xr.DataArray, *, resamples: int = 2000, seed: int = 
         of_domain = counts[members]
         totals = of_domain[:, -1]
         expected = units / units[-1]
-        observed = _ratio(of_domain.sum(axis=0), totals.sum())
+        observed = ratio(of_domain.sum(axis=0), totals.sum(), empty=np.nan)
         drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-        resampled = _ratio(drawn @ of_domain, (drawn @ totals)[:, None])
+        resampled = ratio(drawn @ of_domain, (drawn @ totals)[:, None], empty=np.nan)
         low, high = _interval(resampled / expected, len(members))
         tables.append(
             places.assign(
@@ -127,7 +128,7 @@ def trace_depth(
                     "threshold": threshold,
                     "concepts": int(counts.any(axis=1).sum()),
                     "experts_per_concept": counts.sum() / num_concepts,
-                    "share": float(_ratio(counts.sum(), experts.sum())),
+                    "share": float(ratio(counts.sum(), experts.sum(), empty=np.nan)),
                     "depth": float(depth),
                     **_named_interval("", depths, num_concepts),
                     "even_depth": float(_depth(units, position)),
@@ -166,21 +167,15 @@ def _domains(experts: xr.DataArray) -> np.ndarray:
 
 def _depth(counts: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Mean of positions [layers] that stand `counts` [..., layers] times each."""
-    return _ratio(counts @ position, counts.sum(axis=-1))
+    return ratio(counts @ position, counts.sum(axis=-1), empty=np.nan)
 
 
 def _bimodality(counts: np.ndarray, units: np.ndarray, position: np.ndarray) -> np.ndarray:
     """The poorer end's experts per unit over the middle's, of experts [..., layers] among units [layers]."""
     # Layers on the border, as two of four are, count as the middle.
     third = np.digitize(position, [1 / 3 - 1e-9, 2 / 3 + 1e-9])
-    per_unit = [_ratio(counts[..., third == i].sum(axis=-1), units[third == i].sum()) for i in range(3)]
-    return _ratio(np.minimum(per_unit[0], per_unit[2]), per_unit[1])
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, NaN where the whole is 0."""
-    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 1e-15)
+    per_unit = [ratio(counts[..., third == i].sum(axis=-1), units[third == i].sum(), empty=np.nan) for i in range(3)]
+    return ratio(np.minimum(per_unit[0], per_unit[2]), per_unit[1], empty=np.nan)
 
 
 def _interval(resampled: np.ndarray, num_concepts: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import TSNE, smacof, trustworthiness
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.ratio import ratio
 
 MAPS = ("mds", "tsne")
 
@@ -134,7 +135,7 @@ def relate_domains(overlap: xr.DataArray, *, permutations: int = 10_000, seed: i
     pairs = np.outer(sizes, sizes) - np.diag(sizes)
 
     def mean_overlap(member: np.ndarray) -> np.ndarray:
-        return np.divide(member.T @ values @ member, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+        return ratio(member.T @ values @ member, pairs, empty=np.nan)
 
     observed = mean_overlap(member)
     rng = np.random.default_rng(seed)

@@ -21,6 +21,7 @@ from expertlens_jax.analysis.statistics import (
 )
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.overlap import jaccard
+from expertlens_jax.experts.ratio import ratio
 from expertlens_jax.experts.selection import expert_sets
 
 STATISTICS = ("overlap_correlation", "jaccard_same", "jaccard_different", "retrieval")
@@ -113,7 +114,7 @@ def cross_jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         block = slice(start, start + _UNITS)
         shared += first[:, block].astype(np.float32) @ second[:, block].astype(np.float32).T
     either = first.sum(1)[:, None] + second.sum(1) - shared
-    return np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
+    return ratio(shared, either, empty=0)
 
 
 def retrieved(similarity: np.ndarray) -> np.ndarray:
@@ -144,4 +145,4 @@ def random_jaccard(first: np.ndarray, second: np.ndarray, units: int) -> np.ndar
     # By logarithms: a hundred times as fast as scipy's pmf, and within 1e-10 of it (5e-8 for ten million units).
     probability = np.exp(scipy.stats.hypergeom.logpmf(shared, units, first[:, None], second[:, None]))
     either = (first + second)[:, None] - shared
-    return (probability * np.divide(shared, either, out=np.zeros_like(probability), where=either > 0)).sum(axis=1)
+    return (probability * ratio(shared, either, empty=0)).sum(axis=1)

@@ -1,19 +1,22 @@
 """What a steering did: is the concept in what the model writes, do its experts see it there, and at what cost?"""
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.words import mention_finder, word_forms
-from expertlens_jax.errors import ConceptDataError
+from expertlens_jax.errors import ConceptDataError, ResponsesError
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.models.generation import generate
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.models.scoring import score_continuations, score_words
 from expertlens_jax.models.steering import Steering
 
@@ -115,7 +118,8 @@ def expert_response(
     """How much the concept's experts see it in what was written, as the model reads it without steering.
 
     Each expert's response, pooled as the table's were, is measured on its own scale, on which a negative sentence has
-    0 on average and the median positive one 1; a text has the median over experts.
+    0 on average and the median positive one 1; a text has the median over experts. An expert whose two are the same,
+    as rare features' are, has no such scale and is left out.
 
     Args:
       model: not steered.
@@ -125,24 +129,65 @@ def expert_response(
       top: how many of its experts.
 
     Returns:
-      float64 `[prompts, seeds]`.
+      float64 `[prompts, seeds]`; NaN where no expert has a scale.
+
+    Raises:
+      ResponsesError: the table doesn't say how its responses were pooled, or they can't be had of any text: they were
+        pooled over some tokens only, or recorded of a steered model; or it is of another model.
     """
+    _refuse_unreadable(expertise, model)
     row = expertise.sel(concept=[concept])
     experts = np.flatnonzero(select_experts(row, top=top).values[0])
     row = row.isel(concept=0, unit=experts)
     sites = tuple(dict.fromkeys(expertise["site"].values.tolist()))
-    pooling = expertise.attrs.get("pooling", "max")  # tables of `measure_expertise` don't say
     responses = record_responses(
         model,
         continuations.whole,
         sites=sites,
-        pooling=pooling,
+        pooling=expertise.attrs["pooling"],
         truncate=True,
         tokens_per_batch=_TOKENS_PER_BATCH,
     )
-    responses = responses.values[:, experts]
+    # A table may hold some of its sites' units only.
+    names = ["layer", "site", "channel"]
+    column = pd.Series(range(len(responses.units)), pd.MultiIndex.from_frame(responses.units[names]))
+    wanted = list(zip(*(row[name].values.tolist() for name in names), strict=True))
+    responses = responses.values[:, column.loc[wanted].to_numpy()]
     low, high = row["negative_mean"].values, row["positive_median"].values
-    return np.median((responses - low) / (high - low), axis=1).reshape(continuations.texts.shape)
+    scaled = high != low  # a unit that says the same at both has no such scale
+    if not scaled.any():
+        return np.full(continuations.texts.shape, np.nan)
+    on_scale = (responses - low)[:, scaled] / (high - low)[scaled]
+    return np.median(on_scale, axis=1).reshape(continuations.texts.shape)
+
+
+def _refuse_unreadable(expertise: xr.Dataset, model: Model) -> None:
+    """Raises ResponsesError unless a text's responses can be recorded as the table's were, from the same model."""
+    said, table = expertise.attrs, read_provenance(expertise.attrs)
+    of = f"a table of {said.get('model', 'an unnamed model')}"
+    if "pooling" not in said:
+        raise ResponsesError(
+            f"{of} doesn't say how its responses were pooled over tokens, so texts can't be read alike. Measure it "
+            'from el.record_responses(...); of responses of your own, say it: expertise.assign_attrs(pooling="max").'
+        )
+    for setting, plain in (("pool_over", "all"), ("steering", "")):
+        if said.get(setting, plain) != plain:
+            raise ResponsesError(
+                f"{of} has {setting}={said[setting]!r}, and texts are read over all their tokens and without steering. "
+                "Give a table that was measured so."
+            )
+    own = dataclasses.replace(model.provenance, saes=json.dumps(model.sae_settings, sort_keys=True))
+    if table is None:
+        why = "by their names" if said.get("model", model.name) != model.name else ""
+    elif not table.same_model(own):
+        why = differences(table, own, model_only=True)
+    else:
+        why = "other sparse autoencoders" if table.saes not in ("", own.saes) else ""
+    if why:
+        raise ResponsesError(
+            f"{of} can't tell what experts of {model.name} see: they are two models ({why}). Measure a table of "
+            f"{model.name}."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pandas as pd
 import scipy.stats
 
 from expertlens_jax.analysis.statistics import bootstrap_mean
+from expertlens_jax.experts.ratio import ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def interval_over_prompts(values: np.ndarray, resamples: int = 2000, seed: int =
         there = ~np.isnan(values)
         count = there.sum(axis=1, keepdims=True)
         total = np.where(there, values, 0.0).sum(axis=1, keepdims=True)
-        values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+        values = ratio(total, count, empty=np.nan)
     return bootstrap_mean(values, resamples, seed)
 
 

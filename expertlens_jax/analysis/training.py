@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from expertlens_jax.analysis.stability import cross_jaccard, random_jaccard
+from expertlens_jax.analysis.stability import cross_jaccard, random_jaccard, same_units
 from expertlens_jax.analysis.statistics import bootstrap_mean
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import select_experts
 
 
@@ -21,7 +22,18 @@ def overlap_with_last(experts: xr.DataArray, last: xr.DataArray) -> tuple[np.nda
 
     Returns:
       float64 [concepts] (0 where both sets are empty), and the mean that random sets as large would have.
+
+    Raises:
+      SelectionError: they are of other concepts or units.
     """
+    names = [list(map(str, each["concept"].values)) for each in (experts, last)]
+    if names[0] != names[1] or not same_units(experts, last):
+        models = [each.attrs.get("model", "an unnamed model") for each in (experts, last)]
+        raise SelectionError(
+            f"the expert sets are of {len(names[0])} concepts and {experts.sizes['unit']} units of {models[0]}, the "
+            f"last of {len(names[1])} concepts and {last.sizes['unit']} units of {models[1]}, and these aren't the same. "
+            "Measure all checkpoints alike."
+        )
     sizes = experts.values.sum(1), last.values.sum(1)
     return np.diag(cross_jaccard(experts.values, last.values)), float(random_jaccard(*sizes, last.sizes["unit"]).mean())
 

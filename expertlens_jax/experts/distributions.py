@@ -11,8 +11,7 @@ from tqdm.auto import tqdm
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
-from expertlens_jax.errors import ResponsesError
-from expertlens_jax.experts.expertise import refuse_other_sentences
+from expertlens_jax.experts.expertise import refuse_other_responses, refuse_other_sentences
 from expertlens_jax.experts.responses import Responses
 from expertlens_jax.experts.selection import select_experts
 
@@ -43,11 +42,7 @@ def measure_distributions(
       ResponsesError: responses to other sentences, or of other units.
     """
     refuse_other_sentences(responses.sentences, concepts.sentences)
-    if len(responses.units) != expertise.sizes["unit"] or responses.model != expertise.attrs["model"]:
-        raise ResponsesError(
-            f"these responses are of {len(responses.units)} units of {responses.model}, the table of "
-            f"{expertise.sizes['unit']} units of {expertise.attrs['model']}. Give the responses it was measured from."
-        )
+    refuse_other_responses(expertise, responses)
     settings = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
     contrast = contrast_concepts(concepts, **{name: expertise.attrs[name] for name in settings})
     weights = contrast.weights()

@@ -14,6 +14,7 @@ from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.identity import question
 from expertlens_jax.experts.ranking import Ranking, rank_units
+from expertlens_jax.models.provenance import differences, read_provenance
 
 if TYPE_CHECKING:
     from expertlens_jax.experts.responses import Responses
@@ -142,3 +143,24 @@ def refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> No
         f"these responses are to other sentences than the concepts': {difference}. "
         "Record them with record_responses(model, concepts.sentences)."
     )
+
+
+def refuse_other_responses(expertise: xr.Dataset, responses: Responses) -> None:
+    """Raises ResponsesError unless a table is of these responses' units, read alike from the same network.
+
+    Where one of them doesn't say of which network it is, as responses of your own making don't, names decide.
+    """
+    table, own = read_provenance(expertise.attrs), responses.provenance
+    units = responses.units
+    named = str(expertise.attrs.get("model", "an unnamed model"))
+    known = table is not None and own is not None
+    same_units = len(units) == expertise.sizes["unit"] and all(
+        list(units[name]) == expertise[name].values.tolist() for name in ("layer", "site", "channel")
+    )
+    why = differences(table, own) if known else ""
+    if not same_units or why or (not known and responses.model != named):
+        raise ResponsesError(
+            f"these responses are of {len(units)} units of {responses.model}, the table of "
+            f"{expertise.sizes['unit']} units of {named}{f' ({why}, of table and responses)' if why else ''}. "
+            "Give the responses it was measured from."
+        )

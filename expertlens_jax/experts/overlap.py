@@ -12,6 +12,7 @@ import scipy.special
 import xarray as xr
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.ratio import ratio
 from expertlens_jax.experts.selection import average_precision, check_threshold, expert_sets
 
 # Values of [concepts, units] in a block: 64 MB in float64, and sums of so many ones are exact in float32.
@@ -34,7 +35,7 @@ def jaccard(experts: xr.DataArray) -> xr.DataArray:
     shared = sum((ones @ ones.T).astype(np.float64) for ones in _blocks(experts, np.float32))
     sizes = np.diag(shared)
     either = sizes[:, None] + sizes - shared
-    return _similarity(_ratio(shared, either), experts, "jaccard")
+    return _similarity(ratio(shared, either, empty=0), experts, "jaccard")
 
 
 def overlap_coefficient(experts: xr.DataArray) -> xr.DataArray:
@@ -52,7 +53,7 @@ def overlap_coefficient(experts: xr.DataArray) -> xr.DataArray:
     experts = expert_sets(experts)
     shared = sum((ones @ ones.T).astype(np.float64) for ones in _blocks(experts, np.float32))
     sizes = np.diag(shared)
-    return _similarity(_ratio(shared, np.minimum.outer(sizes, sizes)), experts, "overlap_coefficient")
+    return _similarity(ratio(shared, np.minimum.outer(sizes, sizes), empty=0), experts, "overlap_coefficient")
 
 
 def weighted_jaccard(expertise: xr.Dataset, threshold: float) -> xr.DataArray:
@@ -80,7 +81,7 @@ def weighted_jaccard(expertise: xr.Dataset, threshold: float) -> xr.DataArray:
     smaller = np.triu(smaller) + np.triu(smaller, 1).T
     sums = np.diag(smaller)
     larger = sums[:, None] + sums - smaller
-    return _similarity(_ratio(smaller, larger), precision, "weighted_jaccard", threshold=threshold)
+    return _similarity(ratio(smaller, larger, empty=0), precision, "weighted_jaccard", threshold=threshold)
 
 
 def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
@@ -102,7 +103,7 @@ def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
         for block in (values - values.mean(axis=0) if centred else values for values in _blocks(precision, np.float64))
     )
     lengths = np.sqrt(np.diag(products))
-    similarity = np.clip(_ratio(products, np.outer(lengths, lengths)), -1, 1)
+    similarity = np.clip(ratio(products, np.outer(lengths, lengths), empty=0), -1, 1)
     np.fill_diagonal(similarity, lengths > 0)
     return _similarity(similarity, precision, "cosine", centred=centred)
 
@@ -174,12 +175,6 @@ def _blocks(values: xr.DataArray, dtype: type) -> Iterator[np.ndarray]:
     step = max(1, _BLOCK_VALUES // max(1, values.sizes["concept"]))
     for start in range(0, values.sizes["unit"], step):
         yield values.isel(unit=slice(start, start + step)).values.astype(dtype)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole in float64, 0 where the whole is 0."""
-    part = part.astype(np.float64)
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def _check_concepts(precision: xr.DataArray, centred: bool) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.provenance import differences, read_provenance
+from expertlens_jax.run_directory import differing_settings
 
 
 def select_experts(expertise: xr.Dataset, threshold: float | None = None, top: int | None = None) -> xr.DataArray:
@@ -72,6 +74,44 @@ def expert_sets(experts: xr.DataArray) -> xr.DataArray:
         f"{_describe(experts)} was given where expert sets are wanted, bool over (concept, unit). "
         "Call select_experts(expertise, threshold=0.5) first, and give its result."
     )
+
+
+def refuse_other_table(expertise: xr.Dataset, experts: xr.DataArray) -> None:
+    """Refuses expert sets that aren't of this table of expertise.
+
+    Args:
+      expertise: the table.
+      experts: bool (concept, unit).
+
+    Raises:
+      SelectionError: they are of other concepts or units, or of responses of another network, or read otherwise. What
+        one of the two doesn't say isn't compared.
+    """
+    precision, sets = average_precision(expertise), expert_sets(experts)
+    concepts = [list(map(str, each["concept"].values)) for each in (precision, sets)]
+    same_units = precision.sizes["unit"] == sets.sizes["unit"] and all(
+        np.array_equal(precision[name].values, sets[name].values)
+        for name in ("layer", "site", "channel")
+        if name in precision.coords and name in sets.coords
+    )
+    tables = [read_provenance(each.attrs) for each in (precision, sets)]
+    why = "" if None in tables else differences(*tables)
+    settings = ("concepts_sha256", "negatives_per_positive", "exclude_mentions", "sampled", "seed", "contrast_sha256")
+    if not why:
+        said = [{name: each.attrs[name] for name in settings if name in each.attrs} for each in (precision, sets)]
+        both = said[0].keys() & said[1].keys()
+        found = differing_settings(*({name: each[name] for name in settings if name in both} for each in said))
+        why = "; ".join(f"{name}: {one} and {other}" for name, (one, other) in found.items())
+    if concepts[0] != concepts[1]:
+        why = f"{len(concepts[0])} and {len(concepts[1])} concepts that differ or stand in another order"
+    if not same_units:
+        why = f"{precision.sizes['unit']} and {sets.sizes['unit']} units, which aren't the same"
+    if why:
+        names = [each.attrs.get("model", "an unnamed model") for each in (precision, sets)]
+        raise SelectionError(
+            f"the table of expertise is of {names[0]}, the expert sets of {names[1]}, and not of the same table "
+            f"({why}). Select them from this one: select_experts(expertise, threshold=0.5)."
+        )
 
 
 def check_threshold(threshold: float) -> float:

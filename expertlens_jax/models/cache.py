@@ -30,13 +30,12 @@ from jax.sharding import Mesh
 
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning
 from expertlens_jax.models.checkpoint import Parameter, Plan, fill_parameters
+from expertlens_jax.models.provenance import NUMBERS_VERSION
 
 FILES = "files.json"
 LAYERS = "layers"
 CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives so large a block back at once
 
-READING = 2
-"""Raised when the same files and plan come to give other parameters: what was kept before is then not used."""
 
 
 def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
@@ -46,10 +45,11 @@ def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
       files: the weight files. A file downloaded by huggingface_hub goes by the name of its blob, which the
         hub made of its content; of any other file the content is hashed (about a second a gigabyte).
       plan: where each parameter comes from. It follows from config.json and the family's translation, so that
-        a change of either gives another key.
+        a change of either gives another key; so does a version of this package that reads files otherwise
+        (`NUMBERS_VERSION`).
       dtype: of the parameters.
     """
-    key = hashlib.sha256(f"{READING}\0{dtype}".encode())
+    key = hashlib.sha256(f"{NUMBERS_VERSION}\0{dtype}".encode())
     for path in sorted(files, key=lambda path: path.name):
         key.update(f"\0{path.name}\0{content_id(path)}".encode())
     for path, parameter in sorted(plan.items()):

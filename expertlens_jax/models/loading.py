@@ -41,6 +41,7 @@ def load_model(
     token: str | bool | None = None,
     mesh: Mesh | None = None,
     use_cache: bool | None = None,
+    name: str | None = None,
 ) -> Model:
     """Loads a model and its tokenizer: one that ships with the package, a local directory, or one of the hub.
 
@@ -73,6 +74,9 @@ def load_model(
       mesh: `(data, model)`, as `parallel.make_mesh(model=4)` gives it: parameters are split over its `model`
         axis (see `sharding.py`), and never whole on any device. Default: all on one device.
       use_cache: whether to keep converted parameters; None does so for the hub only.
+      name: what tables, figures and messages call the model; default the hub's id with the revision, or a directory's
+        last folder, which tells no fine-tune from another ("checkpoint-500"). What tells models apart is
+        `Model.digest`, whatever they are called.
 
     Raises:
       CheckpointError: no such directory, repository, revision or file; files that are damaged or don't fit
@@ -91,9 +95,9 @@ def load_model(
         mesh = _usable_mesh(mesh)
     local = _local_directory(path_or_id, revision)
     packaged = packaged_directory(str(path_or_id), revision) if local is None else None
-    snapshot, name = None, f"{path_or_id}@{revision}" if revision else str(path_or_id)
+    snapshot, called = None, f"{path_or_id}@{revision}" if revision else str(path_or_id)
     if local is not None:
-        directory, name = local, local.resolve().name
+        directory, called = local, local.resolve().name
     elif packaged is not None:
         directory = packaged
     else:
@@ -115,7 +119,7 @@ def load_model(
     else:
         config, params = _read_parameters(directory, family, config, dtype, mesh)
     return Model(
-        name=name,
+        name=called if name is None else name,
         family=family,
         config=config,
         params=params,

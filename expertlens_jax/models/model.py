@@ -67,7 +67,10 @@ class Model:
           SelectionError: the parameters have no values yet, since a function of them is being traced.
         """
         if not self._has_values:
-            raise SelectionError(f"the parameters of {self.name} are being traced, and what has no values has no digest.")
+            raise SelectionError(
+                f"the parameters of {self.name} are being traced, and have no values yet, so they have no digest. Take "
+                "the digest before jax.grad or jax.jit."
+            )
         return provenance_of(self.name, self._weights_digest, self.config, self.dtype)
 
     @property

@@ -6,6 +6,8 @@ compositionality").
 """
 
 import hashlib
+import importlib.metadata
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from tqdm.auto import tqdm
 
 from expertlens_jax.data.words import split_words
 from expertlens_jax.errors import CorpusError, ExpertLensError
+from expertlens_jax.models.provenance import NUMBERS_VERSION
 from expertlens_jax.training.corpus import read_lines
 
 if TYPE_CHECKING:
@@ -104,6 +107,13 @@ def train_word_vectors(
     return model.wv
 
 
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(train_word_vectors).parameters.items()
+    if name not in ("files", "progress")
+}
+
+
 def saved_word_vectors(
     files: Sequence[epath.PathLike], directory: epath.Path, *, progress: bool = False, **settings: int
 ) -> epath.Path:
@@ -122,7 +132,8 @@ def saved_word_vectors(
       CorpusError, ExpertLensError: see `train_word_vectors`.
     """
     check_corpora(files)
-    sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    versions = {"numbers_version": NUMBERS_VERSION, "gensim": importlib.metadata.version("gensim")}
+    sha = hashlib.sha256(json.dumps(_DEFAULTS | settings | versions, sort_keys=True).encode())
     for file in files:
         with epath.Path(file).open("rb") as opened:
             sha.update(hashlib.file_digest(opened, "sha256").digest())

@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.stats
 
+from expertlens_jax.experts.ratio import ratio
+
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation of `x` and `y`, each [pairs], ties at mid-rank; NaN if either is constant.
@@ -34,7 +36,7 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.n
     rank_x, rank_y = _mid_ranks(x, weights) - middle, _mid_ranks(y, weights) - middle
     covariance = np.einsum("bp,bp,bp->b", weights, rank_x, rank_y)
     variances = np.einsum("bp,bp->b", weights, rank_x**2) * np.einsum("bp,bp->b", weights, rank_y**2)
-    return np.divide(covariance, np.sqrt(variances), out=np.full(len(weights), np.nan), where=variances > 0)
+    return ratio(covariance, np.sqrt(variances), empty=np.nan)
 
 
 def partial_spearman(x: np.ndarray, y: np.ndarray, control: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import scipy.stats
 
 from expertlens_jax.analysis.statistics.blocks import in_blocks
 from expertlens_jax.analysis.statistics.correlation import rank_pairs, spearman
+from expertlens_jax.experts.ratio import ratio
 
 
 def permutation_p(
@@ -54,7 +55,7 @@ def permutation_p(
         ranks = scipy.stats.rankdata(similarity[places[:, first], places[:, second]], axis=1)
         ranks -= ranks.mean(axis=1, keepdims=True)
         norms = np.sqrt((ranks**2).sum(axis=1) * (score_ranks**2).sum())
-        permuted = np.divide(ranks @ score_ranks, norms, out=np.zeros(size), where=norms > 0)
+        permuted = ratio(ranks @ score_ranks, norms, empty=0)
         extreme += int((np.abs(permuted) >= abs(rho) - 1e-12).sum())  # 1e-12: the same ranks, summed otherwise
     return (1 + extreme) / (1 + permutations)
 
