@@ -18,21 +18,29 @@ from expertlens_jax.data.concept_list import Concept
 from expertlens_jax.data.endpoint import ask_endpoint, open_endpoint
 from expertlens_jax.data.sentences import Limits, accept_sentences
 from expertlens_jax.errors import EndpointError, RunDirectoryError, SelectionError, UnsupportedModelError
+from expertlens_jax.models.digests import digest_json, digest_tokenizer
+from expertlens_jax.models.provenance import NUMBERS_VERSION
 from expertlens_jax.run_directory import write_text
 
 Ask = Callable[[str, int], writing.Answer]
 """Answers a prompt, by a seed."""
 
 
-def prepare_writing(config: ml_collections.ConfigDict) -> Callable[..., tuple[list[dict], list[dict]]]:
-    """`write_all` with a model or an endpoint at hand; whatever keeps it from being asked is told here."""
+def prepare_writing(
+    config: ml_collections.ConfigDict,
+) -> tuple[Callable[..., tuple[list[dict], list[dict]]], dict[str, Any]]:
+    """`write_all` with a model or an endpoint at hand; whatever keeps it from being asked is told here.
+
+    Returns:
+      That, and what tells the model from others of its name, as far as it can be known: of an endpoint's, nothing.
+    """
     if config.source == "endpoint":
-        ask, chats = endpoint_asker(config), True
-    else:
-        model = find_model(config)
-        chats = chats_with(model, config.style)
-        ask = model_asker(model, config, chats)
-    return functools.partial(write_all, ask, chats)
+        return functools.partial(write_all, endpoint_asker(config), True), {}
+    model = find_model(config)
+    chats = chats_with(model, config.style)
+    tokenizer = {"file": digest_tokenizer(model.tokenizer), "chat_template": digest_json(model.tokenizer.chat_template)}
+    asked = {"model_digest": model.digest, "tokenizer": tokenizer, "numbers_version": NUMBERS_VERSION}
+    return functools.partial(write_all, model_asker(model, config, chats), chats), asked
 
 
 def endpoint_asker(config: ml_collections.ConfigDict) -> Ask:

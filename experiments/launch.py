@@ -173,15 +173,24 @@ def check_named(setting: str, names: Sequence[str], config: ml_collections.Confi
       least: how many there must be.
 
     Raises:
-      CheckpointError: too few, one twice, a packaged model's revision that doesn't exist, or what can be neither a
-        packaged model, nor a directory, nor a hub's id.
+      CheckpointError: too few, one twice, two directories whose last folder has one name, a packaged model's revision
+        that doesn't exist, or what can be neither a packaged model, nor a directory, nor a hub's id.
     """
     if len(names) < least or len(set(names)) < len(names):
         raise CheckpointError(
             f"{setting} is {tuple(names)}; wanted {least} or more models, each once, as NAME or NAME@REVISION"
         )
+    folders: dict[str, str] = {}
     for name in names:
         path, revision = split_revision(name, config)
+        if epath.Path(path).is_dir():
+            folder = epath.Path(path).resolve().name
+            if folder in folders:
+                raise CheckpointError(
+                    f"{setting} holds {folders[folder]} and {path}, which are both called {folder}, and tables and "
+                    "figures go by that name. Rename one of the directories."
+                )
+            folders[folder] = path
         known = packaged_directory(path, revision or None) or path.startswith("package:") or epath.Path(path).exists()
         if not known and path.count("/") != 1:
             raise CheckpointError(

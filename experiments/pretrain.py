@@ -13,6 +13,7 @@ over all devices. Killed and started again, it goes on from its last checkpoint 
 bits it would have had.
 """
 
+import hashlib
 import itertools
 import tempfile
 import time
@@ -33,6 +34,7 @@ from experiments.launch import launch
 from expertlens_jax import parallel
 from expertlens_jax.errors import CorpusError, SelectionError
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.digests import digest_tokenizer
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.saving import save_model
 from expertlens_jax.models.tokenizer import read_tokenizer
@@ -49,6 +51,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
     tokenizer = saved_tokenizer(config, workdir)
+    open_run(workdir / "tokens", texts(config, tokenizer))
     corpora = [saved_corpus(path, tokenizer, config, workdir) for path in config.corpus]
     mixture = Mixture(corpora, config.passes, config.seed)
     hf_config = transformers.AutoConfig.for_model(
@@ -200,6 +203,22 @@ def saved_tokenizer(config: ml_collections.ConfigDict, workdir: epath.Path) -> A
             train_tokenizer(lines, vocab_size=config.vocab_size, max_tokens=config.context).save_pretrained,
         )
     return read_tokenizer(Path(directory))
+
+
+def texts(config: ml_collections.ConfigDict, tokenizer: Any) -> dict[str, Any]:
+    """What the tokens that are kept follow from: each text, by what its file is called, and the tokenizer.
+
+    Raises:
+      CorpusError: two texts of one name, of which one would be taken for the other.
+    """
+    digests: dict[str, str] = {}
+    for path in config.corpus:
+        name = epath.Path(path).name.partition(".")[0]
+        if name in digests:
+            raise CorpusError(f"corpus holds two files called {name}: {', '.join(config.corpus)}. Rename one.")
+        with epath.Path(path).open("rb") as opened:
+            digests[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"texts": digests, "tokenizer": digest_tokenizer(tokenizer)}
 
 
 def saved_corpus(path: str, tokenizer: Any, config: ml_collections.ConfigDict, workdir: epath.Path) -> Corpus:

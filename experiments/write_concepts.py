@@ -50,9 +50,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
     limits = Limits(config.min_words, config.max_words)
     check(config)
     set_name(config, workdir)
-    write = mine if config.source == "mine" else prepare_writing(config)
+    write, asked = (mine, {}) if config.source == "mine" else prepare_writing(config)
     with only_writer(workdir):
-        open_run(workdir, identity(config))
+        open_run(workdir, identity(config) | ({"asked": asked} if asked else {}))
         print(f"Writing to {workdir}")
         rows, told = write(config, concepts, limits, workdir)
         finish(rows, told, concepts, config, workdir)

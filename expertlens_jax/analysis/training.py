@@ -30,9 +30,9 @@ def overlap_with_last(experts: xr.DataArray, last: xr.DataArray) -> tuple[np.nda
     if names[0] != names[1] or not same_units(experts, last):
         models = [each.attrs.get("model", "an unnamed model") for each in (experts, last)]
         raise SelectionError(
-            f"the expert sets are of {len(names[0])} concepts and {experts.sizes['unit']} units of {models[0]}, the "
-            f"last of {len(names[1])} concepts and {last.sizes['unit']} units of {models[1]}, and these aren't the same. "
-            "Measure all checkpoints alike."
+            f"the expert sets are of {len(names[0])} concepts and {experts.sizes['unit']} units of {models[0]}, "
+            f"the last of {len(names[1])} concepts and {last.sizes['unit']} units of {models[1]}, and these aren't "
+            "the same. Measure all checkpoints alike."
         )
     sizes = experts.values.sum(1), last.values.sum(1)
     return np.diag(cross_jaccard(experts.values, last.values)), float(random_jaccard(*sizes, last.sizes["unit"]).mean())

@@ -197,6 +197,15 @@ def test_settings_that_cannot_be_met_are_refused_at_once(shared, tmp_path, exper
     assert not (tmp_path / "run").exists()
 
 
+def test_two_fine_tunes_of_one_name_are_told_before_any_is_loaded(shared, tmp_path):
+    names = tuple(str(tmp_path / task / "checkpoint-500") for task in "ab")
+    for name in names:
+        pathlib.Path(name).mkdir(parents=True)
+    with pytest.raises(ExpertLensError, match="which are both called checkpoint-500, .* Rename one of the directories"):
+        scale.run(small(shared, scale__models=names), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_launch_tells_a_bad_setting_in_a_paragraph(tmp_path):
     flags = ["--config=configs/demo.py:small", f"--workdir={tmp_path / 'run'}"]
     done = subprocess.run(

@@ -16,6 +16,10 @@ import torch
 import transformers
 
 import expertlens_jax as el
+from configs.lenslet import get_config
+from experiments import pretrain
+from expertlens_jax.errors import CorpusError, RunDirectoryError
+from expertlens_jax.run_directory import open_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -94,6 +98,24 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(text, finished, tmp_path)
             for directory in (workdir, finished)
         )
         pd.testing.assert_frame_equal(resumed, whole)
+
+
+def test_tokens_are_of_these_texts(tmp_path):
+    file, other = tmp_path / "a" / "text.txt", tmp_path / "b" / "text.txt"
+    for each in (file, other):
+        each.parent.mkdir()
+        each.write_text("the cat sat")
+    config, tokenizer = get_config("tiny"), el.load_model("lenslet-2m").tokenizer
+    config.corpus = (str(file),)
+    before = pretrain.texts(config, tokenizer)
+    open_run(tmp_path / "tokens", before)
+    open_run(tmp_path / "tokens", pretrain.texts(config, tokenizer))
+    file.write_text("the cat ran")
+    with pytest.raises(RunDirectoryError, match=r"another config \(texts.text: '.{12}' there"):
+        open_run(tmp_path / "tokens", pretrain.texts(config, tokenizer))
+    config.corpus = (str(file), str(other))
+    with pytest.raises(CorpusError, match="corpus holds two files called text"):
+        pretrain.texts(config, tokenizer)
 
 
 @pytest.mark.parametrize(

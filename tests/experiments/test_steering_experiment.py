@@ -1,6 +1,8 @@
 """The steering experiment end to end on the packaged model: numbers checked another way, resuming, and errors."""
 
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import xarray as xr
 import expertlens_jax as el
 from configs.demo import get_config
 from experiments import steering, steering_trials
-from expertlens_jax.errors import ConceptDataError, SelectionError, UnsupportedModelError
+from expertlens_jax.errors import ConceptDataError, RunDirectoryError, SelectionError, UnsupportedModelError
 from expertlens_jax.report import figures
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
@@ -93,6 +95,14 @@ def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
     assert measured == ["cat_random_set_median_5_1"]
     assert (workdir / "effects.csv").read_bytes() == before
     json.loads((workdir / "measured" / "cat_random_set_median_5_1.json").read_text())
+
+
+def test_what_was_measured_of_another_model_is_refused(workdir, tmp_path):
+    copy = pathlib.Path(shutil.copytree(workdir, tmp_path / "run"))
+    file = copy / "measured" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"weights": "0" * 64}))
+    with pytest.raises(RunDirectoryError, match=r"measured holds a run with another config \(weights: '0{12}' there"):
+        steering.run(small(), copy)
 
 
 @pytest.mark.parametrize(

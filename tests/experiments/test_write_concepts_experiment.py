@@ -202,6 +202,12 @@ def test_the_packaged_model_writes_and_its_sentences_are_recorded(tmp_path):
     assert responses.values.shape == (10, 4608)
     answer = json.loads((workdir / "answers" / "ship.jsonl").read_text().splitlines()[0])
     assert answer["model"] == "lenslet-2m" and answer["prompt"].splitlines()[1] == "Every ship has"
+    # Another model of that name doesn't go on with its answers.
+    file = workdir / "config.json"
+    stated = json.loads(file.read_text())
+    file.write_text(json.dumps(stated | {"asked": stated["asked"] | {"model_digest": "0" * 64}}))
+    with pytest.raises(RunDirectoryError, match=r"another config \(asked.model_digest: '0{12}' there"):
+        write_concepts.run(config, workdir)
     assert answer["text"].splitlines()[1].startswith("Every ship has")
 
 
