@@ -51,7 +51,8 @@ def compare_conditions(
         of both directions; chance 1 / concepts.
 
     Raises:
-      SelectionError: these aren't expert sets, or not of the same concepts.
+      SelectionError: these aren't expert sets, or not of the same concepts; or versions of this package that give other
+        numbers measured them. Models, sentences, sites, pooling and negatives may differ: they are the conditions.
     """
     first, second = expert_sets(first), expert_sets(second)
     names = [[str(name) for name in each["concept"].values] for each in (first, second)]
@@ -59,6 +60,14 @@ def compare_conditions(
         raise SelectionError(
             f"the expert sets are of {len(names[0])} and {len(names[1])} concepts that differ or stand in another "
             "order; wanted the same. Select them alike, as with experts.sel(concept=names)."
+        )
+    versions = [each.attrs.get("numbers_version") for each in (first, second)]
+    if None not in versions and versions[0] != versions[1]:
+        models = [each.attrs.get("model", "an unnamed model") for each in (first, second)]
+        raise SelectionError(
+            f"the expert sets of {models[0]} and {models[1]} were measured by versions of this package that read files "
+            f"otherwise (numbers_version {versions[0]} and {versions[1]}), so what differs may be that. Measure the "
+            "older again."
         )
     draws = {"resamples": resamples, "seed": seed}
     overlaps = jaccard(first).values, jaccard(second).values

@@ -24,24 +24,22 @@ def digest_arrays(tree: Any) -> str:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
     sums = _bit_sums([leaf for _, leaf in leaves])
-    named = [
-        [name, list(np.shape(leaf)), [int(each) for each in of_leaf]]
-        for (name, leaf), of_leaf in zip(leaves, sums, strict=True)
-    ]
+    named = [[name, list(np.shape(leaf)), int(of_leaf)] for (name, leaf), of_leaf in zip(leaves, sums, strict=True)]
     return digest_json(named)
 
 
 @jax.jit
-def _bit_sums(leaves: Sequence[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
-    """Two sums modulo 2**32 over each array, of its values' bits mixed with the place of each."""
+def _bit_sums(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    """The sum modulo 2**32 over each array of its values' bits, mixed with the place of each."""
 
-    def bit_sums(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def bit_sum(leaf: jax.Array) -> jax.Array:
         bits = jax.lax.bitcast_convert_type(jnp.asarray(leaf, jnp.float32), jnp.uint32)
-        for axis in range(bits.ndim):
-            bits = _mix(bits ^ _mix(jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)))
-        return bits.sum(dtype=jnp.uint32), _mix(bits ^ np.uint32(0x9E3779B9)).sum(dtype=jnp.uint32)
+        for axis, size in enumerate(bits.shape):
+            along = _mix(jnp.arange(size, dtype=jnp.uint32) + np.uint32(axis << 28))
+            bits += jnp.expand_dims(along, [other for other in range(bits.ndim) if other != axis])
+        return _mix(bits).sum(dtype=jnp.uint32)
 
-    return [bit_sums(leaf) for leaf in leaves]
+    return [bit_sum(leaf) for leaf in leaves]
 
 
 def _mix(bits: jax.Array) -> jax.Array:

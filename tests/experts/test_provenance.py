@@ -15,6 +15,7 @@ import xarray as xr
 import expertlens_jax as el
 from expertlens_jax.analysis.equally_active import compare_matched
 from expertlens_jax.analysis.polysemanticity import compare_shared, distribute_shared
+from expertlens_jax.analysis.stability import compare_conditions
 from expertlens_jax.analysis.steering_effects import Continuations, expert_response
 from expertlens_jax.analysis.training import overlap_with_last
 from expertlens_jax.errors import ExpertLensWarning, ResponsesError, RunDirectoryError, SelectionError
@@ -399,6 +400,17 @@ def test_experts_are_compared_with_their_own_table(tuned, model, expertise):
         overlap_with_last(experts.isel(unit=slice(5)), experts)
     with pytest.raises(SelectionError, match="these aren't the same. Measure all checkpoints alike"):
         overlap_with_last(experts[::-1], experts)
+
+
+def test_conditions_may_differ_but_not_what_numbers_mean(model, expertise):
+    experts = el.select_experts(expertise, threshold=0.5)
+    means = el.measure_expertise(el.record_responses(model, CONCEPTS.sentences, pooling="mean"), CONCEPTS)
+    draws = dict(resamples=9, permutations=9)
+    compare_conditions(experts, el.select_experts(means, threshold=0.5), **draws)
+    with pytest.raises(
+        SelectionError, match=r"sets of llama and llama were measured by .* \(numbers_version 2 and 3\)"
+    ):
+        compare_conditions(experts.assign_attrs(numbers_version=2), experts.assign_attrs(numbers_version=3), **draws)
 
 
 def test_texts_are_read_as_the_table_was(model, tuned, carrier, expertise):
