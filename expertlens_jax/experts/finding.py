@@ -69,7 +69,9 @@ def find_experts(
     sentence goes through the model once (or once a pass, see below) and one sort a unit serves all concepts. On
     several hosts (see `parallel.connect_hosts`) each records its share of the sentences and ranks its share of the
     units, and the first writes. Killed at any time and called again with the same arguments, it goes on and ends with
-    the same table.
+    the same table. A directory is of one question: called with another network (its weights or options, whatever it is
+    called), an autoencoder with other settings, other sentences, tokens or settings, or by a version of this package
+    that reads files otherwise (`models.provenance`), it is refused, and told what differs.
 
     Responses wait on the devices if they fit there, else in the host's memory, else on disk; where they fit nowhere,
     layers are taken in groups, a pass over the sentences each. The number of devices and hosts changes no byte of the
@@ -111,7 +113,7 @@ def find_experts(
         lacks its concept's word, or holds nothing else.
       HostError: another host stopped.
       ResponsesError: responses that aren't finite.
-      RunDirectoryError: the directory holds something else, is being written by another process, or can't be written.
+      RunDirectoryError: the directory holds something else, or an earlier version's run, is being written by another process, or can't be written.
       SelectionError, TokenizationError: see `record_responses`.
     """
     workdir = epath.Path(workdir)

@@ -113,7 +113,8 @@ def steer(
       units: steer these instead of the experts, as values of the table's `unit` coordinate: for controls.
 
     Returns:
-      A `Steering`, which any call of the model takes.
+      A `Steering`, which any call of the model takes, with the table's provenance: given to another model it warns, see
+      `Steering.transfer`.
 
     Raises:
       SelectionError: a concept that isn't in the table or is given twice, a site that wasn't recorded, an unknown

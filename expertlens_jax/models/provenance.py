@@ -150,7 +150,6 @@ def differences(first: Provenance, second: Provenance, *, model_only: bool = Fal
 
 def setting_defaults() -> dict[str, Any]:
     """What a setting stands for that `Provenance.settings` leaves out; nested as they are."""
-    fields = {field.name: field.default for field in dataclasses.fields(Provenance)}
-    plain = {name: fields[name] for name in _UNSAID if name != "saes"}
+    plain = dict.fromkeys(_UNSAID)  # None, so that a run that left one out isn't taken for one that couldn't say it
     config = default_options(TransformerConfig) | dict.fromkeys(("rotary", "local_rotary"), default_options(Rotary))
     return plain | {"config": config, "saes": default_options(SAE)}

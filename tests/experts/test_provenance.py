@@ -160,14 +160,14 @@ def carrier(tmp_path_factory):
 
 def test_what_else_changes_numbers_is_part_of_the_question(model, found):
     with jax.default_matmul_precision("bfloat16"):
-        with pytest.raises(RunDirectoryError, match=r"\(matmul_precision: '' there, 'bfloat16' asked for\)"):
+        with pytest.raises(RunDirectoryError, match=r"\(matmul_precision: None there, 'bfloat16' asked for\)"):
             find(model, found[0])
     halved = model.replace(dtype="bfloat16", params=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model.params))
     with pytest.raises(RunDirectoryError, match="dtype: 'float32' there, 'bfloat16' asked for"):
         find(halved, found[0])
     for options, named in (
         (dict(pooling="mean"), "pooling: 'max' there, 'mean' asked for"),
-        (dict(pool_over="others"), "pool_over: 'all' there, 'others' asked for"),
+        (dict(pool_over="others"), "pool_over: None there, 'others' asked for"),
         (dict(truncate=True), "truncate: False there, True asked for"),
         (dict(tokens_per_batch=99), "tokens_per_batch: 4096 there, 99 asked for"),
         (dict(seed=3), "seed: 0 there, 3 asked for"),
