@@ -113,7 +113,8 @@ def find_experts(
         lacks its concept's word, or holds nothing else.
       HostError: another host stopped.
       ResponsesError: responses that aren't finite.
-      RunDirectoryError: the directory holds something else, or an earlier version's run, is being written by another process, or can't be written.
+      RunDirectoryError: the directory holds something else, or an earlier version's run; is being written by another
+        process; or can't be written.
       SelectionError, TokenizationError: see `record_responses`.
     """
     workdir = epath.Path(workdir)
