@@ -37,7 +37,6 @@ LAYERS = "layers"
 CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives so large a block back at once
 
 
-
 def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
     """The name of the entry for these source files, read by this plan, in this dtype.
 
