@@ -1,13 +1,15 @@
 # make demo: find the experts of real models, hold them against human judgement, and put every claim to the test.
 # make test: the tests. Both make .venv and install what they need from this project's own files.
+# make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
 PYTHON ?= python3
 VENV ?= .venv
+ACCELERATORS ?= .venv-accelerators
 SIZE ?= full
 WORKDIR ?= runs/demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint families clean
+.PHONY: demo test lint accelerators families clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
@@ -19,6 +21,10 @@ test: $(VENV)/.test
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Without ARGS, the small set as a test; with them, the benchmark on the targets and options that they name.
+accelerators: $(ACCELERATORS)/.made
+	$(ACCELERATORS)/bin/python $(if $(ARGS),benchmarks/compile_for.py $(ARGS),-m pytest -s -m accelerators tests/benchmarks)
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -41,5 +47,15 @@ $(VENV)/.lint: $(VENV)/.made
 	$(PIP) -c constraints.txt ruff
 	touch $@
 
+# The compilers stand apart, so that jax in $(VENV) doesn't find them; all else is read from there.
+$(ACCELERATORS)/.made: $(VENV)/.test requirements-accelerators.txt
+	@echo "Installing the compilers for TPUs and GPUs into $(ACCELERATORS) ..."
+	$(VENV)/bin/python -m venv $(ACCELERATORS)
+	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > $$($(ACCELERATORS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  -r requirements-accelerators.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(ACCELERATORS) build *.egg-info

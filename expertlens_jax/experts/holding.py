@@ -81,8 +81,8 @@ class DeviceHolding:
         self._layout = layout
         shape = (layout.mesh.size * layout.rows_per_device, num_units)
         self._values = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=layout.by_rows)()
-        self._put = _put_rows(layout.mesh)
-        self._take = _take_columns(layout.mesh)
+        self._put = put_rows(layout.mesh)
+        self._take = take_columns(layout.mesh)
 
     def put(self, responses: jax.Array, offset: int) -> None:
         """See `Holding`."""
@@ -98,7 +98,7 @@ class DeviceHolding:
 
 
 @functools.cache
-def _put_rows(mesh: Mesh):  # noqa: ANN202
+def put_rows(mesh: Mesh):  # noqa: ANN202
     """A jitted (values, batch, offset) -> values with the batch's rows in each device's own, in place."""
     rows, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
 
@@ -110,7 +110,7 @@ def _put_rows(mesh: Mesh):  # noqa: ANN202
 
 
 @functools.cache
-def _take_columns(mesh: Mesh):  # noqa: ANN202
+def take_columns(mesh: Mesh):  # noqa: ANN202
     """A jitted (values, start, width) -> columns, each device its own rows'; zeros beyond the last column."""
     rows = PartitionSpec(mesh.axis_names)
 
@@ -181,7 +181,7 @@ def gather_block(columns: jax.Array, layout: Layout) -> jax.Array:
     Returns:
       float32 `[this process's devices, sentences, units]`, each device its own, as `ranking.rank_blocks` wants it.
     """
-    gathered = _gather(layout.mesh)(columns, layout.row_of)
+    gathered = exchange(layout.mesh)(columns, layout.row_of)
     shards = {shard.device: shard.data for shard in gathered.addressable_shards}
     devices = layout.local_devices
     local = NamedSharding(Mesh(np.array(devices), ("units",)), PartitionSpec("units"))
@@ -190,7 +190,7 @@ def gather_block(columns: jax.Array, layout: Layout) -> jax.Array:
 
 
 @functools.cache
-def _gather(mesh: Mesh):  # noqa: ANN202
+def exchange(mesh: Mesh):  # noqa: ANN202
     """A jitted (columns, order) -> `[devices, sentences, units]` split over devices."""
     axes = mesh.axis_names
 

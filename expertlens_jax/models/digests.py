@@ -23,13 +23,13 @@ def digest_arrays(tree: Any) -> str:
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
-    sums = _bit_sums([leaf for _, leaf in leaves])
+    sums = bit_sums([leaf for _, leaf in leaves])
     named = [[name, list(np.shape(leaf)), int(of_leaf)] for (name, leaf), of_leaf in zip(leaves, sums, strict=True)]
     return digest_json(named)
 
 
 @jax.jit
-def _bit_sums(leaves: Sequence[jax.Array]) -> list[jax.Array]:
+def bit_sums(leaves: Sequence[jax.Array]) -> list[jax.Array]:
     """The sum modulo 2**32 over each array of its values' bits, mixed with the place of each."""
 
     def bit_sum(leaf: jax.Array) -> jax.Array:
