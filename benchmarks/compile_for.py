@@ -228,6 +228,8 @@ def _flops(equation: Any) -> int:
         (contracted, _), _ = equation.params["dimension_numbers"]
         inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
         return 2 * inner * math.prod(equation.outvars[0].aval.shape)
+    if equation.primitive.name == "cond":  # one way of several, perhaps by platform: the one with the least to do
+        return min(matmul_flops(branch) for branch in equation.params["branches"])
     times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
     if equation.primitive.name == "shard_map":
         times = equation.params["mesh"].size

@@ -98,7 +98,7 @@ class DeviceHolding:
 
 
 @functools.cache
-def put_rows(mesh: Mesh):  # noqa: ANN202
+def put_rows(mesh: Mesh) -> jax.stages.Wrapped:
     """A jitted (values, batch, offset) -> values with the batch's rows in each device's own, in place."""
     rows, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
 
@@ -110,7 +110,7 @@ def put_rows(mesh: Mesh):  # noqa: ANN202
 
 
 @functools.cache
-def take_columns(mesh: Mesh):  # noqa: ANN202
+def take_columns(mesh: Mesh) -> jax.stages.Wrapped:
     """A jitted (values, start, width) -> columns, each device its own rows'; zeros beyond the last column."""
     rows = PartitionSpec(mesh.axis_names)
 
@@ -190,7 +190,7 @@ def gather_block(columns: jax.Array, layout: Layout) -> jax.Array:
 
 
 @functools.cache
-def exchange(mesh: Mesh):  # noqa: ANN202
+def exchange(mesh: Mesh) -> jax.stages.Wrapped:
     """A jitted (columns, order) -> `[devices, sentences, units]` split over devices."""
     axes = mesh.axis_names
 

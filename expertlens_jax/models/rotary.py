@@ -7,6 +7,7 @@ there.
 
 import dataclasses
 import math
+from functools import partial
 from typing import Literal
 
 import jax
@@ -108,7 +109,18 @@ def rotate(
     """
     angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
     cos, sin = factor * jnp.cos(angles), factor * jnp.sin(angles)
-    dim = 2 * frequencies.shape[-1]
+    return jax.lax.platform_dependent(
+        heads,
+        cos,
+        sin,
+        tpu=partial(_turn_by_product, interleaved=interleaved),
+        default=partial(_turn_by_parts, interleaved=interleaved),
+    )
+
+
+def _turn_by_parts(heads: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bool) -> jax.Array:
+    """The channels that turn are cut out of the heads `[batch, tokens, heads, head_dim]`, and put back."""
+    dim = 2 * cos.shape[-1]
     turning, rest = heads[..., :dim].astype(jnp.float32), heads[..., dim:]
     if interleaved:
         first, second = turning[..., 0::2], turning[..., 1::2]
@@ -120,3 +132,23 @@ def rotate(
     else:
         turned = jnp.concatenate(turned, axis=-1)
     return jnp.concatenate([turned.astype(heads.dtype), rest], axis=-1)
+
+
+def _turn_by_product(heads: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bool) -> jax.Array:
+    """The same on whole heads: each channel finds its partner by a product with a matrix of 0, 1 and -1.
+
+    On a TPU that's far cheaper than to cut heads where no vector register ends, and no less exact: each sum has one
+    term that isn't zero.
+    """
+    dim, head_dim = 2 * cos.shape[-1], heads.shape[-1]
+    places = np.arange(dim).reshape((-1, 2) if interleaved else (2, -1))
+    first, second = places.T if interleaved else places
+    partners = np.zeros((head_dim, head_dim), np.float32)
+    partners[second, first], partners[first, second] = -1, 1
+    exact = jax.lax.Precision.HIGHEST if heads.dtype == jnp.float32 else None
+    others = jnp.matmul(heads, partners.astype(heads.dtype), precision=exact, preferred_element_type=jnp.float32)
+    spread = np.zeros(head_dim, np.int32)  # which frequency a channel has
+    spread[first] = spread[second] = np.arange(dim // 2)
+    turns = np.arange(head_dim) < dim
+    cos, sin = jnp.where(turns, cos[..., spread], 1), jnp.where(turns, sin[..., spread], 0)
+    return (heads * cos + others * sin).astype(heads.dtype)

@@ -114,6 +114,13 @@ def test_operations_of_the_products_that_results_need():
     assert compile_for.matmul_flops(traced.jaxpr) == 2 * 3 * 5 * 5 * 7 + 2 * 3 * 5 * 2
 
 
+def test_operations_of_one_way_of_several():
+    def work(x, which):
+        return jax.lax.cond(which, lambda x: x @ x @ x, lambda x: 2 * x, x) @ x
+
+    assert compile_for.matmul_flops(jax.jit(work).trace(jnp.ones((5, 5)), True).jaxpr) == 2 * 5**3
+
+
 def test_operations_of_recording_are_the_layers_and_not_the_heads():
     sizes = programs.Sizes(tokens_per_batch=64)
     mesh = parallel.make_mesh()
