@@ -205,7 +205,7 @@ def generating(mesh: Mesh, name: str, part: str) -> jax.stages.Traced:
         rows=shaped(mesh, (rows,), jnp.int32, parallel.DATA),
         prompt_ids=shaped(mesh, (rows, TOKENS), jnp.int32, parallel.DATA),
         mask=shaped(mesh, (rows, slots), bool, parallel.DATA),
-        end_id=np.int32(0),
+        end_ids=shaped(mesh, (1,), jnp.int32),
         sampling=Sampling(key=jax.random.key(0), temperature=1.0, top_p=None, top_k=None),
     )
     real = shaped(mesh, (rows,), bool, parallel.DATA)
@@ -239,7 +239,7 @@ def training(mesh: Mesh, name: str) -> jax.stages.Traced:
 
 def fingerprint(mesh: Mesh, name: str) -> jax.stages.Traced:
     """The digest of a model's weights."""
-    return digests.bit_sums.trace(parameters(mesh, find_config(name)))
+    return digests.bit_sums.trace(jax.tree.leaves(parameters(mesh, find_config(name))))
 
 
 def men_sentences(mesh: Mesh) -> tuple[int, int]:

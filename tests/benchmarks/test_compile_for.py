@@ -234,6 +234,12 @@ def test_json_holds_every_figure_and_says_what_it_is():
     assert found["rows"] == [dataclasses.asdict(row(mfu=0.5))]
 
 
+@pytest.mark.parametrize("program", [p for p in programs.programs() if p.model == 1], ids=lambda p: p.name)
+def test_every_program_is_traced_from_shapes(program):
+    traced = program.trace(parallel.make_mesh(), programs.Sizes(tokens_per_batch=64))
+    assert traced.jaxpr.eqns
+
+
 def test_small_set_names_programs_and_targets_that_are_there():
     names = {program.name for program in programs.programs()}
     for target, program in compile_for.SMALL:
