@@ -169,7 +169,8 @@ def test_eight_devices_give_the_bytes_of_one(tmp_path):
     script = """
 import sys
 import jax, numpy as np
-from expertlens_jax.experts.ranking import Contrast, rank_units
+from expertlens_jax.data.contrast import Contrast
+from expertlens_jax.experts.ranking import rank_units
 assert jax.local_device_count() == 8
 given = dict(np.load(sys.argv[1]))
 np.save(sys.argv[2], np.stack(rank_units(given.pop("values"), Contrast(**given), units_per_block=4)))

@@ -1,0 +1,207 @@
+"""What ranking is asked, as arrays: which sentences count for and against which concepts, in groups of a size.
+
+Made once from contrasts, they serve every block of units. Several contrasts over the same sentences are answered
+from one sort: the concepts, sets of permuted labels, each half of the sentences.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from expertlens_jax.data.contrast import Contrast
+from expertlens_jax.errors import ResponsesError
+
+POSITIVE, REMOVED, ADDED, PAD = range(4)
+"""The kinds of a concept's entries: its positives; sentences taken out of the pool, and put into it, for it alone; none."""
+
+# Counts are kept in float32, where integers are exact up to here.
+_MOST_SENTENCES = 2**24
+# Concepts are padded to the widest of their group, and are grouped so that it's at most twice as wide, or this.
+_NARROW = 64
+# Corrections are padded to powers of two, from this: so concepts that differ little share a compiled program.
+_FEWEST_OTHERS = 8
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        *("positives", "others", "other_kinds", "own_in_pool", "negative_weight", "num_positives", "num_negatives"),
+        *("low", "high", "share", "stretches", "fractions"),
+    ],
+    meta_fields=["contrast", "removes_only"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Concepts of one contrast, C of them, whose entries (positives and corrections) are about as many.
+
+    Sentences are places among the ranked ones; pads are the place after the last.
+    """
+
+    contrast: int
+    """Which of the contrasts."""
+    removes_only: bool
+    """Every entry is taken out of the pool: no sentence is added, and the pool holds all positives."""
+    positives: np.ndarray  # int32 [C, P]
+    others: np.ndarray  # int32 [C, O], the corrected sentences besides positives that the pool holds
+    other_kinds: np.ndarray  # int32 [C, O]: REMOVED, ADDED, PAD
+    own_in_pool: np.ndarray  # int32 [C], 1 where the pool holds the positives, which then aren't negatives
+    negative_weight: np.ndarray  # float32 [C]
+    num_positives: np.ndarray  # int32 [C]
+    num_negatives: np.ndarray  # int32 [C]
+    # Where the quantiles of the positives lie, strongest first: between places `low` and `high`.
+    low: np.ndarray  # int32 [2, C]
+    high: np.ndarray  # int32 [2, C]
+    share: np.ndarray  # float32 [2, C], of `high`
+    # The negatives in as many equal stretches as there are positives, strongest first.
+    stretches: np.ndarray  # int32 [P + 1, C], whole negatives before each; the last is the place of the weakest
+    fractions: np.ndarray  # float32 [P + 1, C], and what part of the next one
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["sentences", "in_pool", "groups", "rows"], meta_fields=["num_all", "pool_size", "transport"]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConceptSets:
+    """Contrasts as ranking reads them. The first is measured in every way, the others' average precision alone."""
+
+    sentences: np.ndarray  # int32 [T], those ranked
+    num_all: int  # how many sentences there are
+    pool_size: int  # of the first contrast
+    transport: bool  # whether its slopes of the linear transport are measured
+    in_pool: tuple[np.ndarray | None, ...]  # of each contrast, bool [T], or None if the pool is all of them
+    groups: tuple[Group, ...]
+    rows: tuple[np.ndarray, ...]  # of each contrast, int32 [its concepts], where each is in its groups one by one
+
+    @property
+    def num_concepts(self) -> tuple[int, ...]:
+        """Of each contrast."""
+        return tuple(map(len, self.rows))
+
+    @property
+    def numbers_per_unit(self) -> int:
+        """How many numbers of 4 bytes a unit takes at the peak of its ranking, about."""
+        entries = [group.positives.size + group.others.size for group in self.groups]
+        return 6 * len(self.sentences) + 2 * sum(entries) + 10 * max(entries, default=0)
+
+
+def concept_sets(contrast: Contrast, *precision_only: Contrast, transport: bool = True) -> ConceptSets:
+    """The arrays that ranking needs of contrasts over the same sentences: made once, they serve every block.
+
+    Args:
+      contrast: measured in every way.
+      precision_only: of these, average precision is measured.
+      transport: whether the first's slopes of the linear transport are measured too.
+
+    Raises:
+      ResponsesError: more sentences than float32 can count, or contrasts over different numbers of them.
+    """
+    contrasts = (contrast, *precision_only)
+    num_all = contrast.pool.size
+    if num_all >= _MOST_SENTENCES:
+        raise ResponsesError(
+            f"{num_all} sentences; counts are exact for fewer than {_MOST_SENTENCES}. "
+            "Rank fewer sentences, or fewer concepts (and their sentences) at a time."
+        )
+    for each in precision_only:
+        if each.pool.size != num_all:
+            raise ResponsesError(
+                f"contrasts over {num_all} and over {each.pool.size} sentences can't be ranked together; make both "
+                "from the same sentences."
+            )
+    ranked = np.zeros(num_all + 1, bool)  # the last is what a pad, -1, marks
+    for each in contrasts:
+        ranked[:-1] |= each.pool
+        ranked[each.positives] = True
+        ranked[each.corrected] = True
+    sentences = np.flatnonzero(ranked[:-1]).astype(np.int32)
+    place = np.full(num_all + 1, sentences.size, np.int32)
+    place[sentences] = np.arange(sentences.size)
+    groups, rows, pools = [], [], []
+    for number, each in enumerate(contrasts):
+        pools.append(None if each.pool[sentences].all() else each.pool[sentences])
+        members, of_contrast = _grouped(each, number, place)
+        groups += of_contrast
+        rows.append(np.argsort(np.concatenate([*members, []])).astype(np.int32))
+    return ConceptSets(sentences, num_all, int(contrast.pool.sum()), transport, tuple(pools), tuple(groups), tuple(rows))
+
+
+def _grouped(contrast: Contrast, number: int, place: np.ndarray) -> tuple[list[np.ndarray], list[Group]]:
+    """Concepts in groups of about as many entries: which of them, and their arrays."""
+    own_in_pool, others, kinds = _own_positives_apart(contrast)
+    num_positives, num_others = contrast.num_positives, np.array([len(each) for each in others], int)
+    entries = num_positives + num_others
+    members: list[list[int]] = []
+    for concept in np.argsort(-entries, kind="stable").tolist():
+        widest = entries[members[-1][0]] if members else 0
+        if not members or widest > max(_NARROW, 2 * entries[concept]):
+            members.append([])
+        members[-1].append(concept)
+    return [np.array(each) for each in members], [
+        _group(
+            contrast, number, place, np.array(each), own_in_pool, [others[c] for c in each], [kinds[c] for c in each]
+        )
+        for each in members
+    ]
+
+
+def _group(
+    contrast: Contrast,
+    number: int,
+    place: np.ndarray,
+    concepts: np.ndarray,
+    own_in_pool: np.ndarray,
+    others: list[np.ndarray],
+    kinds: list[np.ndarray],
+) -> Group:
+    """The arrays of some concepts of a contrast."""
+    num_positives, num_negatives = contrast.num_positives[concepts], contrast.num_negatives[concepts]
+    width = int(num_positives.max())
+    most = max(map(len, others))
+    shape = len(concepts), max(_FEWEST_OTHERS, 1 << (most - 1).bit_length()) if most else 0
+    sentences, other_kinds = np.full(shape, -1, np.int32), np.full(shape, PAD, np.int32)
+    for row, (mine, kind) in enumerate(zip(others, kinds, strict=True)):
+        sentences[row, : len(mine)], other_kinds[row, : len(mine)] = mine, kind
+    ascending = np.array([[0.5], [0.9]]) * (num_positives - 1)  # where numpy.quantile looks
+    low, high = (num_positives - 1 - each(ascending).astype(int) for each in (np.floor, np.ceil))
+    # Stretch j begins at j N / P: whole, and a fraction of the next.
+    begins = np.minimum(np.arange(width + 1)[:, None], num_positives) * num_negatives
+    stretches, fractions = begins // num_positives, begins % num_positives / num_positives
+    stretches[-1], fractions[-1] = num_negatives - 1, 0
+    return Group(
+        contrast=number,
+        removes_only=bool(own_in_pool[concepts].all() and not (other_kinds == ADDED).any()),
+        positives=place[contrast.positives[concepts, :width]],
+        others=place[sentences],
+        other_kinds=other_kinds,
+        own_in_pool=own_in_pool[concepts].astype(np.int32),
+        negative_weight=contrast.negative_weight[concepts].astype(np.float32),
+        num_positives=num_positives.astype(np.int32),
+        num_negatives=num_negatives.astype(np.int32),
+        low=low.astype(np.int32),
+        high=high.astype(np.int32),
+        share=(ascending % 1).astype(np.float32),
+        stretches=stretches.astype(np.int32),
+        fractions=fractions.astype(np.float32),
+    )
+
+
+def _own_positives_apart(contrast: Contrast) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Tells the corrections that take a concept's own positives out of the pool from its few others.
+
+    Returns:
+      bool [C], whether the positives were in the pool; of each concept, the other corrected sentences, and REMOVED
+      or ADDED for each.
+    """
+    own_in_pool = np.zeros(len(contrast.positives), bool)
+    others, kinds = [], []
+    for row, positives in enumerate(contrast.positives):
+        corrected, corrections = contrast.corrected[row], contrast.corrections[row]
+        real = (corrected >= 0) & (corrections != 0)
+        own = np.isin(corrected, positives[positives >= 0]) & (corrections == -1)
+        own_in_pool[row] = own.sum() == (positives >= 0).sum()
+        left = real & ~own if own_in_pool[row] else real
+        others.append(corrected[left])
+        kinds.append(np.where(corrections[left] > 0, ADDED, REMOVED))
+    return own_in_pool, others, kinds
