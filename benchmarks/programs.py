@@ -307,6 +307,6 @@ def ranking_block(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
     """A block of units on each device, ranked for MEN's concepts."""
 
     def rank(block: jax.Array, sets: ranking.ConceptSets) -> ranking.Ranking:
-        return ranking._rank_block(block, ranking.count_on_device(block, sets.pool, sets.searched), sets)
+        return ranking.measure(ranking.order_on_device(block, sets), sets)[0]
 
     return on_each(mesh, rank, men_sets())

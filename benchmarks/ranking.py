@@ -11,7 +11,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -19,7 +18,8 @@ from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
 from expertlens_jax.experts import ranking
-from expertlens_jax.experts.pool_counts import count_on_device, count_on_host
+from expertlens_jax.experts.measuring import measure
+from expertlens_jax.experts.orders import Scratch, empty_orders, order_on_device, order_on_host
 
 
 def main() -> None:
@@ -39,6 +39,8 @@ def main() -> None:
 
     ranked, first = timed(lambda: ranking.rank_units(values, contrast))
     ours = statistics.median(timed(lambda: ranking.rank_units(values, contrast))[1] for _ in range(3))
+    ranking.rank_units(values[:, :256], contrast, transport=False)  # compiles
+    _, without = timed(lambda: ranking.rank_units(values, contrast, transport=False))
     by_unit = np.ascontiguousarray(values.T)
     _, floor = timed(lambda: [np.argsort(block, axis=1) for block in np.array_split(by_unit, 64)])
 
@@ -55,11 +57,12 @@ def main() -> None:
     print(f"{num_concepts} concepts x {num_sentences} sentences x {num_units} units, {kind}")
     print(f"on {jax.local_device_count()} {jax.local_devices()[0].device_kind}, jax {jax.__version__}")
     print(f"expertlens_jax       {ours:10.2f} s   ({first:.2f} s with compilation)")
+    print(f"without transport    {without:10.2f} s   {without / floor:.2f} x as long as np.argsort")
     print(f"np.argsort           {floor:10.2f} s   ours takes {ours / floor:.2f} x as long")
     print(f"scikit-learn         {extrapolated:10.0f} s   ours is {extrapolated / ours:,.0f} x as fast (extrapolated)")
     print(f"largest difference in AP from scikit-learn: {error:.1e}")
-    sort, count = parts(values, by_unit, ranking.concept_sets(contrast))
-    print(f"ours by part: sort {sort:.2f} s, search and count the pool {count - sort:.2f} s, rest {ours - count:.2f} s")
+    sort, rest = parts(values, ranking.concept_sets(contrast))
+    print(f"ours by part, on one core: ordering {sort:.2f} s, measuring {rest:.2f} s")
 
 
 def responses_from(arguments: argparse.Namespace, concepts: el.ConceptDataset) -> tuple[np.ndarray, str]:
@@ -73,41 +76,26 @@ def responses_from(arguments: argparse.Namespace, concepts: el.ConceptDataset) -
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32), "random responses"
 
 
-def parts(values: np.ndarray, by_unit: np.ndarray, sets: ranking.ConceptSets) -> tuple[float, float]:
-    """Seconds that sorting takes, and sorting with all else that counts the pool: medians of 3, each run alone."""
-    if jax.default_backend() == "cpu":
-        # Numbers of 8 bytes on all cores: a key, and below it the sentence's place.
-        keys = (by_unit.view(np.int32).astype(np.int64) << 32) | np.arange(by_unit.shape[1])
-        with ThreadPoolExecutor(ranking._num_cores()) as threads:
-            chunks = np.array_split(keys, max(1, len(keys) // 128))
-            columns = np.array_split(values, len(chunks), axis=1)
+def parts(values: np.ndarray, sets: ranking.ConceptSets) -> tuple[float, float]:
+    """Seconds of ordering and of measuring, each alone: medians of 3, of 1,024 units, for all on one core."""
+    width = 32 if jax.default_backend() == "cpu" else 1024
+    blocks = [np.ascontiguousarray(values[:, start : start + width]) for start in range(0, 1024 - width + 1, width)]
+    room, scratch = empty_orders(sets, width), Scratch.empty(sets, width)
 
-            def sort(chunk: np.ndarray) -> None:
-                np.sort(chunk, axis=1)
+    def order(block: np.ndarray) -> object:
+        if jax.default_backend() == "cpu":
+            order_on_host(block, sets, room, scratch)
+            return room
+        return on_device(block, sets)
 
-            def count(chunk: np.ndarray) -> None:
-                count_on_host(np.ascontiguousarray(chunk), sets.pool, sets.searched)
-
-            of_sort = median_of_three(lambda: list(threads.map(sort, chunks)))
-            return of_sort, median_of_three(lambda: list(threads.map(count, columns)))
-
-    def sort_pool(block: jax.Array, pool: jax.Array, searched: jax.Array) -> jax.Array:
-        del searched
-        return jax.numpy.sort(block[pool].view(np.int32).T, axis=-1)
-
-    width = ranking.units_per_block(len(values))
-    shares = [values[:, start : start + width] for start in range(0, values.shape[1], width)]
-    devices = jax.local_device_count()
-    groups = [shares[i : i + devices] for i in range(0, len(shares), devices)]
-    groups = [group + [values[:, :0]] * (devices - len(group)) for group in groups]
-    blocks = [jax.pmap(lambda block: block)(ranking._side_by_side(group, width)) for group in groups]
-
-    def time_of(work: Callable) -> float:
-        mapped = jax.pmap(work, in_axes=(0, None, None))
-        jax.block_until_ready(mapped(blocks[0], sets.pool, sets.searched))  # compiles
-        return median_of_three(lambda: jax.block_until_ready([mapped(b, sets.pool, sets.searched) for b in blocks]))
-
-    return time_of(sort_pool), time_of(count_on_device)
+    on_device, measured = jax.jit(order_on_device), jax.jit(measure)
+    ordered = order(blocks[0])
+    jax.block_until_ready(measured(ordered, sets))  # compiles
+    times = values.shape[1] / (width * len(blocks))
+    sort = median_of_three(lambda: jax.block_until_ready([order(block) for block in blocks]))
+    return sort * times, times * median_of_three(
+        lambda: jax.block_until_ready([measured(ordered, sets) for _ in blocks])
+    )
 
 
 def median_of_three(work: Callable[[], object]) -> float:

@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
-from experiments.measured import draw, load_datasets, question_of, reading, saved_expertise
+from experiments.measured import draw, load_datasets, saved_expertise
 from experiments.steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.steering_effects import Writing, find_in_place
@@ -41,7 +41,7 @@ from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
 from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
 from expertlens_jax.report.pages import Page, Samples
-from expertlens_jax.run_directory import open_run, saved_dataset, write_csv, write_text
+from expertlens_jax.run_directory import open_run, write_csv, write_text
 
 MEASURES = {
     "word_log_prob": "log-probability of the word after the prompt (nats)",
@@ -60,7 +60,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     check_model(config, datasets, model)
     workdir = open_run(workdir, config.to_dict())
     print(f"Writing to {workdir}")
-    expertise = saved_steering_table(model, concepts, config, workdir)
+    expertise = saved_expertise(model, concepts, config, workdir)
     writing = Writing(
         prompts=tuple(s.prompts),
         held_out=held_out_texts(elsewhere, config),
@@ -184,22 +184,6 @@ def check_model(config: ml_collections.ConfigDict, datasets: list[el.ConceptData
     del config, datasets  # any will do
     if not model.config.causal:
         raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing. Steer a causal language model.")
-
-
-def saved_steering_table(
-    model: el.Model, concepts: el.ConceptDataset, config: ml_collections.ConfigDict, workdir: epath.Path
-) -> xr.Dataset:
-    """The expertise table, with the distributions of the units that may be steered."""
-    table = saved_expertise(model, concepts, config, workdir)
-
-    def measure_more() -> xr.Dataset:
-        responses = el.record_responses(model, concepts.sentences, progress=True, **reading(config))
-        more = el.measure_distributions(table, responses, concepts, top=max(config.steering.counts), progress=True)
-        return more[["auroc", "transport_slope"]].drop_vars([name for name in more.coords if name != "concept"])
-
-    asked = question_of(table) | {"top": max(config.steering.counts)}
-    more = saved_dataset(workdir / "distributions.zarr", measure_more, asked)
-    return table.assign({name: (("concept", "unit"), more[name].values) for name in more.data_vars})
 
 
 def held_out_texts(dataset: el.ConceptDataset, config: ml_collections.ConfigDict) -> tuple[str, ...]:

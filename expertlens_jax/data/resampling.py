@@ -3,6 +3,8 @@
 Each keeps what makes average precisions comparable, a concept's base rate.
 """
 
+import dataclasses
+
 import numpy as np
 
 from expertlens_jax.data.contrast import Contrast
@@ -70,6 +72,17 @@ def restrict_contrast(contrast: Contrast, keep: np.ndarray) -> Contrast:
     lost = (contrast.num_negatives / contrast.num_positives) / (restricted.num_negatives / restricted.num_positives)
     weight = (contrast.negative_weight * lost).astype(np.float32)
     return Contrast(positives, restricted.pool, corrected, corrections, weight)
+
+
+def restrict_within(contrast: Contrast, keep: np.ndarray) -> Contrast:
+    """Returns `restrict_contrast` with the numbers that sentences had, so that one sort ranks both."""
+    restricted, number = restrict_contrast(contrast, keep), np.append(np.flatnonzero(keep), -1).astype(np.int32)
+    return dataclasses.replace(
+        restricted,
+        positives=number[restricted.positives],
+        pool=contrast.pool & keep,
+        corrected=number[restricted.corrected],
+    )
 
 
 def split_halves(contrast: Contrast, *, seed: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ResponsesError
 
 POSITIVE, REMOVED, ADDED, PAD = range(4)
-"""The kinds of a concept's entries: its positives; sentences taken out of the pool, and put into it, for it alone; none."""
+"""The kinds of a concept's entries: its positives; sentences taken out of the pool, or put into it, for it; none."""
 
 # Counts are kept in float32, where integers are exact up to here.
 _MOST_SENTENCES = 2**24
@@ -27,8 +27,8 @@ _FEWEST_OTHERS = 8
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=[
-        *("positives", "others", "other_kinds", "own_in_pool", "negative_weight", "num_positives", "num_negatives"),
-        *("low", "high", "share", "stretches", "fractions"),
+        *("positives", "others", "other_kinds", "own_in_pool", "per_negative", "num_positives", "num_negatives"),
+        *("low", "high", "per_low", "per_high", "stretches", "per_fraction", "per_place"),
     ],
     meta_fields=["contrast", "removes_only"],
 )
@@ -47,20 +47,26 @@ class Group:
     others: np.ndarray  # int32 [C, O], the corrected sentences besides positives that the pool holds
     other_kinds: np.ndarray  # int32 [C, O]: REMOVED, ADDED, PAD
     own_in_pool: np.ndarray  # int32 [C], 1 where the pool holds the positives, which then aren't negatives
-    negative_weight: np.ndarray  # float32 [C]
+    per_negative: np.ndarray  # float32 [C], how many negatives weigh as much as a positive
     num_positives: np.ndarray  # int32 [C]
     num_negatives: np.ndarray  # int32 [C]
+    # What would be multiplied and then added is divided by a reciprocal instead, for the same bytes on all devices:
+    # compilers round a product and a sum once or twice as they like.
     # Where the quantiles of the positives lie, strongest first: between places `low` and `high`.
     low: np.ndarray  # int32 [2, C]
     high: np.ndarray  # int32 [2, C]
-    share: np.ndarray  # float32 [2, C], of `high`
+    per_low: np.ndarray  # float32 [2, C], 1 / share of `low`
+    per_high: np.ndarray  # float32 [2, C], and of `high`
     # The negatives in as many equal stretches as there are positives, strongest first.
     stretches: np.ndarray  # int32 [P + 1, C], whole negatives before each; the last is the place of the weakest
-    fractions: np.ndarray  # float32 [P + 1, C], and what part of the next one
+    per_fraction: np.ndarray  # float32 [P + 1, C], 1 / what part of the next one
+    per_place: np.ndarray  # float32 [P + 1, C], 1 / both together
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["sentences", "in_pool", "groups", "rows"], meta_fields=["num_all", "pool_size", "transport"]
+    jax.tree_util.register_dataclass,
+    data_fields=["sentences", "in_pool", "groups", "rows"],
+    meta_fields=["num_all", "pool_size", "transport"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConceptSets:
@@ -124,7 +130,9 @@ def concept_sets(contrast: Contrast, *precision_only: Contrast, transport: bool 
         members, of_contrast = _grouped(each, number, place)
         groups += of_contrast
         rows.append(np.argsort(np.concatenate([*members, []])).astype(np.int32))
-    return ConceptSets(sentences, num_all, int(contrast.pool.sum()), transport, tuple(pools), tuple(groups), tuple(rows))
+    return ConceptSets(
+        sentences, num_all, int(contrast.pool.sum()), transport, tuple(pools), tuple(groups), tuple(rows)
+    )
 
 
 def _grouped(contrast: Contrast, number: int, place: np.ndarray) -> tuple[list[np.ndarray], list[Group]]:
@@ -176,15 +184,23 @@ def _group(
         others=place[sentences],
         other_kinds=other_kinds,
         own_in_pool=own_in_pool[concepts].astype(np.int32),
-        negative_weight=contrast.negative_weight[concepts].astype(np.float32),
+        per_negative=(1 / contrast.negative_weight[concepts].astype(np.float64)).astype(np.float32),
         num_positives=num_positives.astype(np.int32),
         num_negatives=num_negatives.astype(np.int32),
         low=low.astype(np.int32),
         high=high.astype(np.int32),
-        share=(ascending % 1).astype(np.float32),
+        per_low=_reciprocal(1 - ascending % 1),
+        per_high=_reciprocal(ascending % 1),
         stretches=stretches.astype(np.int32),
-        fractions=fractions.astype(np.float32),
+        per_fraction=_reciprocal(fractions),
+        per_place=_reciprocal(stretches + fractions),
     )
+
+
+def _reciprocal(numbers: np.ndarray) -> np.ndarray:
+    """float32; infinity for 0."""
+    with np.errstate(divide="ignore"):
+        return (1 / np.asarray(numbers, np.float64)).astype(np.float32)
 
 
 def _own_positives_apart(contrast: Contrast) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:

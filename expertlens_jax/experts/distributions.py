@@ -1,19 +1,21 @@
-"""Beyond averages: what steering by whole distributions of responses needs to know of a unit.
+"""Beyond averages: what steering by whole distributions of responses needs to know of a unit, and what it means.
 
-AUROC and the slope of the linear transport need every response of a concept's positives and negatives in order, so
-they are measured where they are wanted, of a concept's best units, and stand beside the average precision.
+`measure_expertise` and `find_experts` measure both for every (concept, unit), from the sort that average precision
+comes from (`measuring.py`). Here are their definitions, for any two samples, in float64.
 """
 
 import numpy as np
 import xarray as xr
 from scipy import stats
-from tqdm.auto import tqdm
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
 from expertlens_jax.experts.expertise import refuse_other_responses, refuse_other_sentences
+from expertlens_jax.experts.ranking import rank_units
 from expertlens_jax.experts.responses import Responses
 from expertlens_jax.experts.selection import select_experts
+
+MEASURED = ("auroc", "transport_slope")
 
 
 def measure_distributions(
@@ -21,41 +23,48 @@ def measure_distributions(
     responses: Responses,
     concepts: ConceptDataset,
     *,
-    top: int | None = 200,
+    top: int | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Adds to a table of expertise what `el.steer` needs for `method="aura"` and `method="linear_ot"`.
+    """Adds to a table of expertise what it lacks of `auroc` and `transport_slope`.
+
+    Tables from `measure_expertise` and `find_experts` have both, unless `transport=False` was asked for, and come back
+    as they are; those of older versions have neither.
 
     Args:
       expertise: of these responses and concepts; its attributes say which sentences were a concept's negatives.
       responses: values float32 [sentences, units].
       concepts: labels bool [concepts, sentences].
-      top: measure this many units of highest average precision a concept; None measures all.
+      top: keep what is added for this many units of highest average precision a concept; None keeps all.
       progress: shows a bar.
 
     Returns:
-      The table with two more variables over (concept, unit), float32, NaN where they weren't measured: `auroc`, the
-      probability that a positive sentence's response is above a negative's (half of it where they tie), and
-      `transport_slope`, see `transport_slope`.
+      The table with both variables over (concept, unit), float32; those added are NaN where `top` leaves units out.
+      `auroc` is the probability that a positive sentence's response is above a negative's (half of it where they
+      tie); of the other see `transport_slope`.
 
     Raises:
       ResponsesError: responses to other sentences, or of other units.
     """
     refuse_other_sentences(responses.sentences, concepts.sentences)
     refuse_other_responses(expertise, responses)
+    lacking = [name for name in MEASURED if name not in expertise or np.isnan(expertise[name].values).any()]
+    if not lacking:
+        return expertise
     settings = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
     contrast = contrast_concepts(concepts, **{name: expertise.attrs[name] for name in settings})
-    weights = contrast.weights()
-    chosen = select_experts(expertise, top=top or expertise.sizes["unit"]).values
-    auroc, slope = np.full((2, *chosen.shape), np.nan, np.float32)
-    for row in tqdm(range(len(chosen)), desc="measuring distributions", unit="concept", disable=not progress):
-        is_positive = np.zeros(len(responses.sentences), bool)
-        is_positive[contrast.positives[row][contrast.positives[row] >= 0]] = True
-        values = responses.values[:, chosen[row]].astype(np.float64)
-        positives, negatives = values[is_positive], values[(weights[row] > 0) & ~is_positive]
-        auroc[row, chosen[row]] = area_under_roc(positives, negatives)
-        slope[row, chosen[row]] = transport_slope(negatives, positives)
-    return expertise.assign(auroc=(("concept", "unit"), auroc), transport_slope=(("concept", "unit"), slope))
+    ranking = rank_units(
+        responses.values,
+        contrast,
+        transport="transport_slope" in lacking,
+        units=responses.units,
+        sentences=responses.sentences,
+        progress=progress,
+    ).measured()
+    kept = select_experts(expertise, top=top or expertise.sizes["unit"]).values
+    return expertise.assign(
+        {name: (("concept", "unit"), np.where(kept, ranking[name], np.float32(np.nan))) for name in lacking}
+    )
 
 
 def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ def measure_expertise(
     exclude_mentions: bool = True,
     sampled: bool = False,
     seed: int = 0,
+    transport: bool = True,
     units_per_block: int | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
@@ -47,14 +48,17 @@ def measure_expertise(
       exclude_mentions: leaves sentences that mention a concept's word out of its negatives.
       sampled: draws the negatives, instead of weighting all of them.
       seed: of that draw.
+      transport: whether to measure `transport_slope`, about half of the time that ranking takes on a CPU.
       units_per_block: units a device ranks at once; None chooses by memory. Doesn't change the result.
       progress: shows a bar.
 
     Returns:
       A dataset over (concept, unit), float32: `average_precision`; `positive_median`, `positive_p90` and
-      `positive_mean` (of the positives' responses); `negative_mean`; with the units' table, domains, counts and base
-      rates as coordinates, and the settings as attributes: which network the responses are of and how it was read
-      (see `models.provenance`), and what they were ranked for.
+      `positive_mean` (of the positives' responses); `negative_mean`; `auroc`, the probability that a positive
+      sentence's response is above a negative's (half of it where they tie); with `transport`, `transport_slope` (see
+      `distributions.transport_slope`); with the units' table, domains, counts and base rates as coordinates, and the
+      settings as attributes: which network the responses are of and how it was read (see `models.provenance`), and
+      what they were ranked for.
 
     Raises:
       ResponsesError: responses to other sentences, or that aren't finite.
@@ -76,6 +80,7 @@ def measure_expertise(
     ranking = rank_units(
         responses.values,
         contrast,
+        transport=transport,
         units_per_block=units_per_block,
         units=responses.units,
         sentences=responses.sentences,
@@ -104,7 +109,7 @@ def expertise_table(
     model can be concatenated.
     """
     return xr.Dataset(
-        {name: (("concept", "unit"), values) for name, values in ranking._asdict().items()},
+        {name: (("concept", "unit"), values) for name, values in ranking.measured().items()},
         coords=expertise_coordinates(units, concepts, contrast),
         attrs=settings,
     )

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from etils import epath
@@ -55,6 +54,7 @@ def find_experts(
     seed: int = 0,
     halves: bool = True,
     permutations: int = 100,
+    transport: bool = True,
     truncate: bool = False,
     tokens_per_batch: int = 4096,
     budget: Budget | None = None,
@@ -93,6 +93,7 @@ def find_experts(
         scored in the other.
       permutations: how many sets of sentences with permuted labels to rank beside the concepts, for p-values that hold
         with ties and for the maximum over all units; 0 for none, and for no p- or q-values at all.
+      transport: also measures `transport_slope`, about half of the time that ranking takes on a CPU.
       truncate: cut sentences longer than the model's context, rather than refuse them.
       tokens_per_batch: about how many tokens, padding included, each device takes at a time.
       budget: bytes that responses may take; default half of what is free on devices, host and disk.
@@ -102,7 +103,8 @@ def find_experts(
 
     Returns:
       The table, opened lazily (see `open_expertise`). A dataset over (concept, unit), float32: `average_precision`,
-      `positive_median`, `positive_p90`, `positive_mean`, `negative_mean`; with `halves`, `average_precision_halves`
+      `positive_median`, `positive_p90`, `positive_mean`, `negative_mean`, `auroc`; with `transport`,
+      `transport_slope`; with `halves`, `average_precision_halves`
       over (half, concept, unit); with `permutations`, `p_value` (one unit; exact if there are no ties), `q_value`
       (Benjamini & Hochberg 1995, over the concept's units) and `familywise_p` (of the maximum over all units, by
       permutation).
@@ -142,7 +144,9 @@ def find_experts(
         pool_over=pool_over,
         all_hosts=True,
     )
-    job = plan_job(recording, concepts, contrast, halves=halves, permutations=permutations, seed=seed)
+    job = plan_job(
+        recording, concepts, contrast, halves=halves, permutations=permutations, seed=seed, transport=transport
+    )
     scratch = workdir / "scratch"
     plan = plan_passes(
         job.layout.rows_per_device,
@@ -164,6 +168,7 @@ def find_experts(
         seed=int(seed),
         halves=bool(halves),
         permutations=int(permutations),
+        transport=bool(transport),
     )
     attributes = asked | recording.provenance.attributes()
 
@@ -260,11 +265,11 @@ def rank(
                 continue
             blocks = gather_block(holding.columns(unit - first, width), job.layout)
             units = job.recording.units.iloc[unit:]
-            ranked = rank_blocks(blocks, job.sets, first_unit=unit, units=units, sentences=job.sentences)
-            values = dict(ranked._asdict())
+            ranked, others = rank_blocks(blocks, job.sets, first_unit=unit, units=units, sentences=job.sentences)
+            values, others = ranked.measured(), list(map(np.asarray, others))
             if job.halves:
-                parts = [rank_blocks(jnp.take(blocks, rows, axis=1), sets) for rows, sets in job.halves]
-                values["average_precision_halves"] = np.stack([np.asarray(p.average_precision) for p in parts], axis=1)
+                values["average_precision_halves"] = np.stack([others.pop(-2), others.pop(-1)], axis=1)
+            values["average_precision"] = np.concatenate([np.asarray(ranked.average_precision), *others], axis=1)
             gathered.append(
                 {name: in_order(np.asarray(each), job.layout)[..., : stop - unit] for name, each in values.items()}
             )

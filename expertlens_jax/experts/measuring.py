@@ -50,8 +50,9 @@ class Ranking(NamedTuple):
     auroc: np.ndarray | jax.Array
     transport_slope: np.ndarray | jax.Array | None  # None where it wasn't asked for
 
-
-kept = lax.optimization_barrier
+    def measured(self) -> dict[str, np.ndarray | jax.Array]:
+        """What was, by name."""
+        return {name: values for name, values in self._asdict().items() if values is not None}
 
 
 class _Sum(NamedTuple):
@@ -88,7 +89,7 @@ class _Units(NamedTuple):
 
 def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking, tuple[jax.Array, ...]]:
     """Measures B units: a ranking of the first contrast's concepts, [C, B] each, and the others' AP."""
-    units = kept(_measure_units(orders.keys, orders.pools[0]))
+    units = _measure_units(orders.keys, orders.pools[0])
     parts = [[] for _ in sets.rows]
     for group, entries, positives in zip(sets.groups, orders.entries, orders.positives, strict=True):
         pool = orders.pools[group.contrast]
@@ -149,7 +150,9 @@ def _running(combine: Callable, rows: jax.Array, start: int) -> jax.Array:
         return so_far, so_far
 
     totals, within = lax.scan(step, jnp.full_like(pieces[0], start), pieces)
-    _, before = lax.scan(lambda so_far, piece: (combine(so_far, piece), so_far), jnp.full_like(totals[0], start), totals)
+    _, before = lax.scan(
+        lambda so_far, piece: (combine(so_far, piece), so_far), jnp.full_like(totals[0], start), totals
+    )
     return _in_a_row(combine(within, before), len(rows))
 
 
@@ -170,16 +173,13 @@ def _in_a_row(pieces: jax.Array, size: int) -> jax.Array:
     return rows.reshape(-1, *rows.shape[2:])[:size]
 
 
-def _sum_rows(rows: jax.Array) -> jax.Array:
-    """float32 [N, ...] -> [...], added in pairs: accurate, and in the same order on any number of devices.
-
-    The last few in a row, since a compiler fuses elementwise sums into whatever reads them and does them again
-    for each of its elements.
-    """
-    while len(rows) > 16:
-        half = len(rows) // 2
-        rows = jnp.concatenate([rows[:half] + rows[half : 2 * half], rows[2 * half :]])
-    return rows.sum(axis=0)
+def _total(rows: jax.Array) -> _Sum:
+    """The sum of float32 [N, ...] along N."""
+    pieces = _in_pieces(rows, 0)
+    zero = _Sum(jnp.zeros_like(pieces[0]), jnp.zeros_like(pieces[0]))
+    totals, _ = lax.scan(lambda so_far, row: (so_far.plus(row), None), zero, pieces)
+    zero = jax.tree.map(lambda each: each[0], zero)
+    return lax.scan(lambda so_far, piece: (so_far.join(piece), None), zero, totals)[0]
 
 
 def _at(table: jax.Array, places: jax.Array) -> jax.Array:
@@ -235,9 +235,19 @@ def _average_precision(group: Group, counts: _Counts) -> jax.Array:
     positives, negatives, gained = (
         each.astype(jnp.float32) for each in (counts.positives, counts.negatives, counts.gained)
     )
-    precision = positives / (positives + group.negative_weight[:, None] * negatives)
-    # Their number isn't a constant, whose reciprocal a compiler may multiply by: a perfect unit has exactly 1.
-    return _sum_rows(jnp.where(gained > 0, gained * precision, 0)) / group.num_positives[:, None].astype(jnp.float32)
+    precision = positives / (positives + negatives / _by_unit(group.per_negative, group, counts))
+    total = _total(jnp.where(gained > 0, gained * precision, 0)).value()
+    return total / _by_unit(group.num_positives, group, counts)
+
+
+def _by_unit(numbers: jax.Array, group: Group, counts: _Counts) -> jax.Array:
+    """[..., C] -> float32 [..., C, B], to divide by.
+
+    Were it plain that a divisor is the same for all units, a compiler might multiply by its reciprocal instead, on
+    one number of devices and not on another. So what adds nothing is counted for each unit.
+    """
+    nothing = counts.positives[-1] - group.num_positives[:, None]
+    return numbers[..., None].astype(jnp.float32) + nothing.astype(jnp.float32)
 
 
 def _precision_only(group: Group, entries: jax.Array, pool: Pool | None, size: int) -> jax.Array:
@@ -261,40 +271,41 @@ def _measure_group(
     pool_at_least, pool_above = ranks, _at(orders.above, ranks - 1)
     if pool is not None:
         pool_at_least, pool_above = _at(pool.counts, ranks), _at(pool.counts, pool_above)
-    counts = kept(_count(group, entries, pool_at_least, pool_above))
+    counts = _count(group, entries, pool_at_least, pool_above)
     own = group.own_in_pool[:, None]
     num_positives, num_negatives = (
-        each[:, None].astype(jnp.float32) for each in (group.num_positives, group.num_negatives)
+        _by_unit(each, group, counts) for each in (group.num_positives, group.num_negatives)
     )
     # Positives are the first of their ties: all that has been put into the pool so far is stronger.
     misplaced = counts.gained.astype(jnp.float32) * counts.negatives.astype(jnp.float32)
-    misplaced = kept(misplaced + jnp.where(kinds == POSITIVE, counts.above, 0).astype(jnp.float32))
+    above = jnp.where(kinds == POSITIVE, counts.above, 0).astype(jnp.float32)
+    misplaced = _total(misplaced).join(_total(above)).value()
 
-    values = kept(jnp.where(kinds == PAD, 0, _at(units.values, ranks - 1)))
+    values = jnp.where(kinds == PAD, 0, _at(units.values, ranks - 1))
     signs = jnp.where(kinds == POSITIVE, -own, jnp.where(kinds == ADDED, 1, jnp.where(kinds == REMOVED, -1, 0)))
     signed = values * signs.astype(jnp.float32)
-    running, corrected, squares = kept(_running_sums(signed, signed * values))
+    running, corrected, squares = _running_sums(signed, signed * values)
     negative_mean = corrected.join(units.pool_sum).value() / num_negatives
     strongest = ranks[: group.positives.shape[1]] if positives is None else jnp.minimum(positives, size)
     positive_values = values[: len(strongest)] if positives is None else _at(units.values, strongest - 1)
     is_positive = lax.broadcasted_iota(jnp.int32, strongest.shape, 0) < group.num_positives[:, None]
-    positive_mean = _sum_rows(jnp.where(is_positive, positive_values, 0)) / num_positives
+    positive_mean = _total(jnp.where(is_positive, positive_values, 0)).value() / num_positives
 
-    def quantile(low: jax.Array, high: jax.Array, share: jax.Array) -> jax.Array:
+    def quantile(low: jax.Array, high: jax.Array, per_low: jax.Array, per_high: jax.Array) -> jax.Array:
         weaker, stronger = (
             _at(units.responses, jnp.take_along_axis(strongest, each[None, :, None], axis=0)[0] - 1)
             for each in (low, high)
         )
-        return weaker * (1 - share[:, None]) + stronger * share[:, None]
+        return weaker / _by_unit(per_low, group, counts) + stronger / _by_unit(per_high, group, counts)
 
-    median, p90 = map(quantile, group.low, group.high, group.share)
+    median, p90 = map(quantile, group.low, group.high, group.per_low, group.per_high)
     return Ranking(
         average_precision=_average_precision(group, counts),
         positive_median=median,
         positive_p90=p90,
         positive_mean=(units.centre + positive_mean) / units.scale,
         negative_mean=(units.centre + negative_mean) / units.scale,
-        auroc=1 - 0.5 * _sum_rows(misplaced) / num_positives / num_negatives,
+        auroc=1 - misplaced / (num_positives * num_negatives * 2),
         transport_slope=_transport_slope(
             group, values, kinds, positive_values, counts, running, negative_mean, squares, units
         )
@@ -327,30 +338,32 @@ def _transport_slope(
       squares: [C, B], what all entries add to the sum of squares.
       units: B of them.
     """
-    stretches, fractions = group.stretches[:, :, None], group.fractions[:, :, None]
+    stretches = group.stretches[:, :, None]
     # An entry is passed by the negative that many are above, or by the one after if it's a negative itself. Among ties
     # entries stand before the rest of the pool, those taken out of it first; so they ascend.
-    above = kept(jnp.where(kinds == PAD, _NEVER, counts.above))
-    passed = kept(_count_up_to(above, stretches))  # entries before each stretch
+    above = jnp.where(kinds == PAD, _NEVER, counts.above)
+    passed = _count_up_to(above, stretches)  # entries before each stretch
     if group.removes_only:
         place = stretches + passed  # in the pool
     else:
         place = stretches - _along(jnp.concatenate([jnp.zeros_like(counts.added[:1]), counts.added]), passed)
-    here = kept(_at(units.pool_values, jnp.clip(place, 0, len(units.pool_values) - 1)))
+    here = _at(units.pool_values, jnp.clip(place, 0, len(units.pool_values) - 1))
     if not group.removes_only:
         # The next negative may be an added one.
         following = jnp.minimum(passed, len(values) - 1)
         is_next = (_along(kinds, following) == ADDED) & (_along(above, following) == stretches + 1)
         here = jnp.where(is_next & (passed < len(values)), _along(values, following), here)
     strongest_sum = _at(units.pool_running, jnp.clip(place, 0, len(units.pool_running) - 1)) + _along(running, passed)
-    excess = strongest_sum + fractions * here - (stretches + fractions) * mean
+    excess = strongest_sum + here / _by_unit(group.per_fraction, group, counts)
+    excess -= mean / _by_unit(group.per_place, group, counts)
     falls = positive_values[:-1] - positive_values[1:]  # between one stretch and the next
     within = lax.broadcasted_iota(jnp.int32, falls.shape, 0) + 1 < group.num_positives[:, None]
-    covariance = _sum_rows(jnp.where(within, excess[1:-1] * falls, 0))
-    num_negatives = group.num_negatives[:, None].astype(jnp.float32)
-    variance = squares.join(units.pool_squares).value() / num_negatives - mean * mean
+    covariance = _total(jnp.where(within, excess[1:-1] * falls, 0)).value()
+    num_negatives = _by_unit(group.num_negatives, group, counts)
+    size = jnp.sqrt(squares.join(units.pool_squares).value() / num_negatives)
+    variance = (size - jnp.abs(mean)) * (size + jnp.abs(mean))
     constant = (here[0] == here[-1]) | ~(variance > 0)  # the strongest and the weakest
-    return jnp.where(constant, 0, covariance / num_negatives / jnp.where(constant, 1, variance))
+    return jnp.where(constant, 0, covariance / (num_negatives * jnp.where(constant, 1, variance)))
 
 
 def _along(rows: jax.Array, places: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from expertlens_jax.experts.concept_sets import POSITIVE, ConceptSets, Group
+from expertlens_jax.experts.concept_sets import PAD, POSITIVE, ConceptSets, Group
 
 LOWEST = np.int32(np.iinfo(np.int32).min)
 """Below the key of any number."""
@@ -68,11 +68,11 @@ def positives_apart(group: Group) -> bool:
     return group.contrast == 0 and group.others.shape[1] > 0
 
 
-def _looked_up(group: Group) -> tuple[np.ndarray | jax.Array, np.ndarray | jax.Array]:
+def _looked_up(group: Group, num_ranked: int) -> tuple[np.ndarray | jax.Array, np.ndarray | jax.Array]:
     """A group's sentences and kinds in a row for each concept, [C, P + O]."""
     xp = jnp if isinstance(group.positives, jax.Array) else np
-    kinds = xp.concatenate([xp.full(group.positives.shape, POSITIVE, np.int32), group.other_kinds], axis=1)
-    return xp.concatenate([group.positives, group.others], axis=1), kinds
+    kinds = xp.where(group.positives < num_ranked, np.int32(POSITIVE), np.int32(PAD))
+    return xp.concatenate([group.positives, group.others], axis=1), xp.concatenate([kinds, group.other_kinds], axis=1)
 
 
 def order_on_device(values: jax.Array, sets: ConceptSets) -> Orders:
@@ -105,9 +105,9 @@ def order_on_device(values: jax.Array, sets: ConceptSets) -> Orders:
 
     entries, positives = [], []
     for group in sets.groups:
-        sentences, kinds = _looked_up(group)
+        sentences, kinds = _looked_up(group, len(sets.sentences))
         ordered = lax.sort(ranks[:, sentences] * 4 + kinds, is_stable=False)  # [B, C, P + O]
-        ordered = jnp.pad(ordered, ((0, 0), (0, 0), (0, 1)), constant_values=PAD_RANK * 4)
+        ordered = jnp.pad(ordered, ((0, 0), (0, 0), (0, 1)), constant_values=PAD_RANK * 4 + PAD)
         entries.append(ordered.transpose(2, 1, 0))
         positives.append(
             lax.sort(ranks[:, group.positives], is_stable=False).transpose(2, 1, 0) if positives_apart(group) else None
@@ -194,7 +194,7 @@ def order_on_host(values: np.ndarray, sets: ConceptSets, orders: Orders, scratch
             pool.keys[:] = descending[held].reshape(num_units, -1).T
 
     for group, entries, positives in zip(sets.groups, orders.entries, orders.positives, strict=True):
-        sentences, kinds = _looked_up(group)
+        sentences, kinds = _looked_up(group, len(sets.sentences))
         mine = found.reshape(-1)[: num_units * sentences.size].reshape(num_units, -1)
         np.take(ranks, sentences.reshape(-1), axis=1, mode="clip", out=mine)
         mine = mine.reshape(num_units, *sentences.shape)
@@ -204,7 +204,7 @@ def order_on_host(values: np.ndarray, sets: ConceptSets, orders: Orders, scratch
         mine += kinds
         mine.sort(axis=-1)
         entries[:-1] = mine.transpose(2, 1, 0)
-        entries[-1] = PAD_RANK * 4
+        entries[-1] = PAD_RANK * 4 + PAD
 
 
 def _counts_at_places(scratch: Scratch) -> tuple[np.ndarray, np.ndarray]:

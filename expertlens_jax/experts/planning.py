@@ -12,17 +12,18 @@ from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.data.resampling import (
-    join_contrasts,
     permuted_labels,
     permuted_sizes,
-    restrict_contrast,
+    restrict_within,
     split_halves,
 )
 from expertlens_jax.errors import BudgetError
 from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk
+from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
 from expertlens_jax.experts.expertise import expertise_coordinates
 from expertlens_jax.experts.holding import Layout, lay_out
-from expertlens_jax.experts.ranking import ConceptSets, Ranking, concept_sets, units_per_block
+from expertlens_jax.experts.measuring import Ranking
+from expertlens_jax.experts.ranking import units_per_block
 from expertlens_jax.experts.responses import Recording
 from expertlens_jax.run_directory import is_local
 
@@ -40,9 +41,8 @@ class Job:
     layout: Layout
     sentences: tuple[str, ...]
     sets: ConceptSets
-    """Of the concepts and, after them, the permuted ones."""
-    halves: tuple[tuple[np.ndarray, ConceptSets], ...]
-    """Of each half, its sentences int32 `[sentences of the half]`, and the concepts within them."""
+    """Of the concepts; of permuted ones, if there are any; and of the concepts in each half, if asked for."""
+    halves: bool
     num_concepts: int
     null_of: np.ndarray
     """int `[concepts, permutations]`: which of the permuted concepts are like each concept."""
@@ -61,30 +61,37 @@ class Job:
 
 
 def plan_job(
-    recording: Recording, concepts: ConceptDataset, contrast: Contrast, *, halves: bool, permutations: int, seed: int
+    recording: Recording,
+    concepts: ConceptDataset,
+    contrast: Contrast,
+    *,
+    halves: bool,
+    permutations: int,
+    seed: int,
+    transport: bool = True,
 ) -> Job:
     """Lays sentences out over devices, and sets up what they are ranked for."""
     num_concepts, num_sentences = concepts.labels.shape
     coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
-    ranked, null_of, variables = contrast, np.zeros((num_concepts, 0), int), dict(RANKED)
+    others, null_of, variables = [], np.zeros((num_concepts, 0), int), dict(RANKED)
+    if not transport:
+        del variables["transport_slope"]
     if permutations:
         permuted = permuted_labels(contrast, permutations, seed=seed)
         null_of = permuted_sizes(contrast)[1][:, None] * permutations + np.arange(permutations)
-        ranked = join_contrasts(contrast, permuted)
+        others.append(permuted)
         coordinates = coordinates.assign_coords(permutation=np.arange(len(permuted.positives)))
         variables |= SIGNIFICANCE | {"null_maximum": ("permutation",)}
-    parts = []
     if halves:
-        for kept in split_halves(contrast, seed=seed):
-            parts.append((np.flatnonzero(kept).astype(np.int32), concept_sets(restrict_contrast(contrast, kept))))
+        others += [restrict_within(contrast, kept) for kept in split_halves(contrast, seed=seed)]
         coordinates = coordinates.assign_coords(half=np.arange(2))
         variables |= HALVES
     return Job(
         recording=recording,
         layout=lay_out(recording.batches(), recording.mesh, num_sentences),
         sentences=concepts.sentences,
-        sets=concept_sets(ranked),
-        halves=tuple(parts),
+        sets=concept_sets(contrast, *others, transport=transport),
+        halves=halves,
         num_concepts=num_concepts,
         null_of=null_of,
         coordinates=coordinates,
@@ -130,7 +137,7 @@ def block_width(job: Job, num_units: int) -> int:
     On an accelerator another width is another program, which may round otherwise; so there it doesn't depend on
     devices or passes. A CPU ranks chunks of one width in any case, and takes no more than its share.
     """
-    width = min(units_per_block(len(job.sentences)), most_results(job), job.sizes["unit"])
+    width = min(units_per_block(len(job.sentences), job.sets), most_results(job), job.sizes["unit"])
     if jax.default_backend() == "cpu":
         width = min(width, -(-num_units // job.layout.mesh.size))
     return -(-width // 128) * 128
@@ -138,6 +145,5 @@ def block_width(job: Job, num_units: int) -> int:
 
 def most_results(job: Job) -> int:
     """Units whose results may wait in memory to be written, so that it doesn't grow with the concepts."""
-    num_ranked = job.num_concepts + job.sizes.get("permutation", 0)
-    unit_bytes = 4 * (len(RANKED) * num_ranked + len(job.halves) * job.num_concepts)
+    unit_bytes = 4 * (len(RANKED) * job.num_concepts + sum(job.sets.num_concepts[1:]))
     return max(128, _RESULT_BYTES // unit_bytes)

@@ -98,8 +98,7 @@ def steer(
     default here; Rodriguez et al. take the mean, which a table has that was recorded with `pooling="mean"`.
 
     Args:
-      expertise: from `measure_expertise` or `find_experts`; `aura` and `linear_ot` also want what
-        `measure_distributions` adds.
+      expertise: from `measure_expertise` or `find_experts`; for `linear_ot`, not without `transport`.
       concept: a concept of the table, or several: their steerings one after the other, so that where two set the
         same unit, the later stands.
       top: steer the `top` units of highest average precision.
@@ -208,7 +207,8 @@ def _steer_units(
     for name in needs:
         if name not in row:
             why = (
-                "expertise = el.measure_distributions(expertise, responses, concepts) adds it."
+                "expertise = el.measure_distributions(expertise, responses, concepts) adds it; el.measure_expertise "
+                "and el.find_experts measure it from the start, unless told transport=False."
                 if name in _DISTRIBUTIONS
                 else "It was written by an older version: measure it again."
             )

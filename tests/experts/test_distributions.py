@@ -66,11 +66,14 @@ def measured():
 
 def test_the_best_units_are_measured_and_the_others_are_left(measured):
     expertise, responses, concepts = measured
-    more = el.measure_distributions(expertise, responses, concepts, top=3)
+    assert el.measure_distributions(expertise, responses, concepts) is expertise  # it has everything
+    lacking = expertise.drop_vars(["auroc", "transport_slope"])
+    more = el.measure_distributions(lacking, responses, concepts, top=3)
     chosen = el.select_experts(expertise, top=3).values
     for name in "auroc", "transport_slope":
         np.testing.assert_array_equal(np.isnan(more[name].values), ~chosen)
-    everything = el.measure_distributions(expertise, responses, concepts, top=None)
+    everything = el.measure_distributions(lacking, responses, concepts, top=None)
+    assert everything.identical(expertise.assign(everything.data_vars))
     want = [[roc_auc_score(labels, z) for z in responses.values.T] for labels in concepts.labels]
     np.testing.assert_allclose(everything["auroc"], want, atol=1e-6)
 

@@ -15,13 +15,15 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ConceptDataError, ResponsesError
+from expertlens_jax.experts.distributions import transport_slope
 from expertlens_jax.experts.expertise import measure_expertise
-from expertlens_jax.experts.ranking import Ranking, rank_units
+from expertlens_jax.experts.measuring import Ranking
+from expertlens_jax.experts.ranking import rank_units
 from expertlens_jax.experts.responses import Responses
 
 TOLERANCE = 1e-5
@@ -81,12 +83,16 @@ def reference(values, contrast):
         precision = [average_precision_score(truth, z, sample_weight=weight) for z in values.T]
         quantiles = np.quantile(values[mine], [0.5, 0.9], axis=0)
         negatives = values[(weight > 0) & ~truth]
-        tables.append((precision, *quantiles, values[mine].mean(axis=0), negatives.mean(axis=0)))
+        rest = weight > 0
+        areas = [roc_auc_score(truth[rest], z[rest]) for z in values.T]
+        slopes = transport_slope(negatives, values[mine])
+        tables.append((precision, *quantiles, values[mine].mean(axis=0), negatives.mean(axis=0), areas, slopes))
     return Ranking(*np.array(tables).transpose(1, 0, 2))
 
 
 def assert_close(got, want, values):
     np.testing.assert_allclose(got.average_precision, want.average_precision, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(got.auroc, want.auroc, rtol=0, atol=1e-6)
     scale = np.abs(values).max(axis=0).astype(np.float64) + 1e-30  # results below float32's normals may be 0
     for name in ("positive_median", "positive_p90", "positive_mean", "negative_mean"):
         error = np.abs(getattr(got, name).astype(np.float64) - getattr(want, name)) / scale
@@ -139,6 +145,7 @@ def test_a_strictly_monotone_transform_does_not_matter(ranks, contrast, transfor
     transformed = transform(ranks.astype(np.float64)).astype(np.float32)
     before, after = rank_units(values, contrast), rank_units(transformed, contrast)
     np.testing.assert_array_equal(before.average_precision, after.average_precision)
+    np.testing.assert_array_equal(before.auroc, after.auroc)
 
 
 def random_case(seed=0, num_units=50):

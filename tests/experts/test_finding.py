@@ -133,7 +133,7 @@ def test_where_responses_wait_changes_no_byte(model, found, tmp_path, options):
 def test_a_table_can_do_without_halves_and_significance(model, found, tmp_path):
     bare = find(model, tmp_path / "run", halves=False, permutations=0)
     positive = {"positive_median", "positive_p90", "positive_mean"}
-    assert set(bare.data_vars) == {"average_precision", "negative_mean"} | positive
+    assert set(bare.data_vars) == {"average_precision", "negative_mean", "auroc", "transport_slope"} | positive
     np.testing.assert_allclose(bare["average_precision"].values, found[1]["average_precision"].values, atol=1e-7)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,10 +13,14 @@ import pandas as pd
 import pytest
 
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.data.contrast import contrast_concepts
+from expertlens_jax.data.contrast import Contrast, contrast_concepts
+from expertlens_jax.data.resampling import permuted_labels, restrict_contrast, restrict_within, split_halves
 from expertlens_jax.errors import ResponsesError
-from expertlens_jax.experts.pool_counts import count_on_device, count_on_host
-from expertlens_jax.experts.ranking import concept_sets, rank_blocks, rank_units, units_per_block
+from expertlens_jax.experts.concept_sets import concept_sets
+from expertlens_jax.experts.distributions import area_under_roc, transport_slope
+from expertlens_jax.experts.measuring import measure
+from expertlens_jax.experts.orders import Scratch, empty_orders, order_on_device, order_on_host
+from expertlens_jax.experts.ranking import rank_blocks, rank_units, units_per_block
 
 one_cpu = pytest.mark.skipif(
     jax.default_backend() != "cpu" or jax.local_device_count() > 1, reason="compares with one CPU"
@@ -38,22 +43,55 @@ def case(num_units, *, ties, sampled=False, pool=None):
 POOLS = {"all": np.arange(30), "some": np.arange(3, 30, 2), "other": np.arange(23, 30), "none": np.arange(0)}
 
 
+def contrast_of(pool, searched, num_sentences):
+    """One concept, of the searched sentences, against a pool that it doesn't correct."""
+    none = np.zeros((1, 0))
+    in_pool = np.isin(np.arange(num_sentences), pool)
+    return Contrast(searched[None], in_pool, none.astype(np.int32), none.astype(np.float32), np.ones(1, np.float32))
+
+
+def counts_of(orders, sets):
+    """How many of the pool are at least as strong as each positive, and how many stronger: ascending, [P, B]."""
+    ranks = orders.entries[0][:-1, 0] >> 2
+    above = np.take_along_axis(orders.above, ranks - 1, axis=0)
+    if orders.pools[0] is None:
+        return ranks, above
+    counts = orders.pools[0].counts
+    return np.take_along_axis(counts, ranks, axis=0), np.take_along_axis(counts, above, axis=0)
+
+
+def both_orders(values, sets):
+    """By numpy, and by XLA."""
+    on_host = empty_orders(sets, values.shape[1])
+    order_on_host(values, sets, on_host, Scratch.empty(sets, values.shape[1]))
+    return on_host, jax.tree.map(np.asarray, jax.jit(order_on_device)(values, sets))
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("pool", POOLS)
 def test_host_and_device_count_what_a_comparison_counts(pool, ties):
     values, _ = case(5, ties=ties)
     pool, searched = POOLS[pool].astype(np.int32), np.arange(0, 23, dtype=np.int32)
-    want = (values[pool, None] >= values[None, searched]).sum(axis=0)
-    np.testing.assert_array_equal(count_on_host(values, pool, searched), want)
-    np.testing.assert_array_equal(jax.jit(count_on_device)(values, pool, searched), want)
+    sets = concept_sets(contrast_of(pool, searched, 30))
+    pairs = values[pool, None], values[None, searched]
+    want = np.sort((pairs[0] >= pairs[1]).sum(axis=0), axis=0), np.sort((pairs[0] > pairs[1]).sum(axis=0), axis=0)
+    on_host, on_device = both_orders(values, sets)
+    for orders in (on_host, on_device):
+        np.testing.assert_array_equal(counts_of(orders, sets), want)
+    for host, device in zip(jax.tree.leaves(on_host), jax.tree.leaves(on_device), strict=True):
+        np.testing.assert_array_equal(host, device)
 
 
-def test_the_host_counts_more_numbers_than_it_sorts_at_once():
+@pytest.mark.parametrize("different", [99, 10**9])
+def test_many_and_few_ties_are_counted_alike(different):
     rng = np.random.default_rng(0)
-    values = rng.integers(-99, 99, (40_000, 3)).astype(np.float32)
+    values = rng.integers(-different, different, (40_000, 3)).astype(np.float32)
     pool, searched = (np.sort(rng.permutation(40_000)[:n]).astype(np.int32) for n in (30_000, 50))
-    want = [(values[pool] >= values[sentence]).sum(axis=0) for sentence in searched]
-    np.testing.assert_array_equal(count_on_host(values, pool, searched), want)
+    sets = concept_sets(contrast_of(pool, searched, 40_000))
+    on_host = empty_orders(sets, 3)
+    order_on_host(values, sets, on_host, Scratch.empty(sets, 3))
+    want = np.sort([(values[pool] >= values[sentence]).sum(axis=0) for sentence in searched], axis=0)
+    np.testing.assert_array_equal(counts_of(on_host, sets)[0], want)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -62,7 +100,7 @@ def test_host_sort_and_device_sort_give_the_same_bytes(how, ties):
     values, contrast = case(128 * jax.local_device_count(), ties=ties, **how)
     sets = concept_sets(contrast)
     blocks = np.ascontiguousarray(values.reshape(30, -1, 128).transpose(1, 0, 2))
-    on_host, on_device = (rank_blocks(blocks, sets, sort_on_host=on_host) for on_host in (True, False))
+    on_host, on_device = (rank_blocks(blocks, sets, sort_on_host=on_host)[0] for on_host in (True, False))
     of_units = rank_units(values, contrast)
     for host, device, units in zip(on_host, on_device, of_units, strict=True):
         assert host.shape == (len(blocks), 3, 128)
@@ -87,14 +125,15 @@ def test_blocks_on_eight_devices_give_the_bytes_of_one(tmp_path):
 import sys
 import jax, numpy as np
 from expertlens_jax.data.contrast import Contrast
-from expertlens_jax.experts.ranking import concept_sets, rank_blocks
+from expertlens_jax.experts.concept_sets import concept_sets
+from expertlens_jax.experts.ranking import rank_blocks
 given = dict(np.load(sys.argv[1]))
 blocks = np.ascontiguousarray(given.pop("values").reshape(30, 8, 200).transpose(1, 0, 2))
 on_devices = jax.pmap(lambda block: block)(blocks)
 assert len(on_devices.sharding.device_set) == 8
 sets = concept_sets(Contrast(**given))
 for name, given in (("host", blocks), ("devices", on_devices)):
-    np.save(f"{sys.argv[2]}/{name}.npy", np.stack(rank_blocks(given, sets)))
+    np.save(f"{sys.argv[2]}/{name}.npy", np.stack(rank_blocks(given, sets)[0]))
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", script, tmp_path / "in.npz", tmp_path]
@@ -144,3 +183,63 @@ def test_blocks_that_do_not_fit_are_refused():
     for blocks in (values, np.zeros((devices, 29, 4), np.float32), np.zeros((devices, 30, 4))):
         with pytest.raises(ResponsesError, match=rf"{devices} local devices and the contrast's 30 sentences"):
             rank_blocks(blocks, sets)
+
+
+def test_programs_have_no_loop_whose_turns_are_unknown_and_none_over_concepts_or_positives():
+    """Loops of a length that the compiler doesn't know wait for the device at each turn; those over P are P steps."""
+    values, _ = case(128, ties=False)
+    num_positives, num_concepts = 400, 5
+    values = np.random.default_rng(0).normal(size=(2000, 128)).astype(np.float32)
+    positives = np.arange(2000, dtype=np.int32).reshape(num_concepts, num_positives)
+    taken_out = -np.ones(positives.shape, np.float32)
+    sets = concept_sets(
+        Contrast(positives, np.ones(2000, bool), positives, taken_out, np.ones(num_concepts, np.float32))
+    )
+    orders = jax.eval_shape(order_on_device, values, sets)
+    for program in (jax.jit(order_on_device).lower(values, sets), jax.jit(measure).lower(orders, sets)):
+        loops = [line for line in program.compile().as_text().splitlines() if re.search(r" while\(", line)]
+        turns = [int(re.search(r'known_trip_count":\{"n":"(\d+)"', line)[1]) for line in loops]
+        assert all(turn <= 2 * np.sqrt(2000) for turn in turns), turns
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("ties", [False, True])
+def test_every_unit_s_slope_and_area_are_those_of_the_samples_themselves(sampled, ties):
+    """Concepts of many sizes, so that they're ranked in groups, and mentions, so that the pool is corrected."""
+    rng = np.random.default_rng(3)
+    sizes = (2, 5, 90, 300)
+    labels = np.repeat(np.eye(4, dtype=bool), sizes, axis=1)
+    labels = np.concatenate([labels, np.zeros((4, 500), bool)], axis=1)
+    names = ("cat", "dog", "car", "cow")
+    sentences = tuple(f"a {names[i % 4]} of {i}" if i % 9 == 0 else f"sentence {i}" for i in range(labels.shape[1]))
+    concepts = ConceptDataset("made", sentences, names, ("",) * 4, labels, np.ones(len(sentences), bool))
+    contrast = contrast_concepts(concepts, sampled=sampled, negatives_per_positive=1.3)
+    assert len(concept_sets(contrast).groups) > 1
+    values = (rng.normal(size=(len(sentences), 16)) + 2 * labels[2][:, None]).astype(np.float32)
+    values[:, 8:] = np.exp(values[:, 8:])
+    if ties:
+        values = np.maximum(values.round(1), 0.3)
+        values[~labels[2], 0] = 1  # constant but for one concept's positives
+    ranking, weights = rank_units(values, contrast), contrast.weights()
+    for row, (mine, weight) in enumerate(zip(labels, weights, strict=True)):
+        positives, negatives = (values[rows].astype(np.float64) for rows in (mine, (weight > 0) & ~mine))
+        np.testing.assert_allclose(ranking.auroc[row], area_under_roc(positives, negatives), atol=1e-6)
+        np.testing.assert_allclose(ranking.transport_slope[row], transport_slope(negatives, positives), rtol=1e-4)
+    bare = rank_units(values, contrast, transport=False)
+    assert bare.transport_slope is None
+    np.testing.assert_array_equal(bare.auroc, ranking.auroc)
+    np.testing.assert_array_equal(bare.average_precision, ranking.average_precision)
+
+
+def test_several_contrasts_over_one_sort_are_what_each_is_alone():
+    values, contrast = case(128, ties=True)
+    halves = [restrict_within(contrast, kept) for kept in split_halves(contrast, seed=0)]
+    permuted = permuted_labels(contrast, 3, seed=0)
+    blocks = np.zeros((jax.local_device_count(), *values.shape), np.float32)
+    blocks[0] = values
+    ranking, others = rank_blocks(blocks, concept_sets(contrast, permuted, *halves))
+    np.testing.assert_array_equal(ranking.average_precision[0], rank_units(values, contrast).average_precision)
+    for precision, alone in zip(others, (permuted, *halves), strict=True):
+        np.testing.assert_allclose(precision[0], rank_units(values, alone).average_precision, atol=1e-7)
+    with pytest.raises(ResponsesError, match="over 30 and over 18 sentences can't be ranked together"):
+        concept_sets(contrast, restrict_contrast(contrast, np.arange(30) % 5 < 3))
