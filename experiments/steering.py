@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 import expertlens_jax as el
 from experiments.launch import find_model, launch
-from experiments.measured import draw, load_datasets, saved_expertise
+from experiments.measured import draw, load_datasets, question_of, saved_expertise
 from experiments.steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.steering_effects import Writing, find_in_place
