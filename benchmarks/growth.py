@@ -208,7 +208,7 @@ def draw(file: pathlib.Path, lines: dict[str, list[Size]], costs: dict[str, list
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    from expertlens_jax.report.style import FAINT, colours, styled
+    from expertlens_jax.plot.style import FAINT, colours, styled
 
     with styled():
         figure = Figure(figsize=(7.2, 3.3), layout="constrained")

@@ -30,13 +30,13 @@ import expertlens_jax as el
 from experiments import similarities
 from experiments.launch import find_model, launch
 from experiments.measured import draw, load_datasets, saved_expertise
-from expertlens_jax.analysis.alignment import MINIMUM_CONCEPTS, MINIMUM_PAIRS
-from expertlens_jax.analysis.comparison import compare_alignments, partial_alignments
-from expertlens_jax.analysis.localisation import count_experts
-from expertlens_jax.analysis.measures import Measure
+from expertlens_jax import plot
+from expertlens_jax.analysis.similarity.alignment import MINIMUM_CONCEPTS, MINIMUM_PAIRS
+from expertlens_jax.analysis.similarity.comparison import compare_alignments, partial_alignments
+from expertlens_jax.analysis.similarity.measures import Measure
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations
+from expertlens_jax.analysis.structure.localisation import count_experts
 from expertlens_jax.errors import ConceptDataError
-from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import (
     Conclusion,
     Untestable,
@@ -100,8 +100,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         experts_of.append(counts.rename("experts").reset_index().assign(sentences=concepts.name))
         localisation.append(count_experts(experts).assign(sentences=concepts.name))
         write_csv(workdir / f"overlap_{concepts.name}.csv", overlap.to_pandas().reset_index())
-        draw(figures.plot_overlap(overlap), workdir, f"overlap_{concepts.name}")
-        draw(figures.plot_localisation(localisation[-1]), workdir, f"localisation_{concepts.name}")
+        draw(plot.overlap(overlap), workdir, f"overlap_{concepts.name}")
+        draw(plot.localisation(localisation[-1]), workdir, f"localisation_{concepts.name}")
 
     table = pd.DataFrame(aligned)
     write_csv(workdir / "alignment.csv", table[COLUMNS])
@@ -112,18 +112,18 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "localisation.csv", pd.concat(localisation))
     shown = shown_rows(table, config)
     quantity = f"Overlap of experts (Jaccard, τ = {config.drawn_threshold:g})"
-    draw(figures.plot_alignment(pd.concat(pairs), drawn_rows(table, config), quantity=quantity), workdir, "alignment")
+    draw(plot.alignment(pd.concat(pairs), drawn_rows(table, config), quantity=quantity), workdir, "alignment")
     compared, partialled = pd.concat(compared), pd.concat(partialled)
     if compared["difference"].notna().any():
-        draw(figures.plot_comparisons(compared, partialled), workdir, "comparisons")
+        draw(plot.comparisons(compared, partialled), workdir, "comparisons")
     else:
         print("No alignment could be held against another: there is no figure of comparisons.")
-    draw(figures.plot_measures(shown.assign(measure=label_measures(shown))), workdir, "measures")
+    draw(plot.measures(shown.assign(measure=label_measures(shown))), workdir, "measures")
 
     jaccard = table[table["measure"] == "jaccard"]
     if len(set(jaccard["negatives_per_positive"])) > 1:
         at = (config.drawn_threshold, config.negatives_per_positive)
-        draw(figures.plot_base_rates(jaccard, drawn=at), workdir, "base_rates")
+        draw(plot.base_rates(jaccard, drawn=at), workdir, "base_rates")
 
     print(f"\n{format_table(shown)}\n")
     for note in dict.fromkeys(shown.loc[shown["note"] != "", "note"]):

@@ -13,14 +13,14 @@ from tqdm.auto import tqdm
 
 import expertlens_jax as el
 from experiments.launch import find_model
-from expertlens_jax.data import writing
-from expertlens_jax.data.concept_list import Concept
-from expertlens_jax.data.endpoint import ask_endpoint, open_endpoint
-from expertlens_jax.data.sentences import Limits, accept_sentences
 from expertlens_jax.errors import EndpointError, RunDirectoryError, SelectionError, UnsupportedModelError
 from expertlens_jax.models.digests import digest_json, digest_tokenizer
 from expertlens_jax.models.provenance import NUMBERS_VERSION
 from expertlens_jax.run_directory import write_text
+from expertlens_jax.sentences import writing
+from expertlens_jax.sentences.acceptance import Limits, accept_sentences
+from expertlens_jax.sentences.concept_list import Concept
+from expertlens_jax.sentences.endpoint import ask_endpoint, open_endpoint
 
 Ask = Callable[[str, int], writing.Answer]
 """Answers a prompt, by a seed."""

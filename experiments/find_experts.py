@@ -23,8 +23,7 @@ from etils import epath
 import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import measuring
-from expertlens_jax import parallel
-from expertlens_jax.report import figures
+from expertlens_jax import parallel, plot
 from expertlens_jax.run_directory import write_csv
 
 
@@ -43,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         return
     counts = count_experts(expertise, config.thresholds)
     write_csv(workdir / "experts.csv", counts)
-    figures.save_figure(figures.plot_significance(counts), workdir / "figures" / "significance")
+    plot.save_figure(plot.significance(counts), workdir / "figures" / "significance")
     print(f"\n{summary(counts).to_string(index=False)}\n\nThe table is in {workdir}; el.open_expertise reads it.")
 
 

@@ -23,9 +23,9 @@ from etils import epath
 import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
-from expertlens_jax.analysis.localisation import ALL, locate_experts, trace_depth
+from expertlens_jax import plot
 from expertlens_jax.analysis.statistics import least_p_of_signs
-from expertlens_jax.report import figures
+from expertlens_jax.analysis.structure.localisation import ALL, locate_experts, trace_depth
 from expertlens_jax.report.conclusions import (
     FEWEST_CONCEPTS,
     LEVEL,
@@ -67,10 +67,10 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "depth.csv", _first(depth, "sentences", "weights", "block"))
     for concepts in datasets:
         here = places[(places["sentences"] == concepts.name) & (places["weights"] == TRAINED)]
-        draw(figures.plot_enrichment(here[here["domain"] == ALL]), workdir, f"enrichment_{concepts.name}")
+        draw(plot.enrichment(here[here["domain"] == ALL]), workdir, f"enrichment_{concepts.name}")
         drawn = here[here["threshold"] == config.drawn_threshold]
-        draw(figures.plot_domain_enrichment(drawn), workdir, f"domains_{concepts.name}")
-        draw(figures.plot_depth(depth[depth["sentences"] == concepts.name]), workdir, f"depth_{concepts.name}")
+        draw(plot.domain_enrichment(drawn), workdir, f"domains_{concepts.name}")
+        draw(plot.depth(depth[depth["sentences"] == concepts.name]), workdir, f"depth_{concepts.name}")
 
     print(f"\n{format_places(places, config.drawn_threshold)}\n\n{format_depth(depth)}\n")
     print(f"Tables and figures are in {workdir}")

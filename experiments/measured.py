@@ -9,11 +9,11 @@ from etils import epath
 from matplotlib.figure import Figure
 
 import expertlens_jax as el
+from expertlens_jax import plot
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
 from expertlens_jax.experts.budget import GB, default_budget
 from expertlens_jax.experts.pooled_words import PoolOver
 from expertlens_jax.experts.selection import check_threshold
-from expertlens_jax.report import figures
 
 NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
 READING = ("pooling", "truncate", "tokens_per_batch")
@@ -162,4 +162,4 @@ def table_name(model: el.Model, concepts: el.ConceptDataset) -> str:
 
 def draw(figure: Figure, workdir: epath.Path, name: str) -> None:
     """Saves a figure among the run's."""
-    figures.save_figure(figure, workdir / "figures" / name)
+    plot.save_figure(figure, workdir / "figures" / name)

@@ -31,10 +31,10 @@ from experiments.measured import (
     saved_expertise,
 )
 from experiments.thresholds import describe, format_lines, label
+from expertlens_jax import plot
 from expertlens_jax.analysis.statistics import least_p_of_signs
-from expertlens_jax.analysis.thresholds import describe_experts
+from expertlens_jax.analysis.structure.thresholds import describe_experts
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
 from expertlens_jax.run_directory import open_run, write_csv
 
@@ -65,11 +65,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "negatives.csv", table)
     axis = ("negatives_per_positive", "Negatives per positive")
     note = "dashed: random sets as large; for the alignment, 0"
-    draw(figures.plot_lines(table, *axis, ("experts", "overlap", "alignment"), note=note), workdir, "negatives")
+    draw(plot.lines(table, *axis, ("experts", "overlap", "alignment"), note=note), workdir, "negatives")
     tops = table[table["top"].notna()].assign(threshold=table["top"].astype(float))
-    draw(
-        figures.plot_lines(tops, *axis, ("overlap", "alignment"), lines="top {:g}", note=note), workdir, "negatives_top"
-    )
+    draw(plot.lines(tops, *axis, ("overlap", "alignment"), lines="top {:g}", note=note), workdir, "negatives_top")
 
     print(f"\nBy negatives per positive\n{format_lines(table[table['top'].isna()], 'negatives_per_positive')}\n")
     tops = tops[tops["statistic"] != "experts"].rename(columns={"threshold": "τ", "top": "threshold"})

@@ -28,13 +28,25 @@ from etils import epath
 import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
-from expertlens_jax.analysis.baselines import tfidf_similarity
-from expertlens_jax.analysis.hierarchy import MEMBERS, OTHER, count_sharing, measure_inclusion, summarise_inclusion
-from expertlens_jax.analysis.organisation import MAPS, compare_spelling, find_misplaced, map_concepts, relate_domains
-from expertlens_jax.analysis.recovery import recover_domains
+from expertlens_jax import plot
+from expertlens_jax.analysis.similarity.baselines import tfidf_similarity
 from expertlens_jax.analysis.statistics import least_p_of_signs
+from expertlens_jax.analysis.structure.hierarchy import (
+    MEMBERS,
+    OTHER,
+    count_sharing,
+    measure_inclusion,
+    summarise_inclusion,
+)
+from expertlens_jax.analysis.structure.organisation import (
+    MAPS,
+    compare_spelling,
+    find_misplaced,
+    map_concepts,
+    relate_domains,
+)
+from expertlens_jax.analysis.structure.recovery import recover_domains
 from expertlens_jax.errors import SelectionError, UnfitConceptsError
-from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import (
     Conclusion,
     Outcome,
@@ -90,11 +102,11 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
                 f"{concepts.name}: {_MAP_NAMES[method]} (stress {place.attrs['stress']:.2f}, "
                 f"trustworthiness {place.attrs['trustworthiness']:.2f})"
             )
-            draw(figures.plot_map(place, title=title), workdir, f"map_{method}_{concepts.name}")
+            draw(plot.map(place, title=title), workdir, f"map_{method}_{concepts.name}")
         related = keep("domains", relate_domains(overlap, permutations=config.permutations, seed=config.seed))
-        draw(figures.plot_domain_graph(related), workdir, f"domains_{concepts.name}")
+        draw(plot.domain_graph(related), workdir, f"domains_{concepts.name}")
         quantity = f"Overlap of experts (Jaccard, τ = {config.drawn_threshold:g})"
-        draw(figures.plot_tree(overlap, quantity=quantity), workdir, f"tree_{concepts.name}")
+        draw(plot.tree(overlap, quantity=quantity), workdir, f"tree_{concepts.name}")
         keep("misplaced", find_misplaced(overlap, settings.neighbours))
         words = [f" {word}" for word in concepts.concepts]  # with the space that stands before them in a sentence
         tokens = model.tokenizer(words, add_special_tokens=False)["input_ids"]
@@ -106,8 +118,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     for name, table in joined.items():
         write_csv(workdir / f"{name}.csv", table)
-    draw(figures.plot_recovery(joined["recovery"]), workdir, "recovery")
-    draw(figures.plot_hierarchy(joined["hierarchy"], joined["sharing"]), workdir, "hierarchy")
+    draw(plot.recovery(joined["recovery"]), workdir, "recovery")
+    draw(plot.hierarchy(joined["hierarchy"], joined["sharing"]), workdir, "hierarchy")
 
     print(f"\n{format_recovery(joined['recovery'])}\n\n{format_hierarchy(joined['hierarchy'])}\n")
     print(f"{format_misplaced(joined['misplaced'])}\n\n{format_spelling(joined['spelling'])}")

@@ -31,9 +31,11 @@ from etils import epath
 import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
-from expertlens_jax.analysis.equally_active import MATCHES, compare_matched, summarise_matched
-from expertlens_jax.analysis.organisation import concept_domains
-from expertlens_jax.analysis.polysemanticity import (
+from expertlens_jax import plot
+from expertlens_jax.analysis.statistics import least_p_of_ks
+from expertlens_jax.analysis.structure.matched_controls import MATCHES, compare_matched, summarise_matched
+from expertlens_jax.analysis.structure.organisation import concept_domains
+from expertlens_jax.analysis.structure.polysemanticity import (
     compare_shared,
     count_services,
     distribute_shared,
@@ -41,9 +43,7 @@ from expertlens_jax.analysis.polysemanticity import (
     spread_services,
     summarise_shared,
 )
-from expertlens_jax.analysis.statistics import least_p_of_ks
 from expertlens_jax.errors import SelectionError, UnfitConceptsError
-from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import (
     LEVEL,
     Conclusion,
@@ -99,12 +99,12 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     joined = {file: pd.concat(parts, ignore_index=True) for file, parts in tables.items()}
     for file, table in joined.items():
         write_csv(workdir / f"{file}.csv", table)
-    draw(figures.plot_services(joined["spread"], joined["gathering"]), workdir, "services")
+    draw(plot.services(joined["spread"], joined["gathering"]), workdir, "services")
     if len(joined["shared_summary"]):
-        draw(figures.plot_shared(joined["distributions"], joined["shared_summary"]), workdir, "shared")
+        draw(plot.shared(joined["distributions"], joined["shared_summary"]), workdir, "shared")
     else:
         print(f"No two concepts share {settings.minimum} experts and differ in as many: nothing to compare.")
-    draw(figures.plot_matched(joined["matched_summary"]), workdir, "matched")
+    draw(plot.matched(joined["matched_summary"]), workdir, "matched")
 
     print(
         f"\n{format_services(joined['services'], joined['gathering'])}\n\n{format_shared(joined['shared_summary'])}\n"

@@ -31,14 +31,13 @@ from etils import epath
 from tqdm.auto import tqdm
 
 from experiments.launch import launch
-from expertlens_jax import parallel
+from expertlens_jax import parallel, plot
 from expertlens_jax.errors import CorpusError, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_tokenizer
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.saving import save_model
 from expertlens_jax.models.tokenizer import read_tokenizer
-from expertlens_jax.report import figures
 from expertlens_jax.run_directory import is_local, open_run, write_csv
 from expertlens_jax.training.corpus import Corpus, Mixture, read_lines, tokenize_file
 from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, init_state, train_step
@@ -265,8 +264,8 @@ def write_directory(directory: epath.Path, write: Any) -> None:
 def draw(workdir: epath.Path) -> None:
     """The loss curves, from the run's tables."""
     if (workdir / "training.csv").exists() and (workdir / "evaluation.csv").exists():
-        figure = figures.plot_training(pd.read_csv(workdir / "training.csv"), pd.read_csv(workdir / "evaluation.csv"))
-        figures.save_figure(figure, workdir / "figures" / "training")
+        figure = plot.training(pd.read_csv(workdir / "training.csv"), pd.read_csv(workdir / "evaluation.csv"))
+        plot.save_figure(figure, workdir / "figures" / "training")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import expertlens_jax as el
 from experiments.launch import check_named, launch, load_named
 from experiments.measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
 from experiments.thresholds import describe, format_lines
-from expertlens_jax.report import figures
+from expertlens_jax import plot
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, every, of_those_made
 from expertlens_jax.run_directory import open_run, write_csv
 
@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "fall.csv", fall)
     statistics = ("experts", "share", "overlap", "alignment")
     note = "a dot per model; dashed: random sets as large; for the alignment, 0"
-    draw(figures.plot_lines(table, "parameters", "Parameters", statistics, note=note), workdir, "scale")
+    draw(plot.lines(table, "parameters", "Parameters", statistics, note=note), workdir, "scale")
 
     print(f"\nBy model\n{format_lines(table, 'model')}\n\n{format_fall(fall)}\n")
     print(f"Tables and figures are in {workdir}")

@@ -19,21 +19,21 @@ from experiments.measured import (
     saved_expertise,
     table_name,
 )
-from expertlens_jax.analysis.baselines import cosine_of_embeddings, mean_sentence_embedding
-from expertlens_jax.analysis.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
-from expertlens_jax.analysis.measures import (
+from expertlens_jax.analysis.similarity.baselines import cosine_of_embeddings, mean_sentence_embedding
+from expertlens_jax.analysis.similarity.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
+from expertlens_jax.analysis.similarity.measures import (
     Measure,
     check_measures,
     expert_measures,
     sentence_measures,
     word_measures,
 )
-from expertlens_jax.analysis.word_vectors import check_word_vectors, word_vector_similarity
-from expertlens_jax.data.masking import mask_words
+from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors, word_vector_similarity
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
 from expertlens_jax.experts.pooled_words import pool_over_words
 from expertlens_jax.experts.selection import check_threshold
 from expertlens_jax.run_directory import saved_dataset
+from expertlens_jax.sentences.masking import mask_words
 from expertlens_jax.training.skip_gram import check_corpora, saved_word_vectors
 
 OWN_WORDS = {"own_tokens": "concept", "other_tokens": "others"}

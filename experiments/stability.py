@@ -32,11 +32,11 @@ import expertlens_jax as el
 from experiments.launch import check_named, find_model, launch, load_named
 from experiments.measured import check_statistics, draw, load_datasets, negatives, saved_expertise
 from experiments.thresholds import label
-from expertlens_jax.analysis.stability import compare_conditions
+from expertlens_jax import plot
+from expertlens_jax.analysis.conditions.stability import compare_conditions
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations
-from expertlens_jax.data.fewer import draw_sentences
+from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
-from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import (
     Conclusion,
     Outcome,
@@ -82,11 +82,11 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     table = pd.concat(parts, ignore_index=True)
     write_csv(workdir / "stability.csv", table)
     drawn = table[table["threshold"] == config.drawn_threshold]
-    draw(figures.plot_stability(drawn), workdir, "stability")
-    draw(figures.plot_stability_thresholds(table[table["kind"] != "fewer"]), workdir, "stability_thresholds")
+    draw(plot.stability(drawn), workdir, "stability")
+    draw(plot.stability_thresholds(table[table["kind"] != "fewer"]), workdir, "stability_thresholds")
     fewer = table["kind"] == "fewer"
     if fewer.any():
-        draw(figures.plot_fewer(table[fewer | (table["kind"] == "sentences")]), workdir, "stability_fewer")
+        draw(plot.fewer(table[fewer | (table["kind"] == "sentences")]), workdir, "stability_fewer")
 
     print(f"\nAt τ = {config.drawn_threshold:g}, 95% intervals over concepts\n{format_comparisons(drawn)}\n")
     print(f"Tables and figures are in {workdir}")

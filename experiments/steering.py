@@ -33,12 +33,12 @@ import expertlens_jax as el
 from experiments.launch import find_model, launch
 from experiments.measured import draw, load_datasets, question_of, saved_expertise
 from experiments.steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
+from expertlens_jax import plot
 from expertlens_jax.analysis.statistics import least_p_of_signs
-from expertlens_jax.analysis.steering_effects import Writing, find_in_place
-from expertlens_jax.analysis.steering_summary import Trial, describe_claim, describe_curves, describe_effects
+from expertlens_jax.analysis.steering.effects import Writing, find_in_place
+from expertlens_jax.analysis.steering.summary import Trial, describe_claim, describe_curves, describe_effects
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
 from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
-from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
 from expertlens_jax.report.pages import Page, Samples
 from expertlens_jax.run_directory import open_run, write_csv, write_text
@@ -86,13 +86,13 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "claim.csv", claim)
     samples = pd.DataFrame([row for trial in measured for row in sample_rows(measured[trial], trial, config)])
     write_csv(workdir / "samples.csv", samples)
-    draw(figures.plot_steering(curves), workdir, "steering")
-    draw(figures.plot_steering_cost(curves), workdir, "cost")
+    draw(plot.steering(curves), workdir, "steering")
+    draw(plot.steering_cost(curves), workdir, "cost")
 
     away, moved = steer_away(model, expertise, concepts, elsewhere, config, workdir)
     write_csv(workdir / "away.csv", away)
     write_csv(workdir / "moved.csv", moved)
-    draw(figures.plot_steered_away(away, moved), workdir, "away")
+    draw(plot.steered_away(away, moved), workdir, "away")
 
     report(model, config, claim, effects, samples, away, workdir)
     print(f"\n{claim.to_string(index=False, float_format='{:.3f}'.format)}\n")

@@ -13,10 +13,10 @@ from etils import epath
 
 import expertlens_jax as el
 from experiments.measured import negatives, reading
-from expertlens_jax.analysis.organisation import map_concepts
 from expertlens_jax.analysis.statistics import bootstrap_mean
-from expertlens_jax.analysis.steering_effects import Writing, measure_effect, word_in_place
-from expertlens_jax.analysis.steering_summary import Trial, unsteered
+from expertlens_jax.analysis.steering.effects import Writing, measure_effect, word_in_place
+from expertlens_jax.analysis.steering.summary import Trial, unsteered
+from expertlens_jax.analysis.structure.organisation import map_concepts
 from expertlens_jax.experts.controls import equally_active_units, random_units
 from expertlens_jax.run_directory import write_text
 

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 import expertlens_jax as el
-from expertlens_jax.analysis.thresholds import describe_thresholds
+from expertlens_jax.analysis.structure.thresholds import describe_thresholds
 
 
 def describe(

@@ -30,13 +30,13 @@ import expertlens_jax as el
 from experiments.launch import check_named, launch, load_named
 from experiments.measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
 from experiments.thresholds import describe, format_lines, label
-from expertlens_jax.analysis.alignment import MINIMUM_CONCEPTS
-from expertlens_jax.analysis.stability import same_units
+from expertlens_jax import plot
+from expertlens_jax.analysis.conditions.settling import trace_overlap
+from expertlens_jax.analysis.conditions.stability import same_units
+from expertlens_jax.analysis.similarity.alignment import MINIMUM_CONCEPTS
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations, least_p_of_signs
-from expertlens_jax.analysis.training import trace_overlap
 from expertlens_jax.errors import CheckpointError, SelectionError
 from expertlens_jax.models.packaged import packaged_models, packaged_revisions
-from expertlens_jax.report import figures
 from expertlens_jax.report.conclusions import (
     FEWEST_CONCEPTS,
     LEVEL,
@@ -83,7 +83,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     write_csv(workdir / "settling.csv", settled)
     statistics = ("experts", "final_overlap", "final_overlap_held_out", "overlap", "alignment")
     note = "dashed: random sets as large; for the alignment, 0"
-    draw(figures.plot_lines(table, "step", "Training step", statistics, note=note), workdir, "training")
+    draw(plot.lines(table, "step", "Training step", statistics, note=note), workdir, "training")
 
     print(f"\nBy training step\n{format_lines(table, 'step')}\n\n{format_settling(settled)}\n")
     print(f"Tables and figures are in {workdir}")

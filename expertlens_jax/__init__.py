@@ -19,9 +19,14 @@ __version__ = importlib.metadata.version("expertlens-jax")
 
 # Each name is imported when it is first used: `import expertlens_jax` takes a tenth of a second, not four.
 with epy.lazy_api_imports(globals()):
-    from expertlens_jax.analysis.alignment import Alignment, align
-    from expertlens_jax.analysis.comparison import compare_alignments, partial_alignments
-    from expertlens_jax.analysis.odd_one_out import OddOneOut, odd_one_out_accuracy
+    # The rooms: el.analysis.NAME and so on.
+    from expertlens_jax import analysis as analysis
+    from expertlens_jax import plot as plot
+    from expertlens_jax import sentences as sentences
+    from expertlens_jax import training as training
+    from expertlens_jax.analysis.similarity.alignment import Alignment, align
+    from expertlens_jax.analysis.similarity.comparison import compare_alignments, partial_alignments
+    from expertlens_jax.analysis.similarity.odd_one_out import OddOneOut, odd_one_out_accuracy
     from expertlens_jax.data.concepts import ConceptDataset, load_concepts
     from expertlens_jax.data.contrast import Contrast, contrast_concepts
     from expertlens_jax.data.ratings import Ratings, load_ratings

@@ -1,1 +1,1 @@
-"""What people look at: figures, and the run directories that hold them."""
+"""What people read: conclusions, and pages that hold them."""

@@ -13,9 +13,9 @@ from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
 from expertlens_jax.data.contrast import contrast_concepts
-from expertlens_jax.data.fewer import draw_sentences
-from expertlens_jax.data.masking import mask_words
+from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning
+from expertlens_jax.sentences.masking import mask_words
 
 SAID = ['He said "cat" twice.', '"Cats!" she cried.', "The cat sat.", "A cat ran.", "My cat, asleep.", "Cats purr."]
 DOGS = ["A dog barked.", "The dog, big, ran.", '"Dog" is a word.', "Dogs run.", "My dog sleeps.", "Two dogs met."]

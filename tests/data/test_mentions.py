@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import expertlens_jax as el
 from expertlens_jax.data import languages
-from expertlens_jax.data.masking import mask_words
 from expertlens_jax.data.words import find_mentions, mention_finder, normal_name, split_words, word_forms
 from expertlens_jax.errors import ConceptDataError
+from expertlens_jax.sentences.masking import mask_words
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from expertlens_jax.analysis.alignment import rated_pairs
+from expertlens_jax.analysis.similarity.alignment import rated_pairs
 from expertlens_jax.data.ratings import load_ratings
 from expertlens_jax.errors import ExpertLensWarning, RatingsError
 

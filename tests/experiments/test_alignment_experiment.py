@@ -13,7 +13,7 @@ import scipy.stats
 
 import expertlens_jax as el
 from experiments import alignment
-from expertlens_jax.analysis.word_vectors import word_vector_similarity
+from expertlens_jax.analysis.similarity.word_vectors import word_vector_similarity
 
 ROOT = pathlib.Path(__file__).parents[2]
 COLUMNS = (

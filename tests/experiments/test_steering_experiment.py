@@ -12,8 +12,8 @@ import xarray as xr
 import expertlens_jax as el
 from configs.demo import get_config
 from experiments import steering, steering_trials
+from expertlens_jax import plot
 from expertlens_jax.errors import ConceptDataError, RunDirectoryError, SelectionError, UnsupportedModelError
-from expertlens_jax.report import figures
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
 
@@ -166,7 +166,7 @@ def test_nothing_to_steer_away_from_is_drawn_as_such(tmp_path):
     config.steering.away = ()
     tables = steering_trials.steer_away(None, None, None, None, config, tmp_path)
     assert [len(table) for table in tables] == [0, 0]
-    assert "no concept was steered away from" in figures.plot_steered_away(*tables).texts[0].get_text()
+    assert "no concept was steered away from" in plot.steered_away(*tables).texts[0].get_text()
 
 
 def test_what_moved_on_the_map():

@@ -13,11 +13,11 @@ import pytest
 import xarray as xr
 
 import expertlens_jax as el
-from expertlens_jax.analysis.equally_active import compare_matched
-from expertlens_jax.analysis.polysemanticity import compare_shared, distribute_shared
-from expertlens_jax.analysis.stability import compare_conditions
-from expertlens_jax.analysis.steering_effects import Continuations, expert_response
-from expertlens_jax.analysis.training import overlap_with_last
+from expertlens_jax.analysis.conditions.settling import overlap_with_last
+from expertlens_jax.analysis.conditions.stability import compare_conditions
+from expertlens_jax.analysis.steering.effects import Continuations, expert_response
+from expertlens_jax.analysis.structure.matched_controls import compare_matched
+from expertlens_jax.analysis.structure.polysemanticity import compare_shared, distribute_shared
 from expertlens_jax.errors import ExpertLensWarning, ResponsesError, RunDirectoryError, SelectionError
 from expertlens_jax.models import digests, provenance
 from expertlens_jax.models.config import TransformerConfig

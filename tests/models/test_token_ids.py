@@ -8,7 +8,7 @@ import torch
 import transformers
 
 import expertlens_jax as el
-from expertlens_jax.analysis.embeddings import (
+from expertlens_jax.analysis.similarity.embeddings import (
     embedding_responses,
     input_embeddings,
     sentence_embeddings,

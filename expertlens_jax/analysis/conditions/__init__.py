@@ -1,0 +1,1 @@
+"""The same concepts under several conditions: sentence sets, seeds, checkpoints."""

@@ -1,0 +1,117 @@
+"""When expert sets become what they end as: overlap with the last checkpoint's, and where half of it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from expertlens_jax.analysis.conditions.stability import cross_jaccard, random_jaccard, same_units
+from expertlens_jax.analysis.statistics import bootstrap_mean
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.selection import select_experts
+
+
+def overlap_with_last(experts: xr.DataArray, last: xr.DataArray) -> tuple[np.ndarray, float]:
+    """Jaccard overlap of each concept's set with its set at the last checkpoint.
+
+    Args:
+      experts, last: bool (concept, unit) of the same concepts and units.
+
+    Returns:
+      float64 [concepts] (0 where both sets are empty), and the mean that random sets as large would have.
+
+    Raises:
+      SelectionError: they are of other concepts or units.
+    """
+    names = [list(map(str, each["concept"].values)) for each in (experts, last)]
+    if names[0] != names[1] or not same_units(experts, last):
+        models = [each.attrs.get("model", "an unnamed model") for each in (experts, last)]
+        raise SelectionError(
+            f"the expert sets are of {len(names[0])} concepts and {experts.sizes['unit']} units of {models[0]}, "
+            f"the last of {len(names[1])} concepts and {last.sizes['unit']} units of {models[1]}, and these aren't "
+            "the same. Measure all checkpoints alike."
+        )
+    sizes = experts.values.sum(1), last.values.sum(1)
+    return np.diag(cross_jaccard(experts.values, last.values)), float(random_jaccard(*sizes, last.sizes["unit"]).mean())
+
+
+def trace_overlap(
+    checkpoints: Mapping[int, xr.Dataset],
+    last: xr.Dataset,
+    thresholds: Sequence[float],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Follows the overlap with the last checkpoint's expert sets through training.
+
+    Args:
+      checkpoints: tables of expertise by training step, of the same concepts and units.
+      last: the last checkpoint's, found with the same sentences, where the curve ends in 1 by construction; or with
+        others, where it ends in what two sets of sentences agree on, which is all that can be reached.
+      thresholds: on AP.
+      resamples: of the 95% intervals, over concepts.
+      seed: of those.
+
+    Returns:
+      overlap: a row per step and threshold: step, threshold, value (mean over the concepts that have experts in
+        `last`), ci_low, ci_high, chance (of random sets as large).
+      settling: a row per threshold: threshold, concepts (with experts in `last`), step (where the mean overlap first
+        reaches half of where it ends, see `half_step`), ci_low, ci_high.
+    """
+    steps = sorted(checkpoints)
+    rows, settling = [], []
+    for threshold in thresholds:
+        end = select_experts(last, threshold=threshold)
+        some = end.values.any(axis=1)
+        curves = np.full((len(steps), int(some.sum())), np.nan)
+        for row, step in enumerate(steps):
+            value, chance = [np.nan] * 3, np.nan
+            if some.any():
+                curves[row], chance = overlap_with_last(
+                    select_experts(checkpoints[step], threshold=threshold)[some], end[some]
+                )
+                value = bootstrap_mean(curves[row][:, None], resamples=resamples, seed=seed)
+            rows.append((step, threshold, *value, chance))
+        settling.append((threshold, int(some.sum()), *bootstrap_half_step(steps, curves, resamples, seed)))
+    return (
+        pd.DataFrame(rows, columns=["step", "threshold", "value", "ci_low", "ci_high", "chance"]),
+        pd.DataFrame(settling, columns=["threshold", "concepts", "step", "ci_low", "ci_high"]),
+    )
+
+
+def half_step(steps: Sequence[int], curve: np.ndarray) -> float:
+    """The step at which a curve first reaches half of its end, between checkpoints straight over log(1 + step).
+
+    Args:
+      steps: [steps], ascending.
+      curve: float [steps].
+
+    Returns:
+      The step; NaN if the curve ends at 0 or at NaN.
+    """
+    level = curve[-1] / 2
+    if not level > 0:
+        return float("nan")
+    after = int(np.flatnonzero(np.asarray(curve) >= level)[0])
+    if after == 0:
+        return float(steps[0])
+    places = np.log1p(np.asarray(steps, float))
+    rise = (level - curve[after - 1]) / (curve[after] - curve[after - 1])
+    return float(np.expm1(places[after - 1] + rise * (places[after] - places[after - 1])))
+
+
+def bootstrap_half_step(
+    steps: Sequence[int], curves: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """`half_step` of the mean of `curves` [steps, concepts], and its 95% percentile interval over concepts."""
+    count = curves.shape[1]
+    if not count:
+        return float("nan"), float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    found = [half_step(steps, mean) for mean in drawn @ curves.T / count]
+    low, high = np.nanpercentile(found, [2.5, 97.5]) if not np.isnan(found).all() else (np.nan, np.nan)
+    return half_step(steps, curves.mean(axis=1)), float(low), float(high)

@@ -1,0 +1,141 @@
+"""Embeddings of words and sentences from the same model, to hold against its experts."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from expertlens_jax.analysis.similarity.baselines import mean_sentence_embedding
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.experts.responses import Responses, record_responses
+from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.tokens import Tokens, check_token_ids, tokenize
+
+
+def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
+    """Mean of the input embeddings of each word's tokens, float32 `[words, d_model]`.
+
+    Words are tokenized as they stand within a sentence, after a space.
+    """
+    tokens = _tokenize(model, _within_a_sentence(words))
+    table = np.asarray(model.params["embed"]["token"], np.float32)
+    return np.stack([table[ids[own]].mean(axis=0) for ids, own in zip(tokens.ids, tokens.in_pool, strict=True)])
+
+
+def word_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
+    """The word alone through the model: its tokens' mean in the last layer's residual stream.
+
+    Returns:
+      float32 `[words, d_model]`.
+    """
+    return sentence_embeddings(model, _within_a_sentence(words))
+
+
+def sentence_embeddings(
+    model: Model,
+    sentences: Sequence[str],
+    *,
+    pooling: Literal["mean", "last"] = "mean",
+    truncate: bool = False,
+    tokens_per_batch: int = 4096,
+    progress: bool = False,
+) -> np.ndarray:
+    """The last layer's residual stream, as the mean over each sentence's tokens, or at its last token.
+
+    It is what a causal model's final norm reads; a last token has all the sentence behind it. What the tokenizer adds
+    (CLS, SEP) is no token of the sentence.
+
+    Args:
+      model: of any family.
+      sentences: `[S]` texts.
+      pooling: "mean" or "last".
+      truncate: cut what is longer than the model's context, rather than refuse it.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
+      progress: shows a bar.
+
+    Returns:
+      float32 `[S, d_model]`.
+    """
+    responses = record_responses(
+        model,
+        sentences,
+        sites=("resid",),
+        pooling=pooling,
+        truncate=truncate,
+        tokens_per_batch=tokens_per_batch,
+        progress=progress,
+    )
+    last = (responses.units["layer"] == model.config.num_layers - 1).to_numpy()
+    return responses.values[:, last]
+
+
+def concept_embeddings(
+    model: Model,
+    concepts: ConceptDataset,
+    *,
+    truncate: bool = False,
+    tokens_per_batch: int = 4096,
+    progress: bool = False,
+) -> np.ndarray:
+    """Mean over a concept's sentences, and over their tokens, of the residual stream after each layer.
+
+    Returns:
+      float64 `[layers, concepts, d_model]`.
+    """
+    responses = record_responses(
+        model,
+        concepts.sentences,
+        sites=("resid",),
+        pooling="mean",
+        truncate=truncate,
+        tokens_per_batch=tokens_per_batch,
+        progress=progress,
+    )
+    means = mean_sentence_embedding(responses.values, concepts)
+    return means.reshape(len(concepts.concepts), model.config.num_layers, -1).transpose(1, 0, 2)
+
+
+def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: bool = False) -> Responses:
+    """Responses of the channels of the input embedding: what a sentence's words say before any layer has read them.
+
+    Args:
+      model: its token embeddings are read, without positions.
+      sentences: `[S]` texts.
+      truncate: cut what is longer than the model's context, rather than refuse it.
+
+    Returns:
+      Responses `[S, d_model]`, max-pooled over tokens, of a site called `embed` in layer 0.
+    """
+    tokens = _tokenize(model, sentences, truncate=truncate)
+    table = np.asarray(model.params["embed"]["token"], np.float32)
+    values = np.stack([table[ids[own]].max(axis=0) for ids, own in zip(tokens.ids, tokens.in_pool, strict=True)])
+    channels = np.arange(table.shape[1])
+    units = pd.DataFrame(
+        {"layer": 0, "site": "embed", "channel": channels, "hf_module": "input embedding", "hf_channel": channels}
+    )
+    provenance = dataclasses.replace(
+        model.provenance,
+        tokenizer=digest_tokenizer(model.tokenizer),
+        sites=("embed",),
+        pooling="max",
+        truncate=bool(truncate),
+        sentences_sha256=digest_json(list(sentences)),
+        tokens_sha256=digest_tokens(tokens),
+    )
+    return Responses(values, units, model.name, tuple(sentences), provenance)
+
+
+def _tokenize(model: Model, texts: Sequence[str], *, truncate: bool = False) -> Tokens:
+    """Tokens that the model has an embedding for."""
+    tokens = tokenize(model.tokenizer, texts, max_tokens=model.config.max_tokens, truncate=truncate)
+    limits = {"vocab_size": model.config.vocab_size, "model": model.name}
+    check_token_ids(tokens.ids, **limits, tokenizer=model.tokenizer, texts=texts)
+    return tokens
+
+
+def _within_a_sentence(words: Sequence[str]) -> list[str]:
+    """Byte-level vocabularies have another token for a word after a space, which is how it mostly occurs."""
+    return [" " + word for word in words]

@@ -1,0 +1,1 @@
+"""How expert sets are organised: domains, levels, shared units, places in the model, thresholds."""

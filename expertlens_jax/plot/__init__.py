@@ -1,0 +1,68 @@
+"""The figures: each takes a table that can be read back from its CSV, and returns a matplotlib `Figure`.
+
+Nothing is computed here that a claim could rest on: correlations, intervals and shares come in as columns.
+Figures are built without pyplot, so they need no display and leave nothing behind.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from expertlens_jax.plot.alignment_figures import plot_alignment as alignment
+    from expertlens_jax.plot.base_rates_figures import plot_base_rates as base_rates
+    from expertlens_jax.plot.comparisons_figures import plot_comparisons as comparisons
+    from expertlens_jax.plot.enrichment_figures import plot_depth as depth
+    from expertlens_jax.plot.enrichment_figures import plot_domain_enrichment as domain_enrichment
+    from expertlens_jax.plot.enrichment_figures import plot_enrichment as enrichment
+    from expertlens_jax.plot.files import save_figure
+    from expertlens_jax.plot.lines_figures import plot_lines as lines
+    from expertlens_jax.plot.localisation_figures import plot_localisation as localisation
+    from expertlens_jax.plot.measures_figures import plot_measures as measures
+    from expertlens_jax.plot.organisation_figures import plot_domain_graph as domain_graph
+    from expertlens_jax.plot.organisation_figures import plot_map as map
+    from expertlens_jax.plot.organisation_figures import plot_tree as tree
+    from expertlens_jax.plot.overlap_figures import order_concepts
+    from expertlens_jax.plot.overlap_figures import plot_overlap as overlap
+    from expertlens_jax.plot.polysemanticity_figures import plot_matched as matched
+    from expertlens_jax.plot.polysemanticity_figures import plot_services as services
+    from expertlens_jax.plot.polysemanticity_figures import plot_shared as shared
+    from expertlens_jax.plot.recovery_figures import plot_hierarchy as hierarchy
+    from expertlens_jax.plot.recovery_figures import plot_recovery as recovery
+    from expertlens_jax.plot.significance_figures import plot_significance as significance
+    from expertlens_jax.plot.stability_figures import plot_fewer as fewer
+    from expertlens_jax.plot.stability_figures import plot_stability as stability
+    from expertlens_jax.plot.stability_figures import plot_stability_thresholds as stability_thresholds
+    from expertlens_jax.plot.steering_figures import plot_steered_away as steered_away
+    from expertlens_jax.plot.steering_figures import plot_steering as steering
+    from expertlens_jax.plot.steering_figures import plot_steering_cost as steering_cost
+    from expertlens_jax.plot.training_figures import plot_training as training
+
+__all__ = [
+    "alignment",
+    "base_rates",
+    "comparisons",
+    "depth",
+    "domain_enrichment",
+    "domain_graph",
+    "enrichment",
+    "fewer",
+    "hierarchy",
+    "lines",
+    "localisation",
+    "map",
+    "matched",
+    "measures",
+    "order_concepts",
+    "overlap",
+    "recovery",
+    "save_figure",
+    "services",
+    "shared",
+    "significance",
+    "stability",
+    "stability_thresholds",
+    "steered_away",
+    "steering",
+    "steering_cost",
+    "training",
+    "tree",
+]
