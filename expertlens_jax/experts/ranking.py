@@ -13,9 +13,9 @@ Most concepts share most of their negatives, the *pool*; so one sort of a unit's
 place among them, which orders the positives of every concept, and gives N_i up to a concept's few *corrections*: its
 own positives, sentences that mention it, or negatives drawn for it alone. They are sorted with the positives.
 
-`concept_sets.py` says what is asked, `orders.py` sorts, on the host or on the device, and `measuring.py` goes down the
-sorted entries, one program for both. All of it is pure functions of arrays; `expertise.py` turns them into a table
-with names.
+`concept_sets.py` says what is asked, `orders.py` sorts, on the host or on the device, and `measuring.py` counts and
+sums along the sorted entries, one program for both. All of it is pure functions of arrays; `expertise.py` turns them
+into a table with names.
 """
 
 import functools
@@ -57,7 +57,7 @@ def rank_units(
     Args:
       values: float32 [sentences, units], finite.
       contrast: which of these sentences stand for and against each concept, and with what weight.
-      transport: whether to measure the slopes of the linear transport, about a third of the time.
+      transport: whether to measure the slopes of the linear transport, about half of the time.
       units_per_block: the most units a device ranks at once; None chooses by memory. The
         number of devices or threads changes no byte of a result, the size of blocks at most a last digit.
         Calls with equal blocks and contrast shapes share one compilation.
