@@ -19,15 +19,41 @@ import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning
 from expertlens_jax.models.packaged import packaged_directory, packaged_models
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "File with the settings, or file:variant.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory to write; a bucket's path will do.")
-_MULTIHOST = flags.DEFINE_bool("multihost", False, "One run over several hosts; launch it on each of them.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first host, off TPU pods.")
-_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "How many hosts there are, off TPU pods.")
-_HOST = flags.DEFINE_integer("host", None, "Which of them this is, from 0, off TPU pods.")
+
+class _Flags:
+    """The flags of every launcher, among the values given: absl's own, or those of one launch."""
+
+    def __init__(self, values: flags.FlagValues, argv: list[str] | None = None) -> None:
+        self.values = values
+        self.config = config_flags.DEFINE_config_file(
+            "config", None, "File with the settings, or file:variant.", flag_values=values, sys_argv=argv
+        )
+        self.workdir = flags.DEFINE_string(
+            "workdir", None, "Run directory to write; a bucket's path will do.", flag_values=values
+        )
+        self.multihost = flags.DEFINE_bool(
+            "multihost", False, "One run over several hosts; launch it on each of them.", flag_values=values
+        )
+        self.coordinator = flags.DEFINE_string(
+            "coordinator", None, "Address and port of the first host, off TPU pods.", flag_values=values
+        )
+        self.num_hosts = flags.DEFINE_integer(
+            "num_hosts", None, "How many hosts there are, off TPU pods.", flag_values=values
+        )
+        self.host = flags.DEFINE_integer(
+            "host", None, "Which of them this is, from 0, off TPU pods.", flag_values=values
+        )
 
 
-def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None], *, several_hosts: bool = False) -> None:
+_COMMAND_LINE = _Flags(flags.FLAGS)
+
+
+def launch(
+    run: Callable[[ml_collections.ConfigDict, epath.Path], None],
+    *,
+    several_hosts: bool = False,
+    argv: list[str] | None = None,
+) -> None:
     """Runs `run(config, workdir)` under absl, with the flags `--config`, `--config.KEY` and `--workdir`.
 
     Errors of the user's making are printed as one paragraph, without a traceback, and exit with status 1.
@@ -35,39 +61,53 @@ def launch(run: Callable[[ml_collections.ConfigDict, epath.Path], None], *, seve
     Args:
       run: the experiment.
       several_hosts: whether it can be one run over several hosts (`--multihost`).
+      argv: the program's name and its flags, to launch within a process that goes on; None for the command line, which
+        ends the process.
+
+    Raises:
+      SystemExit: with a status other than 0, where a process would end with it.
     """
-    warnings.formatwarning = _format_warning
-
-    def main(argv: list[str]) -> None:
-        leave = None
-        logging.set_verbosity(logging.WARNING)  # jax tells at INFO of every backend it doesn't find
-        if len(argv) > 1:
-            _stop(f"unexpected arguments {' '.join(argv[1:])}; flags are written --name=value.")
-        for flag in _CONFIG, _WORKDIR:
-            if not flag.present:
-                _stop(f"--{flag.name} is missing, as in --config=configs/demo.py --workdir=runs/demo.")
-        try:
-            if _MULTIHOST.value:
-                if not several_hosts:
-                    _stop("this experiment can't be one run over several hosts; launch it without --multihost.")
-                faulthandler.disable()  # absl's; where a dead host leaves this one, a page of threads tells nothing
-                leave = el.connect_hosts(_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
-            run(_CONFIG.value, epath.Path(_WORKDIR.value))
-        except ExpertLensError as error:
-            _tell(str(error))
-            if leave is not None:
-                leave()
-                os._exit(1)  # an orderly exit would wait for hosts that are dead, or for this one
-            sys.exit(1)
-
-    app.run(main, flags_parser=_parse_flags)
+    if argv is None:
+        warnings.formatwarning = format_warning
+        app.run(lambda rest: _run_with(_COMMAND_LINE, rest, run, several_hosts), flags_parser=_parse_command_line)
+    else:
+        given = _Flags(flags.FlagValues(), argv)
+        _run_with(given, _parse_flags(given, argv), run, several_hosts)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _run_with(given: _Flags, rest: Sequence[str], run: Callable, several_hosts: bool) -> None:
+    """Runs an experiment with flags that are parsed; `rest` is what is left of the arguments."""
+    leave = None
+    logging.set_verbosity(logging.WARNING)  # jax tells at INFO of every backend it doesn't find
+    if len(rest) > 1:
+        _stop(f"unexpected arguments {' '.join(rest[1:])}; flags are written --name=value.")
+    for flag in given.config, given.workdir:
+        if not flag.present:
+            _stop(f"--{flag.name} is missing, as in --config=configs/demo.py --workdir=runs/demo.")
+    try:
+        if given.multihost.value:
+            if not several_hosts:
+                _stop("this experiment can't be one run over several hosts; launch it without --multihost.")
+            faulthandler.disable()  # absl's; where a dead host leaves this one, a page of threads tells nothing
+            leave = el.connect_hosts(given.coordinator.value, given.num_hosts.value, given.host.value)
+        run(given.config.value, epath.Path(given.workdir.value))
+    except ExpertLensError as error:
+        _tell(str(error))
+        if leave is not None:
+            leave()
+            os._exit(1)  # an orderly exit would wait for hosts that are dead, or for this one
+        sys.exit(1)
+
+
+def _parse_command_line(argv: list[str]) -> list[str]:
+    return _parse_flags(_COMMAND_LINE, argv)
+
+
+def _parse_flags(given: _Flags, argv: list[str]) -> list[str]:
     """Parses flags; a config file or key that doesn't exist is told as a paragraph too."""
     try:
-        remaining = flags.FLAGS(argv)
-        if _CONFIG.present and not isinstance(_CONFIG.value, ml_collections.ConfigDict):
+        remaining = given.values(argv)
+        if given.config.present and not isinstance(given.config.value, ml_collections.ConfigDict):
             raise FileNotFoundError
     except flags.Error as error:
         # An error within a config file comes as its whole traceback, of which the last line says it.
@@ -90,7 +130,8 @@ def _given(argv: list[str], flag: str) -> str:
     return next((arg.partition("=")[2] for arg in argv if arg.startswith(flag + "=")), "")
 
 
-def _format_warning(message: Warning | str, category: type[Warning], *_: object) -> str:
+def format_warning(message: Warning | str, category: type[Warning], *_: object) -> str:
+    """What a launcher prints of a warning, without the line of code that gave it."""
     if issubclass(category, ExpertLensWarning):
         return textwrap.fill(f"Note: {message}", 100) + "\n"
     return f"{category.__name__}: {message}\n"

@@ -1,15 +1,21 @@
-"""Launches `experiments.find_experts` on a small random model and concepts of its own, for tests of its processes."""
+"""Launches experiments for tests: any of them within this process, and `find_experts` as processes of its own."""
 
+import contextlib
+import importlib
+import io
 import os
 import pathlib
 import socket
 import subprocess
 import sys
 import time
+import warnings
 
 import families
 import numpy as np
 import pandas as pd
+
+from experiments.launch import format_warning, launch
 
 ROOT = pathlib.Path(__file__).parents[1]
 WITHOUT_TORCH = (
@@ -18,6 +24,30 @@ WITHOUT_TORCH = (
     "runpy.run_module('experiments.find_experts', run_name='__main__', alter_sys=True)"
 )
 """`python -m experiments.find_experts` where torch isn't installed, which is also where it starts fastest."""
+
+
+def launch_here(name: str, *flags: str) -> subprocess.CompletedProcess:
+    """Launches `experiments.NAME` without the seconds that a new process takes to import what it needs.
+
+    Only an error of the user's making ends it with a status, as in a process; any other is raised.
+    """
+    run = importlib.import_module(f"experiments.{name}").run
+    said, told, status = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(told),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")
+        for quiet in DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning:  # as Python is
+            warnings.simplefilter("ignore", quiet)
+        warnings.showwarning = lambda message, category, *_: sys.stderr.write(format_warning(message, category))
+        try:
+            launch(run, argv=[f"experiments.{name}", *flags])
+        except SystemExit as end:
+            status = end.code or 0
+    return subprocess.CompletedProcess([name, *flags], status, said.getvalue(), told.getvalue())
 
 
 def make_inputs(directory: pathlib.Path) -> pathlib.Path:

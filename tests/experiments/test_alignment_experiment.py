@@ -1,7 +1,6 @@
 """The launcher from the outside, on a small random model and concepts of its own: files, resuming, and errors."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -10,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from launched import ROOT, launch_here
 
 import expertlens_jax as el
 from experiments import alignment
 from expertlens_jax.analysis.similarity.word_vectors import word_vector_similarity
 
-ROOT = pathlib.Path(__file__).parents[2]
 COLUMNS = (
     "sentences measure threshold negatives_per_positive ratings pairs experts_median spearman ci_low ci_high p_value"
 ).split()
@@ -43,9 +42,7 @@ def inputs(tmp_path_factory):
 
 
 def launch(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.alignment", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    return launch_here("alignment", *arguments)
 
 
 def arguments(inputs, workdir, **changes):
@@ -244,8 +241,10 @@ def test_a_workdir_of_another_config_is_refused(finished, inputs):
 
 
 def test_a_workdir_with_other_files_is_refused(inputs, tmp_path):
+    """By a process of its own: what it ends with and tells is what all the others here are held to."""
     (tmp_path / "thesis.txt").write_text("precious")
-    done = launch(*arguments(inputs, tmp_path))
+    command = [sys.executable, "-m", "experiments.alignment", *arguments(inputs, tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     expect(done, "holds files but no config.json", "Choose another --workdir")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -3,12 +3,11 @@
 import functools
 import itertools
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from launched import launch_here
 
 import expertlens_jax as el
 from configs.demo import get_config
@@ -17,7 +16,6 @@ from experiments.launch import load_named, split_revision
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.report.conclusions import Verdict
 
-ROOT = pathlib.Path(__file__).parents[2]
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
 
 
@@ -208,12 +206,7 @@ def test_two_fine_tunes_of_one_name_are_told_before_any_is_loaded(shared, tmp_pa
 
 def test_a_launch_tells_a_bad_setting_in_a_paragraph(tmp_path):
     flags = ["--config=configs/demo.py:small", f"--workdir={tmp_path / 'run'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.negatives", *flags, "--config.negatives.ratios=(1,)"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = launch_here("negatives", *flags, "--config.negatives.ratios=(1,)")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "Error: negatives.ratios is (1,)" in done.stderr
 

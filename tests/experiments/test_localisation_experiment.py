@@ -1,19 +1,16 @@
 """The localisation launcher on a few concepts of the packaged model: tables, figures, resuming, and errors."""
 
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 from etils import epath
+from launched import launch_here
 
 import expertlens_jax as el
 from configs.demo import get_config
 from experiments.localisation import run
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def settings(**changes):
@@ -83,8 +80,6 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path):
 
 def test_the_launcher_tells_errors_in_a_paragraph(tmp_path):
     flags = ["--config=configs/demo.py:small", f"--workdir={tmp_path / 'run'}", "--config.drawn_threshold=0.95"]
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.localisation", *flags], cwd=ROOT, capture_output=True, text=True
-    )
+    done = launch_here("localisation", *flags)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "Error: drawn_threshold is 0.95, which is none of the thresholds" in " ".join(done.stderr.split())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,14 +13,13 @@ import pytest
 import safetensors.numpy
 import torch
 import transformers
+from launched import ROOT, launch_here
 
 import expertlens_jax as el
 from configs.lenslet import get_config
 from experiments import pretrain
 from expertlens_jax.errors import CorpusError, RunDirectoryError
 from expertlens_jax.run_directory import open_run
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +31,14 @@ def text(tmp_path_factory):
     return file
 
 
-def command(text, workdir, *flags):
+def arguments(text, workdir, *flags):
     passes = () if any("passes" in flag for flag in flags) else ("--config.passes=(1,)",)
     settings = [f"--config.corpus={text}", *passes, f"--workdir={workdir}", *flags]
-    return [sys.executable, "-m", "experiments.pretrain", "--config=configs/lenslet.py:tiny", *settings]
+    return ["--config=configs/lenslet.py:tiny", *settings]
 
 
-def launch(*arguments):
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+def launch(*given):
+    return launch_here("pretrain", *arguments(*given))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +75,8 @@ def test_its_revisions_load_here_and_in_transformers(finished):
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(text, finished, tmp_path):
     workdir = tmp_path / "killed"
-    process = subprocess.Popen(command(text, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "experiments.pretrain", *arguments(text, workdir)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not (workdir / "checkpoints" / "4").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
