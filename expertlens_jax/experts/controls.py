@@ -1,6 +1,7 @@
 """Units to hold experts against: what steering by experts does is theirs only if these don't do it."""
 
 import numpy as np
+import pandas as pd
 import scipy.optimize
 import xarray as xr
 
@@ -48,18 +49,52 @@ def equally_active_units(expertise: xr.Dataset, concept: str, experts: np.ndarra
     """
     row = expertise.sel(concept=concept)
     precision, median = average_precision(expertise).sel(concept=concept).values, row["positive_median"].values
-    layers, sites, units = row["layer"].values, row["site"].values, row["unit"].values
-    is_expert = np.isin(units, experts)
-    matched = []
-    for layer, site in sorted(set(zip(layers[is_expert].tolist(), sites[is_expert].tolist(), strict=True))):
-        here = (layers == layer) & (sites == site)
-        mine = np.flatnonzero(here & is_expert)
-        others = np.flatnonzero(here & ~is_expert & (precision < np.median(precision[here])))
-        if len(others) < len(mine):
+    is_expert = np.isin(row["unit"].values, experts)
+    ignorant = np.zeros_like(is_expert)
+    for (layer, site), here in units_by_place(row).items():
+        ignorant[here] = ~is_expert[here] & (precision[here] < np.median(precision[here]))
+        if ignorant[here].sum() < is_expert[here].sum():
             raise SelectionError(
-                f"layer {layer}, {site} has {len(mine)} experts on {concept!r}, and {len(others)} units that know "
-                "little of it to hold against them. Choose fewer experts."
+                f"layer {layer}, {site} has {is_expert[here].sum()} experts on {concept!r}, and {ignorant[here].sum()} "
+                "units that know little of it to hold against them. Choose fewer experts."
             )
-        difference = np.abs(median[mine][:, None] - median[others])
-        matched.extend(units[others[scipy.optimize.linear_sum_assignment(difference)[1]]])
-    return np.sort(np.array(matched))
+    _, matched = match_by_activity(row, median[:, None], is_expert, ignorant)
+    return np.sort(row["unit"].values[matched])
+
+
+def match_by_activity(
+    row: xr.Dataset, activity: np.ndarray, experts: np.ndarray, others: np.ndarray, *, standardised: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give each expert another unit of the same layer and site that is as active.
+
+    Within a layer and site it is the assignment of least total distance (`scipy.optimize.linear_sum_assignment`).
+    Where there are fewer others than experts, some experts go without.
+
+    Args:
+      row: with `layer` and `site` of the units.
+      activity: float [units, kinds], what is to be alike.
+      experts: bool [units].
+      others: bool [units], the units to match them with.
+      standardised: divides each kind of activity by its standard deviation within the layer and site.
+
+    Returns:
+      Positions of experts and of their matches among the units, int [pairs] each.
+    """
+    ours, theirs = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for here in units_by_place(row).values():
+        mine, candidates = here[experts[here]], here[others[here]]
+        if not len(mine) or not len(candidates):
+            continue
+        scale = activity[here].std(axis=0) if standardised else np.ones_like(activity[0])
+        scale[scale == 0] = 1
+        distance = np.linalg.norm((activity[mine][:, None] - activity[candidates]) / scale, axis=2)
+        pairs = scipy.optimize.linear_sum_assignment(distance)
+        ours.append(mine[pairs[0]])
+        theirs.append(candidates[pairs[1]])
+    return np.concatenate(ours), np.concatenate(theirs)
+
+
+def units_by_place(row: xr.Dataset) -> dict[tuple[int, str], np.ndarray]:
+    """Return the positions of the units of each layer and site, in the table's order."""
+    places = pd.DataFrame({"layer": row["layer"].values, "site": [str(site) for site in row["site"].values]})
+    return places.groupby(["layer", "site"], sort=False).indices

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax.analysis.conditions.stability import cross_jaccard, random_jaccard, same_units
-from expertlens_jax.analysis.statistics import bootstrap_mean
+from expertlens_jax.analysis.statistics import bootstrap_mean, resample_counts
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import select_experts
 
@@ -111,7 +111,7 @@ def bootstrap_half_step(
     count = curves.shape[1]
     if not count:
         return float("nan"), float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    drawn = resample_counts(count, resamples, seed)
     found = [half_step(steps, mean) for mean in drawn @ curves.T / count]
     low, high = np.nanpercentile(found, [2.5, 97.5]) if not np.isnan(found).all() else (np.nan, np.nan)
     return half_step(steps, curves.mean(axis=1)), float(low), float(high)

@@ -11,6 +11,7 @@ from expertlens_jax.analysis.statistics.correlation import (
     weighted_partial_spearman,
     weighted_spearman,
 )
+from expertlens_jax.analysis.statistics.draws import p_of_draws, resample_counts
 from expertlens_jax.analysis.statistics.intervals import (
     Estimate,
     Statistic,
@@ -47,8 +48,10 @@ __all__ = [
     "least_p_of_signs",
     "mantel",
     "mean_over_triplets",
+    "p_of_draws",
     "partial_spearman",
     "permutation_p",
+    "resample_counts",
     "spearman",
     "weighted_partial_spearman",
     "weighted_spearman",

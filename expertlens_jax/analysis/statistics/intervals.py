@@ -13,6 +13,7 @@ import scipy.stats
 
 from expertlens_jax.analysis.statistics.blocks import in_blocks
 from expertlens_jax.analysis.statistics.correlation import rank_pairs
+from expertlens_jax.analysis.statistics.draws import resample_counts
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -136,7 +137,7 @@ def bootstrap_over_concepts(
     rng = np.random.default_rng(seed)
     draws = []
     for size in in_blocks(resamples, max(len(first), len(rated))):
-        drawn = rng.multinomial(len(rated), np.full(len(rated), 1 / len(rated)), size=size)
+        drawn = resample_counts(len(rated), size, rng)
         draws.append(statistic(drawn[:, ends[0]] * drawn[:, ends[1]]))
     drawn = np.concatenate(draws)
     drawn = drawn[~np.isnan(drawn)]
@@ -213,8 +214,7 @@ def bootstrap_mean(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> 
     filled = np.where(there, values, 0.0)
     rng = np.random.default_rng(seed)
     rows, columns = (
-        np.ones((resamples, size)) if size == 1 else rng.multinomial(size, np.full(size, 1 / size), size=resamples)
-        for size in values.shape
+        np.ones((resamples, size)) if size == 1 else resample_counts(size, resamples, rng) for size in values.shape
     )
     total = np.einsum("nr,rc,nc->n", rows, filled, columns, optimize=True)
     weight = np.einsum("nr,rc,nc->n", rows, there.astype(float), columns, optimize=True)
@@ -240,7 +240,7 @@ def bootstrap_mean_of_pairs(values: np.ndarray, resamples: int = 2000, seed: int
         return float("nan"), float("nan"), float("nan")
     pairs = 1.0 - np.eye(count)
     values = np.where(pairs > 0, np.asarray(values, np.float64), 0.0)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    drawn = resample_counts(count, resamples, seed).astype(float)
     weight = np.einsum("rc,rc->r", drawn @ pairs, drawn)
     total = np.einsum("rc,rc->r", drawn @ values, drawn)
     low, high = np.percentile(total[weight > 0] / weight[weight > 0], [2.5, 97.5])
@@ -264,7 +264,7 @@ def bootstrap_mantel(
         return float("nan"), float("nan")
     x, y = ranks
     count = len(x)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    drawn = resample_counts(count, resamples, seed).astype(float)
 
     def total(matrix: np.ndarray) -> np.ndarray:
         """Sum over pairs, each as often as its concepts were drawn: [resamples]."""

@@ -7,6 +7,7 @@ import scipy.stats
 
 from expertlens_jax.analysis.statistics.blocks import in_blocks
 from expertlens_jax.analysis.statistics.correlation import rank_pairs, spearman
+from expertlens_jax.analysis.statistics.draws import p_of_draws
 from expertlens_jax.experts.ratio import ratio
 
 
@@ -57,7 +58,7 @@ def permutation_p(
         norms = np.sqrt((ranks**2).sum(axis=1) * (score_ranks**2).sum())
         permuted = ratio(ranks @ score_ranks, norms, empty=0)
         extreme += int((np.abs(permuted) >= abs(rho) - 1e-12).sum())  # 1e-12: the same ranks, summed otherwise
-    return (1 + extreme) / (1 + permutations)
+    return p_of_draws(extreme, permutations)
 
 
 def mantel(first: np.ndarray, second: np.ndarray, permutations: int = 10_000, seed: int = 0) -> tuple[float, float]:
@@ -86,7 +87,7 @@ def mantel(first: np.ndarray, second: np.ndarray, permutations: int = 10_000, se
         for places in rng.permuted(np.tile(np.arange(len(ranks[0])), (size, 1)), axis=1):
             permuted = flat[places[here] * len(ranks[0]) + places[there]] @ others
             extreme += abs(permuted) >= (abs(rho) - 1e-12) * scale  # 1e-12: the same ranks, summed otherwise
-    return rho, (1 + extreme) / (1 + permutations)
+    return rho, p_of_draws(extreme, permutations)
 
 
 def diagonal_p(values: np.ndarray, permutations: int = 10_000, seed: int = 0) -> float:
@@ -107,7 +108,7 @@ def diagonal_p(values: np.ndarray, permutations: int = 10_000, seed: int = 0) ->
     for size in in_blocks(permutations, count):
         places = rng.permuted(np.tile(np.arange(count), (size, 1)), axis=1)
         extreme += int((values[np.arange(count), places].sum(axis=1) >= observed - 1e-12 * max(1, observed)).sum())
-    return (1 + extreme) / (1 + permutations)
+    return p_of_draws(extreme, permutations)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from expertlens_jax.analysis.statistics import resample_counts
 from expertlens_jax.experts.ratio import ratio
 from expertlens_jax.experts.selection import select_experts
 
@@ -60,7 +61,7 @@ def locate_experts(experts: xr.DataArray, *, resamples: int = 2000, seed: int = 
         totals = of_domain[:, -1]
         expected = units / units[-1]
         observed = ratio(of_domain.sum(axis=0), totals.sum(), empty=np.nan)
-        drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+        drawn = resample_counts(len(members), resamples, rng)
         resampled = ratio(drawn @ of_domain, (drawn @ totals)[:, None], empty=np.nan)
         low, high = _interval(resampled / expected, len(members))
         tables.append(
@@ -108,9 +109,7 @@ def trace_depth(
     position = np.linspace(0, 1, len(layers)) if len(layers) > 1 else np.zeros(1)
     blocks = np.array([str(site).partition(".")[0] for site in expertise["site"].values])
     num_concepts = expertise.sizes["concept"]
-    drawn = np.random.default_rng(seed).multinomial(
-        num_concepts, np.full(num_concepts, 1 / num_concepts), size=resamples
-    )
+    drawn = resample_counts(num_concepts, resamples, seed)
     rows = []
     chosen = {threshold: select_experts(expertise, threshold=threshold).values for threshold in thresholds}
     for block in (ALL, *dict.fromkeys(blocks.tolist())):

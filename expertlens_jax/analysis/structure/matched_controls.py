@@ -10,12 +10,12 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
-import scipy.optimize
 import xarray as xr
 
 from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.structure.organisation import concept_domains
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.controls import match_by_activity
 from expertlens_jax.experts.selection import average_precision, expert_sets, refuse_other_table
 from expertlens_jax.models.provenance import differences, read_provenance
 
@@ -45,20 +45,7 @@ def match_non_experts(
     expert = expert_sets(experts).sel(concept=concept).values
     activity = {"concept": row["positive_median"].values, "others": row["negative_mean"].values}
     chosen = np.stack([activity[name] for name in (("concept", "others") if match == "both" else (match,))], axis=1)
-    places = pd.DataFrame({"layer": row["layer"].values, "site": [str(site) for site in row["site"].values]})
-    ours, theirs = [], []
-    for here in places.groupby(["layer", "site"], sort=False).indices.values():
-        mine, others = here[expert[here]], here[~expert[here]]
-        if not len(mine) or not len(others):
-            continue
-        spread = chosen[here].std(axis=0)
-        spread[spread == 0] = 1
-        distance = np.linalg.norm((chosen[mine][:, None] - chosen[others]) / spread, axis=2)
-        pairs = scipy.optimize.linear_sum_assignment(distance)
-        ours.append(mine[pairs[0]])
-        theirs.append(others[pairs[1]])
-    empty = [np.zeros(0, np.int64)]
-    return np.concatenate(ours or empty), np.concatenate(theirs or empty)
+    return match_by_activity(row, chosen, expert, ~expert, standardised=True)
 
 
 def _refuse_other_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:

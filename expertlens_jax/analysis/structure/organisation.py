@@ -10,6 +10,7 @@ import xarray as xr
 from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import TSNE, smacof, trustworthiness
 
+from expertlens_jax.analysis.statistics import p_of_draws
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.ratio import ratio
 
@@ -150,7 +151,7 @@ def relate_domains(overlap: xr.DataArray, *, permutations: int = 10_000, seed: i
     table["overlap"] = observed[first, second]
     table["null_mean"] = total[first, second] / permutations
     table["ratio"] = table["overlap"] / table["null_mean"].where(table["null_mean"] > 0)
-    table["p_value"] = ((1 + extreme) / (1 + permutations))[first, second]
+    table["p_value"] = p_of_draws(extreme, permutations)[first, second]
     table.loc[table["pairs"] == 0, "p_value"] = np.nan
     known = table["p_value"].notna()
     table.loc[known, "q_value"] = scipy.stats.false_discovery_control(table.loc[known, "p_value"])

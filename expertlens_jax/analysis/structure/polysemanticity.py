@@ -5,7 +5,7 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
-from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations
+from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations, p_of_draws, resample_counts
 from expertlens_jax.analysis.structure.organisation import concept_domains, concept_names
 from expertlens_jax.experts.selection import average_precision, expert_sets, refuse_other_table
 
@@ -100,7 +100,7 @@ def gather_domains(experts: xr.DataArray, *, permutations: int = 10_000, seed: i
     rng = np.random.default_rng(seed)
     null = np.stack([means(member[:, rng.permutation(len(sets))]) for _ in range(permutations)])
     low, high = np.percentile(null, [2.5, 97.5], axis=0)
-    p = (1 + (null <= observed + 1e-12).sum(axis=0)) / (1 + permutations)
+    p = p_of_draws((null <= observed + 1e-12).sum(axis=0), permutations)
     of = np.concatenate([[0], numbers]), np.concatenate([[len(served)], units])
     least_p = least_p_of_permutations(permutations, count_groupings(member.argmax(axis=0).tolist()))
     found = (*of, observed, null.mean(axis=0), low, high, p, np.full(len(p), least_p))
@@ -190,7 +190,7 @@ def summarise_shared(compared: pd.DataFrame, *, resamples: int = 2000, seed: int
     for kind, some in compared.groupby("pair", sort=False):
         difference = (some["ap_shared"] - some["ap_unshared"]).groupby(some["concept_a"]).agg(["sum", "size"])
         number = len(difference)
-        drawn = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
+        drawn = resample_counts(number, resamples, rng)
         means = (drawn @ difference["sum"].to_numpy()) / (drawn @ difference["size"].to_numpy())
         low, high = np.percentile(means, [2.5, 97.5]) if number > 1 else (np.nan, np.nan)
         rows.append(

@@ -18,7 +18,7 @@ import scipy.special
 import xarray as xr
 from sklearn.metrics.cluster import expected_mutual_information
 
-from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations
+from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations, p_of_draws
 from expertlens_jax.analysis.structure.organisation import concept_distances, concept_domains, link_concepts
 
 STATISTICS = ("ari", "ami", "nmi", "purity", "silhouette", "knn_accuracy")
@@ -77,7 +77,7 @@ def recover_domains(
     for name in STATISTICS:
         observed, drawn = float(value[name][0]), np.concatenate([block[name] for block in null])
         low, high = np.percentile(drawn, [2.5, 97.5])
-        p = (1 + np.sum(drawn >= observed - 1e-12)) / (1 + permutations)
+        p = p_of_draws(np.sum(drawn >= observed - 1e-12), permutations)
         rows.append([name, observed, drawn.mean(), low, high, p, least_p, len(labels), number, clusters.max() + 1])
     columns = ["statistic", "value", "null_mean", "null_low", "null_high", "p_value", "least_p"]
     return pd.DataFrame(rows, columns=[*columns, "concepts", "domains", "clusters"])
