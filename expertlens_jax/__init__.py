@@ -36,7 +36,17 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.distributions import measure_distributions
     from expertlens_jax.experts.expertise import measure_expertise
     from expertlens_jax.experts.finding import find_experts
-    from expertlens_jax.experts.overlap import cosine, jaccard, kl, weighted_jaccard
+    from expertlens_jax.experts.overlap import OVERLAPS as OVERLAPS
+    from expertlens_jax.experts.overlap import (
+        Overlap,
+        cosine,
+        jaccard,
+        js,
+        kl,
+        overlap,
+        overlap_coefficient,
+        weighted_jaccard,
+    )
     from expertlens_jax.experts.responses import Responses, record_responses
     from expertlens_jax.experts.selection import select_experts
     from expertlens_jax.experts.steering import share_expertise, steer
@@ -60,6 +70,7 @@ __all__ = [
     "Generations",
     "Model",
     "OddOneOut",
+    "Overlap",
     "Ratings",
     "Responses",
     "Steering",
@@ -72,6 +83,7 @@ __all__ = [
     "find_experts",
     "generate",
     "jaccard",
+    "js",
     "kl",
     "load_concepts",
     "load_model",
@@ -84,6 +96,8 @@ __all__ = [
     "measure_expertise",
     "odd_one_out_accuracy",
     "open_expertise",
+    "overlap",
+    "overlap_coefficient",
     "partial_alignments",
     "randomize_weights",
     "record_responses",

@@ -3,9 +3,14 @@
 Every function compares all pairs of concepts and returns float64 ("concept", "other"), larger where more
 alike, symmetric and free of NaN. Units are taken a block at a time, so memory holds a block and a [concepts,
 concepts] matrix, whatever the number of units; a table opened from disk is read as it goes.
+
+`overlap` is the one door to all of them; `OVERLAPS` is the table of its methods.
 """
 
-from collections.abc import Iterator
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import scipy.special
@@ -13,7 +18,7 @@ import xarray as xr
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.ratio import ratio
-from expertlens_jax.experts.selection import average_precision, check_threshold, expert_sets
+from expertlens_jax.experts.selection import average_precision, check_threshold, expert_sets, select_experts
 
 # Values of [concepts, units] in a block: 64 MB in float64, and sums of so many ones are exact in float32.
 _BLOCK_VALUES = 2**23
@@ -168,6 +173,158 @@ def js(expertise: xr.Dataset) -> xr.DataArray:
     own = np.diag(crossed)
     divergence = (own[:, None] + own) / 2 - crossed
     return _similarity(-np.clip(divergence, 0, np.log(2)) + 0.0, precision, "js")
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """A way to compare concepts: a method of `overlap`.
+
+    A method of your own is one more entry of the table: `el.OVERLAPS["dice"] = el.Overlap("dice", dice, "experts")`.
+    """
+
+    name: str
+    function: Callable[..., xr.DataArray]
+    """Takes expert sets or a table of expertise, and returns float (concept, other), larger = more alike."""
+    takes: Literal["experts", "expertise"]
+    """What the function's first argument is: expert sets, bool (concept, unit), or the table that they come from."""
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """The smallest and the largest value there can be."""
+    thresholded: bool = False
+    """The function takes a table of expertise and a `threshold` on AP. Expert sets always come from one."""
+    centred: bool | None = None
+    """Whether each unit's mean over the concepts is taken off first, by default; None where that is no option."""
+
+    def __post_init__(self) -> None:
+        if self.takes not in ("experts", "expertise"):
+            raise SelectionError(f"Overlap(takes={self.takes!r}): unknown. Choose from: 'experts', 'expertise'.")
+        if self.takes == "experts" and self.thresholded:
+            raise SelectionError(
+                "Overlap(takes='experts', thresholded=True): expert sets come from a threshold already. "
+                "Leave thresholded out, or take 'expertise'."
+            )
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of what the function takes beside its first argument, and beside a threshold of its own."""
+        names = [each.name for each in inspect.signature(self.function).parameters.values()][1:]
+        return tuple(name for name in names if not (self.thresholded and name == "threshold"))
+
+
+OVERLAPS: dict[str, Overlap] = {
+    each.name: each
+    for each in (
+        Overlap("jaccard", jaccard, "experts"),
+        Overlap("overlap_coefficient", overlap_coefficient, "experts"),
+        Overlap("weighted_jaccard", weighted_jaccard, "expertise", thresholded=True),
+        Overlap("cosine", cosine, "expertise", bounds=(-1.0, 1.0), centred=True),
+        Overlap("kl", kl, "expertise", bounds=(-np.inf, 0.0), centred=False),
+        Overlap("js", js, "expertise", bounds=(-np.log(2.0), 0.0)),
+    )
+}
+"""The methods of `overlap` by name. Add your own: it can then be named wherever these can."""
+
+
+def overlap(
+    x: xr.Dataset | xr.DataArray,
+    method: str = "jaccard",
+    *,
+    threshold: float | None = None,
+    top: int | None = None,
+    **options: object,
+) -> xr.DataArray:
+    """Compare all concepts by their experts: one signature for every method in `OVERLAPS`.
+
+    Args:
+      x: a table of expertise, from `measure_expertise` or `find_experts`; or expert sets, from `select_experts`, for
+        methods that compare sets ("jaccard", "overlap_coefficient").
+      method: a name in `OVERLAPS`: "jaccard", "overlap_coefficient", "weighted_jaccard", "cosine", "kl", "js", or one
+        of your own. `overlap(x, method="cosine")` is `cosine(x)`, and so on.
+      threshold: on average precision; for methods that compare sets, if `x` is a table, and for "weighted_jaccard".
+      top: the number of experts per concept, in place of a threshold or beside it; for methods that compare sets.
+      **options: of the method, such as `centred=False` for "cosine".
+
+    Returns:
+      float64 (concept, other), larger = more alike, symmetric; within the method's `bounds`.
+
+    Raises:
+      SelectionError: an unknown method or option; a threshold that the method doesn't take, or that is missing; or
+        expert sets where the method compares average precision.
+
+    >>> import numpy as np, xarray as xr
+    >>> expertise = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32))},
+    ...     {"concept": ["cat", "dog"]},
+    ... )
+    >>> overlap(expertise, method="jaccard", threshold=0.5).sel(concept="cat", other="dog").item()
+    0.5
+    >>> overlap(expertise, method="cosine", centred=False).round(2).values.tolist()
+    [[1.0, 0.95], [0.95, 1.0]]
+    """
+    chosen = _chosen(method)
+    given = {name: value for name, value in (("threshold", threshold), ("top", top)) if value is not None}
+    unknown = [name for name in options if name not in chosen.options]
+    if unknown:
+        takes = f"takes {', '.join(chosen.options)}" if chosen.options else "takes none"
+        raise SelectionError(f"overlap(method={method!r}): unknown option {', '.join(unknown)}; this method {takes}.")
+    if chosen.takes == "experts":
+        if isinstance(x, xr.Dataset):
+            x = select_experts(x, **given)
+        elif given:
+            raise SelectionError(
+                f"overlap(method={method!r}) was given expert sets, which are selected already, and "
+                f"{' and '.join(given)}. Leave that out, or give the table of expertise in place of the sets."
+            )
+        similarity = chosen.function(x, **options)
+    else:
+        refused = [name for name in given if not (chosen.thresholded and name == "threshold")]
+        if refused:
+            raise SelectionError(
+                f"overlap(method={method!r}) compares average precision, and takes no {' and no '.join(refused)}. "
+                f"Leave that out, or choose from: {', '.join(_names_that_take(refused))}."
+            )
+        if chosen.thresholded and threshold is None:
+            raise SelectionError(f"overlap(method={method!r}): no threshold was given. Add one, such as threshold=0.5.")
+        similarity = chosen.function(x, **given, **options)
+    if not isinstance(similarity, xr.DataArray) or similarity.dims != ("concept", "other"):
+        raise SelectionError(
+            f"overlap(method={method!r}): its function returned {_described(similarity)}. Return an xarray.DataArray "
+            "with dims ('concept', 'other')."
+        )
+    return similarity
+
+
+def check_method(method: str) -> None:
+    """Refuse a name that isn't in `OVERLAPS`, before the work whose result it would compare.
+
+    Raises:
+      SelectionError: the message names the methods there are.
+    """
+    _chosen(method)
+
+
+def _chosen(method: str) -> Overlap:
+    chosen = OVERLAPS.get(method) if isinstance(method, str) else None
+    if chosen is None:
+        raise SelectionError(f"Unknown method of overlap {method!r}. Choose from: {', '.join(OVERLAPS)}.")
+    if not isinstance(chosen, Overlap):
+        raise SelectionError(
+            f"OVERLAPS[{method!r}] is a {type(chosen).__name__}; wanted an Overlap, such as "
+            f"el.Overlap({method!r}, function, takes='experts')."
+        )
+    return chosen
+
+
+def _names_that_take(settings: list[str]) -> list[str]:
+    """Methods that take a threshold, or, if `top` is among the settings, that compare sets."""
+    return [
+        name
+        for name, each in OVERLAPS.items()
+        if each.takes == "experts" or (each.thresholded and settings == ["threshold"])
+    ]
+
+
+def _described(found: object) -> str:
+    return f"an array over {found.dims}" if isinstance(found, xr.DataArray) else f"a {type(found).__name__}"
 
 
 def _blocks(values: xr.DataArray, dtype: type) -> Iterator[np.ndarray]:

@@ -1,7 +1,6 @@
 """The ways of comparing concepts, side by side: ExpertLens' own, embeddings of the same model, and controls."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 
@@ -12,20 +11,11 @@ from expertlens_jax.analysis.similarity import embeddings
 from expertlens_jax.analysis.similarity.baselines import cosine_of_embeddings, tfidf_similarity
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.experts.overlap import cosine, jaccard, js, kl, overlap_coefficient, weighted_jaccard
+from expertlens_jax.experts.overlap import OVERLAPS, overlap
 from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.models.model import Model
 
-_OF_SETS = {"jaccard": jaccard, "overlap_coefficient": overlap_coefficient}
-_OF_PRECISION = {
-    "cosine": functools.partial(cosine, centred=False),
-    "cosine_centred": functools.partial(cosine, centred=True),
-    "kl": functools.partial(kl, centred=False),
-    "kl_centred": functools.partial(kl, centred=True),
-    "js": js,
-}
-THRESHOLDED = (*_OF_SETS, "weighted_jaccard")
-UNTHRESHOLDED = tuple(_OF_PRECISION)
+_CENTRED = "_centred"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,20 +35,40 @@ class Measure:
     """With which the experts were found, where there are any."""
 
 
+def measure_names() -> dict[str, bool]:
+    """Return the names of measures of experts, and whether each needs a threshold.
+
+    They are the methods in `OVERLAPS`. One that may centre is there twice, and the name says which: "cosine" is
+    without, "cosine_centred" with.
+    """
+    names = {}
+    for name, each in OVERLAPS.items():
+        names[name] = each.takes == "experts" or each.thresholded
+        if each.centred is not None:
+            names[name + _CENTRED] = names[name]
+    return names
+
+
+def _overlap_named(expertise: xr.Dataset | xr.DataArray, name: str, threshold: float | None = None) -> xr.DataArray:
+    """The overlap that a name of `measure_names` stands for."""
+    method = name if name in OVERLAPS else name.removesuffix(_CENTRED)
+    options = {} if OVERLAPS[method].centred is None else {"centred": method != name}
+    return overlap(expertise, method, threshold=threshold, **options)
+
+
 def check_measures(names: Sequence[str], thresholds: Sequence[float]) -> None:
     """Refuses what `expert_measures` can't do, before the work whose result it would compare.
 
     Raises:
       SelectionError: an unknown name, or a thresholded measure without a threshold.
     """
-    unknown = set(names) - {*THRESHOLDED, *UNTHRESHOLDED}
+    known = measure_names()
+    unknown = set(names) - known.keys()
     if unknown:
-        raise SelectionError(
-            f"measures {', '.join(sorted(unknown))} were asked for; there are "
-            f"{', '.join((*THRESHOLDED, *UNTHRESHOLDED))}."
-        )
-    if set(names) & set(THRESHOLDED) and not thresholds:
-        raise SelectionError(f"{', '.join(THRESHOLDED)} need at least one threshold; none was given.")
+        raise SelectionError(f"measures {', '.join(sorted(unknown))} were asked for; there are {', '.join(known)}.")
+    without = [name for name in names if known[name]]
+    if without and not thresholds:
+        raise SelectionError(f"measures {', '.join(without)} need at least one threshold; none was given.")
 
 
 def expert_measures(
@@ -73,7 +83,7 @@ def expert_measures(
 
     Args:
       expertise: from `measure_expertise`.
-      names: of `THRESHOLDED` (one measure for each threshold) and `UNTHRESHOLDED`.
+      names: of `measure_names`; those that need a threshold give one measure for each.
       thresholds: on AP.
       group: to put the measures in.
       suffix: to add to their names.
@@ -83,17 +93,17 @@ def expert_measures(
     """
     check_measures(names, thresholds)
     ratio = float(expertise.attrs.get("negatives_per_positive", math.nan))
-    measures = []
+    measures, thresholded = [], measure_names()
     for threshold in thresholds:
         experts = select_experts(expertise, threshold=threshold)
         median = float(np.median(experts.sum("unit")))
         for name in names:
-            if name in THRESHOLDED:
-                similarity = _OF_SETS[name](experts) if name in _OF_SETS else weighted_jaccard(expertise, threshold)
+            if thresholded[name]:
+                similarity = _overlap_named(expertise, name, threshold)
                 measures.append(Measure(group, name + suffix, similarity, threshold, median, ratio))
     for name in names:
-        if name in UNTHRESHOLDED:
-            similarity = _OF_PRECISION[name](expertise)
+        if not thresholded[name]:
+            similarity = _overlap_named(expertise, name)
             measures.append(Measure(group, name + suffix, similarity, negatives_per_positive=ratio))
     return measures
 
