@@ -177,7 +177,8 @@ def batch(mesh: Mesh, tokens_per_batch: int) -> list[jax.ShapeDtypeStruct]:
 def recording(mesh: Mesh, name: str, sizes: Sizes) -> jax.stages.Traced:
     """Responses of the default sites to a batch, in bfloat16."""
     config = find_config(name)
-    network = Transformer(config, Taps(config.default_sites()), jnp.bfloat16)
+    split = mesh if mesh.shape[parallel.MODEL] > 1 else None
+    network = Transformer(config, Taps(config.default_sites()), jnp.bfloat16, mesh=split)
     arrays = batch(mesh, sizes.tokens(config, mesh))
     return respond.trace(network, parameters(mesh, config), *arrays, None, np.int32(0), config.num_layers)
 

@@ -199,8 +199,9 @@ def prepare_recording(
         tokens_sha256=digest_tokens(tokens),
         saes=json.dumps(model.sae_settings, sort_keys=True) if SITE in sites else "",
     )
+    split = mesh if mesh.shape.get(parallel.MODEL, 1) > 1 else None
     return Recording(
-        network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype)),
+        network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype), mesh=split),
         params=params,
         mesh=mesh,
         tokens=tokens,

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.sharding import Mesh
 
 from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.rotary import rotate
+from expertlens_jax.models.sharding import split_channels, split_heads
 from expertlens_jax.models.taps import Tap, TappedLinear, Taps
 
 
@@ -72,6 +74,7 @@ class Attention(nn.Module):
     taps: Taps
     dtype: jnp.dtype
     cache_slots: int = 0
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, tokens: Tokens, options: LayerOptions) -> jax.Array:
@@ -89,6 +92,7 @@ class Attention(nn.Module):
 
         if c.qk_norm == "projection":
             q, k = norm_projection("q_norm", q), norm_projection("k_norm", k)
+        q, k, v = (split_heads(split_channels(each, self.mesh), self.mesh, c.num_kv_heads) for each in (q, k, v))
         q = q.reshape(batch, num_tokens, c.num_heads, c.head_dim)
         k = k.reshape(batch, num_tokens, c.num_kv_heads, c.head_dim)
         v = v.reshape(batch, num_tokens, c.num_kv_heads, c.head_dim)
@@ -107,9 +111,9 @@ class Attention(nn.Module):
             k, v = self._remember("keys", k, tokens), self._remember("values", v, tokens)
 
         mixed = attend(q, k, v, attention_mask(tokens, num_tokens, options.window, c.causal), options, c)
-        mixed = mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim)
+        mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
         out = linear("attn.out", c.d_model, c.attention_out_bias, name="out")
-        return out(mixed, tokens.pool_mask)
+        return split_channels(out(split_channels(mixed, self.mesh), tokens.pool_mask), self.mesh)
 
     def _remember(self, name: str, new: jax.Array, tokens: Tokens) -> jax.Array:
         """Writes keys or values into their slots of the cache, and returns all slots."""
@@ -161,6 +165,7 @@ class MLP(nn.Module):
     config: TransformerConfig
     taps: Taps
     dtype: jnp.dtype
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, tokens: Tokens) -> jax.Array:
@@ -180,4 +185,5 @@ class MLP(nn.Module):
         else:
             act = activation(up)
         act = Tap("mlp.act", self.taps, name="act")(act, tokens.pool_mask)
-        return linear("mlp.down", c.d_model, name="down")(act, tokens.pool_mask)
+        down = linear("mlp.down", c.d_model, name="down")(split_channels(act, self.mesh), tokens.pool_mask)
+        return split_channels(down, self.mesh)

@@ -18,6 +18,7 @@ from expertlens_jax.models.digests import digest_arrays, stated_options
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.provenance import Provenance, provenance_of
 from expertlens_jax.models.sae import SAE, SITE, check_saes
+from expertlens_jax.models.sharding import split_rows
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.tokens import as_rows, check_token_ids
@@ -268,7 +269,7 @@ def respond(
     _, sown = network.apply(variables, token_ids, attention_mask, pool_mask, saes=saes, mutable=["responses"])
     if num_layers is not None:
         sown = jax.tree.map(lambda by_layer: jax.lax.dynamic_slice_in_dim(by_layer, first_layer, num_layers), sown)
-    return collect_responses(sown["responses"], network.taps.sites)
+    return split_rows(collect_responses(sown["responses"], network.taps.sites), network.mesh)
 
 
 def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Array:

@@ -1,11 +1,16 @@
-"""How parameters are split over a mesh's `model` axis: one rule for each kind of parameter."""
+"""How parameters are split over a mesh's `model` axis, a rule for each kind, and what is computed with them.
+
+Where a pass is told its mesh, the residual stream is split by its channels, and gathered once for all that read it; the
+sums of what writes to it are scattered. Without being told, the compiler gathers it for each reader anew.
+"""
 
 import re
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from expertlens_jax.parallel import MODEL
+from expertlens_jax.parallel import DATA, MODEL
 
 RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     # Path of the parameter (see `transformer.py`), and its dimensions in the order in which to try them.
@@ -56,3 +61,40 @@ def layer_sharding(sharding: Sharding) -> Sharding:
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
     return sharding
+
+
+def split_channels(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Has the channels of activations `[batch, tokens, channels]` split over the `model` axis, if it divides them."""
+    return _laid_out(x, mesh, DATA, None, MODEL)
+
+
+def gather_channels(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Has the channels of activations `[batch, tokens, channels]` whole on every device of the `model` axis."""
+    return _laid_out(x, mesh, DATA, None, None)
+
+
+def split_heads(x: jax.Array, mesh: Mesh | None, num_kv_heads: int) -> jax.Array:
+    """Has queries, keys or values `[batch, tokens, heads * head_dim]` split so that no device has a part of a head.
+
+    By channels, where the `model` axis divides the heads of keys and with them those of queries; else by rows.
+    """
+    if mesh is None or num_kv_heads % mesh.shape[MODEL] == 0:
+        return split_channels(x, mesh)
+    return split_rows(x, mesh)
+
+
+def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Has the first axis of an array split over all devices of the mesh, if they divide it."""
+    return _laid_out(x, mesh, (DATA, MODEL), *[None] * (x.ndim - 1))
+
+
+def _laid_out(x: jax.Array, mesh: Mesh | None, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """Lays an array out over the mesh, unless there is none, or an axis doesn't divide the dimension."""
+    if mesh is None:
+        return x
+    for size, names in zip(x.shape, axes, strict=True):
+        for name in (names,) if isinstance(names, str) else names or ():
+            if size % mesh.shape[name]:
+                return x
+            size //= mesh.shape[name]
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*axes)))

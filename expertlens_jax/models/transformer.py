@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm, Tokens
 from expertlens_jax.models.sae import SAE, SITE, read_features, which_reads
+from expertlens_jax.models.sharding import gather_channels, split_channels
 from expertlens_jax.models.taps import Taps, tap
 
 
@@ -18,6 +20,7 @@ class Block(nn.Module):
     taps: Taps
     dtype: jnp.dtype
     cache_slots: int = 0
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -33,16 +36,16 @@ class Block(nn.Module):
         """
         c = self.config
         x, features = carry
-        attention = Attention(c, self.taps, self.dtype, self.cache_slots, name="attn")
-        mlp = MLP(c, self.taps, self.dtype, name="mlp")
+        attention = Attention(c, self.taps, self.dtype, self.cache_slots, self.mesh, name="attn")
+        mlp = MLP(c, self.taps, self.dtype, self.mesh, name="mlp")
         outputs = {}  # what an SAE may read
 
         def attend(y: jax.Array) -> jax.Array:
-            outputs["attn.out"] = attention(y, tokens, options)
+            outputs["attn.out"] = attention(gather_channels(y, self.mesh), tokens, options)
             return outputs["attn.out"]
 
         def transform(y: jax.Array) -> jax.Array:
-            outputs["mlp.down"] = mlp(y, tokens)
+            outputs["mlp.down"] = mlp(gather_channels(y, self.mesh), tokens)
             return outputs["mlp.down"]
 
         def norm(name: str, y: jax.Array) -> jax.Array:
@@ -52,9 +55,11 @@ class Block(nn.Module):
             x = self._add(x, attend, "attn", norm)
             x = self._add(x, transform, "mlp", norm)
         else:
-            attention_input = norm("attn_norm", x)
-            mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", x)
+            whole = gather_channels(x, self.mesh)  # once, for both norms
+            attention_input = norm("attn_norm", whole)
+            mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", whole)
             x = x + attend(attention_input) + transform(mlp_input)
+        x = split_channels(x, self.mesh)
         x = outputs["resid"] = tap(self, "resid", x, tokens.pool_mask, self.taps)
         if features is not None:
             features = read_features(saes, options.sae, outputs, tokens.pool_mask, self.taps.pooling, features)
@@ -121,6 +126,8 @@ class Transformer(nn.Module):
     taps: Taps = Taps()
     dtype: jnp.dtype = jnp.float32
     cache_slots: int = 0
+    mesh: Mesh | None = None
+    """What the parameters are split over, if activations are to be laid out on it too: see `sharding.py`."""
 
     @nn.compact
     def __call__(
@@ -151,14 +158,14 @@ class Transformer(nn.Module):
         tokens = Tokens(positions, pool_mask, attention_mask, jnp.asarray(first_slot, jnp.int32))
 
         embedder = Embedder(c, self.dtype, name="embed")
-        x = embedder(token_ids, positions)
+        x = split_channels(embedder(token_ids, positions), self.mesh)
         blocks = nn.scan(
             Block,
             variable_axes={"params": 0, "responses": 0, "steering": 0, "cache": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
-        )(c, self.taps, self.dtype, self.cache_slots, name="layers")
+        )(c, self.taps, self.dtype, self.cache_slots, self.mesh, name="layers")
         options, features = layer_options(c, positions.max() + 1), None
         if SITE in self.taps.sites:
             options = options.replace(sae=jnp.asarray(which_reads(saes, c.num_layers)))
