@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from expertlens_jax import parallel
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.experts import holding, ranking
+from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.models import digests, generation, scoring
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
@@ -90,12 +91,12 @@ class Sizes:
     """What the caller may choose; None follows the device, as a run does."""
 
     tokens_per_batch: int | None = None
-    device_memory: int = 16 * 10**9
     platform: str = "tpu"
 
-    def tokens(self, config: TransformerConfig, mesh: Mesh) -> int:
+    @property
+    def tokens(self) -> int:
         """Tokens that a shard of a recorded batch holds."""
-        return self.tokens_per_batch or 2048
+        return self.tokens_per_batch or tokens_per_batch_of(self.platform)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,7 @@ def recording(mesh: Mesh, name: str, sizes: Sizes) -> jax.stages.Traced:
     config = find_config(name)
     split = mesh if mesh.shape[parallel.MODEL] > 1 else None
     network = Transformer(config, Taps(config.default_sites()), jnp.bfloat16, mesh=split)
-    arrays = batch(mesh, sizes.tokens(config, mesh))
+    arrays = batch(mesh, sizes.tokens)
     return respond.trace(network, parameters(mesh, config), *arrays, None, np.int32(0), config.num_layers)
 
 

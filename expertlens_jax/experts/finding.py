@@ -56,7 +56,7 @@ def find_experts(
     permutations: int = 100,
     transport: bool = True,
     truncate: bool = False,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     budget: Budget | None = None,
     passes: int | None = None,
     progress: bool = False,
@@ -95,7 +95,8 @@ def find_experts(
         with ties and for the maximum over all units; 0 for none, and for no p- or q-values at all.
       transport: also measures `transport_slope`, about half of the time that ranking takes on a CPU.
       truncate: cut sentences longer than the model's context, rather than refuse them.
-      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for what suits
+        its kind.
       budget: bytes that responses may take; default half of what is free on devices, host and disk.
       passes: in how many passes to go through the sentences, at least; None for as few as the budget allows. Each
         pass that is done is kept when the run is killed.

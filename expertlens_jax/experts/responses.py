@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model, respond
 from expertlens_jax.models.provenance import Provenance
@@ -48,7 +49,7 @@ def record_responses(
     sites: Sequence[str] | None = None,
     pooling: Pooling = "max",
     steering: Steering | None = None,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     truncate: bool = False,
     progress: bool = False,
 ) -> Responses:
@@ -64,7 +65,8 @@ def record_responses(
       sites: names of sites; default the outputs of linear layers. ("sae",) for the features of `model.with_sae`.
       pooling: over a sentence's tokens: "max" (Suau et al. 2022), "mean" or "last".
       steering: applied while recording; default none.
-      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for what suits
+        its kind.
       truncate: cut sentences longer than the model's context, rather than refuse them.
       progress: show a bar of sentences.
 
@@ -148,7 +150,7 @@ def prepare_recording(
     *,
     sites: Sequence[str] | None = None,
     pooling: Pooling = "max",
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     truncate: bool = False,
     tokens: Tokens | None = None,
     pool_over: str = "all",
@@ -161,7 +163,7 @@ def prepare_recording(
       sentences: `[S]` texts.
       sites: as in `record_responses`, like all that follow.
       pooling: over tokens.
-      tokens_per_batch: for each device.
+      tokens_per_batch: for each device; None for what suits its kind.
       truncate: what is too long.
       tokens: the sentences' tokens, where not all that `tokenize` would pool over are to be pooled over.
       pool_over: which those are, see `pooled_words`; it is only written down.
@@ -186,6 +188,8 @@ def prepare_recording(
         texts=sentences,
     )
     mesh, params = parallel.place(model.params, all_hosts=all_hosts)
+    if tokens_per_batch is None:
+        tokens_per_batch = tokens_per_batch_of(mesh.devices.flat[0].platform)
     saes = parallel.replicate(model.saes, mesh) if SITE in sites else ()
     provenance = dataclasses.replace(
         model.provenance,

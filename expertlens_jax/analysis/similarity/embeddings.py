@@ -40,7 +40,7 @@ def sentence_embeddings(
     *,
     pooling: Literal["mean", "last"] = "mean",
     truncate: bool = False,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """The last layer's residual stream, as the mean over each sentence's tokens, or at its last token.
@@ -53,7 +53,7 @@ def sentence_embeddings(
       sentences: `[S]` texts.
       pooling: "mean" or "last".
       truncate: cut what is longer than the model's context, rather than refuse it.
-      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
+      tokens_per_batch: as in `record_responses`.
       progress: shows a bar.
 
     Returns:
@@ -77,7 +77,7 @@ def concept_embeddings(
     concepts: ConceptDataset,
     *,
     truncate: bool = False,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Mean over a concept's sentences, and over their tokens, of the residual stream after each layer.
