@@ -143,7 +143,7 @@ def compile_one(target: Target, program: Program, tokens_per_batch: int | None =
     if target.num_devices % program.model:
         why = f"needs {program.model} devices or a multiple; there are {target.num_devices}"
         return Row(**here, fits=False, why_not=why)
-    sizes = Sizes(tokens_per_batch, target.platform)
+    sizes = Sizes(tokens_per_batch, target.platform, target.memory)
     mesh = target.mesh(program.model)
     traced = program.trace(mesh, sizes)
     flops = matmul_flops(traced.jaxpr) // mesh.size

@@ -60,6 +60,12 @@ class Instruction:
 def count(text: str) -> Counts:
     """Counts what the program `text` does, from its entry on."""
     computations = read_computations(text)
+    seen: set[tuple[str, str]] = set()
+
+    def channel_of(fused: str) -> str:
+        lines = [each.line for each in computations.get(fused, ()) if each.opcode.removesuffix("-start") in COLLECTIVES]
+        found = re.search(r"channel_id=(\d+)", " ".join(lines))
+        return found[1] if found else ""
 
     @functools.cache
     def of(name: str) -> Counts:
@@ -70,6 +76,10 @@ def count(text: str) -> Counts:
                 inside = of(called)
                 if instruction.opcode == "fusion":  # runs as one kernel; on TPUs it may hold a collective
                     inside = Counts(collectives=inside.collectives, collective_bytes=inside.collective_bytes)
+                    # One that goes on beside several products stands in each of their fusions.
+                    if (channel := channel_of(called)) and (name, channel) in seen:
+                        inside = Counts()
+                    seen.add((name, channel))
                 total += inside.turned(turns)
         return total
 

@@ -40,6 +40,7 @@ from sklearn.metrics import average_precision_score
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.experts import ranking
 from expertlens_jax.experts.budget import tokens_per_batch_of
+from expertlens_jax.experts.concept_sets import concept_sets
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.model import respond
 from expertlens_jax.models.taps import Taps
@@ -61,6 +62,10 @@ class Sizes:
     """The smaller and the larger recorded shape."""
     extrapolated: str
     repeats: int
+    most_ranked: int
+    """Numbers in the block that is ranked."""
+    patience: int
+    """By what steps may take longer: at small sizes, nobody pays for the device."""
 
     @property
     def sentences(self) -> int:
@@ -68,8 +73,8 @@ class Sizes:
         return self.concepts * self.sentences_per_concept
 
 
-FULL = Sizes(8192, 751, 100, ("Pythia-1b", "Pythia-6.9b"), "Pythia-12b", 5)
-SMALL = Sizes(256, 12, 10, ("Lenslet-5m", "Lenslet-5m"), "Lenslet-5m", 3)
+FULL = Sizes(8192, 751, 100, ("Pythia-1b", "Pythia-6.9b"), "Pythia-12b", 5, 2**28, 1)
+SMALL = Sizes(256, 12, 10, ("Lenslet-5m", "Lenslet-5m"), "Lenslet-5m", 1, 2**16, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Error: there is only a CPU here; give --small to try the steps, or run on an accelerator.", file=sys.stderr
         )
         return 1
-    steps = run_steps(all_steps(SMALL if asked.small else FULL), asked.seconds)
+    sizes = SMALL if asked.small else FULL
+    steps = run_steps(all_steps(sizes), sizes.patience * asked.seconds)
     title = f"Measured on {named}, one device" + (" (small sizes: figures mean nothing)" if asked.small else "")
     print(format_table(title, steps))
     if asked.json:
@@ -169,7 +175,7 @@ def format_table(title: str, steps: Sequence[Step]) -> str:
 def all_steps(sizes: Sizes) -> list[tuple[str, float, Callable[[dict[str, float]], Found]]]:
     """Every step with the seconds that it may take; they add up to less than eight minutes."""
     smaller, larger = sizes.models
-    return [
+    steps = [
         ("matrix product", 30, lambda _: product_rate(sizes)),
         ("recording against the CPU", 60, lambda _: recording_parity()),
         ("ranking against scikit-learn", 60, lambda _: ranking_parity()),
@@ -179,6 +185,7 @@ def all_steps(sizes: Sizes) -> list[tuple[str, float, Callable[[dict[str, float]
         ("ranking's share", 10, lambda so_far: ranking_share(sizes, so_far)),
         (f"extrapolated to {sizes.extrapolated}", 10, lambda so_far: extrapolate(sizes, so_far)),
     ]
+    return [(name, sizes.patience * most, work) for name, most, work in steps]
 
 
 def seconds_of(work: Callable[[], Any], repeats: int) -> float:
@@ -258,7 +265,7 @@ def ranking_parity() -> Found:
 
 def ranking_over_sort(sizes: Sizes) -> Found:
     """A block as wide as a run's: its plain sort, and its ranking, on responses that are there already."""
-    sets = ranking.concept_sets(concepts_of(sizes.concepts, sizes.sentences_per_concept))
+    sets = concept_sets(concepts_of(sizes.concepts, sizes.sentences_per_concept))
     width = block_width(sizes, sets)
     block = jax.random.normal(jax.random.key(0), (sizes.sentences, width), jnp.float32)
     sort = jax.jit(lambda block: jax.lax.sort(block.T, dimension=1, is_stable=False))
@@ -274,12 +281,8 @@ def ranking_over_sort(sizes: Sizes) -> Found:
 
 
 def block_width(sizes: Sizes, sets: Any) -> int:
-    """Units that a run ranks at once, but no more than gigabytes of responses for a quick look."""
-    try:
-        most = ranking.units_per_block(sizes.sentences, sets)
-    except TypeError:
-        most = ranking.units_per_block(sizes.sentences)
-    return max(1, min(most, 2**28 // sizes.sentences))
+    """Units that a run ranks at once, but no more than a gigabyte of responses for a quick look."""
+    return max(1, min(ranking.units_per_block(sizes.sentences, sets), sizes.most_ranked // sizes.sentences))
 
 
 def recording_rate(sizes: Sizes, name: str, kind: str, so_far: dict[str, float]) -> Found:

@@ -18,6 +18,9 @@ from expertlens_jax import parallel
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.experts import holding, ranking
 from expertlens_jax.experts.budget import tokens_per_batch_of
+from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
+from expertlens_jax.experts.measuring import measure
+from expertlens_jax.experts.orders import order_on_device
 from expertlens_jax.models import digests, generation, scoring
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
@@ -92,6 +95,7 @@ class Sizes:
 
     tokens_per_batch: int | None = None
     platform: str = "tpu"
+    device_memory: int = 2**34
 
     @property
     def tokens(self) -> int:
@@ -250,9 +254,10 @@ def men_sentences(mesh: Mesh) -> tuple[int, int]:
     return sentences, -(-sentences // (mesh.size * 64)) * 64
 
 
-def units_at_once(sentences: int) -> int:
-    """Units that a device ranks at once."""
-    return -(-ranking.units_per_block(sentences) // 128) * 128
+def units_at_once(sizes: Sizes, sets: ConceptSets) -> int:
+    """Units that a device ranks at once: the package's rule for an accelerator of this memory."""
+    most = ranking.units_in(sizes.device_memory // 8, sets.num_all, sets)
+    return min(-(-most // 128) * 128, 3200)  # as many as `planning.most_results` lets wait to be written
 
 
 def keeping(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
@@ -268,47 +273,38 @@ def keeping(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
 
 def taking(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
     """A block of units taken out of each device's own rows of one layer of Pythia-12b."""
-    sentences, rows = men_sentences(mesh)
+    _, rows = men_sentences(mesh)
     config = find_config("Pythia-12b")
     units = sum(config.site_channels()[site] for site in config.default_sites())
     values = shaped(mesh, (mesh.size * rows, units), jnp.float32, mesh.axis_names)
-    return holding.take_columns(mesh).trace(values, jnp.int32(0), mesh.size * units_at_once(sentences))
+    return holding.take_columns(mesh).trace(values, jnp.int32(0), mesh.size * units_at_once(sizes, men_sets()))
 
 
 def exchange(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
     """The all-to-all that turns rows split over all devices into units split over all devices."""
     sentences, rows = men_sentences(mesh)
-    width = mesh.size * units_at_once(sentences)
+    width = mesh.size * units_at_once(sizes, men_sets())
     columns = shaped(mesh, (mesh.size * rows, width), jnp.float32, mesh.axis_names)
     return holding.exchange(mesh).trace(columns, shaped(mesh, (sentences,), jnp.int32))
 
 
-def men_sets() -> ranking.ConceptSets:
+def men_sets() -> ConceptSets:
     """MEN's concepts, each against the sentences of all others."""
     sentences = NUM_CONCEPTS * SENTENCES_PER_CONCEPT
     positives = np.arange(sentences, dtype=np.int32).reshape(NUM_CONCEPTS, SENTENCES_PER_CONCEPT)
     weight = np.full(NUM_CONCEPTS, 2.5 / (NUM_CONCEPTS - 1), np.float32)
     corrections = np.full(positives.shape, -1, np.float32)
-    return ranking.concept_sets(Contrast(positives, np.ones(sentences, bool), positives, corrections, weight))
-
-
-def on_each(mesh: Mesh, work: Callable[..., Any], *whole: Any) -> jax.stages.Traced:
-    """`work(block, *whole)` on a block `[sentences, units]` of its own on each device, as `jax.pmap` would."""
-    sentences = NUM_CONCEPTS * SENTENCES_PER_CONCEPT
-    block = shaped(mesh, (mesh.size * units_at_once(sentences), sentences), jnp.float32, mesh.axis_names)
-    rows, anywhere = PartitionSpec(mesh.axis_names), PartitionSpec()
-
-    def own(block: jax.Array, *whole: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[None], work(block.T, *whole))
-
-    mapped = jax.shard_map(own, mesh=mesh, in_specs=(rows, *[anywhere] * len(whole)), out_specs=rows, check_vma=False)
-    return jax.jit(mapped).trace(block, *laid_out(mesh, whole))
+    return concept_sets(Contrast(positives, np.ones(sentences, bool), positives, corrections, weight))
 
 
 def ranking_block(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
-    """A block of units on each device, ranked for MEN's concepts."""
+    """A block of units on each device, sorted and measured for MEN's concepts, as `jax.pmap` would."""
+    sets = men_sets()
+    block = shaped(mesh, (mesh.size, sets.num_all, units_at_once(sizes, sets)), jnp.float32, mesh.axis_names)
+    rows = PartitionSpec(mesh.axis_names)
 
-    def rank(block: jax.Array, sets: ranking.ConceptSets) -> ranking.Ranking:
-        return ranking.measure(ranking.order_on_device(block, sets), sets)[0]
+    def own(block: jax.Array, sets: ConceptSets) -> Any:
+        return jax.tree.map(lambda leaf: leaf[None], measure(order_on_device(block[0], sets), sets))
 
-    return on_each(mesh, rank, men_sets())
+    mapped = jax.shard_map(own, mesh=mesh, in_specs=(rows, PartitionSpec()), out_specs=rows, check_vma=False)
+    return jax.jit(mapped).trace(block, laid_out(mesh, sets))

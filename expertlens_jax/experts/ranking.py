@@ -118,8 +118,13 @@ def units_per_block(num_sentences: int, sets: ConceptSets | None = None) -> int:
     A function of the sentences, the concepts and the kind of device, so that no result depends on the number of
     devices.
     """
+    return units_in(_block_bytes(), num_sentences, sets)
+
+
+def units_in(block_bytes: int, num_sentences: int, sets: ConceptSets | None = None) -> int:
+    """How many units a device can rank at once in so many bytes."""
     numbers = max(8 * num_sentences, sets.numbers_per_unit if sets else 0, 1)
-    most = max(1, min(_block_bytes() // 4, 2**31 - 1) // numbers)  # places are int32
+    most = max(1, min(block_bytes // 4, 2**31 - 1) // numbers)  # places are int32
     return most if most < _CHUNK else most // _CHUNK * _CHUNK
 
 

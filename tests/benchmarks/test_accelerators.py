@@ -28,7 +28,7 @@ def test_every_program_compiles_and_fits(rows):
         assert 0 < row["device_bytes"] <= row["device_memory"]
 
 
-@pytest.mark.parametrize("program", ["recording Pythia-1b"])
+@pytest.mark.parametrize("program", ["recording Pythia-1b", "ranking"])
 def test_no_loop_on_a_gpu_whose_turns_the_host_must_ask_for(rows, program):
     row = rows["h100", program]
     assert row["loops"] >= 1  # over layers or blocks
@@ -39,6 +39,11 @@ def test_no_loop_on_a_gpu_whose_turns_the_host_must_ask_for(rows, program):
 @pytest.mark.parametrize("program", ["recording Pythia-1b", "recording Pythia-12b over 4"])
 def test_recording_keeps_the_matrix_units_busy_by_the_estimate(rows, program):
     assert rows["v5e:2x2", program]["mfu"] >= 0.65
+
+
+def test_a_layer_over_four_chips_gathers_once_and_scatters_twice(rows):
+    # Of 36 layers; and to begin with the embeddings' sum, and to end with responses by rows.
+    assert rows["v5e:2x2", "recording Pythia-12b over 4"]["collectives"] <= 3 * 36 + 8
 
 
 def test_the_exchange_is_one_collective(rows):
