@@ -34,7 +34,6 @@ from experiments.measured import check_statistics, draw, load_datasets, saved_ex
 from expertlens_jax import plot
 from expertlens_jax.analysis.statistics import least_p_of_ks
 from expertlens_jax.analysis.structure.matched_controls import MATCHES, compare_matched, summarise_matched
-from expertlens_jax.analysis.structure.organisation import concept_domains
 from expertlens_jax.analysis.structure.polysemanticity import (
     compare_shared,
     count_services,
@@ -44,6 +43,7 @@ from expertlens_jax.analysis.structure.polysemanticity import (
     summarise_shared,
 )
 from expertlens_jax.errors import SelectionError, UnfitConceptsError
+from expertlens_jax.experts.concept_tree import concept_domains
 from expertlens_jax.report.conclusions import (
     LEVEL,
     Conclusion,

@@ -1,1 +1,32 @@
-"""What experts say: alignment with people, baselines and controls, and the statistics of both."""
+"""What experts say: questions to tables of expertise, each answered by a `Result`.
+
+`el.analysis.alignment(expertise, "wordsim353", threshold=0.5)` and its like give a table, a summary and figures. Behind
+them stand `similarity/`, `structure/`, `conditions/`, `steering/` and `statistics/`, a file a question.
+"""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from expertlens_jax.analysis.questions import (
+        alignment,
+        baselines,
+        controls,
+        localisation,
+        matched_controls,
+        organisation,
+        polysemanticity,
+        stability,
+    )
+    from expertlens_jax.analysis.result import Result
+
+__all__ = [
+    "Result",
+    "alignment",
+    "baselines",
+    "controls",
+    "localisation",
+    "matched_controls",
+    "organisation",
+    "polysemanticity",
+    "stability",
+]

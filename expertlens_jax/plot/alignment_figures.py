@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import INK, STYLE, colours, styled
+from expertlens_jax.plot.style import INK, STYLE, Figure, colours, styled
 
 
 @styled()

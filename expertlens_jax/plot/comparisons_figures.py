@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALE, colours, styled
+from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, styled
 
 
 @styled()

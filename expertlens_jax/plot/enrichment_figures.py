@@ -6,11 +6,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.localisation_figures import SITES
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, colours, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, styled
 
 # Blue, white, orange: fewer than chance, chance, more; ends as in the palette.
 _AROUND_CHANCE = mpl.colors.LinearSegmentedColormap.from_list("around_chance", ["#0072B2", "#ffffff", "#D55E00"])

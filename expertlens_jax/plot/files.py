@@ -6,9 +6,8 @@ import io
 import os
 
 from etils import epath
-from matplotlib.figure import Figure
 
-from expertlens_jax.plot.style import styled
+from expertlens_jax.plot.style import Figure, styled
 
 
 def save_figure(figure: Figure, path: os.PathLike | str) -> tuple[epath.Path, epath.Path]:

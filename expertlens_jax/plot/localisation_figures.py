@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, styled
 
 # The sites of a block from its input to its output; sites of other names follow.
 SITES = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.gate", "mlp.up", "mlp.act", "mlp.down", "resid")

@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import scipy.cluster.hierarchy as hierarchy
 import xarray as xr
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from expertlens_jax.analysis.structure.organisation import concept_domains, link_concepts
 from expertlens_jax.errors import ExpertLensError
+from expertlens_jax.experts.concept_tree import concept_domains, link_concepts
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.overlap_figures import order_concepts
-from expertlens_jax.plot.style import COLORMAP, INK, MISSING, PALE, PALETTE, colours, styled, wrapped
+from expertlens_jax.plot.style import COLORMAP, INK, MISSING, PALE, PALETTE, Figure, colours, styled, wrapped
 
 
 @styled()

@@ -6,11 +6,10 @@ import numpy as np
 import scipy.cluster.hierarchy as hierarchy
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy.spatial.distance import squareform
 
 from expertlens_jax.errors import ExpertLensError
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, styled
 
 
 def order_concepts(overlap: xr.DataArray) -> tuple[np.ndarray, list[str], np.ndarray | None]:
@@ -60,13 +59,17 @@ def _ceiling(values: np.ndarray) -> float:
     return max(1.0, float(values.max()))
 
 
+_NAMED = 65  # concepts at most whose names can still be read
+
+
 @styled()
 def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     """The overlap of all concepts, ordered by domain, under the tree of the domains.
 
     Two branches of the tree meet at the mean overlap between their domains. The colour scale ends at the 99th
-    percentile of the overlaps of different concepts; the diagonal is left grey. Without domains all concepts
-    are ordered together, and named where their names fit.
+    percentile of the overlaps of different concepts; the diagonal is left grey. Up to 65 concepts are named: down
+    the side, with the domains below; without domains on both sides, and all are ordered together. Of more, only the
+    domains are named.
 
     Args:
       overlap: [concept, other], as for `order_concepts`, which gives the order.
@@ -88,14 +91,19 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
         high = low + 1.0
 
     # Laid out in inches, so that cells are square and the tree stands exactly over them.
-    named = len(domains) < 2 and len(concepts) <= 65
-    labels = concepts if named else []
-    if len(domains) > 1:
-        labels = [domain or "(no domain)" for domain in domains]
-    side = float(np.clip(len(concepts) * 8.5 / 72, 2.6, 7.7)) if named else max(5.6, 0.13 * len(domains))
-    margin = 0.15 + 0.62 * (8 if len(domains) > 1 else 7) / 72 * max(map(len, labels), default=0)
-    left = max(margin, 0.75)  # at least room for the tree's axis
-    below = 0.1 + (0.75 if len(domains) > 1 else 1.0) * margin if labels else 0.4
+    named = len(concepts) <= _NAMED
+    of_domains = [domain or "(no domain)" for domain in domains] if len(domains) > 1 else []
+    down = concepts if named else of_domains
+    across = of_domains or down
+    side = float(np.clip(len(concepts) * 8.5 / 72, 2.6, 7.7))
+    if of_domains:  # tilted labels want room
+        side = max(side, 0.17 * len(domains)) if named else max(5.6, 0.13 * len(domains))
+
+    def room(labels: list[str], size: int) -> float:
+        return 0.15 + 0.62 * size / 72 * max(map(len, labels), default=0)
+
+    left = max(room(down, 7 if named else 8), 0.75)  # at least room for the tree's axis
+    below = 0.1 + (0.75 * room(across, 8) if of_domains else room(across, 7)) if across else 0.4
     above = 1.05 if len(domains) > 1 else 0.3
     width, height = left + side + 1.25, below + side + above
     figure = Figure(figsize=(width, height))
@@ -116,8 +124,11 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
         for edge in edges[1:-1]:
             axes.axhline(edge, color=FAINT, linewidth=0.35)
             axes.axvline(edge, color=FAINT, linewidth=0.35)
-        axes.set_yticks(middles, labels, fontsize=8)
-        axes.set_xticks(middles, labels, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+        if named:
+            axes.set_yticks(range(len(concepts)), concepts, fontsize=7)
+        else:
+            axes.set_yticks(middles, of_domains, fontsize=8)
+        axes.set_xticks(middles, of_domains, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
         place = (left / width, (below + side + 0.08) / height, side / width, 0.85 / height)
         _domain_tree(figure.add_axes(place, sharex=axes), linkage, middles, _ceiling(overlap.values))
     elif named:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALE, PALETTE, colours, styled
+from expertlens_jax.plot.style import FAINT, PALE, PALETTE, Figure, colours, styled
 
 _DASHED = (0, (1, 1.5))
 

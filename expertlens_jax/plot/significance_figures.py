@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALETTE, styled
+from expertlens_jax.plot.style import FAINT, PALETTE, Figure, styled
 
 _COUNTS = {"experts": "all", "significant": "q ≤ 0.05", "familywise": "family-wise p ≤ 0.05"}
 

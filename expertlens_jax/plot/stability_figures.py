@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, colours, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, colours, styled
 
 TITLES = {
     "overlap_correlation": "Overlap matrices",

@@ -7,11 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, INK, PALE, colours, styled
+from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, styled
 
 ARMS = {
     "experts": "Experts",

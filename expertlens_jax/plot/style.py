@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 
 import matplotlib as mpl
+import matplotlib.figure
 import numpy as np
 from matplotlib.colors import ListedColormap
 
@@ -47,6 +49,17 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text: searchable, editable
     "svg.hashsalt": "expertlens_jax",  # ids in the file are the same each time
 }
+
+
+class Figure(matplotlib.figure.Figure):
+    """A matplotlib figure that a notebook shows as it is, without pyplot and without `%matplotlib inline`."""
+
+    def _repr_png_(self) -> bytes:
+        """The picture, for IPython."""
+        file = io.BytesIO()
+        with styled():
+            self.savefig(file, format="png", dpi=110, facecolor="white")
+        return file.getvalue()
 
 
 def wrapped(text: str, inches: float, size: float = 8) -> str:

@@ -1,6 +1,7 @@
 """Figures say what their tables say: panels, points, labels, order; and the files are the same each time."""
 
 import itertools
+import sys
 
 import numpy as np
 import pandas as pd
@@ -377,3 +378,31 @@ def test_both_files_are_written_and_the_same_each_time(tmp_path):
 def test_a_name_with_dots_keeps_them(tmp_path):
     png, svg = plot.save_figure(plot.localisation(localisation_of(2)), tmp_path / "tau0.5")
     assert (png.name, svg.name) == ("tau0.5.png", "tau0.5.svg")
+
+
+@pytest.mark.parametrize(("domains", "number"), [(1, 10), (2, 10), (3, 18), (16, 65), (16, 66)])
+def test_an_overlap_names_its_concepts_beside_their_domains_while_they_can_be_read(domains, number):
+    names = [f"domain {i % domains}" for i in range(number)]
+    overlap = overlap_of(np.array(names))
+    figure = plot.overlap(overlap)
+    order = plot.order_concepts(overlap)[0]
+    concepts = [str(overlap["concept"].to_numpy()[i]) for i in order]
+    down = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert down == concepts if number <= 65 else not set(concepts) & set(texts(figure))
+    assert {*names} <= set(texts(figure))
+
+
+def test_a_notebook_shows_every_figure_without_pyplot(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    figure = plot.overlap(overlap_of(np.repeat(["a", "b"], 5)))
+    assert isinstance(figure, Figure)
+    png = figure._repr_png_()  # what IPython asks an object for
+    width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+    np.testing.assert_allclose((width, height), 110 * figure.get_size_inches(), atol=1)
+
+
+def test_figures_go_by_short_names():
+    for name in plot.__all__:
+        function = getattr(plot, name)
+        assert function.__module__.startswith("expertlens_jax.plot."), name
+        assert name in (function.__name__, function.__name__.removeprefix("plot_"))

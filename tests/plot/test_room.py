@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from expertlens_jax import plot
@@ -114,3 +115,16 @@ def test_ratings_without_a_comparison_say_so():
     said = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert said == [[], ["no correlation\nto compare"]] * 2
     expect_room(figure)
+
+
+@pytest.mark.parametrize(("number", "domains"), [(4, 2), (10, 10), (18, 3), (40, 20), (65, 16), (80, 16)])
+def test_an_overlap_has_room_for_concepts_and_domains(number, domains):
+    values = np.random.default_rng(0).random((number, number))
+    names = [f"concept of mine {i}" for i in range(number)]
+    coords = {"concept": names, "other": names, "domain": ("concept", [f"domain {i % domains}" for i in range(number)])}
+    figure = plot.overlap(xr.DataArray((values + values.T) / 2, dims=("concept", "other"), coords=coords))
+    texts, of_axes = draw(figure)
+    for text, box in (*texts, *itertools.chain(*of_axes)):
+        assert box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1, text
+    for (one, box), (other, next_to) in itertools.pairwise(of_axes[1]):  # those down the side; the others are tilted
+        assert not box.overlaps(next_to), (one, other)

@@ -31,7 +31,7 @@ MINIMUM_PAIRS = 10  # with fewer, a correlation says nothing: its 95% interval i
 MINIMUM_CONCEPTS = 5  # that so many pairs are of
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Alignment:
     """Spearman's correlation of a similarity with human ratings, or NaN and a `note` why there is none."""
 
@@ -43,7 +43,7 @@ class Alignment:
     p_value: float
     missing: tuple[str, ...]  # rated words that aren't concepts, sorted
     note: str  # "", or why there is no number
-    table: pd.DataFrame = dataclasses.field(compare=False, repr=False)  # word_1, word_2, rating, similarity
+    table: pd.DataFrame = dataclasses.field(compare=False)  # word_1, word_2, rating, similarity
 
     def __str__(self) -> str:
         missing = f"{len(self.missing)} rated words are not concepts"
@@ -52,6 +52,9 @@ class Alignment:
         p = np.format_float_positional(self.p_value, precision=2, fractional=False, trim="-")
         interval = f"[{self.ci_low:.2f}, {self.ci_high:.2f}]"
         return f"{self.ratings}: rho = {self.spearman:.2f} {interval}, p = {p}, {self.pairs} pairs ({missing})"
+
+    def __repr__(self) -> str:
+        return f"Alignment({self})"  # short: `missing` may be hundreds of words, and `table` as many rows
 
 
 @dataclasses.dataclass(frozen=True)

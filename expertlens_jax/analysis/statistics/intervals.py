@@ -271,9 +271,10 @@ def bootstrap_mantel(
         return np.einsum("rc,rc->r", drawn @ matrix, drawn) / 2
 
     weight = total(1 - np.eye(count))
-    mean_x, mean_y = total(x) / weight, total(y) / weight
-    variances = (total(x**2) / weight - mean_x**2) * (total(y**2) / weight - mean_y**2)
-    covariance = total(x * y) / weight - mean_x * mean_y
+    with np.errstate(invalid="ignore"):  # resamples of a single concept have no pairs; they are set aside below
+        mean_x, mean_y = total(x) / weight, total(y) / weight
+        variances = (total(x**2) / weight - mean_x**2) * (total(y**2) / weight - mean_y**2)
+        covariance = total(x * y) / weight - mean_x * mean_y
     rhos = covariance[variances > 0] / np.sqrt(variances[variances > 0])
     low, high = np.percentile(rhos, [2.5, 97.5])
     return float(low), float(high)

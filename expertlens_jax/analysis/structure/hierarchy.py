@@ -12,8 +12,8 @@ import scipy.stats
 import xarray as xr
 
 from expertlens_jax.analysis.statistics import bootstrap_mean
-from expertlens_jax.analysis.structure.organisation import concept_domains, concept_names
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.concept_tree import concept_domains, concept_names
 from expertlens_jax.experts.ratio import ratio
 
 OWN, MEMBERS, OTHER = "own word", "two members", "another domain's word"

@@ -13,8 +13,8 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax.analysis.statistics import bootstrap_mean
-from expertlens_jax.analysis.structure.organisation import concept_domains
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.concept_tree import concept_domains
 from expertlens_jax.experts.controls import match_by_activity
 from expertlens_jax.experts.selection import average_precision, expert_sets, refuse_other_table
 from expertlens_jax.models.provenance import differences, read_provenance

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.cluster.hierarchy as hierarchy
 import scipy.stats
 import xarray as xr
 from scipy.spatial.distance import pdist, squareform
@@ -12,50 +11,10 @@ from sklearn.manifold import TSNE, smacof, trustworthiness
 
 from expertlens_jax.analysis.statistics import p_of_draws
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.concept_tree import concept_distances, concept_domains, concept_names
 from expertlens_jax.experts.ratio import ratio
 
 MAPS = ("mds", "tsne")
-
-
-def concept_domains(table: xr.DataArray | xr.Dataset) -> np.ndarray:
-    """The domain of each concept, [concepts].
-
-    Raises:
-      SelectionError: a concept has none, or there are fewer than two domains: nothing to find or to compare.
-    """
-    domains = [str(name) for name in table["domain"].values] if "domain" in table.coords else []
-    if len(set(domains)) < 2 or not all(domains):
-        raise SelectionError(
-            f"the concepts have {len({*domains} - {''})} domains, and {domains.count('')} have none; wanted a domain "
-            "for each concept, and two or more of them. Give sentences a column 'domain', or choose more concepts."
-        )
-    return np.array(domains)
-
-
-def concept_distances(overlap: xr.DataArray) -> np.ndarray:
-    """1 - overlap, float64 [concepts, concepts], with 0 on the diagonal (also of a concept without experts).
-
-    A similarity that can be negative, as a cosine, may give distances up to 2.
-    """
-    distance = 1 - np.asarray(overlap.values, np.float64)
-    np.fill_diagonal(distance, 0)
-    return np.maximum((distance + distance.T) / 2, 0)
-
-
-def link_concepts(overlap: xr.DataArray) -> np.ndarray:
-    """The tree of the concepts: average linkage of 1 - overlap, its leaves turned so that neighbours are alike.
-
-    Optimal leaf order: Bar-Joseph, Gifford & Jaakkola, Bioinformatics 17, 2001, as scipy has it.
-
-    Args:
-      overlap: (concept, other), larger = more alike.
-
-    Returns:
-      scipy's linkage, float64 [concepts - 1, 4].
-    """
-    return hierarchy.linkage(
-        squareform(concept_distances(overlap), checks=False), "average", optimal_ordering=len(overlap) > 2
-    )
 
 
 def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5) -> pd.DataFrame:
@@ -232,11 +191,6 @@ def compare_spelling(overlap: xr.DataArray, tokens: Sequence[Sequence[int]]) -> 
             mean = of.mean() if len(of) else np.nan
             rows.append({"same_domain": within, "shares_token": sharing, "pairs": len(of), "overlap": mean})
     return pd.DataFrame(rows)
-
-
-def concept_names(overlap: xr.DataArray) -> list[str]:
-    """[concepts], as Python's strings."""
-    return [str(name) for name in overlap["concept"].values]
 
 
 def _domains(overlap: xr.DataArray) -> list[str]:

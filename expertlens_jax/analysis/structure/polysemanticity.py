@@ -6,7 +6,7 @@ import scipy.stats
 import xarray as xr
 
 from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations, p_of_draws, resample_counts
-from expertlens_jax.analysis.structure.organisation import concept_domains, concept_names
+from expertlens_jax.experts.concept_tree import concept_domains, concept_names
 from expertlens_jax.experts.selection import average_precision, expert_sets, refuse_other_table
 
 SIMILAR, DISSIMILAR = "same domain", "different domains"

@@ -19,7 +19,7 @@ import xarray as xr
 from sklearn.metrics.cluster import expected_mutual_information
 
 from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations, p_of_draws
-from expertlens_jax.analysis.structure.organisation import concept_distances, concept_domains, link_concepts
+from expertlens_jax.experts.concept_tree import concept_distances, concept_domains, link_concepts
 
 STATISTICS = ("ari", "ami", "nmi", "purity", "silhouette", "knn_accuracy")
 _CELLS = 4_000_000  # float64 numbers in one block of permutations: 32 MB

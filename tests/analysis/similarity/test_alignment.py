@@ -140,3 +140,10 @@ def test_the_two_dims_must_hold_the_same_concepts():
         align(similarity_of(values).isel(other=slice(None, None, -1)), ratings)
     with pytest.raises(ExpertLensError, match=r"has dims \('concept', 'unit'\)"):
         align(similarity_of(values).rename(other="unit"), ratings)
+
+
+def test_a_terminal_shows_an_alignment_in_one_line():
+    values = symmetric()
+    result = align(similarity_of(values), ratings_of(values), permutations=99)
+    assert repr(result) == f"Alignment({result})"
+    assert "\n" not in repr(result) and len(repr(result)) < 150

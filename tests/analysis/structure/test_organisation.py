@@ -12,14 +12,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from expertlens_jax.analysis.structure import recovery
 from expertlens_jax.analysis.structure.organisation import (
     compare_spelling,
-    concept_distances,
     find_misplaced,
-    link_concepts,
     map_concepts,
     relate_domains,
 )
 from expertlens_jax.analysis.structure.recovery import cluster_concepts, recover_domains
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.concept_tree import concept_distances, link_concepts
 
 
 def overlap_of(values, domains):

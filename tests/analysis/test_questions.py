@@ -1,0 +1,188 @@
+"""`el.analysis`: each question gives a table, what it says, and figures; the numbers are those of single analyses."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import expertlens_jax as el
+from expertlens_jax.analysis.conditions.stability import compare_conditions
+from expertlens_jax.analysis.structure.localisation import locate_experts
+from expertlens_jax.analysis.structure.recovery import recover_domains
+from expertlens_jax.errors import ExpertLensError, SelectionError
+
+FEW = {"permutations": 99, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """Tables of 12 concepts in 3 domains; units of a domain are good at its concepts, more or less."""
+    rng = np.random.default_rng(0)
+    domains = np.repeat(["animal", "food", "vehicle"], 4)
+    units = np.arange(240)
+    kind = units % 4  # the fourth kind is nobody's
+    of_domain = np.array([0, 1, 2]).repeat(4)[:, None] == kind
+    coords = {
+        "concept": [f"{domain}{i}" for i, domain in enumerate(domains)],
+        "domain": ("concept", domains),
+        "unit": units,
+        "layer": ("unit", units // 60),
+        "site": ("unit", np.where(units // 30 % 2, "mlp.up", "attn.q")),
+        "channel": ("unit", units % 30),
+    }
+    found = {}
+    for name in ("facts", "stories"):
+        signal = 0.2 + 0.4 * of_domain + rng.uniform(0, 0.35, (12, 240))
+        arrays = {"average_precision": signal, "positive_median": signal, "negative_mean": rng.random((12, 240))}
+        arrays = {key: (("concept", "unit"), value.astype(np.float32)) for key, value in arrays.items()}
+        found[name] = xr.Dataset(arrays, coords, {"model": "made-up"})
+    return found
+
+
+@pytest.fixture(scope="module")
+def ratings(tables):
+    names = [str(name) for name in tables["facts"]["concept"].values]
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[:i]]
+    scores = [8.0 if a[:3] == b[:3] else 1.0 + i / 100 for i, (a, b) in enumerate(pairs)]
+    return el.Ratings("mine", tuple(pairs), tuple(scores))
+
+
+@pytest.fixture(scope="module")
+def results(tables, ratings):
+    facts = tables["facts"]
+    noise = xr.DataArray(
+        (rng := np.random.default_rng(1).random((12, 12))) + rng.T,
+        dims=("concept", "other"),
+        coords={"concept": facts["concept"].values, "other": facts["concept"].values},
+    )
+    return {
+        "alignment": el.analysis.alignment(facts, ratings, threshold=0.7, **FEW),
+        "baselines": el.analysis.baselines(
+            facts, {"noise": noise, "set two": tables["stories"]}, ratings, threshold=0.7
+        ),
+        "controls": el.analysis.controls(facts, {"noise": noise}, [ratings], threshold=0.7),
+        "stability": el.analysis.stability(tables, threshold=0.7, resamples=50, **FEW),
+        "organisation": el.analysis.organisation(facts, threshold=0.7, **FEW),
+        "localisation": el.analysis.localisation(facts, thresholds=(0.7, 0.8), resamples=50),
+        "polysemanticity": el.analysis.polysemanticity(facts, threshold=0.7, draws=10, resamples=50, **FEW),
+        "matched controls": el.analysis.matched_controls(facts, threshold=0.7, resamples=50),
+    }
+
+
+def test_every_question_gives_a_table_a_summary_and_figures(results):
+    assert {name.replace(" ", "_") for name in results} == {*el.analysis.__all__} - {"Result"}
+    for name, result in results.items():
+        assert isinstance(result, el.analysis.Result) and result.question == name
+        assert isinstance(result.table, pd.DataFrame) and len(result.table)
+        assert result.summary() and all(line.endswith(".") for line in result.summary().splitlines())
+        assert "chance" in result.summary(), name  # no number stands without what chance would give
+        for figure in result.figures:
+            assert result.plot(figure)._repr_png_().startswith(b"\x89PNG"), (name, figure)
+        assert result.plot().axes
+
+
+def test_a_result_reads_well_in_a_terminal_and_a_notebook(results):
+    for result in results.values():
+        shown = repr(result)
+        assert shown.startswith(result.question) and max(map(len, shown.splitlines())) <= 120
+        assert len(shown.splitlines()) < 60
+        html = result._repr_html_()
+        assert "<table" in html and html.count("<p>") - html.count("<p><i>") == len(result.sentences)
+    assert "... 240 rows" not in repr(results["alignment"])
+    assert f"... {len(results['localisation'].table)} rows: .table" in repr(results["localisation"])
+    assert ".tables['pairs']" in repr(results["alignment"]) and ".plot('map')" in repr(results["organisation"])
+
+
+def test_html_shows_names_as_they_are_written():
+    result = el.analysis.Result("q", pd.DataFrame({"a<b": ["<i>"]}), ("1 < 2 & more",))
+    assert "1 &lt; 2 &amp; more" in result._repr_html_() and "<i>" not in result._repr_html_()
+
+
+def test_a_result_can_be_kept(results):
+    for result in results.values():
+        again = pickle.loads(pickle.dumps(result))
+        pd.testing.assert_frame_equal(again.table, result.table)
+        assert again.plot().axes
+
+
+def test_the_numbers_are_those_of_the_single_analyses(results, tables, ratings):
+    experts = {name: el.select_experts(table, threshold=0.7) for name, table in tables.items()}
+    overlap = el.jaccard(experts["facts"])
+    aligned = el.align(overlap, ratings, **FEW)
+    row = results["alignment"].table.iloc[0]
+    assert (row["spearman"], row["ci_low"], row["p_value"]) == (aligned.spearman, aligned.ci_low, aligned.p_value)
+    assert (
+        results["alignment"]
+        .sentences[0]
+        .startswith(f"mine: Spearman's correlation with people's ratings is {row['spearman']:.3g} [")
+    )
+    other = el.jaccard(experts["stories"])
+    compared = el.compare_alignments(overlap, {"set two": other}, ratings)
+    found = results["baselines"].table.set_index("baseline").loc["set two"]
+    assert (found["difference"], found["ci_low"]) == (compared["difference"][0], compared["ci_low"][0])
+    expected = compare_conditions(experts["facts"], experts["stories"], resamples=50, **FEW)
+    pd.testing.assert_frame_equal(results["stability"].table[expected.columns], expected)
+    pd.testing.assert_frame_equal(results["organisation"].table, recover_domains(overlap, **FEW))
+    located = locate_experts(experts["facts"], resamples=50)
+    here = results["localisation"].table.query("threshold == 0.7")
+    pd.testing.assert_frame_equal(here[located.columns], located)
+
+
+def test_domains_that_are_there_are_found(results):
+    assert results["organisation"].table.set_index("statistic").loc["ari", "value"] == 1
+    assert results["polysemanticity"].table["domains"].iloc[0] < results["polysemanticity"].table["null_low"].iloc[0]
+
+
+def test_a_similarity_or_sets_can_be_given_in_place_of_a_table(tables, ratings):
+    facts = tables["facts"]
+    experts = el.select_experts(facts, threshold=0.7)
+    tables_of = [
+        el.analysis.alignment(x, ratings, **FEW, **at).table
+        for x, at in ((facts, {"threshold": 0.7}), (experts, {}), (el.jaccard(experts), {}))
+    ]
+    pd.testing.assert_frame_equal(tables_of[0], tables_of[1])
+    pd.testing.assert_frame_equal(tables_of[0], tables_of[2])
+    by_cosine = el.analysis.alignment(facts, ratings, method="cosine", **FEW).table["spearman"][0]
+    assert by_cosine == el.align(el.cosine(facts), ratings, **FEW).spearman
+
+
+def test_ratings_that_share_no_pairs_say_so_and_are_drawn(tables):
+    result = el.analysis.alignment(
+        tables["facts"], el.Ratings("other", (("sun", "moon"),), (3.0,)), threshold=0.7, **FEW
+    )
+    assert "there is no correlation: 0 of the 1 rated pairs" in result.summary()
+    assert np.isnan(result.table["spearman"][0]) and result.plot().axes
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda t, r: el.analysis.alignment(t, r), "neither a threshold nor top"),
+        (lambda t, r: el.analysis.alignment(t, [], threshold=0.7), "no ratings were given"),
+        (lambda t, r: el.analysis.alignment(t, r, method="jacard", threshold=0.7), "Choose from: jaccard"),
+        (lambda t, r: el.analysis.alignment(el.cosine(t), r, threshold=0.7), "compared already, and threshold=0.7"),
+        (lambda t, r: el.analysis.baselines(t, {}, r, threshold=0.7), "wanted a dict of names and similarities"),
+        (lambda t, r: el.analysis.stability({"facts": t}, threshold=0.7), "stability was given 1 tables"),
+        (lambda t, r: el.analysis.stability(t, threshold=0.7), "wanted a dict of two or more"),
+        (
+            lambda t, r: el.analysis.organisation(t.drop_vars("domain"), threshold=0.7),
+            "wanted a domain for each concept",
+        ),
+        (lambda t, r: el.analysis.localisation(t, thresholds=()), "was given no threshold"),
+        (lambda t, r: el.analysis.localisation(t, thresholds=7), "a number from 0 to 1"),
+        (lambda t, r: el.analysis.matched_controls(t, threshold=1.0), "no concept has an expert at threshold=1"),
+        (
+            lambda t, r: el.analysis.localisation(t).plot("tree"),
+            "Unknown figure 'tree' of localisation. Choose from: enr",
+        ),
+    ],
+)
+def test_a_question_that_cannot_be_asked_says_why(tables, ratings, ask, message):
+    with pytest.raises((SelectionError, ExpertLensError), match=message):
+        ask(tables["facts"], ratings)
+
+
+def test_a_threshold_without_experts_is_said(tables):
+    assert "At τ = 1 no concept has experts" in el.analysis.localisation(tables["facts"], thresholds=1.0).summary()

@@ -1,0 +1,30 @@
+"""The examples of public docstrings run, and give what they say."""
+
+import doctest
+import importlib
+import inspect
+
+import pytest
+
+import expertlens_jax as el
+
+ROOMS = ("analysis",)
+MODULES = (
+    "expertlens_jax.analysis.questions",
+    "expertlens_jax.analysis.result",
+    "expertlens_jax.analysis.statistics.draws",
+    "expertlens_jax.experts.overlap",
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_of_a_module_run(module):
+    done = doctest.testmod(importlib.import_module(module), verbose=False)
+    assert done.attempted > 0 and done.failed == 0
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room in ROOMS for name in getattr(el, room).__all__])
+def test_every_public_name_of_a_room_has_an_example(room, name):
+    public = getattr(getattr(el, room), name)
+    assert ">>> " in inspect.getdoc(public), name
+    assert public.__module__ in MODULES, name
