@@ -14,22 +14,9 @@ endpoint's key is read from the environment variable that the config names, and 
 import ml_collections
 
 from configs.common import model_settings
+from expertlens_jax.sentences.prompts import AGAIN, OPENINGS, PROMPTS, SENSE
 
 SOURCES = ("model", "endpoint", "mine")
-
-# Fields: {concept}, {sense}, {count}, {min_words}, {max_words}
-_RULES = (
-    ' Each sentence holds the word "{concept}" or its plural, stands on its own, has {min_words} to {max_words} words, '
-    "and differs from the others in what it says and how. Answer with a numbered list, one sentence a line, and "
-    "nothing else."
-)
-FACTS = (
-    "Write {count} general statements of fact about the word {concept}{sense}, as an encyclopedia has them." + _RULES
-)
-STORIES = (
-    "Write {count} sentences as they stand in stories, each from another story, of different people, places and moods, "
-    "in which something happens with or around: {concept}{sense}. Don't explain what it is." + _RULES
-)
 
 
 def get_config(source: str = "model") -> ml_collections.ConfigDict:
@@ -56,9 +43,9 @@ def get_config(source: str = "model") -> ml_collections.ConfigDict:
 
     # How it is asked for
     c.kind = "facts"  # of the prompts
-    c.prompts = {"facts": FACTS, "stories": STORIES}
-    c.sense = " (in the sense of: {domain})"  # where the domain is known
-    c.again = "\n\nThese are there already; don't repeat them:\n{sentences}"  # "" asks the same again
+    c.prompts = dict(PROMPTS)
+    c.sense = SENSE  # where the domain is known
+    c.again = AGAIN  # "" asks the same again
     c.sentences_per_answer = 20
     c.max_attempts = 8  # answers a concept, at most
 
@@ -76,15 +63,7 @@ def get_config(source: str = "model") -> ml_collections.ConfigDict:
     c.update(model_settings("lenslet-2m"))
     # One tuned to chat is asked by the prompt; any other continues openings. "" chats where there is a chat template
     c.style = ""  # or "chat", "continue"
-    c.openings = {
-        "facts": ("The {concept} is", "Every {concept} has", "Of all things, the {concept}", "A good {concept} can"),
-        "stories": (
-            "He looked at the {concept}",
-            "There was no {concept}",
-            "The {concept}",
-            "She thought of the {concept}",
-        ),
-    }
+    c.openings = dict(OPENINGS)
     c.max_new_tokens = 0  # of an answer, or of a continuation; 0 is 2048 to chat and 48 to continue
     c.temperature = 0.8
     c.top_p = 0.95

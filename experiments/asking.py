@@ -1,6 +1,5 @@
 """Asks an endpoint, or a model of this package, for sentences of concepts, and keeps every answer as it comes."""
 
-import collections
 import functools
 import json
 import urllib.parse
@@ -13,17 +12,15 @@ from tqdm.auto import tqdm
 
 import expertlens_jax as el
 from experiments.launch import find_model
-from expertlens_jax.errors import EndpointError, RunDirectoryError, SelectionError, UnsupportedModelError
+from expertlens_jax.errors import EndpointError, RunDirectoryError
 from expertlens_jax.models.digests import digest_json, digest_tokenizer
 from expertlens_jax.models.provenance import NUMBERS_VERSION
 from expertlens_jax.run_directory import write_text
 from expertlens_jax.sentences import writing
-from expertlens_jax.sentences.acceptance import Limits, accept_sentences
+from expertlens_jax.sentences.acceptance import Limits
+from expertlens_jax.sentences.asking import Ask, ask_model, chats_with, collect_sentences
 from expertlens_jax.sentences.concept_list import Concept
 from expertlens_jax.sentences.endpoint import ask_endpoint, open_endpoint
-
-Ask = Callable[[str, int], writing.Answer]
-"""Answers a prompt, by a seed."""
 
 
 def prepare_writing(
@@ -56,47 +53,15 @@ def endpoint_asker(config: ml_collections.ConfigDict) -> Ask:
     return lambda prompt, seed: ask_endpoint(endpoint, prompt, seed, tell=tqdm.write)
 
 
-def chats_with(model: el.Model, style: str) -> bool:
-    """Whether a model is asked by a chat, and not given openings to continue.
-
-    Raises:
-      SelectionError: an unknown style, or a chat with a model that has no template for one.
-      UnsupportedModelError: the model is an encoder.
-    """
-    if not model.config.causal or model.config.head is None:
-        raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing; choose a causal language model.")
-    has_template = bool(model.tokenizer.chat_template)
-    if style not in ("", "chat", "continue"):
-        raise SelectionError(f'style is {style!r}; there are chat, continue, and "" for what the model is made for.')
-    if style == "chat" and not has_template:
-        raise SelectionError(f"style is chat, but {model.name}'s tokenizer has no chat template; set style=continue.")
-    return has_template if style == "" else style == "chat"
-
-
 def model_asker(model: el.Model, config: ml_collections.ConfigDict, chats: bool) -> Ask:
-    """Asks a model of this package: by its chat template, or each line of a prompt is an opening that it continues."""
-    sampling = {"temperature": config.temperature, "top_p": config.top_p}
-    name = model.name  # with its revision
-
-    def chat(prompt: str, seed: int) -> writing.Answer:
-        text = model.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-        # The template writes the text's first token, which the tokenizer would put there once more.
-        start = model.tokenizer.bos_token
-        if start and model.tokenizer("a")["input_ids"][0] == model.tokenizer.bos_token_id:
-            text = text.removeprefix(start)
-        length = config.max_new_tokens or 2048
-        return writing.Answer(el.generate(model, text, max_new_tokens=length, seed=seed, **sampling).texts[0], name)
-
-    def continue_lines(prompt: str, seed: int) -> writing.Answer:
-        openings = prompt.splitlines()
-        length = config.max_new_tokens or 48
-        texts = el.generate(model, openings, max_new_tokens=length, seed=seed, **sampling).texts
-        lines = (" ".join((opening + text).split()) for opening, text in zip(openings, texts, strict=True))
-        return writing.Answer("\n".join(lines), name)
-
-    return chat if chats else continue_lines
+    """Asks a model of this package, as the config says."""
+    return ask_model(
+        model,
+        chats=chats,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_new_tokens=config.max_new_tokens,
+    )
 
 
 def write_all(
@@ -127,34 +92,34 @@ def write_one(
 ) -> tuple[list[dict], dict]:
     """One concept's sentences, from the answers there are and as many more as it takes; their keys go into `taken`."""
     file = workdir / "answers" / f"{urllib.parse.quote(concept.word, safe='')}.jsonl"
-    answers = read_answers(file)
-    rows, refused, used = [], collections.Counter(), 0
+
+    def asked(prompt: str, seed: int) -> writing.Answer:
+        try:
+            return ask(prompt, seed)
+        except EndpointError as error:
+            raise EndpointError(f"{error} All answers so far are kept; launch again to go on.") from error
+
     with tqdm(total=config.sentences_per_concept, desc=concept.word, unit="sentence", leave=False) as bar:
-        while len(rows) < config.sentences_per_concept and used < config.max_attempts:
-            if used == len(answers):
-                known = [row["sentence"] for row in rows]
-                prompt = fill(config, chats, concept, limits, known)
-                seed = writing.draw_seed(config.seed, config.kind, concept.word, used)
-                try:
-                    answer = ask(prompt, seed)
-                except EndpointError as error:
-                    raise EndpointError(f"{error} All answers so far are kept; launch again to go on.") from error
-                answers.append({"prompt": prompt, "seed": seed, "model": answer.model, "text": answer.text})
-                write_text(file, "".join(json.dumps(each) + "\n" for each in answers))
-            text = answers[used]["text"]
-            used += 1
-            candidates = (writing.read_list if chats else writing.read_continuations)(text)
-            accepted, why_not = accept_sentences(candidates, concept.word, limits, taken)
-            wanted = list(accepted.items())[: config.sentences_per_concept - len(rows)]
-            refused.update(why_not)
-            if not candidates:
-                refused["answer empty" if not text.strip() else "answer without a list"] += 1
-            taken.update(key for key, _ in wanted)
-            rows += [row_of(concept, sentence, f"answers/{file.name}:{used}") for _, sentence in wanted]
-            bar.update(len(wanted))
-            bar.set_postfix_str(f"{used} answers")
-    models = sorted({answer["model"] for answer in answers[:used]})
-    return rows, {"answers": used, "models": models, "refused": dict(sorted(refused.items()))}
+
+        def tell(sentences: int, answers: int) -> None:
+            bar.update(sentences)
+            bar.set_postfix_str(f"{answers} answers")
+
+        found, summary = collect_sentences(
+            asked,
+            concept.word,
+            limits,
+            fill=lambda known: fill(config, chats, concept, limits, known),
+            draw_seed=functools.partial(writing.draw_seed, config.seed, config.kind, concept.word),
+            chats=chats,
+            wanted=config.sentences_per_concept,
+            most_answers=config.max_attempts,
+            taken=taken,
+            answers=read_answers(file),
+            keep=lambda answers: write_text(file, "".join(json.dumps(each) + "\n" for each in answers)),
+            tell=tell,
+        )
+    return [row_of(concept, sentence, f"answers/{file.name}:{answer}") for sentence, answer in found], summary
 
 
 def fill(config: ml_collections.ConfigDict, chats: bool, concept: Concept, limits: Limits, known: list[str]) -> str:

@@ -8,12 +8,14 @@ import pytest
 
 import expertlens_jax as el
 
-ROOMS = ("analysis",)
+ROOMS = ("analysis", "sentences")
 MODULES = (
     "expertlens_jax.analysis.questions",
     "expertlens_jax.analysis.result",
     "expertlens_jax.analysis.statistics.draws",
     "expertlens_jax.experts.overlap",
+    "expertlens_jax.sentences.concept_list",
+    "expertlens_jax.sentences.sentence_sets",
 )
 
 

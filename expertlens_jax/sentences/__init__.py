@@ -1,1 +1,9 @@
-"""Making concept sentences: mined from texts, written by a model or behind an endpoint."""
+"""Making concept sentences: `mine` takes them out of text, `write` has a language model write them."""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from expertlens_jax.sentences.concept_list import Concept
+    from expertlens_jax.sentences.sentence_sets import SentenceSet, mine, write
+
+__all__ = ["Concept", "SentenceSet", "mine", "write"]

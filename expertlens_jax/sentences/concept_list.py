@@ -15,7 +15,12 @@ _COLUMNS = ("concept", "domain")
 
 @dataclasses.dataclass(frozen=True)
 class Concept:
-    """A concept's word or words, and its category; "" where none is known."""
+    """A concept's word or words, and its category; "" where none is known.
+
+    >>> import expertlens_jax as el
+    >>> el.sentences.Concept("bat", "animal")
+    Concept(word='bat', domain='animal')
+    """
 
     word: str
     domain: str = ""

@@ -228,7 +228,7 @@ def test_a_model_with_a_chat_template_is_asked_by_it(monkeypatch):
         prompts.append(prompt)
         return el.Generations((prompt,), ("1. A cat.",), (), ())
 
-    monkeypatch.setattr(el, "generate", generate)
+    monkeypatch.setattr("expertlens_jax.sentences.asking.generate", generate)
     answer = asking.model_asker(model, config, chats=True)("Write of cats.", 0)
     assert answer.text == "1. A cat." and prompts[0].endswith("<user>Write of cats.<assistant>")
     # This tokenizer puts no first token there itself, so the template's stays.
