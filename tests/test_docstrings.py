@@ -8,7 +8,7 @@ import pytest
 
 import expertlens_jax as el
 
-ROOMS = ("analysis", "sentences")
+ROOMS = ("analysis", "sentences", "training")
 MODULES = (
     "expertlens_jax.analysis.questions",
     "expertlens_jax.analysis.result",
@@ -16,6 +16,10 @@ MODULES = (
     "expertlens_jax.experts.overlap",
     "expertlens_jax.sentences.concept_list",
     "expertlens_jax.sentences.sentence_sets",
+    "expertlens_jax.training.corpus",
+    "expertlens_jax.training.pretrain",
+    "expertlens_jax.training.skip_gram",
+    "expertlens_jax.training.tokenizer",
 )
 
 

@@ -19,7 +19,12 @@ HELD_OUT_EVERY = 100
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """The tokens of one text file, cut into blocks of `context + 1` tokens of which neighbours share one."""
+    """The tokens of one text file, cut into blocks of `context + 1` tokens of which neighbours share one.
+
+    >>> import expertlens_jax as el, numpy as np
+    >>> el.training.Corpus("mine", np.arange(100, dtype=np.uint16), context=4).read(np.array([0, 1])).tolist()
+    [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
+    """
 
     name: str
     tokens: np.ndarray
@@ -43,6 +48,11 @@ class Mixture:
 
     The order is a permutation of all blocks that differs by epoch, drawn from `seed`; nothing else is state, so
     a run that goes on from a step reads what it would have read.
+
+    >>> import expertlens_jax as el, numpy as np
+    >>> corpus = el.training.Corpus("mine", np.arange(100, dtype=np.uint16), context=4)
+    >>> el.training.Mixture([corpus], passes=[2], seed=0).batch(step=3, rows=8).shape
+    (8, 5)
     """
 
     corpora: Sequence[Corpus]
@@ -95,6 +105,12 @@ def read_lines(path: epath.PathLike) -> Iterator[str]:
 
     Raises:
       CorpusError: no such file, not UTF-8, or damaged.
+
+    >>> import expertlens_jax as el, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "text.txt"
+    >>> _ = path.write_text("The cat sat.\\n\\ncat\\tan animal\\n")
+    >>> list(el.training.read_lines(path))
+    ['The cat sat.', 'cat: an animal']
     """
     path = epath.Path(path)
     if not path.is_file():
@@ -127,6 +143,13 @@ def tokenize_file(tokenizer: Any, path: epath.PathLike, *, lines_per_batch: int 
     Raises:
       CorpusError: the tokenizer has no end-of-text token, or ids beyond the number of its tokens, which is how many
         rows a new model's embedding has.
+
+    >>> import expertlens_jax as el, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "text.txt"
+    >>> _ = path.write_text("The cat sat.")
+    >>> tokens = el.training.tokenize_file(el.load_model("lenslet-2m").tokenizer, path)
+    >>> tokens.dtype, len(tokens) > 3
+    (dtype('uint16'), True)
     """
     largest = max(tokenizer.get_vocab().values())
     if largest >= len(tokenizer):

@@ -19,7 +19,13 @@ from expertlens_jax.training.cross_entropy import linear_cross_entropy
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a model is trained; hashable, so that it can be a static argument of `jax.jit`."""
+    """How a model is trained; hashable, so that it can be a static argument of `jax.jit`.
+
+    >>> import expertlens_jax as el
+    >>> recipe = el.training.Recipe(steps=100, warmup_steps=10, peak_rate=1e-3)
+    >>> [round(float(recipe.schedule()(step)), 3) for step in (0, 5, 10, 100)]
+    [0.0, 0.5, 1.0, 0.0]
+    """
 
     steps: int
     warmup_steps: int
@@ -75,7 +81,15 @@ def _muon_dimensions(params: Mapping[str, Any]) -> Any:
 
 @struct.dataclass
 class TrainState:
-    """All that a step changes."""
+    """All that a step changes.
+
+    >>> import expertlens_jax as el, dataclasses, jax, numpy as np
+    >>> config = dataclasses.replace(el.load_model("lenslet-2m").config, num_layers=1)
+    >>> recipe = el.training.Recipe(steps=10, warmup_steps=1, peak_rate=1e-3)
+    >>> state = el.training.init_state(config, recipe, jax.random.key(0))
+    >>> isinstance(state, el.training.TrainState), int(state.step)
+    (True, 0)
+    """
 
     step: jax.Array
     """int32 scalar: how many steps were taken."""
@@ -84,7 +98,15 @@ class TrainState:
 
 
 def init_state(config: TransformerConfig, recipe: Recipe, key: jax.Array) -> TrainState:
-    """A model before its first step, float32."""
+    """A model before its first step, float32.
+
+    >>> import expertlens_jax as el, dataclasses, jax, numpy as np
+    >>> config = dataclasses.replace(el.load_model("lenslet-2m").config, num_layers=1)
+    >>> recipe = el.training.Recipe(steps=10, warmup_steps=1, peak_rate=1e-3)
+    >>> state = el.training.init_state(config, recipe, jax.random.key(0))
+    >>> state.params["embed"]["token"].shape == (config.vocab_size, config.d_model)
+    True
+    """
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     params = Transformer(config).init(key, token, mask, mask)["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, recipe.transformation().init(params))
@@ -131,6 +153,15 @@ def train_step(
     Returns:
       The state after the step, and float32 scalars: `loss` (nats a token, of the parameters before the step),
       `gradient_norm` (before clipping), `rate` (the step's learning rate).
+
+    >>> import expertlens_jax as el, dataclasses, jax, numpy as np
+    >>> config = dataclasses.replace(el.load_model("lenslet-2m").config, num_layers=1)
+    >>> recipe = el.training.Recipe(steps=10, warmup_steps=1, peak_rate=1e-3)
+    >>> state = el.training.init_state(config, recipe, jax.random.key(0))
+    >>> blocks = np.arange(18, dtype=np.int32).reshape(2, 9)
+    >>> state, measured = el.training.train_step(state, blocks, config, recipe)
+    >>> int(state.step), sorted(measured)
+    (1, ['gradient_norm', 'loss', 'rate'])
     """
     loss, gradient = jax.value_and_grad(next_token_loss)(state.params, config, blocks, recipe.dtype)
     updates, optimizer = recipe.transformation().update(gradient, state.optimizer, state.params)
@@ -158,6 +189,15 @@ def held_out_loss(
       blocks: int32 `[blocks, context + 1]`; what doesn't fill a last batch is left out.
       rows: blocks a batch.
       dtype: of the pass.
+
+    >>> import expertlens_jax as el, dataclasses, jax, numpy as np
+    >>> config = dataclasses.replace(el.load_model("lenslet-2m").config, num_layers=1)
+    >>> recipe = el.training.Recipe(steps=10, warmup_steps=1, peak_rate=1e-3)
+    >>> state = el.training.init_state(config, recipe, jax.random.key(0))
+    >>> blocks = np.arange(18, dtype=np.int32).reshape(2, 9)
+    >>> loss = el.training.held_out_loss(state.params, config, blocks, rows=2)
+    >>> bool(abs(loss - np.log(config.vocab_size)) < 0.5)  # it knows nothing yet
+    True
     """
     whole = blocks[: len(blocks) // rows * rows].reshape(-1, rows, blocks.shape[1])
     return float(np.mean([_evaluate_rows(params, batch, config, dtype) for batch in whole], dtype=np.float64))

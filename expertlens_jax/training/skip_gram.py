@@ -76,6 +76,13 @@ def train_word_vectors(
     Raises:
       CorpusError: a file isn't there or can't be read, or no word occurs often enough.
       ExpertLensError: gensim isn't installed, or a number is below 1.
+
+    >>> import expertlens_jax as el, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "text.txt"
+    >>> _ = path.write_text("The cat sat on the mat. The dog sat there too.\\n" * 20)
+    >>> vectors = el.training.train_word_vectors([path], dimensions=8, epochs=1)
+    >>> "cat" in vectors, vectors["cat"].shape
+    (True, (8,))
     """
     check_corpora(files)
     counts = {

@@ -23,6 +23,11 @@ def train_tokenizer(
     Returns:
       A fast tokenizer whose end-of-text token, id 0, also stands in for padding. It adds no tokens by itself, as
       Pythia's adds none.
+
+    >>> import expertlens_jax as el
+    >>> tokenizer = el.training.train_tokenizer(["the cat sat on the mat"] * 9, vocab_size=270, max_tokens=32)
+    >>> tokenizer.decode(tokenizer("the mat")["input_ids"])
+    'the mat'
     """
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
