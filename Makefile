@@ -1,5 +1,6 @@
 # make demo: find the experts of real models, hold them against human judgement, and put every claim to the test.
-# make test: the tests. Both make .venv and install what they need from this project's own files.
+# make test: the tests; with ARGS="-m unit" those of arrays and tables alone, which are quick.
+# Both make .venv and install what they need from this project's own files.
 # make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
 PYTHON ?= python3

@@ -1,8 +1,16 @@
-"""Test modules stand in rooms like the package's; reference code beside them is importable by name."""
+"""Test modules stand in rooms like the package's; reference code beside them is importable by name.
 
+Each test is in one lane: what its own marker says, or what its folder does.
+"""
+
+import atexit
+import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
+import pytest
 import torch
 
 HERE = pathlib.Path(__file__).parent
@@ -10,3 +18,27 @@ sys.path[:0] = [str(HERE), str(HERE / "models")]
 
 # The reference models are tiny: a second thread only waits, and takes the core of another worker.
 torch.set_num_threads(1)
+
+LANES = ("unit", "parity", "process")
+FOLDERS = {"models": "parity", "experiments": "process", "benchmarks": "process"}
+LONG = (
+    *("test_find_experts_experiment.py", "test_generation.py", "test_config_fields.py", "test_hosts.py"),
+    *("test_minilm.py", "test_parity.py", "test_alignment_experiment.py", "test_tensor_names.py", "test_sharding.py"),
+    *("test_responses.py", "test_steering_experiment.py", "test_pretrain_experiment.py", "test_steering_effects.py"),
+    *("test_finding.py", "test_growth_experiments.py", "test_stability_experiment.py"),
+)
+"""Files that take longest, which are begun first, so that two workers end together."""
+
+# What is compiled once serves every worker, and every process that a test starts, unless a directory is given.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not any(item.get_closest_marker(lane) for lane in LANES):
+            folder = item.path.relative_to(HERE).parts[0]
+            item.add_marker(FOLDERS.get(folder, "unit"))
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))

@@ -19,6 +19,8 @@ from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
 
+pytestmark = pytest.mark.parity
+
 
 @pytest.fixture(scope="module")
 def model():

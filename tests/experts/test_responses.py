@@ -59,6 +59,7 @@ def test_steering_is_applied_while_recording(model):
     assert (steered.values[:, unit.index[0]] == 7.0).all()
 
 
+@pytest.mark.process
 def test_eight_devices_and_a_split_model_give_the_same_responses_as_one(model, tmp_path):
     script = f"""
 import sys; sys.path[:0] = {[str(p) for p in sys.path if "tests" in str(p)]}
