@@ -52,6 +52,15 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.steering import share_expertise, steer
     from expertlens_jax.experts.table import open_expertise
     from expertlens_jax.models.generation import Generations, generate
+    from expertlens_jax.models.interventions import (
+        At,
+        Intervention,
+        ablate_heads,
+        cap,
+        intervene,
+        patch_tokens,
+        remove_direction,
+    )
     from expertlens_jax.models.loading import load_model, randomize_weights
     from expertlens_jax.models.model import Model
     from expertlens_jax.models.sae import SAE
@@ -62,12 +71,14 @@ with epy.lazy_api_imports(globals()):
 __all__ = [
     "SAE",
     "Alignment",
+    "At",
     "Budget",
     "ConceptDataset",
     "Contrast",
     "ExpertLensError",
     "ExpertLensWarning",
     "Generations",
+    "Intervention",
     "Model",
     "OddOneOut",
     "Overlap",
@@ -75,13 +86,16 @@ __all__ = [
     "Responses",
     "Steering",
     "Things",
+    "ablate_heads",
     "align",
+    "cap",
     "compare_alignments",
     "connect_hosts",
     "contrast_concepts",
     "cosine",
     "find_experts",
     "generate",
+    "intervene",
     "jaccard",
     "js",
     "kl",
@@ -99,8 +113,10 @@ __all__ = [
     "overlap",
     "overlap_coefficient",
     "partial_alignments",
+    "patch_tokens",
     "randomize_weights",
     "record_responses",
+    "remove_direction",
     "select_experts",
     "share_expertise",
     "steer",

@@ -16,14 +16,16 @@ from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
+from expertlens_jax.models.interventions import Intervention, PlacedIntervention, describe_interventions
 from expertlens_jax.models.model import Model, respond
 from expertlens_jax.models.provenance import Provenance
-from expertlens_jax.models.sae import SAE, SITE
+from expertlens_jax.models.sae import SAE
+from expertlens_jax.models.sites import check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
-from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, tokenize
+from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.models.units import check_sites, units_table
+from expertlens_jax.models.units import units_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ def record_responses(
     sites: Sequence[str] | None = None,
     pooling: Pooling = "max",
     steering: Steering | None = None,
+    interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int | None = None,
     truncate: bool = False,
     progress: bool = False,
@@ -65,6 +68,8 @@ def record_responses(
       sites: names of sites; default the outputs of linear layers. ("sae",) for the features of `model.with_sae`.
       pooling: over a sentence's tokens: "max" (Suau et al. 2022), "mean" or "last".
       steering: applied while recording; default none.
+      interventions: from `el.intervene`, applied after the steering; default none. Sentences are read in any order and
+        batches, so a function has to take any row.
       tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for what suits
         its kind.
       truncate: cut sentences longer than the model's context, rather than refuse them.
@@ -74,7 +79,7 @@ def record_responses(
       Responses `[S, units]`.
 
     Raises:
-      SelectionError: an unknown site or pooling, or another model's steering.
+      SelectionError: an unknown site or pooling, another model's steering, or an intervention that doesn't fit.
       TokenizationError: a sentence too long or empty, see `models.tokens.tokenize`.
     """
     recording = prepare_recording(
@@ -82,8 +87,14 @@ def record_responses(
     )
     placed = model.place_steering(steering)
     provenance = recording.provenance
-    if steering is not None:
-        provenance = dataclasses.replace(provenance, steering=f"{steering!r}, digest {steering.digest}")
+    done = [] if steering is None else [f"{steering!r}, digest {steering.digest}"]
+    acting = ()
+    if interventions:
+        shapes = row_shapes(recording.batches())
+        acting = model.place_interventions(interventions, shapes, recording.mesh)
+        longest = max(length for _, length in shapes)
+        done.append(describe_interventions(interventions, model.config, model.dtype, longest))
+    provenance = dataclasses.replace(provenance, steering="; ".join(done))
     values = np.empty((len(sentences), len(recording.units)), np.float32)
 
     def keep(rows: np.ndarray, responses: jax.Array) -> None:
@@ -93,7 +104,7 @@ def record_responses(
     with tqdm(total=len(sentences), desc="recording responses", unit="sentence", disable=not progress) as bar:
         waiting = None  # one batch is computed while the one before is copied to the host
         for batch in recording.batches():
-            responses = recording.respond(batch, steering=placed)
+            responses = recording.respond(batch, steering=placed, interventions=acting)
             if waiting is not None:
                 keep(*waiting)
             waiting = batch.rows, responses
@@ -133,7 +144,12 @@ class Recording:
         )
 
     def respond(
-        self, batch: Batch, *, layers: tuple[int, int] | None = None, steering: SteeringCollection | None = None
+        self,
+        batch: Batch,
+        *,
+        layers: tuple[int, int] | None = None,
+        steering: SteeringCollection | None = None,
+        interventions: tuple[PlacedIntervention, ...] = (),
     ) -> jax.Array:
         """Responses to a batch, float32 `[batch, units]`, of all layers or from one up to another; not computed yet.
 
@@ -141,7 +157,8 @@ class Recording:
         """
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), self.mesh)
         first, last = layers or (0, self.num_layers)
-        return respond(self.network, self.params, *arrays, steering, np.int32(first), last - first, self.saes)
+        counted = np.int32(first), last - first
+        return respond(self.network, self.params, *arrays, steering, *counted, self.saes, interventions)
 
 
 def prepare_recording(
@@ -190,7 +207,7 @@ def prepare_recording(
     mesh, params = parallel.place(model.params, all_hosts=all_hosts)
     if tokens_per_batch is None:
         tokens_per_batch = tokens_per_batch_of(mesh.devices.flat[0].platform)
-    saes = parallel.replicate(model.saes, mesh) if SITE in sites else ()
+    saes = parallel.replicate(model.saes_at(sites), mesh)
     provenance = dataclasses.replace(
         model.provenance,
         tokenizer=digest_tokenizer(model.tokenizer),
@@ -201,7 +218,7 @@ def prepare_recording(
         tokens_per_batch=int(tokens_per_batch),
         sentences_sha256=digest_json(list(sentences)),
         tokens_sha256=digest_tokens(tokens),
-        saes=json.dumps(model.sae_settings, sort_keys=True) if SITE in sites else "",
+        saes=json.dumps(model.sae_settings, sort_keys=True) if saes else "",
     )
     split = mesh if mesh.shape.get(parallel.MODEL, 1) > 1 else None
     return Recording(

@@ -6,6 +6,7 @@ from typing import Literal
 from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.rotary import Rotary
+from expertlens_jax.models.sites import block_sites
 
 NormPlace = Literal["pre", "post", "output", "both"]
 Residual = Literal["sequential", "parallel", "parallel_shared_norm"]
@@ -98,22 +99,9 @@ class TransformerConfig:
             )
 
     def site_channels(self) -> dict[str, int]:
-        """Every site of a block that can be tapped, in the order of the units table, and its channels."""
-        channels = {
-            "attn.q": self.num_heads * self.head_dim,
-            "attn.k": self.num_kv_heads * self.head_dim,
-            "attn.v": self.num_kv_heads * self.head_dim,
-            "attn.out": self.d_model,
-            "mlp.gate": self.d_mlp,
-            "mlp.up": self.d_mlp,
-            "mlp.act": self.d_mlp,
-            "mlp.down": self.d_model,
-            "resid": self.d_model,
-        }
-        if not self.gated:
-            del channels["mlp.gate"]
-        return channels
+        """Every site that holds activations, in the order of the units table, and its channels; see `sites.py`."""
+        return {name: site.channels(self) for name, site in block_sites(self).items() if site.steered}
 
     def default_sites(self) -> tuple[str, ...]:
         """The outputs of a block's linear layers, where the paper's line of work reads units."""
-        return tuple(site for site in self.site_channels() if site not in ("mlp.act", "resid"))
+        return tuple(name for name, site in block_sites(self).items() if site.default)

@@ -18,6 +18,7 @@ from flax import struct
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sampling import Sampling, draw_tokens
 from expertlens_jax.models.steering import Steering, SteeringCollection
@@ -54,6 +55,7 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
     steering: Steering | None = None,
+    interventions: Sequence[Intervention] | Intervention = (),
     on_token: Callable[[int, int, str], None] | None = None,
     tokens_per_batch: int = 16384,
 ) -> Generations:
@@ -81,13 +83,15 @@ def generate(
       top_p: draw only from the most probable tokens that together reach this probability, see `keep_top_p`.
       seed: of the draws.
       steering: from `el.steer` or `el.steer_units`; applies to the tokens of the prompt and the generated ones alike.
+      interventions: from `el.intervene`, applied after the steering. A function sees a batch's prompts at once, padded
+        on the left, and then one token of each row at a time; `at.positions` counts on.
       on_token: called with `(row, token_id, text)` for every token as soon as it is known. A row's texts, put
         together, are its continuation; a character that takes several tokens comes with the last of them.
       tokens_per_batch: about how many tokens, padding included, the cache holds; more prompts than fit are
         continued one batch after the other.
 
     Raises:
-      SelectionError: an option out of its range, or another model's steering.
+      SelectionError: an option out of its range, another model's steering, or an intervention that doesn't fit.
       TokenizationError: an empty prompt, one that with `max_new_tokens` exceeds the model's context, or one with a
         token that the model has no embedding for.
       UnsupportedModelError: the model is an encoder.
@@ -114,11 +118,13 @@ def generate(
 
     generated: list[tuple[np.ndarray, np.ndarray]] = []
     num_rows = _num_rows(len(prompts), tokens_per_batch // slots, mesh.shape[parallel.DATA])
+    seen = [(num_rows, prompt_slots), (num_rows, 1)]  # what a call of an intervention's function is given
+    acting = model.place_interventions(interventions, seen, mesh)
     for start in range(0, len(prompts), num_rows):
         batch = prompt_ids[start : start + num_rows]
         arrays = _pad(batch, start, num_rows, prompt_slots, slots)
         rows, token_ids, mask, real = parallel.split_rows(arrays, mesh)
-        request = Request(rows, token_ids, mask, end_ids, sampling)
+        request = Request(rows, token_ids, mask, end_ids, sampling, acting)
         run = network, params, placed, request
         state = prefill(*run, start_state(real, slots - prompt_slots))
         refill_at = _refill_at(model.config, max(len(ids) for ids in batch), max_new_tokens)
@@ -156,6 +162,7 @@ class Request:
     end_ids: jax.Array
     """int32 `[ends]`: the tokens that end a row, any of them."""
     sampling: Sampling
+    interventions: tuple[PlacedIntervention, ...] = ()
 
 
 @struct.dataclass
@@ -260,6 +267,7 @@ def _next_logits(
         request.mask,
         jnp.ones(token_ids.shape, bool),
         first_slot,
+        interventions=request.interventions,
         mutable=["cache"],
     )
     return logits[:, -1], written["cache"]

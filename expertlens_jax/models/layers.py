@@ -12,21 +12,7 @@ from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.rotary import rotate
 from expertlens_jax.models.sharding import split_channels, split_heads
-from expertlens_jax.models.taps import Tap, TappedLinear, Taps
-
-
-@struct.dataclass
-class Tokens:
-    """What every layer needs to know of the tokens it is given, as opposed to what stands at them."""
-
-    positions: jax.Array
-    """int32 `[batch, tokens]`, counted from the sequence's first real token."""
-    pool_mask: jax.Array
-    """bool `[batch, tokens]`: enters the pooled response."""
-    key_mask: jax.Array
-    """bool `[batch, keys]`: may be attended to. Keys are the tokens themselves, or a cache's slots."""
-    first_slot: jax.Array
-    """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
+from expertlens_jax.models.taps import LayerInputs, Tap, TappedLinear, Taps
 
 
 @struct.dataclass
@@ -43,6 +29,8 @@ class LayerOptions:
     """float32: factor on what the rotary embedding turns, see `Rotary.attention_factor`."""
     sae: jax.Array | None = None
     """int32: which sparse autoencoder reads the layer, -1 for none; None if none is asked for."""
+    layer: jax.Array | None = None
+    """int32: the layer's number, from 0; None without interventions, which alone ask for it."""
 
 
 class Norm(nn.Module):
@@ -68,7 +56,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with grouped keys and values, tapped at q, k, v (before any turning) and out."""
+    """Multi-head attention with grouped keys and values, tapped at q, k, v (before any turning), z and out."""
 
     config: TransformerConfig
     taps: Taps
@@ -77,15 +65,14 @@ class Attention(nn.Module):
     mesh: Mesh | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, tokens: Tokens, options: LayerOptions) -> jax.Array:
+    def __call__(self, x: jax.Array, inputs: LayerInputs, options: LayerOptions) -> jax.Array:
         """Maps `[batch, tokens, d_model]` to the same shape."""
         c = self.config
         batch, num_tokens, _ = x.shape
-        linear = partial(TappedLinear, taps=self.taps, dtype=self.dtype, initializer_range=c.initializer_range)
-        project = partial(linear, use_bias=c.qkv_bias)
-        q = project("attn.q", c.num_heads * c.head_dim, name="q")(x, tokens.pool_mask)
-        k = project("attn.k", c.num_kv_heads * c.head_dim, name="k")(x, tokens.pool_mask)
-        v = project("attn.v", c.num_kv_heads * c.head_dim, name="v")(x, tokens.pool_mask)
+        linear = partial(TappedLinear, config=c, taps=self.taps, dtype=self.dtype)
+        q = linear("attn.q", use_bias=c.qkv_bias, name="q")(x, inputs)
+        k = linear("attn.k", use_bias=c.qkv_bias, name="k")(x, inputs)
+        v = linear("attn.v", use_bias=c.qkv_bias, name="v")(x, inputs)
 
         def norm_projection(name: str, y: jax.Array) -> jax.Array:
             return Norm(c, self.dtype, name=name)(y)
@@ -101,34 +88,35 @@ class Attention(nn.Module):
         if c.rotary is not None:
             turn = partial(
                 rotate,
-                positions=tokens.positions,
+                positions=inputs.positions,
                 frequencies=options.frequencies,
                 interleaved=c.rotary.interleaved,
                 factor=options.rotary_factor,
             )
             q, k = turn(q), turn(k)
         if self.cache_slots:
-            k, v = self._remember("keys", k, tokens), self._remember("values", v, tokens)
+            k, v = self._remember("keys", k, inputs), self._remember("values", v, inputs)
 
-        mixed = attend(q, k, v, attention_mask(tokens, num_tokens, options.window, c.causal), options, c)
+        mixed = attend(q, k, v, attention_mask(inputs, num_tokens, options.window, c.causal), options, c)
         mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
-        out = linear("attn.out", c.d_model, c.attention_out_bias, name="out")
-        return split_channels(out(split_channels(mixed, self.mesh), tokens.pool_mask), self.mesh)
+        mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)
+        out = linear("attn.out", use_bias=c.attention_out_bias, name="out")
+        return split_channels(out(split_channels(mixed, self.mesh), inputs), self.mesh)
 
-    def _remember(self, name: str, new: jax.Array, tokens: Tokens) -> jax.Array:
+    def _remember(self, name: str, new: jax.Array, inputs: LayerInputs) -> jax.Array:
         """Writes keys or values into their slots of the cache, and returns all slots."""
         shape = (new.shape[0], self.cache_slots, *new.shape[2:])
         cache = self.variable("cache", name, jnp.zeros, shape, new.dtype)
-        cache.value = jax.lax.dynamic_update_slice(cache.value, new, (0, tokens.first_slot, 0, 0))
+        cache.value = jax.lax.dynamic_update_slice(cache.value, new, (0, inputs.first_slot, 0, 0))
         return cache.value
 
 
-def attention_mask(tokens: Tokens, num_tokens: int, window: jax.Array, causal: bool) -> jax.Array:
+def attention_mask(inputs: LayerInputs, num_tokens: int, window: jax.Array, causal: bool) -> jax.Array:
     """Which key each token sees: bool `[batch, tokens, keys]`."""
-    slots = tokens.first_slot + jnp.arange(num_tokens)
-    back = slots[:, None] - jnp.arange(tokens.key_mask.shape[1])
+    slots = inputs.first_slot + jnp.arange(num_tokens)
+    back = slots[:, None] - jnp.arange(inputs.key_mask.shape[1])
     seen = (back >= 0) & (back < window) if causal else jnp.abs(back) < window
-    return seen & tokens.key_mask[:, None, :]
+    return seen & inputs.key_mask[:, None, :]
 
 
 def attend(
@@ -168,22 +156,12 @@ class MLP(nn.Module):
     mesh: Mesh | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, tokens: Tokens) -> jax.Array:
+    def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
         """Maps `[batch, tokens, d_model]` to the same shape."""
         c = self.config
-        linear = partial(
-            TappedLinear,
-            use_bias=c.mlp_bias,
-            taps=self.taps,
-            dtype=self.dtype,
-            initializer_range=c.initializer_range,
-        )
+        linear = partial(TappedLinear, config=c, use_bias=c.mlp_bias, taps=self.taps, dtype=self.dtype)
         activation = ACTIVATIONS[c.activation]
-        up = linear("mlp.up", c.d_mlp, name="up")(x, tokens.pool_mask)
-        if c.gated:
-            act = activation(linear("mlp.gate", c.d_mlp, name="gate")(x, tokens.pool_mask)) * up
-        else:
-            act = activation(up)
-        act = Tap("mlp.act", self.taps, name="act")(act, tokens.pool_mask)
-        down = linear("mlp.down", c.d_model, name="down")(split_channels(act, self.mesh), tokens.pool_mask)
-        return split_channels(down, self.mesh)
+        up = linear("mlp.up", name="up")(x, inputs)
+        act = activation(linear("mlp.gate", name="gate")(x, inputs)) * up if c.gated else activation(up)
+        act = Tap("mlp.act", c, self.taps, name="act")(act, inputs)
+        return split_channels(linear("mlp.down", name="down")(split_channels(act, self.mesh), inputs), self.mesh)

@@ -10,20 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.sharding import Mesh
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import ExpertLensWarning, SelectionError, TokenizationError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_arrays, stated_options
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.interventions import Intervention, PlacedIntervention, place_interventions
 from expertlens_jax.models.provenance import Provenance, provenance_of
-from expertlens_jax.models.sae import SAE, SITE, check_saes
+from expertlens_jax.models.sae import SAE, check_saes
 from expertlens_jax.models.sharding import split_rows
+from expertlens_jax.models.sites import SITES, check_activation_site, check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.tokens import as_rows, check_token_ids
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.models.units import check_sites, site_path, units_table
+from expertlens_jax.models.units import units_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +146,7 @@ class Model:
         attention_mask: np.ndarray | jax.Array | None = None,
         *,
         steering: Steering | None = None,
+        interventions: Sequence[Intervention] | Intervention = (),
     ) -> jax.Array:
         """Runs the model.
 
@@ -152,20 +156,22 @@ class Model:
           attention_mask: `[batch, tokens]`, nonzero at tokens and zero at padding on either side; default all
             tokens.
           steering: from `el.steer` or `el.steer_units`; default none.
+          interventions: from `el.intervene`, applied in this order, at each site after the steering; default none.
 
         Returns:
           Logits, float32 `[batch, tokens, vocabulary]`; for encoders the last hidden state
           `[batch, tokens, d_model]` in the model's dtype. What stands at padding means nothing.
 
         Raises:
-          SelectionError: another model's steering.
+          SelectionError: another model's steering, or an intervention that doesn't fit, see `place_interventions`.
           TokenizationError: token ids that aren't integers or outside the vocabulary, or more tokens than the model
             has positions for.
         """
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         network = Transformer(self.config, dtype=jnp.dtype(self.dtype))
         placed = self.place_steering(steering)
-        return apply(network, self.params, token_ids, attention_mask, placed)
+        acting = self.place_interventions(interventions, [token_ids.shape])
+        return apply(network, self.params, token_ids, attention_mask, placed, acting)
 
     def respond(
         self,
@@ -176,6 +182,7 @@ class Model:
         sites: Sequence[str] | None = None,
         pooling: Pooling = "max",
         steering: Steering | None = None,
+        interventions: Sequence[Intervention] | Intervention = (),
     ) -> jax.Array:
         """Pooled responses of every unit to every row.
 
@@ -188,12 +195,13 @@ class Model:
             carries sparse autoencoders.
           pooling: "max", "mean" or "last".
           steering: from `el.steer` or `el.steer_units`; default none.
+          interventions: as in `__call__`.
 
         Returns:
           float32 `[batch, units]`, in the order of the units table of these sites.
 
         Raises:
-          SelectionError: unknown sites or pooling, or another model's steering.
+          SelectionError: unknown sites or pooling, another model's steering, or an intervention that doesn't fit.
           TokenizationError: as in `__call__`.
         """
         if pooling not in POOLINGS:
@@ -204,10 +212,62 @@ class Model:
         else:
             pool_mask = as_rows(token_ids, pool_mask)[1] & attention_mask
         sites = check_sites(self.config, sites, self.saes)
-        taps, saes = Taps(sites, pooling), self.saes if SITE in sites else ()
-        network = Transformer(self.config, taps, jnp.dtype(self.dtype))
+        network = Transformer(self.config, Taps(sites, pooling), jnp.dtype(self.dtype))
+        return respond(
+            network,
+            self.params,
+            token_ids,
+            attention_mask,
+            pool_mask,
+            self.place_steering(steering),
+            saes=self.saes_at(sites),
+            interventions=self.place_interventions(interventions, [token_ids.shape]),
+        )
+
+    def capture(
+        self,
+        token_ids: np.ndarray | jax.Array,
+        attention_mask: np.ndarray | jax.Array | None = None,
+        *,
+        sites: Sequence[str] | str,
+        steering: Steering | None = None,
+        interventions: Sequence[Intervention] | Intervention = (),
+    ) -> dict[str, jax.Array]:
+        """Activations at every token, where `respond` pools over them: to look at, or for `el.patch_tokens`.
+
+        All of them are held at once; for many sentences, `el.record_responses` holds one number a sentence and unit.
+
+        Args:
+          token_ids: int `[batch, tokens]`, or rows of any lengths, as in `__call__`.
+          attention_mask: as in `__call__`.
+          sites: names of sites that can be steered, or one.
+          steering: from `el.steer` or `el.steer_units`; default none.
+          interventions: as in `__call__`.
+
+        Returns:
+          Of each site `[layers, batch, tokens, channels]` in the model's dtype, steered and intervened on, as the
+          network goes on with them. What stands at padding means nothing.
+
+        Raises:
+          SelectionError: a site that this model doesn't have, or none, or that holds no activations; or as in
+            `__call__`.
+          TokenizationError: as in `__call__`.
+        """
+        token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
+        sites = (sites,) if isinstance(sites, str) else tuple(sites)
+        if not sites:
+            raise SelectionError("no sites were given; give one or more, such as 'resid'.")
+        for site in sites:
+            check_activation_site(self.config, site, self.name, "captured")
+        network = Transformer(self.config, Taps(captured=tuple(dict.fromkeys(sites))), jnp.dtype(self.dtype))
         placed = self.place_steering(steering)
-        return respond(network, self.params, token_ids, attention_mask, pool_mask, placed, saes=saes)
+        acting = self.place_interventions(interventions, [token_ids.shape])
+        captured = capture(network, self.params, token_ids, attention_mask, placed, acting)
+        return dict(zip(network.taps.captured, captured, strict=True))
+
+    def saes_at(self, sites: Sequence[str]) -> tuple[SAE, ...]:
+        """The sparse autoencoders that are needed for these sites: all, if features are among them, or none."""
+        return self.saes if any(SITES[site].by_sae for site in sites) else ()
 
     def place_steering(self, steering: Steering | None) -> SteeringCollection | None:
         """Lays a steering out for this model, see `models.steering.place_steering`.
@@ -221,6 +281,25 @@ class Model:
         if getattr(steering, "provenance", None) is None or not self._has_values:
             return place_steering(steering, self.config, self.name)
         return place_steering(steering, self.config, self.name, self.provenance)
+
+    def place_interventions(
+        self,
+        interventions: Sequence[Intervention] | Intervention,
+        shapes: Sequence[tuple[int, int]],
+        mesh: Mesh | None = None,
+    ) -> tuple[PlacedIntervention, ...]:
+        """Checks interventions for activations of these (batch, tokens), and lays them out for this model.
+
+        Args:
+          interventions: as given to a call.
+          shapes: of its batches.
+          mesh: that the model is to run on; default the one that its parameters are on, if any.
+
+        Raises:
+          SelectionError: see `models.interventions.place_interventions`.
+        """
+        mesh = mesh or parallel.mesh_of(self.params)
+        return place_interventions(interventions, self.config, self.dtype, self.name, shapes, mesh)
 
     def _check_tokens(self, token_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and mask as arrays, refused if the model can't take them."""
@@ -242,10 +321,27 @@ def apply(
     token_ids: jax.Array,
     attention_mask: jax.Array,
     steering: SteeringCollection | None,
+    interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
     """One jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
-    return network.apply(variables, token_ids, attention_mask, attention_mask)
+    return network.apply(variables, token_ids, attention_mask, attention_mask, interventions=interventions)
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def capture(
+    network: Transformer,
+    params: Mapping[str, Any],
+    token_ids: jax.Array,
+    attention_mask: jax.Array,
+    steering: SteeringCollection | None,
+    interventions: tuple[PlacedIntervention, ...] = (),
+) -> list[jax.Array]:
+    """One jitted pass for the activations at the captured sites, `[layers, batch, tokens, channels]` each."""
+    variables = {"params": params} | ({"steering": steering} if steering else {})
+    inputs = token_ids, attention_mask, attention_mask
+    _, sown = network.apply(variables, *inputs, interventions=interventions, mutable=["activations"])
+    return [_at_path(sown["activations"], site)["activation"] for site in network.taps.captured]
 
 
 @functools.partial(jax.jit, static_argnames=("network", "num_layers"))
@@ -259,6 +355,7 @@ def respond(
     first_layer: jax.Array | int = 0,
     num_layers: int | None = None,
     saes: tuple[SAE, ...] = (),
+    interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
     """One jitted pass for the responses of the network's taps, float32 `[batch, units]`.
 
@@ -266,7 +363,8 @@ def respond(
     first on are returned; of the site `sae`, layers are counted among those that have it.
     """
     variables = {"params": params} | ({"steering": steering} if steering else {})
-    _, sown = network.apply(variables, token_ids, attention_mask, pool_mask, saes=saes, mutable=["responses"])
+    inputs = token_ids, attention_mask, pool_mask
+    _, sown = network.apply(variables, *inputs, saes=saes, interventions=interventions, mutable=["responses"])
     if num_layers is not None:
         sown = jax.tree.map(lambda by_layer: jax.lax.dynamic_slice_in_dim(by_layer, first_layer, num_layers), sown)
     return split_rows(collect_responses(sown["responses"], network.taps.sites), network.mesh)
@@ -274,11 +372,11 @@ def respond(
 
 def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Array:
     """Lays the sown responses of `sites` out as `[batch, units]`, by layer, then site, then channel."""
-    parts = []
-    for site in sites:
-        node = sown
-        for name in site_path(site):
-            node = node[name]
-        parts.append(node["response"])  # [layers, batch, channels]
+    parts = [_at_path(sown, site)["response"] for site in sites]  # [layers, batch, channels] each
     by_layer = jnp.concatenate(parts, axis=-1)
     return by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
+
+
+def _at_path(collection: Mapping[str, Any], site: str) -> Mapping[str, Any]:
+    """What a collection holds of a site."""
+    return functools.reduce(lambda node, name: node[name], SITES[site].path, collection)

@@ -20,9 +20,6 @@ from expertlens_jax.errors import ExpertLensWarning, UnsupportedSAEError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.taps import Pooling, pool
 
-SITE = "sae"
-"""The name of the site whose units are features."""
-
 READABLE = ("attn.out", "mlp.down", "resid")
 """The sites that can be read: what a block's branches add to the residual stream, and that stream after the block."""
 

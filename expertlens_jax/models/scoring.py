@@ -10,9 +10,10 @@ import numpy as np
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import TokenizationError, UnsupportedModelError
+from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering, SteeringCollection
-from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, warn_of_doubles
+from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, row_shapes, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
 
 
@@ -22,6 +23,7 @@ def score_continuations(
     continuations: Sequence[str],
     *,
     steering: Steering | None = None,
+    interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int = 4096,
 ) -> list[np.ndarray]:
     """Log-probability of each token of a continuation, given its prompt and the tokens before it.
@@ -31,6 +33,8 @@ def score_continuations(
       prompts: `[rows]` texts; an empty one leaves the continuation's first token unscored.
       continuations: `[rows]` texts, put after the prompts as they are: with their leading space.
       steering: of the model while it reads; default none.
+      interventions: from `el.intervene`, applied after the steering; default none. Rows are read in any order and
+        batches, so a function has to take any row.
       tokens_per_batch: about how many tokens, padding included, each device takes at a time.
 
     Returns:
@@ -40,7 +44,7 @@ def score_continuations(
     Raises:
       TokenizationError: other numbers of prompts and continuations; or a row without a token to score, longer than
         the model's context, or with a token that the model has no embedding for.
-      SelectionError: another model's steering.
+      SelectionError: another model's steering, or an intervention that doesn't fit.
       UnsupportedModelError: the model is an encoder.
 
     Warns:
@@ -77,15 +81,18 @@ def score_continuations(
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)
     tokens = Tokens(tuple(token_ids), tuple(np.ones(len(ids), bool) for ids in token_ids))
-    for batch in batches(
+    all_batches = functools.partial(
+        batches,
         tokens,
         pad_id=padding_id(model.tokenizer, model.config.vocab_size),
         tokens_per_batch=tokens_per_batch,
         shards=mesh.shape[parallel.DATA],
         rows_multiple=mesh.shape.get(parallel.MODEL, 1),
-    ):
+    )
+    acting = model.place_interventions(interventions, row_shapes(all_batches()) if interventions else (), mesh)
+    for batch in all_batches():
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask), mesh)
-        log_probs = np.asarray(next_log_probs(network, params, *arrays, placed))
+        log_probs = np.asarray(next_log_probs(network, params, *arrays, placed, acting))
         for place, row in enumerate(batch.rows):
             scored[row] = log_probs[place, first[row] - 1 : len(token_ids[row]) - 1]
     return scored
@@ -97,6 +104,7 @@ def score_words(
     words: Sequence[str],
     *,
     steering: Steering | None = None,
+    interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int = 4096,
 ) -> np.ndarray:
     """Log-probability that the next word after each prompt is one of `words`.
@@ -108,6 +116,7 @@ def score_words(
         word that starts with the same tokens counts too, and once: where "cats" is " cat" and "s", what is said of
         " cat" has it already.
       steering: of the model while it reads; default none.
+      interventions: as in `score_continuations`.
       tokens_per_batch: as in `score_continuations`.
 
     Returns:
@@ -129,6 +138,7 @@ def score_words(
         [prompt for _, prompt, _ in rows],
         [" " + word for _, _, word in rows],
         steering=steering,
+        interventions=interventions,
         tokens_per_batch=tokens_per_batch,
     )
     total = np.full(len(prompts), -np.inf)
@@ -156,9 +166,11 @@ def next_log_probs(
     token_ids: jax.Array,
     attention_mask: jax.Array,
     steering: SteeringCollection | None,
+    interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
     """What each token but the first had for a log-probability: float32 `[batch, tokens - 1]`."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
-    logits = network.apply(variables, token_ids, attention_mask, attention_mask)[:, :-1]
+    inputs = token_ids, attention_mask, attention_mask
+    logits = network.apply(variables, *inputs, interventions=interventions)[:, :-1]
     chosen = jnp.take_along_axis(logits, token_ids[:, 1:, None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -6,7 +6,7 @@ A `Steering` names the units it changes. Calls lay it out as a Flax collection t
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,8 +20,7 @@ from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
-from expertlens_jax.models.sae import SITE as FEATURES
-from expertlens_jax.models.units import site_path
+from expertlens_jax.models.sites import SITES, refuse_summaries
 
 SteeringCollection = Mapping[str, Any]
 """`{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths."""
@@ -262,7 +261,7 @@ def place_steering(
         rows = np.array([i for i, unit in enumerate(steering.units) if unit[1] == site], int)
         at = tuple(np.array([(steering.units[i][0], steering.units[i][2]) for i in rows], int).reshape(-1, 2).T)
         node = collection
-        for name in site_path(site):
+        for name in SITES[site].path:
             node = node.setdefault(name, {})
         shape = (config.num_layers, own[site])
         node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
@@ -279,9 +278,9 @@ def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None
       model: its name, for errors.
 
     Raises:
-      SelectionError: a site or layer isn't there, or has other channels; or a feature is steered.
+      SelectionError: a site or layer isn't there, or has other channels; or is a summary, see `sites.py`.
     """
-    refuse_features(site for site, _ in steering.channels)
+    refuse_summaries(site for site, _ in steering.channels)
     own = config.site_channels()
     for site, width in steering.channels:
         highest = max((channel for _, of, channel in steering.units if of == site), default=-1)
@@ -345,7 +344,7 @@ def steer_units(
       SelectionError: a unit that the model doesn't have, or one given twice; a scale or shift of another length, or
         that isn't finite.
     """
-    refuse_features(units["site"])
+    refuse_summaries(units["site"])
     channels = model.config.site_channels()
     table = pd.DataFrame(
         {
@@ -388,15 +387,6 @@ def unit_keys(table: pd.DataFrame) -> tuple[tuple[int, str, int], ...]:
         (int(layer), str(site), int(channel))
         for layer, site, channel in zip(table["layer"], table["site"], table["channel"], strict=True)
     )
-
-
-def refuse_features(sites: Iterable[str]) -> None:
-    """Raises SelectionError if a feature of a sparse autoencoder is among the units: nothing in a model is one."""
-    if FEATURES in set(sites):
-        raise SelectionError(
-            f"units of the site {FEATURES} can't be steered: a sparse autoencoder's features are read off the model's "
-            "activations and aren't part of it. Steer units of the model's own sites, from a table of those."
-        )
 
 
 def refuse_repeated(table: pd.DataFrame) -> None:

@@ -1,8 +1,9 @@
-"""What happens at a site: steer its units, then sow their pooled response.
+"""What happens at a site: steer its units, intervene, then sow their pooled response.
 
 Three collections mirror each other by path: the parameters of the site `attn.q` are at
 `params/layers/attn/q`, its responses at `responses/layers/attn/q/response` `[layers, batch, channels]`, and
-its steering at `steering/layers/attn/q/{scale,shift}` `[layers, channels]`.
+its steering at `steering/layers/attn/q/{scale,shift}` `[layers, channels]`. So do activations, where they are captured:
+`activations/layers/attn/q/activation` `[layers, batch, tokens, channels]`. `sites.py` has every site's path.
 """
 
 import dataclasses
@@ -11,6 +12,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
+
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.interventions import At, PlacedIntervention
+from expertlens_jax.models.sites import SITES
 
 Pooling = Literal["max", "mean", "last"]
 POOLINGS: tuple[str, ...] = ("max", "mean", "last")
@@ -25,6 +31,32 @@ class Taps:
 
     sites: tuple[str, ...] = ()
     pooling: Pooling = "max"
+    captured: tuple[str, ...] = ()
+    """Which sites sow what they hold at every token."""
+
+
+@struct.dataclass
+class LayerInputs:
+    """What every layer needs to know of the tokens it is given, as opposed to what stands at them."""
+
+    positions: jax.Array
+    """int32 `[batch, tokens]`, counted from the sequence's first real token."""
+    pool_mask: jax.Array
+    """bool `[batch, tokens]`: enters the pooled response."""
+    key_mask: jax.Array
+    """bool `[batch, keys]`: may be attended to. Keys are the tokens themselves, or a cache's slots."""
+    first_slot: jax.Array
+    """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
+    interventions: tuple[PlacedIntervention, ...] = ()
+    token_ids: jax.Array | None = None
+    """int32 `[batch, tokens]`; None without interventions, which alone ask for it."""
+    layer: jax.Array | None = None
+    """int32 scalar, likewise, and within a layer."""
+
+    def at(self) -> At:
+        """Where these tokens stand, as interventions are told."""
+        mask = jax.lax.dynamic_slice_in_dim(self.key_mask, self.first_slot, self.positions.shape[1], axis=1)
+        return At(self.layer, self.token_ids, self.positions, mask, self.pool_mask)
 
 
 def pool(activations: jax.Array, mask: jax.Array, pooling: Pooling) -> jax.Array:
@@ -51,64 +83,88 @@ def pool(activations: jax.Array, mask: jax.Array, pooling: Pooling) -> jax.Array
     raise ValueError(f"unknown pooling {pooling!r}; there are {', '.join(POOLINGS)}")
 
 
-def tap(module: nn.Module, site: str, activations: jax.Array, mask: jax.Array, taps: Taps) -> jax.Array:
-    """Steers a site's activations and sows their pooled response into `module`'s own scope.
+def tap(
+    module: nn.Module, site: str, activations: jax.Array, inputs: LayerInputs, config: TransformerConfig, taps: Taps
+) -> jax.Array:
+    """Steers a site's activations, intervenes on them, and sows what is asked for into `module`'s own scope.
 
-    A `steering` collection or an asked-for site that isn't there costs nothing: the branches are decided while
-    tracing.
+    A `steering` collection, an intervention or an asked-for site that isn't there costs nothing: the branches are
+    decided while tracing.
 
     Args:
       module: the module that stands for the site; its path names it in every collection.
       site: the site's name, as in `Taps.sites`.
       activations: `[batch, tokens, channels]`.
-      mask: bool `[batch, tokens]`, the tokens that enter the pool.
+      inputs: of the layer: the tokens that enter the pool, and interventions.
+      config: of the model.
       taps: what to sow.
 
     Returns:
-      The activations, steered: `activations * scale + shift`.
+      The activations, steered (`activations * scale + shift`) and then intervened on, as the network goes on with them.
     """
     if module.has_variable("steering", "scale"):
         scale = module.get_variable("steering", "scale").astype(activations.dtype)
         shift = module.get_variable("steering", "shift").astype(activations.dtype)
         activations = activations * scale + shift
-    if site in taps.sites:
-        response = pool(activations, mask, taps.pooling)
-        module.sow("responses", "response", response, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    for intervention in inputs.interventions:
+        if intervention.site == site:
+            activations = intervention(activations, inputs.at())
+    for name in dict.fromkeys((*taps.sites, *taps.captured)):
+        row = SITES[name]
+        if site not in (name, row.summary_of):
+            continue
+        values = activations if row.summarize is None else row.summarize(activations, row.channels(config))
+        if name in taps.sites:
+            sow_last(module, "responses", name, "response", pool(values, inputs.pool_mask, taps.pooling))
+        if name in taps.captured:
+            sow_last(module, "activations", name, "activation", values)
     return activations
+
+
+def sow_last(module: nn.Module, collection: str, site: str, what: str, value: jax.Array) -> None:
+    """Sows a value, in the place of any before, so that it stands at the site's path in a collection.
+
+    A site that is a summary of another has a node of its own below the module's.
+    """
+    path = SITES[site].path
+    within = path[len(path) - (SITES[site].summary_of is not None) :]
+    name, value = (within[0], {what: value}) if within else (what, value)
+    module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 class Tap(nn.Module):
     """A site without parameters of its own, such as an activation function's output."""
 
     site: str
+    config: TransformerConfig
     taps: Taps
 
-    def __call__(self, activations: jax.Array, mask: jax.Array) -> jax.Array:
-        """Steers and sows; see `tap`."""
-        return tap(self, self.site, activations, mask, self.taps)
+    def __call__(self, activations: jax.Array, inputs: LayerInputs) -> jax.Array:
+        """Steers, intervenes and sows; see `tap`."""
+        return tap(self, self.site, activations, inputs, self.config, self.taps)
 
 
 class TappedLinear(nn.Module):
-    """A linear layer whose output channels are units.
+    """A linear layer whose output channels are the units of a site.
 
-    Parameters: `kernel` `[inputs, features]` and, with `use_bias`, `bias` `[features]`.
+    Parameters: `kernel` `[inputs, channels]` and, with `use_bias`, `bias` `[channels]`.
     """
 
     site: str
-    features: int
+    config: TransformerConfig
     use_bias: bool
     taps: Taps
     dtype: jnp.dtype
-    initializer_range: float = 0.02
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, mask: jax.Array) -> jax.Array:
-        """Maps `[batch, tokens, inputs]` to `[batch, tokens, features]`, steered and sown."""
-        init = nn.initializers.normal(self.initializer_range)
-        kernel = self.param("kernel", init, (inputs.shape[-1], self.features), self.dtype)
+    def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
+        """Maps `[batch, tokens, inputs]` to `[batch, tokens, channels]`, steered, intervened on and sown."""
+        init = nn.initializers.normal(self.config.initializer_range)
+        channels = SITES[self.site].channels(self.config)
+        kernel = self.param("kernel", init, (x.shape[-1], channels), self.dtype)
         # Summed and shifted in float32, rounded once: in bfloat16 a sum rounded before its bias is off by more.
-        outputs = jnp.matmul(inputs, kernel, preferred_element_type=jnp.float32)
+        outputs = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
         if self.use_bias:
-            outputs += self.param("bias", nn.initializers.zeros, (self.features,), self.dtype)
-        outputs = outputs.astype(inputs.dtype)
-        return tap(self, self.site, outputs, mask, self.taps)
+            outputs += self.param("bias", nn.initializers.zeros, (channels,), self.dtype)
+        outputs = outputs.astype(x.dtype)
+        return tap(self, self.site, outputs, inputs, self.config, self.taps)

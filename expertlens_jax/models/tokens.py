@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -289,6 +289,12 @@ def batches(
                 attention_mask[i, : lengths[row]] = True
                 pool_mask[i, : lengths[row]] = tokens.in_pool[row]
             yield Batch(rows, token_ids, attention_mask, pool_mask)
+
+
+def row_shapes(found: Iterable[Batch]) -> list[tuple[int, int]]:
+    """The (rows, tokens) of batches, and those of a single row of each: what takes both takes a row in any batch."""
+    shapes = dict.fromkeys(batch.token_ids.shape for batch in found)
+    return [*shapes, *dict.fromkeys((1, length) for _, length in shapes)]
 
 
 def bucket_lengths(lengths: np.ndarray) -> np.ndarray:

@@ -7,10 +7,11 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm, Tokens
-from expertlens_jax.models.sae import SAE, SITE, read_features, which_reads
+from expertlens_jax.models.interventions import PlacedIntervention
+from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm
+from expertlens_jax.models.sae import SAE, read_features, which_reads
 from expertlens_jax.models.sharding import gather_channels, split_channels
-from expertlens_jax.models.taps import Taps, tap
+from expertlens_jax.models.taps import LayerInputs, Tap, Taps, sow_last, tap
 
 
 class Block(nn.Module):
@@ -27,7 +28,7 @@ class Block(nn.Module):
         self,
         carry: tuple[jax.Array, jax.Array | None],
         options: LayerOptions,
-        tokens: Tokens,
+        inputs: LayerInputs,
         saes: tuple[SAE, ...],
     ) -> tuple[tuple[jax.Array, jax.Array | None], None]:
         """Maps the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's.
@@ -36,16 +37,18 @@ class Block(nn.Module):
         """
         c = self.config
         x, features = carry
+        inputs = inputs.replace(layer=options.layer)
+        x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
         attention = Attention(c, self.taps, self.dtype, self.cache_slots, self.mesh, name="attn")
         mlp = MLP(c, self.taps, self.dtype, self.mesh, name="mlp")
         outputs = {}  # what an SAE may read
 
         def attend(y: jax.Array) -> jax.Array:
-            outputs["attn.out"] = attention(gather_channels(y, self.mesh), tokens, options)
+            outputs["attn.out"] = attention(gather_channels(y, self.mesh), inputs, options)
             return outputs["attn.out"]
 
         def transform(y: jax.Array) -> jax.Array:
-            outputs["mlp.down"] = mlp(gather_channels(y, self.mesh), tokens)
+            outputs["mlp.down"] = mlp(gather_channels(y, self.mesh), inputs)
             return outputs["mlp.down"]
 
         def norm(name: str, y: jax.Array) -> jax.Array:
@@ -60,9 +63,9 @@ class Block(nn.Module):
             mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", whole)
             x = x + attend(attention_input) + transform(mlp_input)
         x = split_channels(x, self.mesh)
-        x = outputs["resid"] = tap(self, "resid", x, tokens.pool_mask, self.taps)
+        x = outputs["resid"] = tap(self, "resid", x, inputs, c, self.taps)
         if features is not None:
-            features = read_features(saes, options.sae, outputs, tokens.pool_mask, self.taps.pooling, features)
+            features = read_features(saes, options.sae, outputs, inputs.pool_mask, self.taps.pooling, features)
         return (x, features), None
 
     def _add(self, x: jax.Array, branch, name: str, norm) -> jax.Array:  # noqa: ANN001
@@ -137,6 +140,7 @@ class Transformer(nn.Module):
         pool_mask: jax.Array,
         first_slot: jax.Array | int = 0,
         saes: tuple[SAE, ...] = (),
+        interventions: tuple[PlacedIntervention, ...] = (),
     ) -> jax.Array:
         """Runs the model.
 
@@ -147,6 +151,7 @@ class Transformer(nn.Module):
           pool_mask: bool `[batch, tokens]`, the tokens whose activations enter the pooled responses.
           first_slot: int scalar, the first token's slot in the cache.
           saes: sparse autoencoders that `check_saes` passed, if `taps` asks for the site `sae`.
+          interventions: applied after any steering, in this order; see `place_interventions`.
 
         Returns:
           Logits float32 `[batch, tokens, vocabulary]`; of a config without a head, the last hidden state
@@ -155,24 +160,33 @@ class Transformer(nn.Module):
         c = self.config
         counted = jnp.maximum(jnp.cumsum(attention_mask, axis=1, dtype=jnp.int32) - 1, 0)
         positions = jax.lax.dynamic_slice_in_dim(counted, first_slot, token_ids.shape[1], axis=1)
-        tokens = Tokens(positions, pool_mask, attention_mask, jnp.asarray(first_slot, jnp.int32))
+        inputs = LayerInputs(
+            positions,
+            pool_mask,
+            attention_mask,
+            jnp.asarray(first_slot, jnp.int32),
+            interventions,
+            token_ids=token_ids if interventions else None,
+        )
 
         embedder = Embedder(c, self.dtype, name="embed")
         x = split_channels(embedder(token_ids, positions), self.mesh)
         blocks = nn.scan(
             Block,
-            variable_axes={"params": 0, "responses": 0, "steering": 0, "cache": 0},
+            variable_axes=dict.fromkeys(("params", "responses", "activations", "steering", "cache"), 0),
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
         )(c, self.taps, self.dtype, self.cache_slots, self.mesh, name="layers")
         options, features = layer_options(c, positions.max() + 1), None
-        if SITE in self.taps.sites:
+        if interventions:
+            options = options.replace(layer=jnp.arange(c.num_layers))
+        if saes:
             options = options.replace(sae=jnp.asarray(which_reads(saes, c.num_layers)))
             features = jnp.zeros((len(saes), len(x), saes[0].num_features), jnp.float32)
-        (x, features), _ = blocks((x, features), options, tokens, saes)
+        (x, features), _ = blocks((x, features), options, inputs, saes)
         if features is not None:
-            self.sow("responses", SITE, {"response": features}, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+            sow_last(self, "responses", self.taps.sites[0], "response", features)
         if self.cache_slots:
             x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
         if c.final_norm:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 
+from expertlens_jax.models.sites import in_block_order
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.localisation_figures import SITES
 from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, styled
 
 # Blue, white, orange: fewer than chance, chance, more; ends as in the palette.
@@ -27,7 +27,7 @@ def plot_enrichment(places: pd.DataFrame) -> Figure:
     # "all" beside numbers makes a column of a CSV text.
     places = places[(places["layer"].astype(str) != "all") & (places["site"] != "all")]
     places = places.assign(layer=places["layer"].astype(int))
-    sites = _in_order(places["site"])
+    sites = in_block_order(places["site"])
     thresholds = sorted(set(places["threshold"]))
     shade = dict(zip(thresholds, COLORMAP(np.linspace(0.3, 0.95, len(thresholds))), strict=True))
     columns = min(3, len(sites))
@@ -123,7 +123,7 @@ def plot_domain_enrichment(places: pd.DataFrame) -> Figure:
     require(places, "domain", "layer", "site", "enrichment", "ci_low", "ci_high")
     places = places[(places["layer"].astype(str) != "all") & (places["site"] != "all")]
     places = places.assign(layer=places["layer"].astype(int))
-    sites, domains = _in_order(places["site"]), list(dict.fromkeys(places["domain"]))
+    sites, domains = in_block_order(places["site"]), list(dict.fromkeys(places["domain"]))
     layers = sorted(set(places["layer"]))
     columns = pd.MultiIndex.from_product([sites, layers])
 
@@ -163,8 +163,3 @@ def plot_domain_enrichment(places: pd.DataFrame) -> Figure:
     bar.set_label("Enrichment, times chance", fontsize=7.5)
     bar.outline.set_visible(False)
     return figure
-
-
-def _in_order(names: pd.Series) -> list[str]:
-    """Sites from a block's input to its output."""
-    return sorted(dict.fromkeys(names), key=lambda site: SITES.index(site) if site in SITES else len(SITES))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from expertlens_jax.models.sites import in_block_order
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, styled
-
-# The sites of a block from its input to its output; sites of other names follow.
-SITES = ("attn.q", "attn.k", "attn.v", "attn.out", "mlp.gate", "mlp.up", "mlp.act", "mlp.down", "resid")
 
 
 @styled()
@@ -22,8 +20,7 @@ def plot_localisation(counts: pd.DataFrame) -> Figure:
         are left out of the table and stay grey.
     """
     require(counts, "layer", "site", "experts_per_concept", "share")
-    sites = list(dict.fromkeys(counts["site"]))
-    sites.sort(key=lambda site: SITES.index(site) if site in SITES else len(SITES))
+    sites = in_block_order(counts["site"])
     layers = sorted(set(counts["layer"]))
 
     def grid_of(column: str) -> np.ndarray:

@@ -117,7 +117,7 @@ def test_units_set_to_a_value_respond_with_it_whatever_the_padding(model):
     units are shown to be the linear layers' outputs, in their order.
     """
     sites, units = all_sites(model)
-    linear = ~units["site"].isin(["mlp.act", "resid"])
+    linear = ~units["site"].isin(["resid.pre", "attn.z", "mlp.act", "resid"])
     assert len(model.units) == linear.sum()
     plain = np.asarray(model.respond(*batch(), sites=sites))[:, linear.to_numpy()]
 

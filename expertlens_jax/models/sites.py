@@ -1,0 +1,231 @@
+"""The sites of a block, a row each: where they are, how wide, where Hugging Face has them, and what may be done there.
+
+All else reads this table: the config counts its channels, `units.py` its units, the taps what to pool, steering and
+interventions what they may change, and figures the order of a block. A new site is a row here and a call of `tap`
+where its activations are computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from expertlens_jax.errors import SelectionError
+
+if TYPE_CHECKING:
+    from expertlens_jax.models.config import TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A named place in a block, the same in every family.
+
+    Most sites hold activations: numbers that the network goes on with, which can be steered and intervened on. Others
+    are summaries of those: they can be recorded, and no more.
+    """
+
+    name: str
+    what: str
+    """What its units are, in one line."""
+    channels: Callable[[TransformerConfig], int]
+    """How many units a layer has there; 0 in a model without the site."""
+    path: tuple[str, ...]
+    """Where it stands in the collections of responses, activations and steering."""
+    address: str | None
+    """In Hugging Face's model: the output of a linear layer, by its site's name, or of the "block"; followed by
+    "#input", what enters it; None if no module's input or output has the units."""
+    default: bool = False
+    """Whether it is recorded when no sites are named."""
+    summary_of: str | None = None
+    """The site whose activations its units are computed of; "" for what an SAE reads."""
+    summarize: Callable[[jax.Array, int], jax.Array] | None = None
+    """How: from activations `[batch, tokens, channels]` and the number of units to `[batch, tokens, units]`, which is
+    then pooled over tokens like all else. None where they are the activations themselves, and for SAEs."""
+
+    @property
+    def steered(self) -> bool:
+        """Whether its units can be steered and intervened on: they are activations, which the network goes on with."""
+        return self.summary_of is None
+
+    @property
+    def by_sae(self) -> bool:
+        """Whether units are the features of the SAEs that a model carries, in the layers that those read."""
+        return self.summary_of == ""
+
+
+def norm_by_head(z: jax.Array, num_heads: int) -> jax.Array:
+    """The Euclidean length of each head's part of z: from `[batch, tokens, channels]` to float32 `[..., heads]`."""
+    return jnp.linalg.norm(z.astype(jnp.float32).reshape(*z.shape[:-1], num_heads, -1), axis=-1)
+
+
+def _rows() -> Iterable[Site]:
+    def linear(name: str, what: str, channels: Callable[[TransformerConfig], int]) -> Site:
+        return Site(name, what, channels, ("layers", *name.split(".")), address=name, default=True)
+
+    yield Site(
+        "resid.pre", "the residual stream before the block", lambda c: c.d_model, ("layers", "pre"), "block#input"
+    )
+    yield linear("attn.q", "queries, before rotary positions and norms", lambda c: c.num_heads * c.head_dim)
+    yield linear("attn.k", "keys, likewise", lambda c: c.num_kv_heads * c.head_dim)
+    yield linear("attn.v", "values", lambda c: c.num_kv_heads * c.head_dim)
+    yield Site(
+        "attn.z",
+        "attention heads' outputs, before the output projection: head h has the channels from h × head_dim on",
+        lambda c: c.num_heads * c.head_dim,
+        ("layers", "attn", "z"),
+        "attn.out#input",
+    )
+    yield Site(
+        "attn.head",
+        "attention heads, a unit each: the length of the head's part of `attn.z` at a token",
+        lambda c: c.num_heads,
+        ("layers", "attn", "z", "head"),
+        None,
+        summary_of="attn.z",
+        summarize=norm_by_head,
+    )
+    yield linear("attn.out", "what attention adds to the residual stream", lambda c: c.d_model)
+    yield linear("mlp.gate", "of gated MLPs: the gate, before the nonlinearity", lambda c: c.d_mlp if c.gated else 0)
+    yield linear("mlp.up", "the MLP's inner layer, before the nonlinearity", lambda c: c.d_mlp)
+    yield Site(
+        "mlp.act",
+        "what most people call a neuron: the MLP's inner layer after the nonlinearity (and times the gate)",
+        lambda c: c.d_mlp,
+        ("layers", "mlp", "act"),
+        "mlp.down#input",
+    )
+    yield linear("mlp.down", "what the MLP adds to the residual stream", lambda c: c.d_model)
+    yield Site("resid", "the residual stream after the block", lambda c: c.d_model, ("layers",), "block")
+    yield Site(
+        "sae",
+        "features of the sparse autoencoders that a model carries (`model.with_sae`), by themselves",
+        lambda c: 0,  # as many as the autoencoders have
+        ("sae",),
+        None,
+        summary_of="",
+    )
+
+
+SITES: dict[str, Site] = {site.name: site for site in _rows()}
+"""Every site by name, in the order of a block and of the units table."""
+
+
+def block_sites(config: TransformerConfig) -> dict[str, Site]:
+    """The sites that a model's blocks have, in order, summaries too; features of SAEs aren't among them."""
+    return {name: site for name, site in SITES.items() if site.channels(config)}
+
+
+def in_block_order(names: Iterable[str]) -> list[str]:
+    """Return each name once, from a block's input to its output; names that are no site's follow as they came."""
+    order = list(SITES)
+    return sorted(dict.fromkeys(names), key=lambda name: order.index(name) if name in SITES else len(order))
+
+
+def check_sites(config: TransformerConfig, sites: Sequence[str] | str | None, saes: Sequence = ()) -> tuple[str, ...]:
+    """Return the sites that were asked for, in the order of the units table.
+
+    Args:
+      config: of the model.
+      sites: names, or one; None asks for the default sites, the linear layers' outputs.
+      saes: the sparse autoencoders that the model carries.
+
+    Raises:
+      SelectionError: a site that this model doesn't have, or none at all; or features of SAEs beside others.
+    """
+    if sites is None:
+        return config.default_sites()
+    sites = (sites,) if isinstance(sites, str) else tuple(sites)
+    known = block_sites(config)
+    of_saes = [site for site in sites if site in SITES and SITES[site].by_sae]
+    if of_saes:
+        if not saes:
+            raise SelectionError(
+                f"the site {of_saes[0]} was asked for and the model carries no sparse autoencoder. Give it one: "
+                "model.with_sae(el.load_sae(PATH))."
+            )
+        if set(sites) != set(of_saes):
+            raise SelectionError(
+                f"sites {', '.join(sites)} were asked for; {of_saes[0]} is recorded by itself, since only some layers "
+                "have it. Record the others in a call of their own."
+            )
+        return (of_saes[0],)
+    unknown = [site for site in sites if site not in known]
+    if unknown or not sites:
+        raise SelectionError(
+            f"sites {', '.join(map(str, unknown)) or '(none)'} were asked for; this model has {', '.join(known)}."
+            + _meant(unknown, known)
+        )
+    return tuple(site for site in known if site in sites)
+
+
+def refuse_summaries(sites: Iterable[str], what: str = "steered") -> None:
+    """Raise SelectionError if a site is only read off the model: nothing that the network goes on with stands there.
+
+    Args:
+      sites: names; unknown ones pass.
+      what: can't be done, as "steered".
+    """
+    for name in dict.fromkeys(sites):
+        site = SITES.get(name)
+        if site is None or site.steered:
+            continue
+        if site.by_sae:
+            raise SelectionError(
+                f"units of the site {name} can't be {what}: a sparse autoencoder's features are read off the model's "
+                f"activations and aren't part of it. Use units of the model's own sites, from a table of those."
+            )
+        raise SelectionError(
+            f"units of the site {name} can't be {what}: they are {site.what}, which the model doesn't go on with. "
+            f"Use channels of {site.summary_of}."
+        )
+
+
+def check_activation_site(config: TransformerConfig, site: str, model: str, what: str) -> Site:
+    """Return a site that holds activations.
+
+    Args:
+      config: of the model.
+      site: its name.
+      model: the model's name, for errors.
+      what: is to be done there, as "intervened on".
+
+    Raises:
+      SelectionError: the model has no such site, or it is a summary.
+    """
+    refuse_summaries([site], what)
+    known = config.site_channels()
+    if site not in known:
+        raise SelectionError(
+            f"the site {site!r} is to be {what}; {model} has {', '.join(known)}.{_meant([site], known)}"
+        )
+    return SITES[site]
+
+
+def _meant(unknown: Sequence[str], known: Iterable[str]) -> str:
+    near = [each for site in unknown for each in difflib.get_close_matches(str(site), list(known), n=1)]
+    return f" Did you mean {' and '.join(dict.fromkeys(near))}?" if near else ""
+
+
+def sites_table() -> str:
+    """A Markdown table of all sites, as the README has it."""
+    rows = [("Site", "Its units", "In Hugging Face", "Recorded by default", "Can be steered"), ("---",) * 5]
+    rows += [
+        (f"`{site.name}`", site.what, _place(site), *("yes" if each else "" for each in (site.default, site.steered)))
+        for site in SITES.values()
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _place(site: Site) -> str:
+    if site.by_sae:
+        return "the module that is read, and the feature's number"
+    if site.address is None:
+        return "none"
+    name, _, is_input = site.address.partition("#")
+    what = {"block": "the block", site.name: "its linear layer"}.get(name, f"the linear layer of `{name}`")
+    return f"{'input' if is_input else 'output'} of {what}"
