@@ -20,3 +20,17 @@ def test_the_python_example_runs(monkeypatch, capsys):
     assert float(names["cat"].max()) > 0.8
     assert names["logits"].shape == (1, 3, 8192)
     assert "rated words are not concepts" in capsys.readouterr().out
+
+
+def test_the_example_of_an_intervention_runs():
+    (code,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(code.splitlines()) == 3
+    model = el.load_model("lenslet-2m")
+    steering = el.steer_units(model, model.units.iloc[:1], scale=1.0, shift=0.0)
+    names = {"el": el, "model": model, "steering": steering}
+    exec(code, names)
+    direction = names["cut"].params
+    token_ids = model.tokenizer(["It was a"])["input_ids"]
+    left = model.capture(token_ids, sites="resid", interventions=[names["cut"]])["resid"]
+    assert abs(left @ direction).max() < 1e-4 * abs(direction @ direction)
+    assert abs(model.capture(token_ids, sites="resid")["resid"] @ direction).max() > 0.1
