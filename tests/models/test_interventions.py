@@ -373,17 +373,18 @@ def test_other_values_and_layers_compile_nothing_new(llama):
 
 
 def test_without_interventions_the_program_is_what_it_was(llama):
-    """None given is no part of the program, nor is a site that nobody asks for: no token ids, no number of a layer."""
+    """None given is no part of the program; one in some layers is a branch more, and one in all of them is none."""
     token_ids, mask = batch()
     network = calls.Transformer(llama.config)
-    arrays = llama.params, token_ids.astype(np.int32), mask
-    plain = calls.apply.lower(network, *arrays, None).as_text()
-    assert plain == calls.apply.lower(network, *arrays, None, llama.place_interventions([], [])).as_text()
-    assert "stablehlo.case" not in plain and "stablehlo.sqrt" not in plain
-    acting = llama.place_interventions(el.intervene("resid", _double, layers=0), [token_ids.shape])
-    assert "stablehlo.case" in calls.apply.lower(network, *arrays, None, acting).as_text()
-    everywhere = llama.place_interventions(el.intervene("resid", _double), [token_ids.shape])
-    assert "stablehlo.case" not in calls.apply.lower(network, *arrays, None, everywhere).as_text()
+
+    def program(*interventions):
+        placed = llama.place_interventions(interventions, [token_ids.shape])
+        return calls.apply.lower(network, llama.params, token_ids, mask, None, placed).as_text()
+
+    plain = calls.apply.lower(network, llama.params, token_ids, mask, None).as_text()
+    assert program() == plain
+    branches = [program(el.intervene("resid", _double, layers=layers)).count("stablehlo.case") for layers in (0, None)]
+    assert branches == [plain.count("stablehlo.case") + 1, plain.count("stablehlo.case")]
 
 
 def test_outputs_can_be_differentiated_by_params(llama):
