@@ -1,8 +1,9 @@
 """The human similarity datasets known by name: where each is, whom to cite, and how far people agree.
 
-Two are read from gensim's wheel. The others are fetched from one collection of them all at one commit,
-github.com/mfaruqui/eval-word-vectors (Faruqui & Dyer, "Community evaluation and exchange of word vectors at
-wordvectors.org", ACL 2014), so that everyone's numbers rest on the same bytes.
+WordSim-353 ships with the package, as its licence allows. The others are fetched from one collection of them all at one
+commit, github.com/mfaruqui/eval-word-vectors (Faruqui & Dyer, "Community evaluation and exchange of word vectors at
+wordvectors.org", ACL 2014), so that everyone's numbers rest on the same bytes. SimLex-999 is also in gensim's wheel,
+with the same pairs and ratings in other bytes: that copy is as good.
 
 A ceiling is Spearman's correlation between people, as published. It is of one of two kinds, which its source names:
 of one person (or two) with the mean of the others, which is what a model does that is held against mean ratings; or
@@ -22,10 +23,16 @@ class KnownRatings:
     """A dataset known by name."""
 
     file: str
-    """Its name in gensim's test data or in the collection."""
+    """Its name in the collection, or in the package."""
     citation: str
-    sha256: str = ""
-    """Of the collection's file; "" for gensim's."""
+    sha256: str
+    """Of that file."""
+    packaged: bool = False
+    """Whether it ships with the package, in `data/human`."""
+    gensim_file: str = ""
+    """Its name in gensim's test data, for one that is there too; "" for one that isn't."""
+    gensim_sha256: str = ""
+    """Of gensim's file."""
     licence: str = "none stated; ask the authors before passing the file on"
     ceiling: float | None = None
     """How far people agree, or None where it isn't published (or not as Spearman's correlation)."""
@@ -35,13 +42,18 @@ class KnownRatings:
 KNOWN = {
     "wordsim353": KnownRatings(
         file="wordsim353.tsv",
+        packaged=True,
+        sha256="f92a022fc2537793a15bc3a8c162ebcd74990e033a228bb6388cb71e4c0b1e1d",
         citation="Finkelstein et al., Placing search in context: the concept revisited. ACM TOIS 20, 2002",
         licence="CC BY 4.0",
         ceiling=0.61,
         ceiling_source="mean over pairs of annotators (Hill, Reichart & Korhonen, Computational Linguistics 41, 2015)",
     ),
     "simlex999": KnownRatings(
-        file="simlex999.txt",
+        file="EN-SIMLEX-999.txt",
+        sha256="405394ffb7d25f6d0e3c041f87c9f27d29dc6b047506769953e85c4523b11685",
+        gensim_file="simlex999.txt",
+        gensim_sha256="d5e0501971478a511430ee880bd0121e94ac701ba86d90544d83e6d2ba3db05d",
         citation="Hill, Reichart & Korhonen, SimLex-999: evaluating semantic models with (genuine) similarity "
         "estimation. Computational Linguistics 41, 2015",
         ceiling=0.78,

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import math
 import os
+import pathlib
 import re
 import sys
 import warnings
@@ -55,11 +56,13 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
 
     Known names, from `known_ratings.py`, which tells whom to cite:
 
-    - "wordsim353" and "simlex999" are read from an installed gensim (which isn't imported).
-    - "men", "wordsim353_similarity", "wordsim353_relatedness", "rg65", "mc30", "mturk771", "simverb3500" (3,499
-      pairs in this copy) and "rareword" are fetched once from a collection on the web (EXPERTLENS_RATINGS_URL
+    - "wordsim353" ships with the package.
+    - "simlex999", "men", "wordsim353_similarity", "wordsim353_relatedness", "rg65", "mc30", "mturk771", "simverb3500"
+      (3,499 pairs in this copy) and "rareword" are fetched once from a collection on the web (EXPERTLENS_RATINGS_URL
       names another copy of it), checked against their SHA-256, and kept in `ratings` of the cache directory
       (EXPERTLENS_CACHE, or ~/.cache/expertlens_jax). Citation and licence are printed when one is fetched.
+      "simlex999" isn't fetched where gensim is installed (which isn't imported), or where gensim's `simlex999.txt`
+      lies in that directory: it holds the same pairs and ratings.
 
     Anything else is a file, UTF-8, with two words and a number a line, separated by tabs, commas, semicolons or spaces
     (words of several parts need one of the first three; between semicolons a number may have a decimal comma). Further
@@ -80,17 +83,17 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
         that aren't read.
 
     Raises:
-      RatingsError: the name or file isn't known, gensim isn't there, a dataset can't be fetched, a line doesn't
+      RatingsError: the name or file isn't known, a dataset can't be fetched, a line doesn't
         hold two words and a finite number, or fewer than 3 pairs are left. The message names file and line, or
         says where to put the file.
     """
     known = KNOWN.get(name_or_path) if isinstance(name_or_path, str) else None
     if known is None:
         file = _find(name_or_path)
-    elif known.sha256:
-        file = _fetch(name_or_path, known)
+    elif known.packaged:
+        file = epath.resource_path("expertlens_jax") / "data" / "human" / known.file
     else:
-        file = _find_in_gensim(name_or_path, known.file)
+        file = _find_copy(known) or _fetch(name_or_path, known)
     listed = _read_pairs(file)
     if all(re.fullmatch(".+-[nvj]", word) for *words, _ in listed for word in words):
         listed = [(first[:-2], second[:-2], score) for first, second, score in listed]
@@ -144,17 +147,18 @@ def _fetch(name: str, known: KnownRatings) -> epath.Path:
     return epath.Path(path)
 
 
-def _find_in_gensim(name: str, file_name: str) -> epath.Path:
+def _find_copy(known: KnownRatings) -> epath.Path | None:
+    """Returns gensim's copy of the dataset, in the cache or in an installed gensim; None where there is none intact."""
+    if not known.gensim_file:
+        return None
     # find_spec looks without importing: gensim takes seconds to import.
     spec = importlib.util.find_spec("gensim")
-    folders = spec.submodule_search_locations if spec else None
-    for folder in folders or ():
-        if file := find_file(epath.Path(folder) / "test" / "test_data" / file_name):
-            return file
-    raise RatingsError(
-        f"{name!r} is read from gensim's test data, which {'lacks it' if spec else 'is not installed'}: "
-        "pip install 'expertlens-jax[demo]', or give the path of a file with two words and a number a line"
-    )
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    places = [cache_root() / "ratings", *(pathlib.Path(folder) / "test" / "test_data" for folder in folders)]
+    for place in places:
+        if is_intact(place / known.gensim_file, known.gensim_sha256):
+            return epath.Path(place / known.gensim_file)
+    return None
 
 
 def _find(path: epath.PathLike) -> epath.Path:

@@ -36,7 +36,9 @@ def check_corpora(files: Sequence[epath.PathLike]) -> None:
     try:
         import gensim.models  # noqa: F401
     except ImportError as error:
-        raise ExpertLensError("word vectors are trained with gensim: pip install 'expertlens-jax[demo]'.") from error
+        raise ExpertLensError(
+            "word vectors are trained with gensim: pip install 'expertlens-jax[vectors]' (Python 3.14 has none yet)."
+        ) from error
     for file in files:
         if not epath.Path(file).is_file():
             raise CorpusError(

@@ -143,7 +143,9 @@ def test_a_cache_that_cannot_be_written(server, tmp_path):
 def test_what_is_known_of_each():
     assert COLLECTION.startswith("https://")
     for name, known in KNOWN.items():
-        assert len(known.sha256) == (0 if name in ("wordsim353", "simlex999") else 64)
+        assert len(known.sha256) == 64
+        assert known.packaged == (name == "wordsim353")
+        assert len(known.gensim_sha256) == (64 if name == "simlex999" else 0)
         assert known.citation
         assert bool(known.ceiling) == bool(known.ceiling_source)
     assert len({known.file for known in KNOWN.values()}) == len(KNOWN)

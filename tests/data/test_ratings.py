@@ -1,12 +1,17 @@
 import contextlib
+import hashlib
 import importlib.util
+import pathlib
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
 
 from expertlens_jax.analysis.similarity.alignment import rated_pairs
+from expertlens_jax.data import gensim_wheel
+from expertlens_jax.data.known_ratings import KNOWN
 from expertlens_jax.data.ratings import load_ratings
 from expertlens_jax.errors import ExpertLensWarning, RatingsError
 
@@ -28,7 +33,7 @@ def score(ratings, *pair):
 
 
 @pytest.mark.parametrize(("name", "num_pairs"), [("wordsim353", 350), ("simlex999", 998)])
-def test_gensims_files(name, num_pairs):
+def test_known_files(name, num_pairs):
     # 353 less money/cash and bank/money, which are there twice, and tiger/tiger; 999 less strange/sly.
     ratings = load_ratings(name)
     assert ratings.name == name
@@ -40,7 +45,7 @@ def test_gensims_files(name, num_pairs):
     assert repr(ratings) == f"Ratings({name!r}: {num_pairs} pairs)"
 
 
-def test_gensims_scores():
+def test_known_scores():
     ratings = load_ratings("wordsim353")
     assert ratings.pairs[0] == ("love", "sex")
     assert score(ratings, "love", "sex") == 6.77
@@ -56,15 +61,61 @@ def test_gensim_is_not_imported():
     assert not {name for name in set(sys.modules) - before if name.startswith("gensim")}
 
 
-def test_without_gensim(monkeypatch, tmp_path):
-    message = r"not installed: pip install 'expertlens-jax\[demo\]', or give the path"
+def nothing_fetched(monkeypatch, tmp_path):
+    """Neither gensim nor the web nor an earlier copy: only what the package holds."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("EXPERTLENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EXPERTLENS_RATINGS_URL", "http://127.0.0.1:9")  # nobody listens
+    return tmp_path / "cache" / "ratings"
+
+
+def test_without_gensim_wordsim_ships_and_simlex_says_where_it_goes(monkeypatch, tmp_path):
+    cache = nothing_fetched(monkeypatch, tmp_path)
+    assert len(load_ratings("wordsim353").pairs) == 350
+    message = r"'simlex999' aren't here, and couldn't be fetched.*SHA-256 405394ff\w+, at .*EN-SIMLEX-999.txt; or give"
     with pytest.raises(RatingsError, match=message):
-        load_ratings("wordsim353")
+        load_ratings("simlex999")
     bare = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: bare)
-    with pytest.raises(RatingsError, match="'simlex999' is read from gensim's test data, which lacks it"):
+    with pytest.raises(RatingsError, match=message):  # a gensim without its test data
         load_ratings("simlex999")
+    assert not cache.exists()
+
+
+def test_wordsim_is_the_file_that_its_readme_names():
+    human = pathlib.Path(gensim_wheel.__file__).parent / "human"
+    digest = hashlib.sha256((human / "wordsim353.tsv").read_bytes()).hexdigest()
+    assert digest == KNOWN["wordsim353"].sha256
+    readme = (human / "README.md").read_text()
+    assert digest in readme and "Creative Commons Attribution 4.0" in readme and "Finkelstein" in readme
+
+
+def test_gensims_copy_of_simlex_does_from_a_wheel_that_is_not_installed(monkeypatch, tmp_path):
+    """What `make demo` does where only a package registry can be reached: the wheel's one file goes into the cache."""
+    installed = load_ratings("simlex999")
+    spec = importlib.util.find_spec("gensim")
+    held = pathlib.Path(spec.submodule_search_locations[0]) / "test" / "test_data" / "simlex999.txt"
+    wheel = tmp_path / "gensim-4.4.0-cp313-cp313-manylinux_2_17_x86_64.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("gensim/__init__.py", "raise ImportError")
+        made.write(held, "gensim/test/test_data/simlex999.txt")
+    cache = nothing_fetched(monkeypatch, tmp_path)
+    gensim_wheel.unpack(tmp_path)
+    found = load_ratings("simlex999")
+    assert found.pairs == installed.pairs
+    np.testing.assert_array_equal(found.scores, installed.scores)
+    assert found.ceiling == 0.78
+    (cache / "simlex999.txt").write_text("sun moon 1\n")
+    with pytest.raises(RatingsError, match="'simlex999' aren't here"):  # a damaged copy isn't read
+        load_ratings("simlex999")
+
+
+def test_another_wheel_is_refused(monkeypatch, tmp_path):
+    nothing_fetched(monkeypatch, tmp_path)
+    with zipfile.ZipFile(tmp_path / "gensim-5.0-py3-none-any.whl", "w") as made:
+        made.writestr("gensim/test/test_data/simlex999.txt", "sun moon 1\n")
+    with pytest.raises(RatingsError, match=r"gensim-5.0-py3-none-any.whl: .*simlex999.txt .* wanted is d5e05019"):
+        gensim_wheel.unpack(tmp_path)
 
 
 @pytest.mark.parametrize(

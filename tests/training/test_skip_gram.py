@@ -108,6 +108,6 @@ def test_what_cannot_be_trained_on_is_refused(corpus, tmp_path, monkeypatch):
     with pytest.raises(ExpertLensError, match="epochs of word vectors is 0; wanted 1 or more"):
         train_word_vectors(corpus, epochs=0)
     monkeypatch.setitem(sys.modules, "gensim.models", None)
-    with pytest.raises(ExpertLensError, match=r"trained with gensim: pip install 'expertlens-jax\[demo\]'"):
+    with pytest.raises(ExpertLensError, match=r"trained with gensim: pip install 'expertlens-jax\[vectors\]'"):
         check_corpora(corpus)
     check_corpora(())  # where none is wanted, none is missing

@@ -22,7 +22,9 @@ def check_word_vectors(paths: Sequence[epath.PathLike]) -> None:
     try:
         import gensim.models  # noqa: F401
     except ImportError as error:
-        raise ExpertLensError("word vectors are read with gensim: pip install 'expertlens-jax[demo]'.") from error
+        raise ExpertLensError(
+            "word vectors are read with gensim: pip install 'expertlens-jax[vectors]' (Python 3.14 has none yet)."
+        ) from error
     for path in paths:
         if not epath.Path(path).is_file():
             raise ExpertLensError(

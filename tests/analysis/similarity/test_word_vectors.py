@@ -91,7 +91,7 @@ def test_missing_files_and_a_missing_gensim_are_told_beforehand(vectors, tmp_pat
     with pytest.raises(ExpertLensError, match="there is no file of word vectors .*none.txt"):
         check_word_vectors([tmp_path / "v.kv", tmp_path / "none.txt"])
     monkeypatch.setitem(sys.modules, "gensim.models", None)
-    with pytest.raises(ExpertLensError, match=r"read with gensim: pip install 'expertlens-jax\[demo\]'"):
+    with pytest.raises(ExpertLensError, match=r"read with gensim: pip install 'expertlens-jax\[vectors\]'"):
         check_word_vectors([tmp_path / "v.kv"])
     check_word_vectors(())
 
