@@ -1,6 +1,7 @@
 # make demo: find the experts of real models, hold them against human judgement, and put every claim to the test.
 # make test: the tests; with ARGS="-m unit" those of arrays and tables alone, which are quick.
 # Both make .venv and install what they need from this project's own files.
+# make wheel: build dist/*.whl, install it into an empty environment, and run its command there.
 # make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
 PYTHON ?= python3
@@ -10,34 +11,46 @@ SIZE ?= full
 WORKDIR ?= runs/demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint accelerators families clean
+.PHONY: demo test lint wheel accelerators families clean
 
-demo: $(VENV)/.demo
+demo: $(VENV)/.demo $(VENV)/.ratings
 	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
 	$(VENV)/bin/python -m experiments.reproduce --config=configs/demo.py:$(SIZE) --workdir=$(WORKDIR)/lenslet
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(VENV)/.ratings
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
+wheel: $(VENV)/.demo
+	.ci/wheel $(VENV)
+
 # Without ARGS, the small set as a test; with them, the benchmark on the targets and options that they name.
 accelerators: $(ACCELERATORS)/.made
 	$(ACCELERATORS)/bin/python $(if $(ARGS),benchmarks/compile_for.py $(ARGS),-m pytest -s -m accelerators tests/benchmarks)
 
 $(VENV)/.made:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "expertlens_jax needs Python 3.11 to 3.13; $(PYTHON) is another. Run: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+	  { echo "expertlens_jax needs Python 3.11 to 3.14; $(PYTHON) is another. Run: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.made setup.cfg constraints.txt requirements-minilm.txt
 	@echo "Installing expertlens_jax into $(VENV) ..."
-	$(PIP) -c constraints.txt -e '.[demo]'
+	$(PIP) -c constraints.txt -e .
 	$(PIP) --no-deps -r requirements-minilm.txt
 	touch $@
+
+# SimLex-999 rides in gensim's wheel, which isn't installed for it: Python 3.14 has none, and it is a zip file. Its ratings
+# are put where el.load_ratings looks; where that fails, el.load_ratings fetches them from the web.
+$(VENV)/.ratings: $(VENV)/.demo
+	@echo "Fetching the ratings of SimLex-999 ..."
+	@$(VENV)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+	  --python-version 3.13 --dest $(VENV)/gensim $(shell grep '^gensim==' constraints.txt) && \
+	  $(VENV)/bin/python -m expertlens_jax.data.gensim_wheel $(VENV)/gensim && rm -r $(VENV)/gensim && touch $@ || \
+	  echo "There was no wheel of gensim to take them from; they will be fetched from the web."
 
 $(VENV)/.test: $(VENV)/.demo
 	@echo "Installing the tests' requirements into $(VENV) ..."

@@ -9,8 +9,7 @@ whole path in less time. Another model's suite imports `get_config` and changes 
 """
 
 import ml_collections
-
-from configs.common import measuring_settings
+from expertlens_jax.configs.common import measuring_settings
 
 STEPS = tuple(f"lenslet-2m@step{step}" for step in (0, 16, 64, 256, 1024, 4096))
 # Of the packaged concepts, two dozen in four domains that people rated most pairs of: WordSim-353 has 14, SimLex-999
@@ -21,11 +20,12 @@ SMALL_CONCEPTS = (
     *("landscape", "forest", "woodland", "coast", "shore"),
     *("family", "father", "brother", "son", "child", "boy", "lad", "woman", "man"),
 )
+VARIANTS = ("full", "small")
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
     """Every setting; `size` is "full" or "small"."""
-    if size not in ("full", "small"):
+    if size not in VARIANTS:
         raise ValueError(f"configs/demo.py:{size} was asked for; there are full and small.")
     c = measuring_settings("lenslet-5m")
 

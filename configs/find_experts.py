@@ -5,8 +5,7 @@
 """
 
 import ml_collections
-
-from configs.common import measuring_settings
+from expertlens_jax.configs.common import measuring_settings
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -7,21 +7,20 @@ Gemma's weights are given out on conditions: accept them on the model's page, an
 """
 
 import ml_collections
+from expertlens_jax.configs.demo import get_config as get_demo
 
-from configs.demo import get_config as get_demo
-
-SIZES = ("2b", "2b-it")
+VARIANTS = ("2b", "2b-it")
 
 
 def get_config(size: str = "2b") -> ml_collections.ConfigDict:
     """Every setting; `size` is "2b" or "2b-it"."""
-    if size not in SIZES:
-        raise ValueError(f"configs/gemma.py:{size} was asked for; there are {', '.join(SIZES)}.")
+    if size not in VARIANTS:
+        raise ValueError(f"configs/gemma.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
     c = get_demo()
     c.model = f"google/gemma-{size}"
     c.dtype = "bfloat16"
     c.ratings = ("men", "simlex999", "wordsim353")
     c.thresholds = (0.5, 0.6, 0.7, 0.8, 0.9)
-    c.stability.models = tuple(f"google/gemma-{each}" for each in SIZES)
+    c.stability.models = tuple(f"google/gemma-{each}" for each in VARIANTS)
     c.experiments = tuple(name for name in c.experiments if name not in ("training", "scale"))  # one size, one step
     return c

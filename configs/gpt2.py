@@ -4,20 +4,19 @@ python -m experiments.reproduce --config=configs/gpt2.py:small --workdir=runs/gp
 """
 
 import ml_collections
+from expertlens_jax.configs.demo import get_config as get_demo
 
-from configs.demo import get_config as get_demo
-
-SIZES = {"small": "gpt2", "medium": "gpt2-medium", "large": "gpt2-large", "xl": "gpt2-xl"}
+VARIANTS = {"small": "gpt2", "medium": "gpt2-medium", "large": "gpt2-large", "xl": "gpt2-xl"}
 
 
 def get_config(size: str = "small") -> ml_collections.ConfigDict:
-    """Every setting; `size` is one of SIZES."""
-    if size not in SIZES:
-        raise ValueError(f"configs/gpt2.py:{size} was asked for; there are {', '.join(SIZES)}.")
+    """Every setting; `size` is one of VARIANTS."""
+    if size not in VARIANTS:
+        raise ValueError(f"configs/gpt2.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
     c = get_demo()
-    c.model = f"openai-community/{SIZES[size]}"
+    c.model = f"openai-community/{VARIANTS[size]}"
     c.ratings = ("men", "simlex999", "wordsim353")
-    c.stability.models = tuple(f"openai-community/{SIZES[each]}" for each in ("small", "medium"))
-    c.scale.models = tuple(f"openai-community/{name}" for name in SIZES.values())
+    c.stability.models = tuple(f"openai-community/{VARIANTS[each]}" for each in ("small", "medium"))
+    c.scale.models = tuple(f"openai-community/{name}" for name in VARIANTS.values())
     c.experiments = tuple(name for name in c.experiments if name != "training")  # its checkpoints were never given out
     return c

@@ -9,7 +9,7 @@ trained alike, so that they differ in size only; `--config.seed=1` draws other w
 
 import ml_collections
 
-SIZES = {
+VARIANTS = {
     "2m": dict(hidden_size=128, num_attention_heads=4, intermediate_size=512, num_hidden_layers=4),
     "5m": dict(hidden_size=256, num_attention_heads=4, intermediate_size=1024, num_hidden_layers=4),
     "tiny": dict(hidden_size=16, num_attention_heads=2, intermediate_size=64, num_hidden_layers=2),
@@ -18,8 +18,8 @@ SIZES = {
 
 def get_config(size: str = "2m") -> ml_collections.ConfigDict:
     """Every setting of the training; `size` is "2m", "5m" or "tiny"."""
-    if size not in SIZES:
-        raise ValueError(f"configs/lenslet.py:{size} was asked for; there are {', '.join(SIZES)}.")
+    if size not in VARIANTS:
+        raise ValueError(f"configs/lenslet.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
     c = ml_collections.ConfigDict()
 
     # Text: UTF-8 files, a paragraph a line, plain or .xz; and how often an epoch reads each
@@ -31,7 +31,7 @@ def get_config(size: str = "2m") -> ml_collections.ConfigDict:
 
     # Model: any causal family; what its Hugging Face config wants
     c.model_type = "gpt_neox"
-    c.architecture = SIZES[size] | {"tie_word_embeddings": True}
+    c.architecture = VARIANTS[size] | {"tie_word_embeddings": True}
 
     # Training: a step reads rows * context tokens, 16.8 million in all, whatever the size
     c.rows = 32

@@ -6,21 +6,25 @@ Llama's weights are given out on conditions: accept them on the model's page, an
 """
 
 import ml_collections
+from expertlens_jax.configs.demo import get_config as get_demo
 
-from configs.demo import get_config as get_demo
-
-SIZES = {"1b": "Llama-3.2-1B", "1b-it": "Llama-3.2-1B-Instruct", "3b": "Llama-3.2-3B", "3b-it": "Llama-3.2-3B-Instruct"}
+VARIANTS = {
+    "1b": "Llama-3.2-1B",
+    "1b-it": "Llama-3.2-1B-Instruct",
+    "3b": "Llama-3.2-3B",
+    "3b-it": "Llama-3.2-3B-Instruct",
+}
 
 
 def get_config(size: str = "1b") -> ml_collections.ConfigDict:
-    """Every setting; `size` is one of SIZES."""
-    if size not in SIZES:
-        raise ValueError(f"configs/llama.py:{size} was asked for; there are {', '.join(SIZES)}.")
+    """Every setting; `size` is one of VARIANTS."""
+    if size not in VARIANTS:
+        raise ValueError(f"configs/llama.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
     c = get_demo()
-    c.model = f"meta-llama/{SIZES[size]}"
+    c.model = f"meta-llama/{VARIANTS[size]}"
     c.dtype = "bfloat16"
     c.ratings = ("men", "simlex999", "wordsim353")
-    c.stability.models = tuple(f"meta-llama/{SIZES[each]}" for each in ("1b", "1b-it"))
-    c.scale.models = tuple(f"meta-llama/{SIZES[each]}" for each in ("1b", "3b"))
+    c.stability.models = tuple(f"meta-llama/{VARIANTS[each]}" for each in ("1b", "1b-it"))
+    c.scale.models = tuple(f"meta-llama/{VARIANTS[each]}" for each in ("1b", "3b"))
     c.experiments = tuple(name for name in c.experiments if name != "training")  # its checkpoints were never given out
     return c

@@ -8,20 +8,19 @@ come as `pytorch_model.bin`, which wants torch installed: pip install -e '.[bin]
 """
 
 import ml_collections
+from expertlens_jax.configs.demo import get_config as get_demo
 
-from configs.demo import get_config as get_demo
-
-SIZES = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+VARIANTS = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 STEPS = (1, 512, 1000, 4000, 36000, 72000, 143000)
 
 
 def get_config(size: str = "70m") -> ml_collections.ConfigDict:
-    """Every setting; `size` is one of SIZES."""
-    if size not in SIZES:
-        raise ValueError(f"configs/pythia.py:{size} was asked for; there are {', '.join(SIZES)}.")
+    """Every setting; `size` is one of VARIANTS."""
+    if size not in VARIANTS:
+        raise ValueError(f"configs/pythia.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
     c = get_demo()
     c.model = f"EleutherAI/pythia-{size}"
-    c.dtype = "float32" if size in SIZES[:3] else "bfloat16"
+    c.dtype = "float32" if size in VARIANTS[:3] else "bfloat16"
     c.ratings = ("men", "simlex999", "wordsim353")
     c.thresholds = (0.5, 0.6, 0.7, 0.8, 0.9)
     c.stability.models = (c.model, "EleutherAI/pythia-160m" if size != "160m" else "EleutherAI/pythia-70m")

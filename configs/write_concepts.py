@@ -12,17 +12,17 @@ endpoint's key is read from the environment variable that the config names, and 
 """
 
 import ml_collections
+from expertlens_jax.configs.common import model_settings
 
-from configs.common import model_settings
 from expertlens_jax.sentences.prompts import AGAIN, OPENINGS, PROMPTS, SENSE
 
-SOURCES = ("model", "endpoint", "mine")
+VARIANTS = ("model", "endpoint", "mine")
 
 
 def get_config(source: str = "model") -> ml_collections.ConfigDict:
     """Every setting that a source reads; `source` is "model", "endpoint" or "mine"."""
-    if source not in SOURCES:
-        raise ValueError(f"configs/write_concepts.py:{source} was asked for; there are {', '.join(SOURCES)}.")
+    if source not in VARIANTS:
+        raise ValueError(f"configs/write_concepts.py:{source} was asked for; there are {', '.join(VARIANTS)}.")
     c = ml_collections.ConfigDict()
     c.source = source
 

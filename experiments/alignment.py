@@ -27,9 +27,6 @@ from etils import epath
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
-from experiments import similarities
-from experiments.launch import find_model, launch
-from experiments.measured import draw, load_datasets, saved_expertise
 from expertlens_jax import plot
 from expertlens_jax.analysis.similarity.alignment import MINIMUM_CONCEPTS, MINIMUM_PAIRS
 from expertlens_jax.analysis.similarity.comparison import compare_alignments, partial_alignments
@@ -47,6 +44,10 @@ from expertlens_jax.report.conclusions import (
     significant,
 )
 from expertlens_jax.run_directory import open_run, write_csv
+
+from . import similarities
+from .launch import find_model, launch
+from .measured import draw, load_datasets, saved_expertise
 
 CLAIM = (
     "The more the expert sets of two concepts overlap, the more alike people say the concepts are, beyond what the "

@@ -11,7 +11,6 @@ from etils import epath
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
-from experiments.launch import find_model
 from expertlens_jax.errors import EndpointError, RunDirectoryError
 from expertlens_jax.models.digests import digest_json, digest_tokenizer
 from expertlens_jax.models.provenance import NUMBERS_VERSION
@@ -21,6 +20,8 @@ from expertlens_jax.sentences.acceptance import Limits
 from expertlens_jax.sentences.asking import Ask, ask_model, chats_with, collect_sentences
 from expertlens_jax.sentences.concept_list import Concept
 from expertlens_jax.sentences.endpoint import ask_endpoint, open_endpoint
+
+from .launch import find_model
 
 
 def prepare_writing(

@@ -21,10 +21,11 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import measuring
 from expertlens_jax import parallel, plot
 from expertlens_jax.run_directory import write_csv
+
+from .launch import find_model, launch
+from .measured import measuring
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

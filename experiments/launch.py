@@ -1,14 +1,20 @@
 """What every launcher does first and last: read flags, find the model, and tell errors in a paragraph."""
 
+from __future__ import annotations  # `el.Model` in a signature would import jax before help is told
+
+import dataclasses
 import faulthandler
+import functools
 import hashlib
 import importlib.util
 import os
+import pathlib
 import re
 import sys
 import textwrap
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
 from absl import app, flags, logging
@@ -16,8 +22,34 @@ from etils import epath
 from ml_collections import config_flags
 
 import expertlens_jax as el
-from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning
+from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning, SuiteError
 from expertlens_jax.models.packaged import packaged_directory, packaged_models
+
+from . import suites
+
+HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
+Run = Callable[[ml_collections.ConfigDict, epath.Path], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Launcher:
+    """An experiment, and how it is launched.
+
+    Attributes:
+      name: such as "alignment".
+      claim: what help says of it.
+      find_run: imports the experiment, and returns it; called when flags and settings are known to be right.
+      program: how the user calls it.
+      several_hosts: whether it can be one run over several hosts (`--multihost`).
+      plain: plain names of settings that its suite calls otherwise.
+    """
+
+    name: str
+    claim: str
+    find_run: Callable[[], Run]
+    program: str
+    several_hosts: bool = False
+    plain: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class _Flags:
@@ -26,7 +58,7 @@ class _Flags:
     def __init__(self, values: flags.FlagValues, argv: list[str] | None = None) -> None:
         self.values = values
         self.config = config_flags.DEFINE_config_file(
-            "config", None, "File with the settings, or file:variant.", flag_values=values, sys_argv=argv
+            "config", None, "A suite's name or a file, with :VARIANT if you like.", flag_values=values, sys_argv=argv
         )
         self.workdir = flags.DEFINE_string(
             "workdir", None, "Run directory to write; a bucket's path will do.", flag_values=values
@@ -45,18 +77,18 @@ class _Flags:
         )
 
 
-_COMMAND_LINE = _Flags(flags.FLAGS)
+@functools.cache
+def _command_line() -> _Flags:
+    # Not on import: a launcher may be imported as `experiments` and as `expertlens_jax.experiments` in one process.
+    return _Flags(flags.FLAGS)
 
 
-def launch(
-    run: Callable[[ml_collections.ConfigDict, epath.Path], None],
-    *,
-    several_hosts: bool = False,
-    argv: list[str] | None = None,
-) -> None:
-    """Runs `run(config, workdir)` under absl, with the flags `--config`, `--config.KEY` and `--workdir`.
+def launch(run: Run, *, several_hosts: bool = False, argv: list[str] | None = None) -> None:
+    """Runs `run(config, workdir)` under absl, with the flags `--config`, `--workdir` and one for each setting.
 
-    Errors of the user's making are printed as one paragraph, without a traceback, and exit with status 1.
+    `--config` is a suite's name or a file, and left out the launcher's own suite. `--config.KEY=VALUE`, or
+    `--KEY=VALUE`, is one of its settings. `--help` prints the docstring of the module that `run` is in, the flags and
+    the settings. Errors of the user's making are printed as one paragraph, without a traceback, and exit with status 1.
 
     Args:
       run: the experiment.
@@ -67,67 +99,138 @@ def launch(
     Raises:
       SystemExit: with a status other than 0, where a process would end with it.
     """
-    if argv is None:
+    scope = run.__globals__
+    spec = scope.get("__spec__")
+    module = argv[0] if argv else spec.name if spec else pathlib.Path(scope["__file__"]).stem
+    program = f"python -m {module}" if argv or spec else f"python {scope['__file__']}"
+    name = module.rpartition(".")[2]
+    launcher = Launcher(name, scope["__doc__"] or "", lambda: run, program, several_hosts)
+    start(launcher, None if argv is None else argv[1:])
+
+
+def start(launcher: Launcher, arguments: Sequence[str] | None = None) -> None:
+    """Launches an experiment, see `launch`.
+
+    Args:
+      launcher: the experiment.
+      arguments: its flags, to launch within a process that goes on; None for the command line, which ends the process.
+
+    Raises:
+      SystemExit: with a status other than 0, where a process would end with it.
+    """
+    logging.set_verbosity(logging.WARNING)  # jax tells at INFO of every backend it doesn't find
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if HELP & set(given):
+            print(describe(launcher, given))
+            return
+        argv = [launcher.program, *read_arguments(launcher, given)]
+    except SuiteError as error:
+        _stop(str(error))
+    if arguments is None:
         warnings.formatwarning = format_warning
-        app.run(lambda rest: _run_with(_COMMAND_LINE, rest, run, several_hosts), flags_parser=_parse_command_line)
+        sys.argv = argv  # where ml_collections looks for settings
+        parse = functools.partial(_parse_flags, _command_line())
+        app.run(lambda rest: _run_with(_command_line(), rest, launcher, given), argv=argv, flags_parser=parse)
     else:
-        given = _Flags(flags.FlagValues(), argv)
-        _run_with(given, _parse_flags(given, argv), run, several_hosts)
+        own = _Flags(flags.FlagValues(), argv)
+        _run_with(own, _parse_flags(own, argv), launcher, given)
 
 
-def _run_with(given: _Flags, rest: Sequence[str], run: Callable, several_hosts: bool) -> None:
+def _run_with(values: _Flags, rest: Sequence[str], launcher: Launcher, given: Sequence[str]) -> None:
     """Runs an experiment with flags that are parsed; `rest` is what is left of the arguments."""
     leave = None
-    logging.set_verbosity(logging.WARNING)  # jax tells at INFO of every backend it doesn't find
     if len(rest) > 1:
         _stop(f"unexpected arguments {' '.join(rest[1:])}; flags are written --name=value.")
-    for flag in given.config, given.workdir:
-        if not flag.present:
-            _stop(f"--{flag.name} is missing, as in --config=configs/demo.py --workdir=runs/demo.")
+    if not values.workdir.value:
+        _stop("--workdir is missing: the run directory to write, as in --workdir=runs/mine.")
     try:
-        if given.multihost.value:
-            if not several_hosts:
+        if values.multihost.value:
+            if not launcher.several_hosts:
                 _stop("this experiment can't be one run over several hosts; launch it without --multihost.")
             faulthandler.disable()  # absl's; where a dead host leaves this one, a page of threads tells nothing
-            leave = el.connect_hosts(given.coordinator.value, given.num_hosts.value, given.host.value)
-        run(given.config.value, epath.Path(given.workdir.value))
+            leave = el.connect_hosts(values.coordinator.value, values.num_hosts.value, values.host.value)
+        launcher.find_run()(values.config.value, epath.Path(values.workdir.value))
     except ExpertLensError as error:
         _tell(str(error))
-        if leave is not None:
-            leave()
-            os._exit(1)  # an orderly exit would wait for hosts that are dead, or for this one
-        sys.exit(1)
-
-
-def _parse_command_line(argv: list[str]) -> list[str]:
-    return _parse_flags(_COMMAND_LINE, argv)
-
-
-def _parse_flags(given: _Flags, argv: list[str]) -> list[str]:
-    """Parses flags; a config file or key that doesn't exist is told as a paragraph too."""
-    try:
-        remaining = given.values(argv)
-        if given.config.present and not isinstance(given.config.value, ml_collections.ConfigDict):
-            raise FileNotFoundError
-    except flags.Error as error:
-        # An error within a config file comes as its whole traceback, of which the last line says it.
-        lines = str(error).strip().splitlines()
-        _stop(lines[-1].partition(": ")[2] if "Traceback" in str(error) else lines[0])
-    except FileNotFoundError:
-        _stop(f"the config {_given(argv, '--config')} can't be found. Launch from the project's directory.")
     except (AttributeError, KeyError) as error:
-        key = re.search(r"\w+", str(error)).group()
-        meant = re.search(r'Did you mean "(\w+)"', str(error))
-        hint = f"Did you mean {meant.group(1)!r}?" if meant else "The file lists all it has."
-        _stop(f"the config {_given(argv, '--config')} has no setting {key!r}. {hint}")
-    except (TypeError, ValueError) as error:
+        if (setting := _lacking(error)) is None:
+            raise
+        _tell(
+            f"the config {_config(given, launcher)} has no setting {setting!r}, which {launcher.name} reads. Suites "
+            f"that have all it reads: {', '.join(suites.fitting(launcher.name))}. Take one of these, or take the "
+            "setting over from it."
+        )
+    else:
+        return
+    if leave is not None:
+        leave()
+        os._exit(1)  # an orderly exit would wait for hosts that are dead, or for this one
+    sys.exit(1)
+
+
+def _config(given: Sequence[str], launcher: Launcher) -> str:
+    """What the user gave as `--config`, or the launcher's own suite."""
+    config = suites.suite_of(launcher.name)
+    for i, argument in enumerate(given):
+        flag, equals, value = argument.partition("=")
+        if flag in ("-config", "--config"):
+            config = value if equals else "".join(given[i + 1 : i + 2])
+    if not config or config.startswith("--"):
+        raise SuiteError(f"--config has no value; write --config=NAME, one of {', '.join(suites.suite_names())}.")
+    return config
+
+
+def read_arguments(launcher: Launcher, given: Sequence[str]) -> list[str]:
+    """Returns a launcher's flags as absl and ml_collections read them: `--config=PATH` first, then the others.
+
+    Raises:
+      SuiteError: a config, flag or setting that doesn't exist, or a suite that isn't for this launcher.
+    """
+    name = _config(given, launcher)
+    config = suites.read_suite(name)
+    suites.check_fit(config, name, launcher.name)
+    switches = {flag: bool(flags.FLAGS[flag].boolean) for flag in _command_line().values}
+    written = suites.write_out([_rename(each, launcher.plain) for each in given], config, name, switches)
+    return [f"--config={suites.find_suite(name)}", *(flag for flag in written if not flag.startswith("--config="))]
+
+
+def _rename(argument: str, plain: Mapping[str, str]) -> str:
+    flag, equals, value = argument.partition("=")
+    return f"--{plain[flag[2:]]}{equals}{value}" if flag.startswith("--") and flag[2:] in plain else argument
+
+
+def describe(launcher: Launcher, given: Sequence[str]) -> str:
+    """Returns what `--help` prints: the claim, the flags, and the settings with their values."""
+    name, values = _config(given, launcher), _command_line().values
+    shown = ["config", "workdir"] + ["multihost", "coordinator", "num_hosts", "host"] * launcher.several_hosts
+    return "\n".join(
+        [
+            f"{launcher.program} [--config=SUITE] --workdir=DIR [--SETTING=VALUE ...]",
+            f"\n{launcher.claim.strip()}",
+            "\nFlags:",
+            *(f"  {f'--{flag}':<13} {values[flag].help}" for flag in shown),
+            f"\nSettings of the suite {name}, each a flag (lists are written a,b,c):",
+            suites.describe_settings(name, launcher.name),
+            *(f"  --{plain} is --{setting}" for plain, setting in launcher.plain.items()),
+        ]
+    )
+
+
+def _lacking(error: AttributeError | KeyError) -> str | None:
+    """The setting that a config was asked for in vain; None if the error is another."""
+    name = re.search(r"\w+", str(error))
+    return name.group() if "ml_collections" in traceback.extract_tb(error.__traceback__)[-1].filename and name else None
+
+
+def _parse_flags(values: _Flags, argv: list[str]) -> list[str]:
+    """Parses flags; a value that a setting can't take is told as a paragraph too."""
+    try:
+        return values.values(argv)
+    except flags.Error as error:
+        _stop(str(error).strip().splitlines()[0])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         _stop(str(error))
-    return remaining
-
-
-def _given(argv: list[str], flag: str) -> str:
-    """The value of a flag as it stands in the arguments."""
-    return next((arg.partition("=")[2] for arg in argv if arg.startswith(flag + "=")), "")
 
 
 def format_warning(message: Warning | str, category: type[Warning], *_: object) -> str:

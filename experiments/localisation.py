@@ -21,8 +21,6 @@ import pandas as pd
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from expertlens_jax import plot
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.structure.localisation import ALL, locate_experts, trace_depth
@@ -36,6 +34,9 @@ from expertlens_jax.report.conclusions import (
     every,
 )
 from expertlens_jax.run_directory import open_run, write_csv
+
+from .launch import find_model, launch
+from .measured import check_statistics, draw, load_datasets, saved_expertise
 
 TRAINED = "trained"
 

@@ -21,8 +21,15 @@ import pandas as pd
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import (
+from expertlens_jax import plot
+from expertlens_jax.analysis.statistics import least_p_of_signs
+from expertlens_jax.analysis.structure.thresholds import describe_experts
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
+from expertlens_jax.run_directory import open_run, write_csv
+
+from .launch import find_model, launch
+from .measured import (
     check_contrasts,
     check_statistics,
     draw,
@@ -30,13 +37,7 @@ from experiments.measured import (
     refuse_single_concepts,
     saved_expertise,
 )
-from experiments.thresholds import describe, format_lines, label
-from expertlens_jax import plot
-from expertlens_jax.analysis.statistics import least_p_of_signs
-from expertlens_jax.analysis.structure.thresholds import describe_experts
-from expertlens_jax.errors import SelectionError
-from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
-from expertlens_jax.run_directory import open_run, write_csv
+from .thresholds import describe, format_lines, label
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

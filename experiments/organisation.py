@@ -26,8 +26,6 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from expertlens_jax import plot
 from expertlens_jax.analysis.similarity.baselines import tfidf_similarity
 from expertlens_jax.analysis.statistics import least_p_of_signs
@@ -58,6 +56,9 @@ from expertlens_jax.report.conclusions import (
     significant,
 )
 from expertlens_jax.run_directory import open_run, write_csv
+
+from .launch import find_model, launch
+from .measured import check_statistics, draw, load_datasets, saved_expertise
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

@@ -29,8 +29,6 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import check_statistics, draw, load_datasets, saved_expertise
 from expertlens_jax import plot
 from expertlens_jax.analysis.statistics import least_p_of_ks
 from expertlens_jax.analysis.structure.matched_controls import MATCHES, compare_matched, summarise_matched
@@ -56,6 +54,9 @@ from expertlens_jax.report.conclusions import (
     of_those_made,
 )
 from expertlens_jax.run_directory import open_run, write_csv
+
+from .launch import find_model, launch
+from .measured import check_statistics, draw, load_datasets, saved_expertise
 
 FEWEST_PAIRS = 10  # of a kind: of fewer, a single one that differs is more than 10%
 

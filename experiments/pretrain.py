@@ -30,7 +30,6 @@ import transformers
 from etils import epath
 from tqdm.auto import tqdm
 
-from experiments.launch import launch
 from expertlens_jax import parallel, plot
 from expertlens_jax.errors import CorpusError, SelectionError
 from expertlens_jax.models.config import TransformerConfig
@@ -42,6 +41,8 @@ from expertlens_jax.run_directory import is_local, open_run, write_csv
 from expertlens_jax.training.corpus import Corpus, Mixture, read_lines, tokenize_file
 from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, init_state, train_step
 from expertlens_jax.training.tokenizer import train_tokenizer
+
+from .launch import launch
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

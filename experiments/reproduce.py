@@ -25,8 +25,6 @@ import pandas as pd
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import load_datasets
 from expertlens_jax.errors import (
     ExpertLensError,
     FailedExperimentsError,
@@ -37,6 +35,9 @@ from expertlens_jax.errors import (
 from expertlens_jax.report.conclusions import Conclusion, Verdict
 from expertlens_jax.report.pages import Page, VerdictRow
 from expertlens_jax.run_directory import open_run, write_csv, write_text
+
+from .launch import find_model, launch
+from .measured import load_datasets
 
 EXPERIMENTS = (
     *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity", "negatives"),
@@ -108,7 +109,7 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> list[Part]:
     shared = ml_collections.ConfigDict(config.to_dict())
     shared.expertise = config.expertise or str(workdir / "expertise")
     names = dict.fromkeys(config.experiments)
-    parts = [Part(name, importlib.import_module(f"experiments.{name}"), shared) for name in names]
+    parts = [Part(name, importlib.import_module(f".{name}", __package__), shared) for name in names]
     datasets = load_datasets(config)
     without_controls = "alignment" in names and fit_controls(parts, datasets, config)
     for part in parts:

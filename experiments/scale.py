@@ -25,12 +25,13 @@ import pandas as pd
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import check_named, launch, load_named
-from experiments.measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
-from experiments.thresholds import describe, format_lines
 from expertlens_jax import plot
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, every, of_those_made
 from expertlens_jax.run_directory import open_run, write_csv
+
+from .launch import check_named, launch, load_named
+from .measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
+from .thresholds import describe, format_lines
 
 GROWS = "Alignment with human similarity grows with the model's size."
 FALLS = "Overlap falls less with the threshold in larger models."

@@ -9,16 +9,6 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import load_named
-from experiments.measured import (
-    check_contrasts,
-    check_statistics,
-    negatives,
-    question_of,
-    refuse_single_concepts,
-    saved_expertise,
-    table_name,
-)
 from expertlens_jax.analysis.similarity.baselines import cosine_of_embeddings, mean_sentence_embedding
 from expertlens_jax.analysis.similarity.embeddings import concept_embeddings, embedding_responses, sentence_embeddings
 from expertlens_jax.analysis.similarity.measures import (
@@ -35,6 +25,17 @@ from expertlens_jax.experts.selection import check_threshold
 from expertlens_jax.run_directory import saved_dataset
 from expertlens_jax.sentences.masking import mask_words
 from expertlens_jax.training.skip_gram import check_corpora, saved_word_vectors
+
+from .launch import load_named
+from .measured import (
+    check_contrasts,
+    check_statistics,
+    negatives,
+    question_of,
+    refuse_single_concepts,
+    saved_expertise,
+    table_name,
+)
 
 OWN_WORDS = {"own_tokens": "concept", "other_tokens": "others"}
 """Controls by the tokens that a response is pooled over: of the concept's own word, or all others."""

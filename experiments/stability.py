@@ -29,9 +29,6 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import check_named, find_model, launch, load_named
-from experiments.measured import check_statistics, draw, load_datasets, negatives, saved_expertise
-from experiments.thresholds import label
 from expertlens_jax import plot
 from expertlens_jax.analysis.conditions.stability import compare_conditions
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations
@@ -47,6 +44,10 @@ from expertlens_jax.report.conclusions import (
     significant,
 )
 from expertlens_jax.run_directory import open_run, write_csv
+
+from .launch import check_named, find_model, launch, load_named
+from .measured import check_statistics, draw, load_datasets, negatives, saved_expertise
+from .thresholds import label
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -30,9 +30,6 @@ from etils import epath
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
-from experiments.launch import find_model, launch
-from experiments.measured import draw, load_datasets, question_of, saved_expertise
-from experiments.steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
 from expertlens_jax import plot
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.steering.effects import Writing, find_in_place
@@ -42,6 +39,10 @@ from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
 from expertlens_jax.report.pages import Page, Samples
 from expertlens_jax.run_directory import open_run, write_csv, write_text
+
+from .launch import find_model, launch
+from .measured import draw, load_datasets, question_of, saved_expertise
+from .steering_trials import CONTROLS, list_trials, make_steering, measure, saved_json, steer_away
 
 MEASURES = {
     "word_log_prob": "log-probability of the word after the prompt (nats)",

@@ -12,13 +12,14 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from experiments.measured import negatives, reading
 from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.steering.effects import Writing, measure_effect, word_in_place
 from expertlens_jax.analysis.steering.summary import Trial, unsteered
 from expertlens_jax.analysis.structure.organisation import map_concepts
 from expertlens_jax.experts.controls import equally_active_units, random_units
 from expertlens_jax.run_directory import write_text
+
+from .measured import negatives, reading
 
 CONTROLS = ("random", "equally_active", "another_concept")
 AWAY = ["concept", "spared", "method", "sparing", "word", "units", "change", "ci_low", "ci_high"]

@@ -27,9 +27,6 @@ import pandas as pd
 from etils import epath
 
 import expertlens_jax as el
-from experiments.launch import check_named, launch, load_named
-from experiments.measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
-from experiments.thresholds import describe, format_lines, label
 from expertlens_jax import plot
 from expertlens_jax.analysis.conditions.settling import trace_overlap
 from expertlens_jax.analysis.conditions.stability import same_units
@@ -49,6 +46,10 @@ from expertlens_jax.report.conclusions import (
     significant,
 )
 from expertlens_jax.run_directory import open_run, write_csv
+
+from .launch import check_named, launch, load_named
+from .measured import check_statistics, draw, load_datasets, refuse_single_concepts, saved_expertise
+from .thresholds import describe, format_lines, label
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

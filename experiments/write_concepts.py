@@ -28,8 +28,6 @@ from etils import epath
 from tqdm.auto import tqdm
 
 import expertlens_jax as el
-from experiments.asking import prepare_writing, row_of
-from experiments.launch import launch
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning, SelectionError
 from expertlens_jax.run_directory import only_writer, open_run, write_text
 from expertlens_jax.sentences import writing
@@ -37,6 +35,9 @@ from expertlens_jax.sentences.acceptance import Limits
 from expertlens_jax.sentences.concept_list import Concept, list_concepts, read_concept_list
 from expertlens_jax.sentences.mining import mine_sentences
 from expertlens_jax.training.corpus import read_lines
+
+from .asking import prepare_writing, row_of
+from .launch import launch
 
 EXTENT = ("sentences_per_concept", "max_attempts")
 CONDUCT = ("key_variable", "timeout", "tries", "longest_wait")

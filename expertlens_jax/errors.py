@@ -57,6 +57,10 @@ class EndpointError(ExpertLensError):
     """An endpoint of a language model that can't be reached, refuses, or doesn't answer as it should."""
 
 
+class SuiteError(ExpertLensError):
+    """A config, or a setting on the command line, that doesn't exist or isn't for the experiment."""
+
+
 class RunDirectoryError(ExpertLensError):
     """A run directory that holds something else than what is about to be written."""
 

@@ -1,0 +1,152 @@
+"""The command `expertlens`: a thin dispatcher over the launchers, which can also be run as `python -m`.
+
+What a command needs is imported when its flags are known to be right, so that help and errors come at once.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Sequence
+
+import expertlens_jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One of the launchers.
+
+    `launcher` is its file in `experiments`, `says` its line in the help; `names` are plain names of settings that the
+    suite calls otherwise.
+    """
+
+    launcher: str
+    says: str
+    several_hosts: bool = False
+    names: tuple[tuple[str, str], ...] = ()
+
+
+COMMANDS = {
+    "find": Command(
+        "find_experts", "Find the experts of a model", several_hosts=True, names=(("concepts", "sentences"),)
+    ),
+    "reproduce": Command("reproduce", "All experiments of a suite, bound into one page"),
+    "align": Command("alignment", "Does the overlap of experts go with human similarity?"),
+    "stability": Command("stability", "Are experts the same in other sentences, negatives, models?"),
+    "training": Command("training", "When in training do experts appear and settle?"),
+    "scale": Command("scale", "Do larger models' experts align better?"),
+    "localise": Command("localisation", "Where in the model are they?"),
+    "organise": Command("organisation", "Do domains and hierarchies come out of their overlap?"),
+    "polysemanticity": Command("polysemanticity", "How many concepts does a unit serve, and which?"),
+    "negatives": Command("negatives", "What do more negative sentences change?"),
+    "steer": Command("steering", "Does the model write of what its experts are made to say?"),
+    "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
+    "pretrain": Command("pretrain", "Train a small causal model from text files"),
+}
+LISTS = {"models": "The models that ship, and the families that load", "configs": "The suites, for --config"}
+
+
+def main() -> None:
+    """Run `expertlens COMMAND ...`, the arguments of this process."""
+    try:
+        dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # `expertlens configs | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def dispatch(arguments: Sequence[str]) -> None:
+    """Do what the arguments say: tell of the commands, the models or the suites, or start a launcher."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if len(arguments) < 2:
+            print(overview())
+            return
+        arguments = [arguments[1], "--help"]
+    name, *rest = arguments
+    if name in ("--version", "version"):
+        print(f"expertlens_jax {expertlens_jax.__version__}")
+    elif name in LISTS and not rest:
+        print(list_models() if name == "models" else list_configs())
+    elif name in COMMANDS:
+        start(name, rest)
+    else:
+        _refuse(name, rest)
+
+
+def overview() -> str:
+    """Return what `expertlens --help` prints."""
+    lines = [f"  {name:<16} {says}" for name, says in [*((n, c.says) for n, c in COMMANDS.items()), *LISTS.items()]]
+    return "\n".join(
+        [
+            "expertlens finds the neurons of a language model that are experts on a concept.",
+            "",
+            "  expertlens find --model=lenslet-5m --concepts=facts --workdir=runs/facts",
+            "  expertlens align --config=demo:small --workdir=runs/align",
+            "",
+            *lines,
+            "",
+            "expertlens COMMAND --help tells the claim, the flags and every setting.",
+        ]
+    )
+
+
+def start(name: str, arguments: Sequence[str]) -> None:
+    """Run a command's launcher."""
+    command = COMMANDS[name]
+    from expertlens_jax.experiments import launch, suites
+
+    file = pathlib.Path(launch.__file__).with_name(f"{command.launcher}.py")
+    launcher = launch.Launcher(
+        command.launcher,
+        suites.docstring(file),
+        lambda: importlib.import_module(f"expertlens_jax.experiments.{command.launcher}").run,
+        f"expertlens {name}",
+        command.several_hosts,
+        dict(command.names),
+    )
+    sys.argv[1:] = arguments
+    launch.start(launcher)
+
+
+def list_models() -> str:
+    """Return the models that ship with the package, and the families that load, with an example of each."""
+    from expertlens_jax.models.families import FAMILIES
+    from expertlens_jax.models.packaged import packaged_models, packaged_revisions
+
+    lines = ["Ship with the package:"]
+    for name in packaged_models():
+        revisions = packaged_revisions(name)
+        steps = f" (revisions {', '.join(revisions)})" if len(revisions) > 1 else ""
+        lines.append(f"  {name}{steps}")
+    lines += ["", "Load from a directory or from the hub, with a model of each family:"]
+    lines += [f"  {family.title:<22} {family.examples[0]}" for family in FAMILIES.values()]
+    return "\n".join(lines)
+
+
+def list_configs() -> str:
+    """Return the suites that ship with the package, their variants, and what each is."""
+    from expertlens_jax.experiments import suites
+
+    lines = []
+    for name in suites.suite_names():
+        variants = ",".join(suites.variants(name))
+        lines.append(f"{name}:{{{variants}}}" if variants else name)
+        lines.append(f"    {suites.first_line(suites.FOLDER / f'{name}.py')}")
+    return "\n".join(lines)
+
+
+def _refuse(name: str, rest: Sequence[str]) -> None:
+    """Tell that there is no such command, or that a list takes no arguments, and exit with status 1."""
+    if name in LISTS:
+        message = f"expertlens {name} takes no arguments, and was given {' '.join(rest)}."
+    else:
+        known = {command.launcher: n for n, command in COMMANDS.items()} | {n: n for n in [*COMMANDS, *LISTS]}
+        near = dict.fromkeys(known[each] for each in difflib.get_close_matches(name, known, n=3, cutoff=0.6))
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        message = f"there is no command {name!r}.{meant} Commands: {', '.join([*COMMANDS, *LISTS])}."
+    print(textwrap.fill(f"Error: {message}", 100), file=sys.stderr)
+    sys.exit(1)
