@@ -148,5 +148,5 @@ def _refuse(name: str, rest: Sequence[str]) -> None:
         near = dict.fromkeys(known[each] for each in difflib.get_close_matches(name, known, n=3, cutoff=0.6))
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
         message = f"there is no command {name!r}.{meant} Commands: {', '.join([*COMMANDS, *LISTS])}."
-    print(textwrap.fill(f"Error: {message}", 100), file=sys.stderr)
+    print(textwrap.fill(f"Error: {message}", 100, break_on_hyphens=False), file=sys.stderr)
     sys.exit(1)
