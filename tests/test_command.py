@@ -12,6 +12,8 @@ import expertlens_jax as el
 from expertlens_jax import command
 from expertlens_jax.experiments import suites
 
+pytestmark = pytest.mark.process
+
 ROOT = pathlib.Path(__file__).parents[1]
 HEAVY = {"jax", "flax", "transformers", "orbax", "scipy", "sklearn", "pandas", "xarray", "zarr", "matplotlib"}
 
