@@ -115,7 +115,7 @@ def saved_expertise(
     print(f"Finding the experts of {model.name}{f', {sae},' if sae else ''} in {concepts.name}")
     root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
     given = measuring(config, root / name) | asked | changes | ({"sites": ("sae",)} if sae else {})
-    # The slope of the transport, half of the time that ranking takes, is only for steering, which reads the plain table.
+    # The slope of the transport takes half of the time of ranking, and only steering reads it: of the plain table.
     plain = name == table_name(model, concepts)
     return el.find_experts(
         model,
