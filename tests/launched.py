@@ -1,29 +1,87 @@
 """Launches experiments for tests: any of them within this process, and `find_experts` as processes of its own."""
 
 import contextlib
+import functools
 import importlib
 import io
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import unittest.mock
 import warnings
 
 import families
+import forked
 import numpy as np
 import pandas as pd
 
 from experiments.launch import format_warning, launch
 
 ROOT = pathlib.Path(__file__).parents[1]
-WITHOUT_TORCH = (
-    "import importlib.util as util, runpy; found = util.find_spec; "
-    "util.find_spec = lambda name, *package: None if name == 'torch' else found(name, *package); "
-    "runpy.run_module('experiments.find_experts', run_name='__main__', alter_sys=True)"
-)
-"""`python -m experiments.find_experts` where torch isn't installed, which is also where it starts fastest."""
+
+
+class Launched:
+    """A process of its own, as `subprocess.Popen` has it; what it and its children say comes through a pipe."""
+
+    def __init__(self, process: multiprocessing.Process, pipe: pathlib.Path) -> None:
+        self.process, self.said = process, b""
+        os.mkfifo(pipe)
+        self.pipe = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def wait(self, timeout: float | None = None) -> None:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.process.name, timeout)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Waits for the process, and until nobody writes to its pipe any more."""
+        deadline = time.monotonic() + (timeout or 3600)
+        while True:
+            ended = self.process.exitcode is not None
+            try:
+                part = os.read(self.pipe, 1 << 16)
+            except BlockingIOError:
+                part = None
+            self.said += part or b""
+            if part == b"" and ended:
+                return self.said.decode(), None
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.process.name, timeout)
+            if not part:
+                time.sleep(0.01)
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+
+@functools.cache
+def forks() -> multiprocessing.context.ForkServerContext:
+    """Where processes are forked from: a process that has imported what they need and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["preloaded"])
+    # Where Python 3.11 looks for what it imports before a fork, and what jax reads when it is imported.
+    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    settings = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    with unittest.mock.patch.dict(os.environ, settings):
+        multiprocessing.forkserver.ensure_running()
+    first = context.Process(target=time.monotonic)  # once it has run, all is imported
+    first.start()
+    first.join()
+    return context
 
 
 def launch_here(name: str, *flags: str) -> subprocess.CompletedProcess:
@@ -65,41 +123,30 @@ def make_inputs(directory: pathlib.Path) -> pathlib.Path:
     return directory
 
 
-def start(inputs, workdir, *flags, devices: int = 1) -> subprocess.Popen:
-    """Launches one process of a run; its output goes into one pipe."""
+def start(inputs, workdir, *flags, devices: int = 1) -> Launched:
+    """Launches one process of a run."""
     settings = [
+        "--config=configs/find_experts.py",
         f"--config.model={inputs / 'model'}",
         f"--config.sentences={inputs / 'syllables.tsv'}",
         "--config.permutations=5",
         "--config.tokens_per_batch=256",
         f"--workdir={workdir}",
     ]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        # What one launch has compiled serves the next.
-        "JAX_COMPILATION_CACHE_DIR": str(inputs / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", WITHOUT_TORCH, "--config=configs/find_experts.py", *settings, *flags],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    pipe = pathlib.Path(tempfile.mkdtemp(dir=inputs)) / "said"
+    given = "experiments.find_experts", [*settings, *flags], str(ROOT), environment, str(pipe)
+    return Launched(forks().Process(target=forked.run_module, args=given), pipe)
 
 
-def finish(process: subprocess.Popen, code: int = 0) -> str:
+def finish(process: Launched, code: int = 0) -> str:
     """Waits for a process, and gives what it said."""
     said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
     return said
 
 
-def start_hosts(inputs, workdir, num_hosts: int, *flags) -> list[subprocess.Popen]:
+def start_hosts(inputs, workdir, num_hosts: int, *flags) -> list[Launched]:
     """Launches a run of several processes on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -114,7 +161,7 @@ def contents(workdir: pathlib.Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
 
 
-def wait_for(file: pathlib.Path, processes: list[subprocess.Popen]) -> None:
+def wait_for(file: pathlib.Path, processes: list[Launched]) -> None:
     """Until a file is there."""
     deadline = time.monotonic() + 120
     while not file.exists() and time.monotonic() < deadline:
