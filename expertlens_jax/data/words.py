@@ -308,7 +308,8 @@ def _unspaced_pattern(form: str, language: str) -> regex.Pattern[str] | None:
     if not any(_UNSPACED.search(part) or _SUFFIXED.search(part) for part in parts) or not split_words(form, language):
         return None
     start = "" if any(map(_UNSPACED.search, parts)) else r"(?<![\p{L}\p{N}\p{M}])"
-    return regex.compile(start + r"[\s_-]*".join(map(regex.escape, parts)))
+    # White space as str.split and re have it: the separators of ASCII too, which aren't any to regex.
+    return regex.compile(start + r"[\s\x1c-\x1f_-]*".join(map(regex.escape, parts)))
 
 
 def _lower(text: str, language: str) -> str:

@@ -174,6 +174,8 @@ def _in_a_row(pieces: jax.Array, size: int) -> jax.Array:
 
 def _total(rows: jax.Array) -> _Sum:
     """The sum of float32 [N, ...] along N."""
+    if not len(rows):
+        return _Sum(jnp.zeros(rows.shape[1:]), jnp.zeros(rows.shape[1:]))
     pieces = _in_pieces(rows, 0)
     zero = _Sum(jnp.zeros_like(pieces[0]), jnp.zeros_like(pieces[0]))
     totals, _ = lax.scan(lambda so_far, row: (so_far.plus(row), None), zero, pieces)

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from expertlens_jax.data.concepts import PACKAGED, ConceptDataset, load_concepts
@@ -323,6 +323,7 @@ def test_whole_words_and_plurals(concept, sentence, expected):
     assert find_mentions([concept], [sentence]).item() is expected
 
 
+@example("0\x1f\U00020000", "", "")  # white space to str.split, and to re, is none to regex
 @given(st.text(max_size=12), st.text(max_size=12), st.text(max_size=12))
 def test_any_concept_is_mentioned_by_itself(concept, before, after):
     mentioned = find_mentions([concept], [f"{before} {concept} {after}", f"{before} {concept.upper()}"])

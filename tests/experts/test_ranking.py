@@ -231,6 +231,21 @@ def test_every_unit_s_slope_and_area_are_those_of_the_samples_themselves(sampled
     np.testing.assert_array_equal(bare.average_precision, ranking.average_precision)
 
 
+def test_one_positive_a_concept_is_ranked_and_transported_to():
+    """Words read alone, each a concept: what is transported to is one response, so the slope is 0."""
+    rng = np.random.default_rng(4)
+    words = ("cat", "dog", "car", "cow", "sun")
+    concepts = ConceptDataset("words", words, words, ("",) * 5, np.eye(5, dtype=bool), np.ones(5, bool))
+    values = rng.normal(size=(5, 12)).astype(np.float32)
+    contrast = contrast_concepts(concepts)
+    ranking = rank_units(values, contrast)
+    for row, mine in enumerate(np.eye(5, dtype=bool)):
+        area = area_under_roc(values[mine], values[~mine])
+        np.testing.assert_allclose(ranking.auroc[row], area, atol=1e-6)
+        np.testing.assert_array_equal(ranking.transport_slope[row], transport_slope(values[~mine], values[mine]))
+        np.testing.assert_allclose(ranking.positive_median[row], values[row], atol=1e-6)
+
+
 def test_several_contrasts_over_one_sort_are_what_each_is_alone():
     values, contrast = case(128, ties=True)
     halves = [restrict_within(contrast, kept) for kept in split_halves(contrast, seed=0)]
