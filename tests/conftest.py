@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 
+import jax
 import pytest
 import torch
 
@@ -29,11 +30,13 @@ LONG = (
 )
 """Files that take longest, which are begun first, so that two workers end together."""
 
-# What is compiled once serves every worker, and every process that a test starts, unless a directory is given.
+# What is compiled once serves every process that a test starts, unless a directory is given. The tests' own process
+# keeps nothing: where it compiles thousands of programs, writing one has crashed it (jaxlib 0.10.2, on a CPU).
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
