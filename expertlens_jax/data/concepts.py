@@ -12,7 +12,7 @@ from etils import epath
 
 from expertlens_jax.data.languages import check_language
 from expertlens_jax.data.records import Records, read_records, refuse_problems
-from expertlens_jax.data.text import TextFile, find_file
+from expertlens_jax.data.text import TextFile, find_file, tell_shadowed_file
 from expertlens_jax.data.words import find_mentions, mention_finder, normal_name
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning
 
@@ -421,6 +421,7 @@ def _tell_lacking(dataset: ConceptDataset, place_of: Mapping[str, str]) -> None:
 
 def _find(name_or_path: epath.PathLike) -> TextFile:
     if name_or_path in PACKAGED:
+        tell_shadowed_file(name_or_path, "the sentence set that ships with the package")
         return resources.files("expertlens_jax") / "data" / "concepts" / f"{name_or_path}.tsv"
     file = find_file(name_or_path)
     if file is None:

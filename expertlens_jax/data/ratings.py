@@ -17,7 +17,7 @@ from etils import epath
 from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.data.downloads import DownloadError, download, is_intact
 from expertlens_jax.data.known_ratings import COLLECTION, KNOWN, KnownRatings
-from expertlens_jax.data.text import TextFile, find_file, read_text
+from expertlens_jax.data.text import TextFile, find_file, read_text, tell_shadowed_file
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensWarning, RatingsError
 
@@ -88,6 +88,8 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
         says where to put the file.
     """
     known = KNOWN.get(name_or_path) if isinstance(name_or_path, str) else None
+    if known is not None:
+        tell_shadowed_file(name_or_path, "a data set of ratings known by name")
     if known is None:
         file = _find(name_or_path)
     elif known.packaged:

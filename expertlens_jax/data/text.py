@@ -1,11 +1,12 @@
 """A text file as its user wrote it: found, decoded, or refused with the line and byte that don't fit."""
 
 import codecs
+import warnings
 from typing import Protocol
 
 from etils import epath
 
-from expertlens_jax.errors import ExpertLensError
+from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
 
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16's, with which it begins
@@ -29,6 +30,21 @@ def find_file(path: epath.PathLike) -> epath.Path | None:
     """Return the file at `path` (local or a bucket's; `~` is expanded), or None where there is none."""
     file = epath.Path(path).expanduser()
     return file if file.is_file() else None
+
+
+def tell_shadowed_file(name: str, what: str) -> None:
+    """Warn if there is a file here of the same name as a known data set, which is read instead of it.
+
+    Args:
+      name: of the data set, as it was given.
+      what: it is, as "the sentence set that ships with the package".
+    """
+    if find_file(name) is not None:
+        warnings.warn(
+            f"{name!r} is {what}, which is read; there is a file of that name here too. Write './{name}' for the file.",
+            ExpertLensWarning,
+            stacklevel=4,
+        )
 
 
 def read_text(file: TextFile, error: type[ExpertLensError]) -> str:

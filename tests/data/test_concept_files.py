@@ -363,3 +363,16 @@ def test_a_dataset_that_contradicts_itself_is_refused():
         el.ConceptDataset(
             "made", ("A.",), ("a",), ("",), np.ones((1, 1), bool), np.ones(1, bool), languages=("en", "de")
         )
+
+
+def test_a_file_named_like_a_packaged_set_or_known_ratings_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "facts").write_text("concept\tsentence\ncat\tA cat.\n")
+    (tmp_path / "wordsim353").write_text("cat\tdog\t1\ncat\tcow\t2\ncow\tdog\t3\n")
+    with pytest.warns(ExpertLensWarning, match=r"'facts' is the sentence set that ships .* Write '\./facts' for the"):
+        assert len(el.load_concepts("facts").concepts) == 176
+    with pytest.warns(
+        ExpertLensWarning, match=r"'wordsim353' is a data set of ratings .* '\./wordsim353' for the file"
+    ):
+        assert len(el.load_ratings("wordsim353").scores) > 300
+    assert el.load_ratings("./wordsim353").scores.tolist() == [1, 2, 3]
