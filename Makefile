@@ -17,8 +17,9 @@ demo: $(VENV)/.demo $(VENV)/.ratings
 	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
 	$(VENV)/bin/python -m experiments.reproduce --config=configs/demo.py:$(SIZE) --workdir=$(WORKDIR)/lenslet
 
+# A worker that crashes ends the run: xdist would wait for its replacement for ever.
 test: $(VENV)/.test $(VENV)/.ratings
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

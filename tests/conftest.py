@@ -31,12 +31,19 @@ LONG = (
 """Files that take longest, which are begun first, so that two workers end together."""
 
 # What is compiled once serves every process that a test starts, unless a directory is given. The tests' own process
-# keeps nothing: where it compiles thousands of programs, writing one has crashed it (jaxlib 0.10.2, on a CPU).
+# keeps nothing: its programs are small, and reading them back takes as long as compiling them.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_enable_compilation_cache", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """A compiled program takes several memory maps, of which Linux gives a process 65,530: the next one crashes it."""
+    yield
+    jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
