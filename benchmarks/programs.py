@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from expertlens_jax import parallel
 from expertlens_jax.data.contrast import Contrast
-from expertlens_jax.experts import holding, ranking
+from expertlens_jax.experts import ranking, response_buffers
 from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
 from expertlens_jax.experts.measuring import measure
@@ -268,7 +268,7 @@ def keeping(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
     units = sum(channels[site] for site in config.default_sites())
     values = shaped(mesh, (mesh.size * rows, units), jnp.float32, mesh.axis_names)
     arrived = shaped(mesh, (64 * mesh.size, units), jnp.float32, mesh.axis_names)
-    return holding.put_rows(mesh).trace(values, arrived, jnp.int32(0))
+    return response_buffers.put_rows(mesh).trace(values, arrived, jnp.int32(0))
 
 
 def taking(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
@@ -277,7 +277,7 @@ def taking(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
     config = find_config("Pythia-12b")
     units = sum(config.site_channels()[site] for site in config.default_sites())
     values = shaped(mesh, (mesh.size * rows, units), jnp.float32, mesh.axis_names)
-    return holding.take_columns(mesh).trace(values, jnp.int32(0), mesh.size * units_at_once(sizes, men_sets()))
+    return response_buffers.take_columns(mesh).trace(values, jnp.int32(0), mesh.size * units_at_once(sizes, men_sets()))
 
 
 def exchange(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
@@ -285,7 +285,7 @@ def exchange(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
     sentences, rows = men_sentences(mesh)
     width = mesh.size * units_at_once(sizes, men_sets())
     columns = shaped(mesh, (mesh.size * rows, width), jnp.float32, mesh.axis_names)
-    return holding.exchange(mesh).trace(columns, shaped(mesh, (sentences,), jnp.int32))
+    return response_buffers.exchange(mesh).trace(columns, shaped(mesh, (sentences,), jnp.int32))
 
 
 def men_sets() -> ConceptSets:

@@ -20,8 +20,8 @@ from expertlens_jax.analysis.similarity.measures import (
 )
 from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors, word_vector_similarity
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
-from expertlens_jax.experts.pooled_words import pool_over_words
 from expertlens_jax.experts.selection import check_threshold
+from expertlens_jax.experts.token_masks import pool_over_words
 from expertlens_jax.run_directory import saved_dataset
 from expertlens_jax.sentences.masking import mask_words
 from expertlens_jax.training.skip_gram import check_corpora, saved_word_vectors

@@ -35,7 +35,7 @@ from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.steering.effects import Writing, find_in_place
 from expertlens_jax.analysis.steering.summary import Trial, describe_claim, describe_curves, describe_effects
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
-from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
+from expertlens_jax.experts.steering import METHODS, check_known_concepts
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, enough, every
 from expertlens_jax.report.pages import Page, Samples
 from expertlens_jax.run_directory import open_run, write_csv, write_text
@@ -150,7 +150,7 @@ def check_names(config: ml_collections.ConfigDict, concepts: el.ConceptDataset, 
     s, packaged = config.steering, el.load_concepts("facts")
     table = xr.Dataset(coords={"concept": list(concepts.concepts)})
     asked = (*s.concepts, *(concept for concept, _ in s.away))
-    refuse_unknown_concepts(table, [name for name in asked if name not in packaged.concepts])
+    check_known_concepts(table, [name for name in asked if name not in packaged.concepts])
     lacking = [name for name in dict.fromkeys(asked) if name not in concepts.concepts]
     if lacking:
         raise UnfitConceptsError(

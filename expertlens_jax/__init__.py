@@ -35,7 +35,6 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.budget import Budget
     from expertlens_jax.experts.distributions import measure_distributions
     from expertlens_jax.experts.expertise import measure_expertise
-    from expertlens_jax.experts.finding import find_experts
     from expertlens_jax.experts.overlap import OVERLAPS as OVERLAPS
     from expertlens_jax.experts.overlap import (
         Overlap,
@@ -47,6 +46,7 @@ with epy.lazy_api_imports(globals()):
         overlap_coefficient,
         weighted_jaccard,
     )
+    from expertlens_jax.experts.pipeline import find_experts
     from expertlens_jax.experts.responses import Responses, record_responses
     from expertlens_jax.experts.selection import select_experts
     from expertlens_jax.experts.steering import share_expertise, steer

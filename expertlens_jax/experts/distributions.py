@@ -10,7 +10,7 @@ from scipy import stats
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
-from expertlens_jax.experts.expertise import refuse_other_responses, refuse_other_sentences
+from expertlens_jax.experts.expertise import check_same_responses, check_same_sentences
 from expertlens_jax.experts.ranking import rank_units
 from expertlens_jax.experts.responses import Responses
 from expertlens_jax.experts.selection import select_experts
@@ -46,8 +46,8 @@ def measure_distributions(
     Raises:
       ResponsesError: responses to other sentences, or of other units.
     """
-    refuse_other_sentences(responses.sentences, concepts.sentences)
-    refuse_other_responses(expertise, responses)
+    check_same_sentences(responses.sentences, concepts.sentences)
+    check_same_responses(expertise, responses)
     lacking = [name for name in MEASURED if name not in expertise or np.isnan(expertise[name].values).any()]
     if not lacking:
         return expertise

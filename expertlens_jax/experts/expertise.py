@@ -12,7 +12,7 @@ import xarray as xr
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ResponsesError
-from expertlens_jax.experts.identity import question
+from expertlens_jax.experts.fingerprints import question
 from expertlens_jax.experts.ranking import Ranking, rank_units
 from expertlens_jax.models.provenance import differences, read_provenance
 
@@ -64,7 +64,7 @@ def measure_expertise(
       ResponsesError: responses to other sentences, or that aren't finite.
       ConceptDataError: a concept without enough negatives.
     """
-    refuse_other_sentences(responses.sentences, concepts.sentences)
+    check_same_sentences(responses.sentences, concepts.sentences)
     if len(responses.units) != responses.values.shape[1]:
         raise ResponsesError(
             f"the units' table has {len(responses.units)} rows, the responses {responses.values.shape[1]} "
@@ -135,7 +135,7 @@ def _text(strings: Sequence[str]) -> np.ndarray:
     return np.asarray(list(strings), dtype=object)
 
 
-def refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
+def check_same_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
     """Raises ResponsesError unless the recorded sentences are the wanted ones, naming the first that differs."""
     if tuple(recorded) == tuple(wanted):
         return
@@ -150,7 +150,7 @@ def refuse_other_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> No
     )
 
 
-def refuse_other_responses(expertise: xr.Dataset, responses: Responses) -> None:
+def check_same_responses(expertise: xr.Dataset, responses: Responses) -> None:
     """Raises ResponsesError unless a table is of these responses' units, read alike from the same network.
 
     Where one of them doesn't say of which network it is, as responses of your own making don't, names decide.

@@ -21,9 +21,9 @@ from expertlens_jax.errors import BudgetError
 from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
 from expertlens_jax.experts.expertise import expertise_coordinates
-from expertlens_jax.experts.holding import Layout, lay_out
 from expertlens_jax.experts.measuring import Ranking
 from expertlens_jax.experts.ranking import units_per_block
+from expertlens_jax.experts.response_buffers import Layout, lay_out
 from expertlens_jax.experts.responses import Recording
 from expertlens_jax.run_directory import is_local
 
@@ -122,7 +122,7 @@ def least_budget(budget: Budget) -> Budget:
     return budget if len(everywhere) == 1 else Budget(*(1000 * int(least) for least in everywhere.min(axis=0)))
 
 
-def refuse_full_disk(workdir: epath.Path, size: int) -> None:
+def check_disk_space(workdir: epath.Path, size: int) -> None:
     """Refuses a table that a local disk has no room for."""
     if is_local(workdir) and size > free_disk(workdir):
         raise BudgetError(

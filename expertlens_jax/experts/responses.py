@@ -183,7 +183,7 @@ def prepare_recording(
       tokens_per_batch: for each device; None for what suits its kind.
       truncate: what is too long.
       tokens: the sentences' tokens, where not all that `tokenize` would pool over are to be pooled over.
-      pool_over: which those are, see `pooled_words`; it is only written down.
+      pool_over: which those are, see `token_masks`; it is only written down.
       all_hosts: whether the devices of all processes work on each batch, or this process's only.
 
     Raises:

@@ -76,7 +76,7 @@ def expert_sets(experts: xr.DataArray) -> xr.DataArray:
     )
 
 
-def refuse_other_table(expertise: xr.Dataset, experts: xr.DataArray) -> None:
+def check_same_table(expertise: xr.Dataset, experts: xr.DataArray) -> None:
     """Refuses expert sets that aren't of this table of expertise.
 
     Args:

@@ -129,7 +129,7 @@ def steer(
     if len(set(concepts)) < len(concepts):
         raise SelectionError(f"a concept is given twice among {', '.join(map(repr, concepts))}; steer each once.")
     precision = average_precision(expertise)
-    refuse_unknown_concepts(expertise, (*concepts, *spared))
+    check_known_concepts(expertise, (*concepts, *spared))
     refuse_summaries(expertise["site"].values)
     channels = _site_channels(expertise)
     if sites is not None:
@@ -276,7 +276,7 @@ def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, n
     ).assign_attrs(expertise.attrs | {"members": [str(member) for member in of_members["concept"].values]})
 
 
-def refuse_unknown_concepts(expertise: xr.Dataset, concepts: Sequence[str]) -> None:
+def check_known_concepts(expertise: xr.Dataset, concepts: Sequence[str]) -> None:
     """Raises SelectionError if one isn't in the table, with those that are spelt like it."""
     known = [str(name) for name in expertise["concept"].values]
     for concept in concepts:

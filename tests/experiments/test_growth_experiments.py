@@ -161,7 +161,7 @@ def test_figures_are_there_the_claims_told_and_a_run_goes_on(runs, experiment, m
     def refuse(*_):
         raise AssertionError("the model ran again")
 
-    monkeypatch.setattr("expertlens_jax.experts.finding.record", refuse)
+    monkeypatch.setattr("expertlens_jax.experts.pipeline.record", refuse)
     before = (runs / name / f"{name}.csv").read_bytes()
     (runs / name / f"{name}.csv").unlink()
     experiment.run(small(runs), runs / name)

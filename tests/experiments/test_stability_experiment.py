@@ -107,7 +107,7 @@ def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
     def refuse(*_):
         raise AssertionError("the model ran again")
 
-    monkeypatch.setattr("expertlens_jax.experts.finding.record", refuse)
+    monkeypatch.setattr("expertlens_jax.experts.pipeline.record", refuse)
     stability.run(small(), workdir)
     assert (workdir / "stability.csv").read_bytes() == before
     assert len(json.loads((workdir / "environment.json").read_text())) == 2

@@ -16,7 +16,7 @@ from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.concept_tree import concept_domains
 from expertlens_jax.experts.controls import match_by_activity
-from expertlens_jax.experts.selection import average_precision, expert_sets, refuse_other_table
+from expertlens_jax.experts.selection import average_precision, check_same_table, expert_sets
 from expertlens_jax.models.provenance import differences, read_provenance
 
 MATCHES = ("concept", "others", "both")
@@ -82,7 +82,7 @@ def compare_matched(
     Raises:
       SelectionError: the experts aren't of this table, or the held-out table is of another network.
     """
-    refuse_other_table(expertise, experts)
+    check_same_table(expertise, experts)
     if held_out is not None:
         _refuse_other_network(expertise, held_out)
     domains, sets = concept_domains(experts), expert_sets(experts).values

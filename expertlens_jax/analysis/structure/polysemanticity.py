@@ -7,7 +7,7 @@ import xarray as xr
 
 from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations, p_of_draws, resample_counts
 from expertlens_jax.experts.concept_tree import concept_domains, concept_names
-from expertlens_jax.experts.selection import average_precision, expert_sets, refuse_other_table
+from expertlens_jax.experts.selection import average_precision, check_same_table, expert_sets
 
 SIMILAR, DISSIMILAR = "same domain", "different domains"
 
@@ -127,7 +127,7 @@ def compare_shared(
       that have enough experts of both sorts), `concept_a`, `concept_b`, `shared`, `unshared`
       (how many units), `ap_shared`, `ap_unshared` (mean AP on A), `ks`, `p_value`.
     """
-    refuse_other_table(expertise, experts)
+    check_same_table(expertise, experts)
     precision = average_precision(expertise).values
     sets, domains, names = expert_sets(experts).values, concept_domains(experts), concept_names(experts)
     shared = sets.astype(np.float32) @ sets.T.astype(np.float32)
@@ -237,7 +237,7 @@ def distribute_shared(
       A row per kind of pair, `experts` ("shared", "unshared") and `average_precision`: `share` of these experts whose
       AP is at most that.
     """
-    refuse_other_table(expertise, experts)
+    check_same_table(expertise, experts)
     precision, sets = average_precision(expertise).values, expert_sets(experts).values
     index = {name: i for i, name in enumerate(concept_names(experts))}
     grid = np.linspace(precision[sets].min() if sets.any() else 0.0, 1, steps + 1)

@@ -146,7 +146,7 @@ def test_sites_and_pooling_are_passed_on(model, tmp_path):
 
 
 def test_a_finished_run_is_read_and_not_run_again(model, found, monkeypatch):
-    monkeypatch.setattr("expertlens_jax.experts.finding.record", None)  # would be called
+    monkeypatch.setattr("expertlens_jax.experts.pipeline.record", None)  # would be called
     again = find(model, found[0])
     assert again.identical(el.open_expertise(found[0]))
 
@@ -170,17 +170,17 @@ def test_an_unfinished_table_says_so_and_gives_what_is_done(model, found, tmp_pa
             raise stopped
         return original(*args, **kwargs)
 
-    from expertlens_jax.experts import finding
+    from expertlens_jax.experts import pipeline
 
-    original = finding.record
-    monkeypatch.setattr(finding, "record", once)
+    original = pipeline.record
+    monkeypatch.setattr(pipeline, "record", once)
     with pytest.raises(RuntimeError, match="stopped"):
         find(model, tmp_path / "run", passes=3)
     with pytest.warns(ExpertLensWarning, match=r"isn't done: 292 of 876 units are ranked, and only these are given"):
         part = el.open_expertise(tmp_path / "run")
     whole = found[1]["average_precision"].values[:, :292]
     np.testing.assert_array_equal(part["average_precision"].values, whole)
-    monkeypatch.setattr(finding, "record", original)
+    monkeypatch.setattr(pipeline, "record", original)
     find(model, tmp_path / "run")  # in one pass this time: what is done stays done
     assert contents(tmp_path / "run") == contents(found[0])
 
@@ -216,7 +216,7 @@ def test_a_second_writer_is_refused(model, tmp_path):
 
 
 def test_what_fits_nowhere_is_refused_before_the_model_runs(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("expertlens_jax.experts.finding.record", None)  # would be called
+    monkeypatch.setattr("expertlens_jax.experts.pipeline.record", None)  # would be called
     with pytest.raises(BudgetError, match=r"one layer's responses take .* MB and the largest place for them, the host"):
         find(model, tmp_path / "run", budget=Budget(0, 1000, 500))
     monkeypatch.setattr("expertlens_jax.experts.planning.free_disk", lambda path: 1000)

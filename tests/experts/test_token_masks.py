@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score
 import expertlens_jax as el
 from expertlens_jax.data.words import find_mentions, split_words, word_forms
 from expertlens_jax.errors import ConceptDataError, RunDirectoryError, SelectionError, TokenizationError
-from expertlens_jax.experts.pooled_words import pool_over_words
 from expertlens_jax.experts.responses import prepare_recording
+from expertlens_jax.experts.token_masks import pool_over_words
 from expertlens_jax.models.tokens import tokenize
 
 NAMES = ("animal", "hummingbird", "cheese", "mother", "bicycle", "foot", "church", "violin")
@@ -203,7 +203,7 @@ def test_the_choice_is_part_of_a_runs_identity(lenslet, concepts, tmp_path):
 
 
 def test_it_is_refused_before_the_model_runs(lenslet, concepts, tmp_path, monkeypatch):
-    monkeypatch.setattr("expertlens_jax.experts.finding.record", None)  # would be called
+    monkeypatch.setattr("expertlens_jax.experts.pipeline.record", None)  # would be called
     dataset = made("A lion.", "A dog sat.", of=[(0,), (1,)], concepts=("cat", "dog"))
     with pytest.raises(ConceptDataError, match="lacks the word of its concept 'cat': 'A lion.'"):
         el.find_experts(lenslet, dataset, tmp_path / "run", pool_over="concept")

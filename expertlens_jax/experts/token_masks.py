@@ -21,7 +21,7 @@ def check_pool_over(pool_over: str) -> None:
     """Refuses what is none of `POOLED_OVER`.
 
     Raises:
-      SelectionError: so it is.
+      SelectionError: it is none of them.
     """
     if pool_over not in POOLED_OVER:
         raise SelectionError(f"pool_over {pool_over!r} was asked for; there are {', '.join(POOLED_OVER)}.")

@@ -60,7 +60,7 @@ def lay_out(batches: Iterable[Batch], mesh: Mesh, num_sentences: int) -> Layout:
     return Layout(mesh, offset, row_of, tuple(offsets))
 
 
-class Holding(Protocol):
+class ResponseBuffer(Protocol):
     """Where a pass's responses wait."""
 
     def put(self, responses: jax.Array, offset: int) -> None:
@@ -73,7 +73,7 @@ class Holding(Protocol):
         """Gives the memory or the file back."""
 
 
-class DeviceHolding:
+class DeviceBuffer:
     """On the devices themselves: float32 `[all devices' rows, units]`, split by rows."""
 
     def __init__(self, layout: Layout, num_units: int) -> None:
@@ -85,15 +85,15 @@ class DeviceHolding:
         self._take = take_columns(layout.mesh)
 
     def put(self, responses: jax.Array, offset: int) -> None:
-        """See `Holding`."""
+        """See `ResponseBuffer`."""
         self._values = self._put(self._values, jax.device_put(responses, self._layout.by_rows), jnp.int32(offset))
 
     def columns(self, start: int, width: int) -> jax.Array:
-        """See `Holding`."""
+        """See `ResponseBuffer`."""
         return self._take(self._values, jnp.int32(start), width)
 
     def free(self) -> None:
-        """See `Holding`."""
+        """See `ResponseBuffer`."""
         self._values.delete()
 
 
@@ -126,7 +126,7 @@ def take_columns(mesh: Mesh) -> jax.stages.Wrapped:
     return take
 
 
-class HostHolding:
+class HostBuffer:
     """In the host's memory or in a file: float32 `[blocks, this process's rows, width]`, read a block at a time."""
 
     def __init__(self, layout: Layout, num_units: int, width: int, file: epath.Path | None = None) -> None:
@@ -146,7 +146,7 @@ class HostHolding:
             self._values = np.memmap(file, np.float32, mode="w+", shape=shape)
 
     def put(self, responses: jax.Array, offset: int) -> None:
-        """See `Holding`."""
+        """See `ResponseBuffer`."""
         shards = {shard.device: shard.data for shard in responses.addressable_shards}
         for i, device in enumerate(self._layout.local_devices):
             part = np.asarray(shards[device])
@@ -156,7 +156,7 @@ class HostHolding:
                 self._values[block, first : first + len(part), : columns.shape[1]] = columns
 
     def columns(self, start: int, width: int) -> jax.Array:
-        """See `Holding`."""
+        """See `ResponseBuffer`."""
         block, within = divmod(start, self._width)
         local = self._values[block, :, within : within + width]
         if local.shape[1] < width:
@@ -165,7 +165,7 @@ class HostHolding:
         return jax.make_array_from_process_local_data(self._layout.by_rows, np.ascontiguousarray(local), shape)
 
     def free(self) -> None:
-        """See `Holding`."""
+        """See `ResponseBuffer`."""
         del self._values
         if self._file is not None:
             self._file.unlink()

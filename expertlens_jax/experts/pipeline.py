@@ -18,22 +18,22 @@ from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.experts import table
 from expertlens_jax.experts.budget import Budget, default_budget, plan_passes
-from expertlens_jax.experts.holding import DeviceHolding, Holding, HostHolding, Layout, gather_block
-from expertlens_jax.experts.identity import question
+from expertlens_jax.experts.fingerprints import question
 from expertlens_jax.experts.planning import (
     HALVES,
     Job,
     block_width,
+    check_disk_space,
     describe,
     least_budget,
     most_results,
     plan_job,
-    refuse_full_disk,
 )
-from expertlens_jax.experts.pooled_words import PoolOver, check_pool_over, pool_over_words
 from expertlens_jax.experts.ranking import rank_blocks
+from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer, gather_block
 from expertlens_jax.experts.responses import Recording, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
+from expertlens_jax.experts.token_masks import PoolOver, check_pool_over, pool_over_words
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.provenance import setting_defaults
 from expertlens_jax.models.taps import Pooling
@@ -84,7 +84,7 @@ def find_experts(
       sites: names of sites; default the outputs of linear layers. ("sae",) for the features of `model.with_sae`.
       pooling: over a sentence's tokens: "max", "mean" or "last".
       pool_over: which of a sentence's tokens: "all"; "concept", those of its own concept's word or plural; or
-        "others", all but those. See `experts.pooled_words`.
+        "others", all but those. See `experts.token_masks`.
       negatives_per_positive: as in `measure_expertise`, like the three that follow.
       exclude_mentions: leaves sentences that mention a concept's word out of its negatives.
       sampled: draws the negatives, instead of weighting all of them.
@@ -181,7 +181,7 @@ def find_experts(
                 open_run(workdir, asked, defaults=setting_defaults())
                 table.remove_leftovers(workdir)
                 if not table.read_progress(workdir).finished:
-                    refuse_full_disk(workdir, size)
+                    check_disk_space(workdir, size)
                     table.create_table(workdir, job.coordinates.assign_attrs(attributes), job.variables)
             return dataclasses.asdict(table.read_progress(workdir))
 
@@ -191,29 +191,29 @@ def find_experts(
             if done.covers(first, last):
                 continue
             label = f"pass {number} of {len(plan.layers)}: " if len(plan.layers) > 1 else ""
-            holding = hold(job, plan.place, last - first, scratch)
-            record(recording, job.layout, holding, layers, label, progress)
-            for start_unit, ranked in rank(job, holding, first, last, done, label, progress):
+            buffer = make_buffer(job, plan.place, last - first, scratch)
+            record(recording, job.layout, buffer, layers, label, progress)
+            for start_unit, ranked in rank(job, buffer, first, last, done, label, progress):
                 done = keep(workdir, job, done, start_unit, ranked)
-            holding.free()
+            buffer.free()
         if not done.complete:
             parallel.from_first_host(lambda: finish(workdir, job, contrast, done, seed, progress))
     return table.open_expertise(workdir)
 
 
-def hold(job: Job, place: str, num_units: int, scratch: epath.Path) -> Holding:
+def make_buffer(job: Job, place: str, num_units: int, scratch: epath.Path) -> ResponseBuffer:
     """An empty place for a pass's responses."""
     if place == "device":
-        return DeviceHolding(job.layout, num_units)
+        return DeviceBuffer(job.layout, num_units)
     width = job.layout.mesh.size * block_width(job, num_units)
     if place == "host":
-        return HostHolding(job.layout, num_units, width)
+        return HostBuffer(job.layout, num_units, width)
     scratch.mkdir(parents=True, exist_ok=True)
-    return HostHolding(job.layout, num_units, width, scratch / f"responses_{jax.process_index()}.float32")
+    return HostBuffer(job.layout, num_units, width, scratch / f"responses_{jax.process_index()}.float32")
 
 
 def record(
-    recording: Recording, layout: Layout, holding: Holding, layers: tuple[int, int], label: str, progress: bool
+    recording: Recording, layout: Layout, buffer: ResponseBuffer, layers: tuple[int, int], label: str, progress: bool
 ) -> None:
     """Puts all sentences through the model, and the responses of some layers into their place."""
     num_sentences = len(layout.row_of)
@@ -223,11 +223,11 @@ def record(
         for batch, offset in zip(recording.batches(), layout.offsets, strict=True):
             responses = split_over_all(recording.respond(batch, layers=layers), layout)
             if waiting is not None:
-                holding.put(*waiting)
+                buffer.put(*waiting)
             waiting = responses, offset
             bar.update(len(batch.rows))
         if waiting is not None:
-            holding.put(*waiting)
+            buffer.put(*waiting)
 
 
 def split_over_all(responses: jax.Array, layout: Layout) -> jax.Array:
@@ -244,7 +244,7 @@ def _moved_to(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
 
 
 def rank(
-    job: Job, holding: Holding, first: int, last: int, done: table.Progress, label: str, progress: bool
+    job: Job, buffer: ResponseBuffer, first: int, last: int, done: table.Progress, label: str, progress: bool
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Ranks the units of a pass that aren't done, some at a time.
 
@@ -264,7 +264,7 @@ def rank(
             if done.covers(unit, stop):
                 start = stop
                 continue
-            blocks = gather_block(holding.columns(unit - first, width), job.layout)
+            blocks = gather_block(buffer.columns(unit - first, width), job.layout)
             units = job.recording.units.iloc[unit:]
             ranked, others = rank_blocks(blocks, job.sets, first_unit=unit, units=units, sentences=job.sentences)
             values, others = ranked.measured(), list(map(np.asarray, others))
