@@ -51,6 +51,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.selection import select_experts
     from expertlens_jax.experts.steering import share_expertise, steer
     from expertlens_jax.experts.table import open_expertise
+    from expertlens_jax.experts.tracing import Trace, trace
     from expertlens_jax.models.generation import Generations, generate
     from expertlens_jax.models.interventions import (
         At,
@@ -86,6 +87,7 @@ __all__ = [
     "Responses",
     "Steering",
     "Things",
+    "Trace",
     "ablate_heads",
     "align",
     "cap",
@@ -121,5 +123,6 @@ __all__ = [
     "share_expertise",
     "steer",
     "steer_units",
+    "trace",
     "weighted_jaccard",
 ]

@@ -341,7 +341,7 @@ def capture(
     variables = {"params": params} | ({"steering": steering} if steering else {})
     inputs = token_ids, attention_mask, attention_mask
     _, sown = network.apply(variables, *inputs, interventions=interventions, mutable=["activations"])
-    return [_at_path(sown["activations"], site)["activation"] for site in network.taps.captured]
+    return [at_path(sown["activations"], site)["activation"] for site in network.taps.captured]
 
 
 @functools.partial(jax.jit, static_argnames=("network", "num_layers"))
@@ -372,11 +372,11 @@ def respond(
 
 def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Array:
     """Lays the sown responses of `sites` out as `[batch, units]`, by layer, then site, then channel."""
-    parts = [_at_path(sown, site)["response"] for site in sites]  # [layers, batch, channels] each
+    parts = [at_path(sown, site)["response"] for site in sites]  # [layers, batch, channels] each
     by_layer = jnp.concatenate(parts, axis=-1)
     return by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
 
 
-def _at_path(collection: Mapping[str, Any], site: str) -> Mapping[str, Any]:
-    """What a collection holds of a site."""
+def at_path(collection: Mapping[str, Any], site: str) -> Mapping[str, Any]:
+    """Return what a collection holds of a site."""
     return functools.reduce(lambda node, name: node[name], SITES[site].path, collection)

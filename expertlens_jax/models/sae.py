@@ -8,7 +8,7 @@ site `sae`, in the layer that it reads. `sae_files.py` reads them from files.
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -18,7 +18,6 @@ from flax import struct
 
 from expertlens_jax.errors import ExpertLensWarning, UnsupportedSAEError
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.taps import Pooling, pool
 
 READABLE = ("attn.out", "mlp.down", "resid")
 """The sites that can be read: what a block's branches add to the residual stream, and that stream after the block."""
@@ -149,26 +148,24 @@ def read_features(
     saes: Sequence[SAE],
     which: jax.Array,
     outputs: Mapping[str, jax.Array],
-    mask: jax.Array,
-    pooling: Pooling,
+    keep: Callable[[int, jax.Array], jax.Array],
     features: jax.Array,
 ) -> jax.Array:
-    """Fills in the pooled features of a layer, if one of `saes` reads it; costs nothing in the others.
+    """Fills in what is kept of the features of a layer, if one of `saes` reads it; costs nothing in the others.
 
     Args:
       saes: `[S]`, all with the same number of features.
       which: int32, which of them reads this layer, or -1.
       outputs: `[batch, tokens, d_model]` of each of the `READABLE` sites, steered.
-      mask: bool `[batch, tokens]`, the tokens that enter the pool.
-      pooling: over them.
-      features: float32 `[S, batch, features]`, of the layers before.
+      keep: from an SAE's place among `saes` and its features `[batch, tokens, features]` to what is kept of them.
+      features: float32 `[S, ...]`, what was kept in the layers before.
 
     Returns:
       `features` with this layer's.
     """
 
     def fill_in(i: int) -> jax.Array:
-        return features.at[i].set(pool(encode(saes[i], outputs[saes[i].site]), mask, pooling))
+        return features.at[i].set(keep(i, encode(saes[i], outputs[saes[i].site])))
 
     branches = [lambda: features, *[lambda i=i: fill_in(i) for i in range(len(saes))]]
     return jax.lax.switch(which + 1, branches)

@@ -3,7 +3,8 @@
 Three collections mirror each other by path: the parameters of the site `attn.q` are at
 `params/layers/attn/q`, its responses at `responses/layers/attn/q/response` `[layers, batch, channels]`, and
 its steering at `steering/layers/attn/q/{scale,shift}` `[layers, channels]`. So do activations, where they are captured:
-`activations/layers/attn/q/activation` `[layers, batch, tokens, channels]`. `sites.py` has every site's path.
+`activations/layers/attn/q/activation` `[layers, batch, tokens, channels]`, of all channels, or of those that are chosen
+at `chosen/layers/attn/q/channels` `[layers, chosen]`. `sites.py` has every site's path.
 """
 
 import dataclasses
@@ -52,6 +53,8 @@ class LayerInputs:
     """int32 `[batch, tokens]`; None without interventions, which alone ask for it."""
     layer: jax.Array | None = None
     """int32 scalar, likewise, and within a layer."""
+    features: jax.Array | None = None
+    """int32 `[saes, chosen]`: which features of each SAE are captured; None where none are, or all are pooled."""
 
     def at(self) -> At:
         """Where these tokens stand, as interventions are told."""
@@ -117,8 +120,22 @@ def tap(
         if name in taps.sites:
             sow_last(module, "responses", name, "response", pool(values, inputs.pool_mask, taps.pooling))
         if name in taps.captured:
-            sow_last(module, "activations", name, "activation", values)
+            sow_last(module, "activations", name, "activation", take_channels(values, chosen_channels(module, name)))
     return activations
+
+
+def chosen_channels(module: nn.Module, site: str) -> jax.Array | None:
+    """Which channels of a site are captured, int32 `[chosen]`, if a call chooses any; None for all."""
+    within = _within_module(site)
+    if not module.has_variable("chosen", within[0] if within else "channels"):
+        return None
+    node = module.get_variable("chosen", within[0] if within else "channels")
+    return node["channels"] if within else node
+
+
+def take_channels(values: jax.Array, channels: jax.Array | None) -> jax.Array:
+    """The chosen channels of `[batch, tokens, channels]`, which there are; all of them for None."""
+    return values if channels is None else jnp.take(values, channels, axis=-1, mode="clip")
 
 
 def sow_last(module: nn.Module, collection: str, site: str, what: str, value: jax.Array) -> None:
@@ -126,10 +143,15 @@ def sow_last(module: nn.Module, collection: str, site: str, what: str, value: ja
 
     A site that is a summary of another has a node of its own below the module's.
     """
-    path = SITES[site].path
-    within = path[len(path) - (SITES[site].summary_of is not None) :]
+    within = _within_module(site)
     name, value = (within[0], {what: value}) if within else (what, value)
     module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+
+
+def _within_module(site: str) -> tuple[str, ...]:
+    """The name of a site's node below the module that sows it; none for a site that is a module by itself."""
+    path = SITES[site].path
+    return path[len(path) - (SITES[site].summary_of is not None) :]
 
 
 class Tap(nn.Module):

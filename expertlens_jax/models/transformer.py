@@ -1,5 +1,7 @@
 """The one Linen stack of every family: embeddings, a scan over blocks, and a head."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm
 from expertlens_jax.models.sae import SAE, read_features, which_reads
 from expertlens_jax.models.sharding import gather_channels, split_channels
-from expertlens_jax.models.taps import LayerInputs, Tap, Taps, sow_last, tap
+from expertlens_jax.models.taps import LayerInputs, Tap, Taps, chosen_channels, pool, sow_last, take_channels, tap
 
 
 class Block(nn.Module):
@@ -33,7 +35,8 @@ class Block(nn.Module):
     ) -> tuple[tuple[jax.Array, jax.Array | None], None]:
         """Maps the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's.
 
-        With it goes what SAEs have read, `[saes, batch, features]`; None if that isn't asked for.
+        With it goes what SAEs have read, `[saes, batch, features]`, or of chosen features `[saes, batch, tokens,
+        chosen]`; None if that isn't asked for.
         """
         c = self.config
         x, features = carry
@@ -65,8 +68,14 @@ class Block(nn.Module):
         x = split_channels(x, self.mesh)
         x = outputs["resid"] = tap(self, "resid", x, inputs, c, self.taps)
         if features is not None:
-            features = read_features(saes, options.sae, outputs, inputs.pool_mask, self.taps.pooling, features)
+            features = read_features(saes, options.sae, outputs, self._keep(inputs), features)
         return (x, features), None
+
+    def _keep(self, inputs: LayerInputs) -> Callable[[int, jax.Array], jax.Array]:
+        """What is kept of an SAE's features `[batch, tokens, features]`: them pooled, or at each token some of them."""
+        if inputs.features is None:
+            return lambda _, features: pool(features, inputs.pool_mask, self.taps.pooling)
+        return lambda place, features: take_channels(features, inputs.features[place])
 
     def _add(self, x: jax.Array, branch, name: str, norm) -> jax.Array:  # noqa: ANN001
         """Adds a branch to the residual stream, with norms where `config.norm_place` puts them."""
@@ -167,13 +176,14 @@ class Transformer(nn.Module):
             jnp.asarray(first_slot, jnp.int32),
             interventions,
             token_ids=token_ids if interventions else None,
+            features=chosen_channels(self, "sae"),
         )
 
         embedder = Embedder(c, self.dtype, name="embed")
         x = split_channels(embedder(token_ids, positions), self.mesh)
         blocks = nn.scan(
             Block,
-            variable_axes=dict.fromkeys(("params", "responses", "activations", "steering", "cache"), 0),
+            variable_axes=dict.fromkeys(("params", "responses", "activations", "chosen", "steering", "cache"), 0),
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
@@ -183,10 +193,13 @@ class Transformer(nn.Module):
             options = options.replace(layer=jnp.arange(c.num_layers))
         if saes:
             options = options.replace(sae=jnp.asarray(which_reads(saes, c.num_layers)))
-            features = jnp.zeros((len(saes), len(x), saes[0].num_features), jnp.float32)
+            shape = (saes[0].num_features,) if inputs.features is None else (x.shape[1], inputs.features.shape[1])
+            features = jnp.zeros((len(saes), len(x), *shape), jnp.float32)
         (x, features), _ = blocks((x, features), options, inputs, saes)
-        if features is not None:
-            sow_last(self, "responses", self.taps.sites[0], "response", features)
+        if features is not None and inputs.features is None:
+            sow_last(self, "responses", "sae", "response", features)
+        elif features is not None:
+            sow_last(self, "activations", "sae", "activation", features)
         if self.cache_slots:
             x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
         if c.final_norm:

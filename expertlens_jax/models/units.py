@@ -26,7 +26,7 @@ def units_table(
       SelectionError: see `check_sites`.
     """
     asked = [SITES[name] for name in check_sites(config, sites, saes)]
-    parts = [part for site in asked for part in _parts(site, family, config, saes)]
+    parts = [part for site in asked for part in site_units(site, family, config, saes)]
     parts.sort(key=lambda part: part[0])  # by layer; sites stay in their order
     categories = [site.name for site in asked] if any(site.by_sae for site in asked) else list(block_sites(config))
     layers, names, modules, hf_channels = zip(*parts, strict=True)
@@ -42,7 +42,7 @@ def units_table(
     )
 
 
-def _parts(
+def site_units(
     site: Site, family: Family, config: TransformerConfig, saes: Sequence[SAE]
 ) -> list[tuple[int, str, str, np.ndarray]]:
     """Of each layer that has the site: layer, site, module, and the module's channels `[units]`."""
