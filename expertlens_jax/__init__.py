@@ -68,6 +68,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.models.sae_files import load_sae
     from expertlens_jax.models.steering import Steering, load_steering, steer_units
     from expertlens_jax.parallel import connect_hosts, make_mesh
+    from expertlens_jax.settings import Negatives, Recording, Resampling, Statistics
 
 __all__ = [
     "SAE",
@@ -81,10 +82,14 @@ __all__ = [
     "Generations",
     "Intervention",
     "Model",
+    "Negatives",
     "OddOneOut",
     "Overlap",
     "Ratings",
+    "Recording",
+    "Resampling",
     "Responses",
+    "Statistics",
     "Steering",
     "Things",
     "Trace",

@@ -13,6 +13,10 @@ class SelectionError(ExpertLensError):
     """A choice of experts, units or sites that doesn't exist or selects nothing by mistake."""
 
 
+class SettingError(SelectionError, TypeError):
+    """A setting that a function doesn't have, that was given twice, or that is of the wrong kind."""
+
+
 class UnfitConceptsError(SelectionError, ConceptDataError):
     """Sound sentences that one experiment can't use, though others can: without domains, too few, of other concepts."""
 

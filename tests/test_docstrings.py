@@ -14,6 +14,7 @@ MODULES = (
     "expertlens_jax.analysis.result",
     "expertlens_jax.analysis.statistics.draws",
     "expertlens_jax.experts.overlap",
+    "expertlens_jax.settings",
     "expertlens_jax.sentences.concept_list",
     "expertlens_jax.sentences.sentence_sets",
     "expertlens_jax.training.corpus",

@@ -9,7 +9,7 @@ import expertlens_jax as el
 
 PACKAGE = pathlib.Path(el.__file__).parent
 FLOORS = (
-    ("errors", "cache_directory"),
+    ("errors", "cache_directory", "settings"),
     ("data", "parallel", "run_directory"),
     ("models",),
     ("experts", "training"),

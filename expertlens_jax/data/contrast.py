@@ -5,12 +5,13 @@ only beside the number of negatives per positive. Here that number is set, and m
 """
 
 import dataclasses
-import math
+from typing import Unpack
 
 import numpy as np
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ConceptDataError
+from expertlens_jax.settings import Negatives, PlainNegatives, settings_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,12 +63,7 @@ class Contrast:
 
 
 def contrast_concepts(
-    dataset: ConceptDataset,
-    *,
-    negatives_per_positive: float = 2.5,
-    exclude_mentions: bool = True,
-    sampled: bool = False,
-    seed: int = 0,
+    dataset: ConceptDataset, negatives: Negatives | None = None, **settings: Unpack[PlainNegatives]
 ) -> Contrast:
     """Sets each concept's positives against negatives from the dataset's pool.
 
@@ -84,23 +80,19 @@ def contrast_concepts(
 
     Args:
       dataset: the sentences and their labels.
-      negatives_per_positive: the weight of all negatives over that of all positives.
-      exclude_mentions: whether sentences of the pool that mention the concept without being its positives are left
-        out.
-      sampled: whether the negatives are a sample of those allowed instead of all of them.
-      seed: of the sample.
+      negatives: which they are, and what they weigh.
+      **settings: the same as plain keywords: `negatives_per_positive`, `exclude_mentions`, `sampled`, `seed`.
 
     Raises:
       ConceptDataError: a concept has no positives, or fewer negatives are allowed than needed (the message
         names the concept); or `negatives_per_positive` isn't above 0, or the seed is below.
+      SettingError: an unknown setting, or one that is given twice.
     """
-    if not (negatives_per_positive > 0 and math.isfinite(negatives_per_positive)):
-        raise ConceptDataError(f"negatives_per_positive must be a number above 0, not {negatives_per_positive}")
-    if seed < 0:
-        raise ConceptDataError(f"seed must be 0 or above, not {seed}")
+    (negatives,) = settings_of("contrast_concepts", settings, {"negatives": (Negatives, negatives)})
+    sampled = negatives.sampled
 
     pool = dataset.negative_pool
-    barred = dataset.labels | dataset.mentions() if exclude_mentions else dataset.labels
+    barred = dataset.labels | dataset.mentions() if negatives.exclude_mentions else dataset.labels
     # Where concepts have negatives of their own, each has all its negatives listed, and there is no shared pool.
     listed = sampled or dataset.own_negatives is not None
     own = np.zeros_like(dataset.labels) if dataset.own_negatives is None else dataset.own_negatives
@@ -109,7 +101,7 @@ def contrast_concepts(
         positives.append(np.flatnonzero(labels))
         if not labels.any():
             raise ConceptDataError(f"concept {concept!r} has no positive sentences; leave it out")
-        total = negatives_per_positive * labels.sum()
+        total = negatives.per_positive * labels.sum()
         wanted = max(1, round(total)) if sampled else 1
         allowed = np.flatnonzero(given if given.any() else pool & ~bars)
         if len(allowed) < wanted and given.any():
@@ -124,7 +116,7 @@ def contrast_concepts(
                 "sentences" + (", or lower negatives_per_positive" if sampled and len(allowed) else "")
             )
         if sampled:
-            generator = np.random.default_rng([seed, *concept.encode()])
+            generator = np.random.default_rng([negatives.seed, *concept.encode()])
             corrected.append(np.sort(generator.choice(allowed, wanted, replace=False)))
             negative_weight.append(total / wanted)
         else:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+import numbers
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import jax
 from etils import epath
@@ -32,27 +34,60 @@ def tokens_per_batch_of(platform: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Bytes that responses may take, in each place; 0 leaves a place out.
+    """Bytes that responses may take, in each place, and in how many passes over the sentences they are recorded.
 
-    `device` is each device's, `host` each process's, `disk` each process's in its scratch directory.
+    >>> import expertlens_jax as el
+    >>> el.Budget(host=8 * 10**9, disk=0).device is None
+    True
     """
 
-    device: int
-    host: int
-    disk: int
+    device: int | None = None
+    """Each device's; None for half of what is free, as in the other places; 0 leaves a place out."""
+    host: int | None = None
+    """Each process's."""
+    disk: int | None = None
+    """Each process's, in its scratch directory."""
+    passes: int | None = None
+    """At least how many passes to make; None for as few as fit. Each pass that is done is kept when a run is killed."""
+
+    plain: ClassVar[Mapping[str, str]] = {"passes": "passes"}
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+          BudgetError: one isn't an integer from 0 on, or `passes` from 1 on.
+        """
+        for name in ("device", "host", "disk", "passes"):
+            value, least = getattr(self, name), int(name == "passes")
+            if value is not None and (
+                not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least
+            ):
+                what = "a number of passes" if least else "bytes"
+                raise BudgetError(f"{name} of a budget is {value!r}; wanted {what}, from {least} on, or None.")
 
 
 def default_budget(scratch: epath.Path) -> Budget:
-    """Half of what is free now: on the devices (none on a CPU, whose memory is the host's), the host and the disk.
+    """Half of what is free now, in every place."""
+    return stated_budget(Budget(), scratch)
+
+
+def stated_budget(budget: Budget, scratch: epath.Path) -> Budget:
+    """The budget with bytes for every place: half of what is free now where none are given.
+
+    On a CPU, whose memory is the host's, that is none on the devices.
 
     Args:
+      budget: as given.
       scratch: the directory that responses would spill to; a bucket is no place for it.
     """
     stats = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     device = _SHARE * (stats["bytes_limit"] - stats["bytes_in_use"]) if stats else 0
     host = _SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     disk = _SHARE * free_disk(scratch) if is_local(scratch) else 0
-    return Budget(int(device), int(host), int(disk))
+    free = {"device": device, "host": host, "disk": disk}
+    lacking = {place: int(size) for place, size in free.items() if getattr(budget, place) is None}
+    return dataclasses.replace(budget, **lacking)
 
 
 def free_disk(path: epath.Path) -> int:
@@ -73,17 +108,14 @@ class Passes:
     """What the largest pass's responses take, in that place: on each device, or in each process."""
 
 
-def plan_passes(
-    rows: int, channels_by_layer: Sequence[int], budget: Budget, *, devices: int, passes: int | None = None
-) -> Passes:
+def plan_passes(rows: int, channels_by_layer: Sequence[int], budget: Budget, *, devices: int) -> Passes:
     """Puts responses where they fit: on the devices, else on the host, else on disk; else takes layers in groups.
 
     Args:
       rows: sentences that each device's share of a pass holds, filler included.
       channels_by_layer: units of each layer, `[layers]`.
-      budget: what may be taken.
+      budget: what may be taken, stated for every place.
       devices: of each process.
-      passes: at least how many passes to make; None makes as few as fit.
 
     Raises:
       BudgetError: one layer's responses fit nowhere.
@@ -103,7 +135,7 @@ def plan_passes(
             "or more hosts."
         )
     layers_per_pass = min(num_layers, room[place] // widest) if not fitting else num_layers
-    layers_per_pass = min(layers_per_pass, math.ceil(num_layers / (passes or 1)))
+    layers_per_pass = min(layers_per_pass, math.ceil(num_layers / (budget.passes or 1)))
     starts = range(0, num_layers, layers_per_pass)
     groups = tuple((start, min(start + layers_per_pass, num_layers)) for start in starts)
     largest = max(sum(channels_by_layer[first:last]) for first, last in groups)

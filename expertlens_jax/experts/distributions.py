@@ -14,6 +14,7 @@ from expertlens_jax.experts.expertise import check_same_responses, check_same_se
 from expertlens_jax.experts.ranking import rank_units
 from expertlens_jax.experts.responses import Responses
 from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.settings import Negatives
 
 MEASURED = ("auroc", "transport_slope")
 
@@ -51,8 +52,7 @@ def measure_distributions(
     lacking = [name for name in MEASURED if name not in expertise or np.isnan(expertise[name].values).any()]
     if not lacking:
         return expertise
-    settings = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
-    contrast = contrast_concepts(concepts, **{name: expertise.attrs[name] for name in settings})
+    contrast = contrast_concepts(concepts, Negatives.of_attributes(expertise.attrs))
     ranking = rank_units(
         responses.values,
         contrast,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.fingerprints import question
 from expertlens_jax.experts.ranking import Ranking, rank_units
 from expertlens_jax.models.provenance import differences, read_provenance
+from expertlens_jax.settings import Negatives, PlainNegatives, settings_of
 
 if TYPE_CHECKING:
     from expertlens_jax.experts.responses import Responses
@@ -26,13 +27,11 @@ def measure_expertise(
     responses: Responses,
     concepts: ConceptDataset,
     *,
-    negatives_per_positive: float = 2.5,
-    exclude_mentions: bool = True,
-    sampled: bool = False,
-    seed: int = 0,
+    negatives: Negatives | None = None,
     transport: bool = True,
     units_per_block: int | None = None,
     progress: bool = False,
+    **settings: Unpack[PlainNegatives],
 ) -> xr.Dataset:
     """Measures every unit's expertise on every concept: exact average precision, as scikit-learn defines it.
 
@@ -44,13 +43,12 @@ def measure_expertise(
     Args:
       responses: values float32 [sentences, units], recorded for `concepts.sentences`.
       concepts: labels bool [concepts, sentences].
-      negatives_per_positive: total weight of a concept's negatives, or their number if sampled, per positive.
-      exclude_mentions: leaves sentences that mention a concept's word out of its negatives.
-      sampled: draws the negatives, instead of weighting all of them.
-      seed: of that draw.
+      negatives: which sentences a concept is told apart from, and what they weigh.
       transport: whether to measure `transport_slope`, about half of the time that ranking takes on a CPU.
       units_per_block: units a device ranks at once; None chooses by memory. Doesn't change the result.
       progress: shows a bar.
+      **settings: the fields of `negatives` as plain keywords: `negatives_per_positive` (total weight of a concept's
+        negatives, or their number if sampled, per positive), `exclude_mentions`, `sampled`, `seed`.
 
     Returns:
       A dataset over (concept, unit), float32: `average_precision`; `positive_median`, `positive_p90` and
@@ -63,20 +61,21 @@ def measure_expertise(
     Raises:
       ResponsesError: responses to other sentences, or that aren't finite.
       ConceptDataError: a concept without enough negatives.
+      SettingError: an unknown setting, or one that is given twice.
     """
+    (negatives,) = settings_of(
+        "measure_expertise",
+        settings,
+        {"negatives": (Negatives, negatives)},
+        others=("transport", "units_per_block", "progress"),
+    )
     check_same_sentences(responses.sentences, concepts.sentences)
     if len(responses.units) != responses.values.shape[1]:
         raise ResponsesError(
             f"the units' table has {len(responses.units)} rows, the responses {responses.values.shape[1]} "
             "columns; wanted a row for each column, in the same order."
         )
-    contrast = contrast_concepts(
-        concepts,
-        negatives_per_positive=negatives_per_positive,
-        exclude_mentions=exclude_mentions,
-        sampled=sampled,
-        seed=seed,
-    )
+    contrast = contrast_concepts(concepts, negatives)
     ranking = rank_units(
         responses.values,
         contrast,
@@ -86,17 +85,12 @@ def measure_expertise(
         sentences=responses.sentences,
         progress=progress,
     )
-    settings = {
-        "negatives_per_positive": float(negatives_per_positive),
-        "exclude_mentions": bool(exclude_mentions),
-        "sampled": bool(sampled),
-        "seed": int(seed),
-    }
     if responses.provenance is None:
-        settings = {"model": responses.model, "sentences": concepts.name, **settings}
+        attributes = {"model": responses.model, "sentences": concepts.name, **negatives.attributes()}
     else:
-        settings = question(responses.provenance, concepts, contrast, **settings) | responses.provenance.attributes()
-    return expertise_table(ranking, responses.units, concepts, contrast, settings)
+        asked = question(responses.provenance, concepts, contrast, **negatives.attributes())
+        attributes = asked | responses.provenance.attributes()
+    return expertise_table(ranking, responses.units, concepts, contrast, attributes)
 
 
 def expertise_table(

@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Unpack
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.experts import table
-from expertlens_jax.experts.budget import Budget, default_budget, plan_passes
+from expertlens_jax.experts.budget import Budget, plan_passes, stated_budget
 from expertlens_jax.experts.fingerprints import question
 from expertlens_jax.experts.planning import (
     HALVES,
@@ -31,13 +31,15 @@ from expertlens_jax.experts.planning import (
 )
 from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer, gather_block
-from expertlens_jax.experts.responses import Recording, prepare_recording
+from expertlens_jax.experts.responses import PreparedRecording, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
-from expertlens_jax.experts.token_masks import PoolOver, check_pool_over, pool_over_words
+from expertlens_jax.experts.token_masks import check_pool_over, pool_over_words
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.provenance import setting_defaults
-from expertlens_jax.models.taps import Pooling
 from expertlens_jax.run_directory import only_writer, open_run
+from expertlens_jax.settings import Negatives, PlainFinding, Recording, Statistics, settings_of
+
+RESAMPLING_SEED = "resampling_seed"
 
 
 def find_experts(
@@ -45,21 +47,12 @@ def find_experts(
     concepts: ConceptDataset,
     workdir: epath.PathLike,
     *,
-    sites: Sequence[str] | None = None,
-    pooling: Pooling = "max",
-    pool_over: PoolOver = "all",
-    negatives_per_positive: float = 2.5,
-    exclude_mentions: bool = True,
-    sampled: bool = False,
-    seed: int = 0,
-    halves: bool = True,
-    permutations: int = 100,
-    transport: bool = True,
-    truncate: bool = False,
-    tokens_per_batch: int | None = None,
+    recording: Recording | None = None,
+    negatives: Negatives | None = None,
+    statistics: Statistics | None = None,
     budget: Budget | None = None,
-    passes: int | None = None,
     progress: bool = False,
+    **settings: Unpack[PlainFinding],
 ) -> xr.Dataset:
     """Measures every unit's expertise on every concept, however many there are.
 
@@ -81,26 +74,16 @@ def find_experts(
       model: from `load_model`; on several hosts, loaded on each.
       concepts: labels bool [concepts, sentences].
       workdir: a run directory of its own, local or a bucket's; on several hosts, one that the first can write to.
-      sites: names of sites; default the outputs of linear layers. ("sae",) for the features of `model.with_sae`.
-      pooling: over a sentence's tokens: "max", "mean" or "last".
-      pool_over: which of a sentence's tokens: "all"; "concept", those of its own concept's word or plural; or
-        "others", all but those. See `experts.token_masks`.
-      negatives_per_positive: as in `measure_expertise`, like the three that follow.
-      exclude_mentions: leaves sentences that mention a concept's word out of its negatives.
-      sampled: draws the negatives, instead of weighting all of them.
-      seed: of that draw, of the halves and of the permutations.
-      halves: also measures average precision in each half of the sentences, so that experts chosen in one can be
-        scored in the other.
-      permutations: how many sets of sentences with permuted labels to rank beside the concepts, for p-values that hold
-        with ties and for the maximum over all units; 0 for none, and for no p- or q-values at all.
-      transport: also measures `transport_slope`, about half of the time that ranking takes on a CPU.
-      truncate: cut sentences longer than the model's context, rather than refuse them.
-      tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for what suits
-        its kind.
-      budget: bytes that responses may take; default half of what is free on devices, host and disk.
-      passes: in how many passes to go through the sentences, at least; None for as few as the budget allows. Each
-        pass that is done is kept when the run is killed.
+      recording: which sites' units, and how their activations are pooled over a sentence's tokens.
+      negatives: which sentences a concept is told apart from, and what they weigh.
+      statistics: what is measured beside average precision.
+      budget: bytes that responses may take, and in how many passes over the sentences they are recorded; default half
+        of what is free on devices, host and disk, and as few passes as that allows.
       progress: tells the plan, and shows bars with rates and time left.
+      **settings: the fields of these as plain keywords, where the value that holds them isn't given: `sites`,
+        `pooling`, `pool_over`, `tokens_per_batch`, `truncate` (see `Recording`); `negatives_per_positive`,
+        `exclude_mentions`, `sampled`, `seed` (see `Negatives`); `halves`, `transport`, `permutations` and, again,
+        `seed` (see `Statistics`); `passes` (see `Budget`).
 
     Returns:
       The table, opened lazily (see `open_expertise`). A dataset over (concept, unit), float32: `average_precision`,
@@ -119,66 +102,52 @@ def find_experts(
       RunDirectoryError: the directory holds something else, or an earlier version's run; is being written by another
         process; or can't be written.
       SelectionError, TokenizationError: see `record_responses`.
+      SettingError: an unknown setting, or one that is given twice.
     """
+    recording, negatives, statistics, budget = settings_of(
+        "find_experts",
+        settings,
+        {
+            "recording": (Recording, recording),
+            "negatives": (Negatives, negatives),
+            "statistics": (Statistics, statistics),
+            "budget": (Budget, budget),
+        },
+        others=("progress",),
+    )
     workdir = epath.Path(workdir)
-    check_pool_over(pool_over)
-    contrast = contrast_concepts(
-        concepts,
-        negatives_per_positive=negatives_per_positive,
-        exclude_mentions=exclude_mentions,
-        sampled=sampled,
-        seed=seed,
-    )
+    check_pool_over(recording.pool_over)
+    contrast = contrast_concepts(concepts, negatives)
     tokens = None
-    if pool_over != "all":
+    if recording.pool_over != "all":
         tokens = pool_over_words(
-            model.tokenizer, concepts, pool_over, max_tokens=model.config.max_tokens, truncate=truncate
+            model.tokenizer,
+            concepts,
+            recording.pool_over,
+            max_tokens=model.config.max_tokens,
+            truncate=recording.truncate,
         )
-    recording = prepare_recording(
-        model,
-        concepts.sentences,
-        sites=sites,
-        pooling=pooling,
-        tokens_per_batch=tokens_per_batch,
-        truncate=truncate,
-        tokens=tokens,
-        pool_over=pool_over,
-        all_hosts=True,
-    )
-    job = plan_job(
-        recording, concepts, contrast, halves=halves, permutations=permutations, seed=seed, transport=transport
-    )
+    prepared = prepare_recording(model, concepts.sentences, recording, tokens=tokens, all_hosts=True)
+    job = plan_job(prepared, concepts, contrast, statistics)
     scratch = workdir / "scratch"
     plan = plan_passes(
         job.layout.rows_per_device,
-        [job.units_per_layer] * recording.num_layers,
-        least_budget(budget or default_budget(scratch)),
+        [job.units_per_layer] * prepared.num_layers,
+        least_budget(stated_budget(budget, scratch)),
         devices=len(job.layout.local_devices),
-        passes=passes,
     )
     size = table.table_bytes(job.variables, job.sizes)
     if progress and parallel.is_first_host():
         tqdm.write(describe(job, plan, size))
-    asked = question(
-        recording.provenance,
-        concepts,
-        contrast,
-        negatives_per_positive=float(negatives_per_positive),
-        exclude_mentions=bool(exclude_mentions),
-        sampled=bool(sampled),
-        seed=int(seed),
-        halves=bool(halves),
-        permutations=int(permutations),
-        transport=bool(transport),
-    )
-    attributes = asked | recording.provenance.attributes()
+    asked = question(prepared.provenance, concepts, contrast, **negatives.attributes(), **stated(statistics, negatives))
+    attributes = asked | prepared.provenance.attributes()
 
     with contextlib.ExitStack() as stack, parallel.explained_host_errors():
 
         def start() -> dict[str, Any]:
             stack.enter_context(only_writer(workdir))
             with table.explained_write_errors(workdir):
-                open_run(workdir, asked, defaults=setting_defaults())
+                open_run(workdir, asked, defaults=setting_defaults() | {RESAMPLING_SEED: None})
                 table.remove_leftovers(workdir)
                 if not table.read_progress(workdir).finished:
                     check_disk_space(workdir, size)
@@ -192,13 +161,26 @@ def find_experts(
                 continue
             label = f"pass {number} of {len(plan.layers)}: " if len(plan.layers) > 1 else ""
             buffer = make_buffer(job, plan.place, last - first, scratch)
-            record(recording, job.layout, buffer, layers, label, progress)
+            record(prepared, job.layout, buffer, layers, label, progress)
             for start_unit, ranked in rank(job, buffer, first, last, done, label, progress):
                 done = keep(workdir, job, done, start_unit, ranked)
             buffer.free()
         if not done.complete:
-            parallel.from_first_host(lambda: finish(workdir, job, contrast, done, seed, progress))
+            parallel.from_first_host(
+                lambda: finish(workdir, job, contrast, done, statistics.permutations.seed, progress)
+            )
     return table.open_expertise(workdir)
+
+
+def stated(statistics: Statistics, negatives: Negatives) -> dict[str, Any]:
+    """What a run's `config.json` says of its statistics: their seed is that of the negatives where it says nothing."""
+    permutations = statistics.permutations
+    said = {
+        "halves": bool(statistics.halves),
+        "permutations": int(permutations.draws),
+        "transport": bool(statistics.transport),
+    }
+    return said if permutations.seed == negatives.seed else said | {RESAMPLING_SEED: int(permutations.seed)}
 
 
 def make_buffer(job: Job, place: str, num_units: int, scratch: epath.Path) -> ResponseBuffer:
@@ -213,15 +195,20 @@ def make_buffer(job: Job, place: str, num_units: int, scratch: epath.Path) -> Re
 
 
 def record(
-    recording: Recording, layout: Layout, buffer: ResponseBuffer, layers: tuple[int, int], label: str, progress: bool
+    prepared: PreparedRecording,
+    layout: Layout,
+    buffer: ResponseBuffer,
+    layers: tuple[int, int],
+    label: str,
+    progress: bool,
 ) -> None:
     """Puts all sentences through the model, and the responses of some layers into their place."""
     num_sentences = len(layout.row_of)
     shown = progress and parallel.is_first_host()
     with tqdm(total=num_sentences, desc=f"{label}recording", unit=" sentences", disable=not shown) as bar:
         waiting = None  # one batch is computed while the one before is copied
-        for batch, offset in zip(recording.batches(), layout.offsets, strict=True):
-            responses = split_over_all(recording.respond(batch, layers=layers), layout)
+        for batch, offset in zip(prepared.batches(), layout.offsets, strict=True):
+            responses = split_over_all(prepared.respond(batch, layers=layers), layout)
             if waiting is not None:
                 buffer.put(*waiting)
             waiting = responses, offset

@@ -24,8 +24,9 @@ from expertlens_jax.experts.expertise import expertise_coordinates
 from expertlens_jax.experts.measuring import Ranking
 from expertlens_jax.experts.ranking import units_per_block
 from expertlens_jax.experts.response_buffers import Layout, lay_out
-from expertlens_jax.experts.responses import Recording
+from expertlens_jax.experts.responses import PreparedRecording
 from expertlens_jax.run_directory import is_local
+from expertlens_jax.settings import Statistics
 
 RANKED = {name: ("concept", "unit") for name in Ranking._fields}
 _RESULT_BYTES = 2**26
@@ -37,7 +38,7 @@ SIGNIFICANCE = {name: ("concept", "unit") for name in ("p_value", "q_value", "fa
 class Job:
     """All that a run computes with, known before it starts."""
 
-    recording: Recording
+    recording: PreparedRecording
     layout: Layout
     sentences: tuple[str, ...]
     sets: ConceptSets
@@ -60,21 +61,13 @@ class Job:
         return self.sizes["unit"] // self.recording.num_layers
 
 
-def plan_job(
-    recording: Recording,
-    concepts: ConceptDataset,
-    contrast: Contrast,
-    *,
-    halves: bool,
-    permutations: int,
-    seed: int,
-    transport: bool = True,
-) -> Job:
+def plan_job(recording: PreparedRecording, concepts: ConceptDataset, contrast: Contrast, statistics: Statistics) -> Job:
     """Lays sentences out over devices, and sets up what they are ranked for."""
     num_concepts, num_sentences = concepts.labels.shape
     coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
     others, null_of, variables = [], np.zeros((num_concepts, 0), int), dict(RANKED)
-    if not transport:
+    permutations, seed = statistics.permutations.draws, statistics.permutations.seed
+    if not statistics.transport:
         del variables["transport_slope"]
     if permutations:
         permuted = permuted_labels(contrast, permutations, seed=seed)
@@ -82,7 +75,7 @@ def plan_job(
         others.append(permuted)
         coordinates = coordinates.assign_coords(permutation=np.arange(len(permuted.positives)))
         variables |= SIGNIFICANCE | {"null_maximum": ("permutation",)}
-    if halves:
+    if statistics.halves:
         others += [restrict_within(contrast, kept) for kept in split_halves(contrast, seed=seed)]
         coordinates = coordinates.assign_coords(half=np.arange(2))
         variables |= HALVES
@@ -90,8 +83,8 @@ def plan_job(
         recording=recording,
         layout=lay_out(recording.batches(), recording.mesh, num_sentences),
         sentences=concepts.sentences,
-        sets=concept_sets(contrast, *others, transport=transport),
-        halves=halves,
+        sets=concept_sets(contrast, *others, transport=statistics.transport),
+        halves=statistics.halves,
         num_concepts=num_concepts,
         null_of=null_of,
         coordinates=coordinates,
@@ -116,10 +109,14 @@ def describe(job: Job, plan: Passes, table_size: int) -> str:
 
 
 def least_budget(budget: Budget) -> Budget:
-    """What every host has: all must make the same passes."""
-    kilobytes = np.array(dataclasses.astuple(budget), np.float64) // 1000
+    """What every host has, of a budget that is stated for every place: all must make the same passes."""
+    places = budget.device, budget.host, budget.disk
+    kilobytes = np.array(places, np.float64) // 1000
     everywhere = parallel.from_all_hosts(kilobytes.clip(max=2**31 - 1).astype(np.int32))
-    return budget if len(everywhere) == 1 else Budget(*(1000 * int(least) for least in everywhere.min(axis=0)))
+    if len(everywhere) == 1:
+        return budget
+    device, host, disk = (1000 * int(least) for least in everywhere.min(axis=0))
+    return dataclasses.replace(budget, device=device, host=host, disk=disk)
 
 
 def check_disk_space(workdir: epath.Path, size: int) -> None:

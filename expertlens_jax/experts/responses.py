@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,11 @@ from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection
-from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
+from expertlens_jax.models.taps import POOLINGS, Taps
 from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
+from expertlens_jax.settings import PlainRecording, Recording, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +49,11 @@ def record_responses(
     model: Model,
     sentences: Sequence[str],
     *,
-    sites: Sequence[str] | None = None,
-    pooling: Pooling = "max",
+    recording: Recording | None = None,
     steering: Steering | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
-    tokens_per_batch: int | None = None,
-    truncate: bool = False,
     progress: bool = False,
+    **settings: Unpack[PlainRecording],
 ) -> Responses:
     """Runs every sentence through the model once and keeps each unit's pooled activation.
 
@@ -65,37 +64,49 @@ def record_responses(
     Args:
       model: from `load_model`.
       sentences: `[S]` texts.
-      sites: names of sites; default the outputs of linear layers. ("sae",) for the features of `model.with_sae`.
-      pooling: over a sentence's tokens: "max" (Suau et al. 2022), "mean" or "last".
+      recording: which sites, and how their activations are pooled over a sentence's tokens.
       steering: applied while recording; default none.
       interventions: from `el.intervene`, applied after the steering; default none. Sentences are read in any order and
         batches, so a function has to take any row.
-      tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for what suits
-        its kind.
-      truncate: cut sentences longer than the model's context, rather than refuse them.
       progress: show a bar of sentences.
+      **settings: the fields of `recording` as plain keywords: `sites` (names, or one; default the outputs of linear
+        layers; "sae" for the features of `model.with_sae`), `pooling` ("max" as in Suau et al. 2022, "mean" or "last"),
+        `tokens_per_batch` (about how many tokens, padding included, each device takes at a time), `truncate` (cut
+        sentences longer than the model's context, rather than refuse them).
 
     Returns:
       Responses `[S, units]`.
 
     Raises:
-      SelectionError: an unknown site or pooling, another model's steering, or an intervention that doesn't fit.
+      SelectionError: an unknown site or pooling, tokens of concepts' words, another model's steering, or an
+        intervention that doesn't fit.
+      SettingError: an unknown setting, or one that is given twice.
       TokenizationError: a sentence too long or empty, see `models.tokens.tokenize`.
     """
-    recording = prepare_recording(
-        model, sentences, sites=sites, pooling=pooling, tokens_per_batch=tokens_per_batch, truncate=truncate
+    (recording,) = settings_of(
+        "record_responses",
+        settings,
+        {"recording": (Recording, recording)},
+        others=("steering", "interventions", "progress"),
+        without=("pool_over",),
     )
+    if recording.pool_over != "all":
+        raise SelectionError(
+            f"record_responses was given pool_over={recording.pool_over!r}, and knows no concepts whose words these "
+            "would be. Give it to el.find_experts."
+        )
+    prepared = prepare_recording(model, sentences, recording)
     placed = model.place_steering(steering)
-    provenance = recording.provenance
+    provenance = prepared.provenance
     done = [] if steering is None else [f"{steering!r}, digest {steering.digest}"]
     acting = ()
     if interventions:
-        shapes = row_shapes(recording.batches())
-        acting = model.place_interventions(interventions, shapes, recording.mesh)
+        shapes = row_shapes(prepared.batches())
+        acting = model.place_interventions(interventions, shapes, prepared.mesh)
         longest = max(length for _, length in shapes)
         done.append(describe_interventions(interventions, model.config, model.dtype, longest))
     provenance = dataclasses.replace(provenance, steering="; ".join(done))
-    values = np.empty((len(sentences), len(recording.units)), np.float32)
+    values = np.empty((len(sentences), len(prepared.units)), np.float32)
 
     def keep(rows: np.ndarray, responses: jax.Array) -> None:
         values[rows] = np.asarray(responses)[: len(rows)]
@@ -103,18 +114,18 @@ def record_responses(
 
     with tqdm(total=len(sentences), desc="recording responses", unit="sentence", disable=not progress) as bar:
         waiting = None  # one batch is computed while the one before is copied to the host
-        for batch in recording.batches():
-            responses = recording.respond(batch, steering=placed, interventions=acting)
+        for batch in prepared.batches():
+            responses = prepared.respond(batch, steering=placed, interventions=acting)
             if waiting is not None:
                 keep(*waiting)
             waiting = batch.rows, responses
         if waiting is not None:
             keep(*waiting)
-    return Responses(values, recording.units, model.name, tuple(sentences), provenance)
+    return Responses(values, prepared.units, model.name, tuple(sentences), provenance)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Recording:
+class PreparedRecording:
     """A model on its devices and the sentences to put through it: everything checked, nothing run yet."""
 
     network: Transformer
@@ -164,26 +175,19 @@ class Recording:
 def prepare_recording(
     model: Model,
     sentences: Sequence[str],
+    recording: Recording | None = None,
     *,
-    sites: Sequence[str] | None = None,
-    pooling: Pooling = "max",
-    tokens_per_batch: int | None = None,
-    truncate: bool = False,
     tokens: Tokens | None = None,
-    pool_over: str = "all",
     all_hosts: bool = False,
-) -> Recording:
+) -> PreparedRecording:
     """Checks what is to be recorded, and lays the model out on its devices.
 
     Args:
       model: from `load_model`.
       sentences: `[S]` texts.
-      sites: as in `record_responses`, like all that follow.
-      pooling: over tokens.
-      tokens_per_batch: for each device; None for what suits its kind.
-      truncate: what is too long.
-      tokens: the sentences' tokens, where not all that `tokenize` would pool over are to be pooled over.
-      pool_over: which those are, see `token_masks`; it is only written down.
+      recording: how they are read; None for the defaults.
+      tokens: the sentences' tokens, where not all that `tokenize` would pool over are to be pooled over; which those
+        are (`recording.pool_over`, see `token_masks`) is only written down.
       all_hosts: whether the devices of all processes work on each batch, or this process's only.
 
     Raises:
@@ -192,11 +196,12 @@ def prepare_recording(
     """
     if isinstance(sentences, str):
         raise SelectionError("a single string was given; wanted a sequence of sentences.")
-    if pooling not in POOLINGS:
-        raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
-    sites = check_sites(model.config, sites, model.saes)
+    recording = recording or Recording()
+    if recording.pooling not in POOLINGS:
+        raise SelectionError(f"pooling {recording.pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
+    sites = check_sites(model.config, recording.sites, model.saes)
     if tokens is None:
-        tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate)
+        tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=recording.truncate)
     check_token_ids(
         tokens.ids,
         vocab_size=model.config.vocab_size,
@@ -205,6 +210,7 @@ def prepare_recording(
         texts=sentences,
     )
     mesh, params = parallel.place(model.params, all_hosts=all_hosts)
+    tokens_per_batch = recording.tokens_per_batch
     if tokens_per_batch is None:
         tokens_per_batch = tokens_per_batch_of(mesh.devices.flat[0].platform)
     saes = parallel.replicate(model.saes_at(sites), mesh)
@@ -212,17 +218,17 @@ def prepare_recording(
         model.provenance,
         tokenizer=digest_tokenizer(model.tokenizer),
         sites=tuple(sites),
-        pooling=pooling,
-        pool_over=pool_over,
-        truncate=bool(truncate),
+        pooling=recording.pooling,
+        pool_over=recording.pool_over,
+        truncate=bool(recording.truncate),
         tokens_per_batch=int(tokens_per_batch),
         sentences_sha256=digest_json(list(sentences)),
         tokens_sha256=digest_tokens(tokens),
         saes=json.dumps(model.sae_settings, sort_keys=True) if saes else "",
     )
     split = mesh if mesh.shape.get(parallel.MODEL, 1) > 1 else None
-    return Recording(
-        network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype), mesh=split),
+    return PreparedRecording(
+        network=Transformer(model.config, Taps(sites, recording.pooling), jnp.dtype(model.dtype), mesh=split),
         params=params,
         mesh=mesh,
         tokens=tokens,

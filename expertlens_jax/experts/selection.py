@@ -8,6 +8,7 @@ import xarray as xr
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.run_directory import differing_settings
+from expertlens_jax.settings import Negatives
 
 
 def select_experts(expertise: xr.Dataset, threshold: float | None = None, top: int | None = None) -> xr.DataArray:
@@ -96,7 +97,7 @@ def check_same_table(expertise: xr.Dataset, experts: xr.DataArray) -> None:
     )
     tables = [read_provenance(each.attrs) for each in (precision, sets)]
     why = "" if None in tables else differences(*tables)
-    settings = ("concepts_sha256", "negatives_per_positive", "exclude_mentions", "sampled", "seed", "contrast_sha256")
+    settings = ("concepts_sha256", *Negatives.plain, "contrast_sha256")
     if not why:
         said = [{name: each.attrs[name] for name in settings if name in each.attrs} for each in (precision, sets)]
         both = said[0].keys() & said[1].keys()

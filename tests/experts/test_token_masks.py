@@ -169,7 +169,7 @@ def test_experts_are_those_of_masks_made_by_hand(lenslet, concepts, tmp_path, po
     found = el.find_experts(
         lenslet, concepts, tmp_path / "run", sites=SITES, pool_over=pool_over, halves=False, permutations=0
     )
-    recording = prepare_recording(lenslet, concepts.sentences, sites=SITES)
+    recording = prepare_recording(lenslet, concepts.sentences, el.Recording(SITES))
     masks = tuple(masks_by_hand(lenslet.tokenizer, concepts, pool_over))
     recording = dataclasses.replace(recording, tokens=dataclasses.replace(recording.tokens, in_pool=masks))
     responses = np.empty((len(concepts.sentences), len(recording.units)), np.float32)
