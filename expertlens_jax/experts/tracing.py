@@ -22,6 +22,7 @@ from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.token_texts import texts_in_sentence
 from expertlens_jax.models.tokens import row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.settings import Recording
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -133,9 +134,8 @@ def trace(
     found = locate_units(model, units)
     chosen = choose_units(model, found)
     tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate, offsets=True)
-    recording = prepare_recording(
-        model, sentences, sites=chosen.sites, tokens_per_batch=tokens_per_batch, truncate=truncate, tokens=tokens
-    )
+    asked = Recording(sites=chosen.sites, tokens_per_batch=tokens_per_batch, truncate=truncate)
+    recording = prepare_recording(model, sentences, asked, tokens=tokens)
     network = Transformer(
         model.config, Taps(captured=chosen.sites), jnp.dtype(model.dtype), mesh=recording.network.mesh
     )
