@@ -205,7 +205,7 @@ def next_log_probs(mesh: Mesh, name: str, sizes: Sizes) -> jax.stages.Traced:
 def generating(mesh: Mesh, name: str, part: str) -> jax.stages.Traced:
     """`prefill`, `step` or `decode` of 64 prompts a device, of 32 tokens and as many new ones."""
     config, slots = find_config(name), 2 * TOKENS
-    network, params = Transformer(config, dtype=jnp.bfloat16, cache_slots=slots), parameters(mesh, config)
+    network, params = Transformer(config, dtype=jnp.bfloat16, keeps=True), parameters(mesh, config)
     rows = 64 * mesh.shape[parallel.DATA]
     request = generation.Request(
         rows=shaped(mesh, (rows,), jnp.int32, parallel.DATA),

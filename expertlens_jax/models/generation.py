@@ -106,7 +106,7 @@ def generate(
     mesh, params = parallel.place(model.params)
     prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
     slots = _bucket(prompt_slots + max_new_tokens)
-    network = Transformer(model.config, dtype=jnp.dtype(model.dtype), cache_slots=slots)
+    network = Transformer(model.config, dtype=jnp.dtype(model.dtype), keeps=True)
     ends = [model.tokenizer.eos_token_id] if model.end_ids is None else model.end_ids
     end_ids = np.array([end for end in ends if end is not None], np.int32)
     sampling = Sampling(
@@ -170,7 +170,7 @@ class State:
     """How far a batch has come."""
 
     cache: Mapping[str, Any] | None
-    """Keys and values, `[layers, rows, slots, kv_heads, head_dim]` each."""
+    """Keys and values, `[layers, rows, kv_heads, slots, head_dim]` each."""
     token_ids: jax.Array
     """int32 `[rows, new slots]`: the tokens chosen so far."""
     log_probs: jax.Array
@@ -268,9 +268,20 @@ def _next_logits(
         jnp.ones(token_ids.shape, bool),
         first_slot,
         interventions=request.interventions,
-        mutable=["cache"],
+        mutable=["new"],
     )
-    return logits[:, -1], written["cache"]
+    return logits[:, -1], _remember(cache, written["new"], first_slot, request.mask.shape[1])
+
+
+def _remember(
+    cache: Mapping[str, Any] | None, new: Mapping[str, Any], first_slot: jax.Array | int, slots: int
+) -> Mapping[str, Any]:
+    """Puts keys and values of new tokens into their slots of the cache, an empty one if there is none."""
+    if cache is None:
+        cache = jax.tree.map(lambda each: jnp.zeros((*each.shape[:3], slots, each.shape[4]), each.dtype), new)
+    return jax.tree.map(
+        lambda old, each: jax.lax.dynamic_update_slice_in_dim(old, each, first_slot, axis=3), cache, new
+    )
 
 
 def _choose(request: Request, state: State, logits: jax.Array) -> State:
@@ -443,9 +454,11 @@ def _bucket(length: int) -> int:
 
 
 def _num_rows(wanted: int, most: int, multiple: int) -> int:
-    """Rows of a batch: a power of two, or as many as fit, and a multiple of the number of devices."""
+    """Rows of a batch: 1, 2, 4, 8, from there four sizes an octave; or as many as fit; a multiple of the devices."""
     power = 1 << (wanted - 1).bit_length()
-    return min(-(-power // multiple), max(most // multiple, 1)) * multiple
+    grain = power if power <= 8 else power // 8
+    rounded = -(-wanted // grain) * grain
+    return min(-(-rounded // multiple), max(most // multiple, 1)) * multiple
 
 
 def _pad(

@@ -61,7 +61,7 @@ class Attention(nn.Module):
     config: TransformerConfig
     taps: Taps
     dtype: jnp.dtype
-    cache_slots: int = 0
+    keeps: bool = False
     mesh: Mesh | None = None
 
     @nn.compact
@@ -94,43 +94,60 @@ class Attention(nn.Module):
                 factor=options.rotary_factor,
             )
             q, k = turn(q), turn(k)
-        if self.cache_slots:
-            k, v = self._remember("keys", k, inputs), self._remember("values", v, inputs)
+        if self.keeps:
+            self.sow("new", "keys", k.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
+            self.sow("new", "values", v.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
+        earlier, slots = None, 0
+        if self.has_variable("cache", "keys"):
+            earlier = self.get_variable("cache", "keys"), self.get_variable("cache", "values")
+            slots = earlier[0].shape[2]
 
-        mixed = attend(q, k, v, attention_mask(inputs, num_tokens, options.window, c.causal), options, c)
+        mask = attention_mask(inputs, num_tokens, options.window, c.causal, slots)
+        mixed = attend(q, k, v, mask, options, c, earlier)
         mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
         mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)
         out = linear("attn.out", use_bias=c.attention_out_bias, name="out")
         return split_channels(out(split_channels(mixed, self.mesh), inputs), self.mesh)
 
-    def _remember(self, name: str, new: jax.Array, inputs: LayerInputs) -> jax.Array:
-        """Writes keys or values into their slots of the cache, and returns all slots."""
-        shape = (new.shape[0], self.cache_slots, *new.shape[2:])
-        cache = self.variable("cache", name, jnp.zeros, shape, new.dtype)
-        cache.value = jax.lax.dynamic_update_slice(cache.value, new, (0, inputs.first_slot, 0, 0))
-        return cache.value
 
+def attention_mask(
+    inputs: LayerInputs, num_tokens: int, window: jax.Array, causal: bool, cache_slots: int = 0
+) -> jax.Array:
+    """Which key each token sees: bool `[batch, tokens, cache slots + tokens]`.
 
-def attention_mask(inputs: LayerInputs, num_tokens: int, window: jax.Array, causal: bool) -> jax.Array:
-    """Which key each token sees: bool `[batch, tokens, keys]`."""
-    slots = inputs.first_slot + jnp.arange(num_tokens)
-    back = slots[:, None] - jnp.arange(inputs.key_mask.shape[1])
+    A slot is seen if it was filled: if it stands before the first of the tokens, whose own keys come after the cache's.
+    """
+    own = inputs.first_slot + jnp.arange(num_tokens)
+    back = own[:, None] - own
     seen = (back >= 0) & (back < window) if causal else jnp.abs(back) < window
-    return seen & inputs.key_mask[:, None, :]
+    seen &= jax.lax.dynamic_slice_in_dim(inputs.key_mask, inputs.first_slot, num_tokens, axis=1)[:, None, :]
+    if not cache_slots:
+        return seen
+    slots = jnp.arange(cache_slots)
+    earlier = (slots < inputs.first_slot) & (own[:, None] - slots < window) & inputs.key_mask[:, None, :]
+    return jnp.concatenate([earlier, seen], axis=-1)
 
 
 def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, options: LayerOptions, c: TransformerConfig
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    options: LayerOptions,
+    c: TransformerConfig,
+    earlier: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """Softmax attention in float32, each key head serving `heads / kv_heads` query heads.
 
     Args:
       q: `[batch, tokens, heads, head_dim]`.
-      k: `[batch, keys, kv_heads, head_dim]`.
+      k: `[batch, tokens, kv_heads, head_dim]`, the tokens' own.
       v: like `k`.
-      mask: bool `[batch, tokens, keys]`.
+      mask: bool `[batch, tokens, keys]`, the earlier keys first.
       options: the layer's own; its scale is used.
       c: the model's config; its softcap is used.
+      earlier: keys and values of a cache, `[batch, kv_heads, slots, head_dim]`. They are read where they lie: putting
+        them together with the new ones would copy the cache at every token.
 
     Returns:
       `[batch, tokens, heads, head_dim]`.
@@ -138,13 +155,20 @@ def attend(
     batch, num_tokens, num_heads, head_dim = q.shape
     grouped = q.reshape(batch, num_tokens, c.num_kv_heads, num_heads // c.num_kv_heads, head_dim)
     scores = jnp.einsum("btkgd,bskd->bkgts", grouped, k, preferred_element_type=jnp.float32)
+    if earlier:
+        of_cache = jnp.einsum("btkgd,bksd->bkgts", grouped, earlier[0], preferred_element_type=jnp.float32)
+        scores = jnp.concatenate([of_cache, scores], axis=-1)
     scores *= options.attention_scale
     if c.attention_softcap is not None:
         scores = c.attention_softcap * jnp.tanh(scores / c.attention_softcap)
     # A finite floor: a padding token that sees no key at all then averages instead of giving NaN.
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(q.shape)
+    if not earlier:
+        return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(q.shape)
+    slots = earlier[1].shape[2]
+    mixed = jnp.einsum("bkgts,bksd->btkgd", weights[..., :slots], earlier[1])
+    return (mixed + jnp.einsum("bkgts,bskd->btkgd", weights[..., slots:], v)).reshape(q.shape)
 
 
 class MLP(nn.Module):

@@ -45,7 +45,7 @@ class LayerInputs:
     pool_mask: jax.Array
     """bool `[batch, tokens]`: enters the pooled response."""
     key_mask: jax.Array
-    """bool `[batch, keys]`: may be attended to. Keys are the tokens themselves, or a cache's slots."""
+    """bool `[batch, keys]`: may be attended to. Keys are the tokens, or a cache's slots and theirs among them."""
     first_slot: jax.Array
     """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
     interventions: tuple[PlacedIntervention, ...] = ()

@@ -22,7 +22,7 @@ class Block(nn.Module):
     config: TransformerConfig
     taps: Taps
     dtype: jnp.dtype
-    cache_slots: int = 0
+    keeps: bool = False
     mesh: Mesh | None = None
 
     @nn.compact
@@ -42,7 +42,7 @@ class Block(nn.Module):
         x, features = carry
         inputs = inputs.replace(layer=options.layer)
         x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
-        attention = Attention(c, self.taps, self.dtype, self.cache_slots, self.mesh, name="attn")
+        attention = Attention(c, self.taps, self.dtype, self.keeps, self.mesh, name="attn")
         mlp = MLP(c, self.taps, self.dtype, self.mesh, name="mlp")
         outputs = {}  # what an SAE may read
 
@@ -130,14 +130,17 @@ class Embedder(nn.Module):
 class Transformer(nn.Module):
     """A language model that taps its units.
 
-    With `cache_slots`, keys and values are kept in a `cache` collection (for generation); `attention_mask` then
-    covers the slots, `first_slot` says where the given tokens go, and logits are those of the last token only.
+    With `keeps`, the tokens' keys and values are sown as `new`, `[layers, batch, kv_heads, tokens, head_dim]` each,
+    and logits are those of the last token only. Whoever calls puts them into the `cache` collection of the next call,
+    `[layers, batch, kv_heads, slots, head_dim]`; `attention_mask` then covers the slots, and `first_slot` says where
+    the given tokens stand among them.
     """
 
     config: TransformerConfig
     taps: Taps = Taps()
     dtype: jnp.dtype = jnp.float32
-    cache_slots: int = 0
+    keeps: bool = False
+    """Whether keys and values are kept, for generation."""
     mesh: Mesh | None = None
     """What the parameters are split over, if activations are to be laid out on it too: see `sharding.py`."""
 
@@ -155,7 +158,7 @@ class Transformer(nn.Module):
 
         Args:
           token_ids: int `[batch, tokens]`.
-          attention_mask: bool `[batch, tokens]` (`[batch, cache_slots]` with a cache), False at padding, on
+          attention_mask: bool `[batch, tokens]` (`[batch, slots]` with a cache), False at padding, on
             whichever side; positions count from each row's first True.
           pool_mask: bool `[batch, tokens]`, the tokens whose activations enter the pooled responses.
           first_slot: int scalar, the first token's slot in the cache.
@@ -183,11 +186,13 @@ class Transformer(nn.Module):
         x = split_channels(embedder(token_ids, positions), self.mesh)
         blocks = nn.scan(
             Block,
-            variable_axes=dict.fromkeys(("params", "responses", "activations", "chosen", "steering", "cache"), 0),
+            variable_axes=dict.fromkeys(
+                ("params", "responses", "activations", "chosen", "steering", "cache", "new"), 0
+            ),
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
-        )(c, self.taps, self.dtype, self.cache_slots, self.mesh, name="layers")
+        )(c, self.taps, self.dtype, self.keeps, self.mesh, name="layers")
         options, features = layer_options(c, positions.max() + 1), None
         if interventions:
             options = options.replace(layer=jnp.arange(c.num_layers))
@@ -200,7 +205,7 @@ class Transformer(nn.Module):
             sow_last(self, "responses", "sae", "response", features)
         elif features is not None:
             sow_last(self, "activations", "sae", "activation", features)
-        if self.cache_slots:
+        if self.keeps:
             x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
         if c.final_norm:
             x = Norm(c, self.dtype, name="final_norm")(x)

@@ -518,3 +518,13 @@ def test_encoders_are_refused(tmp_path):
     model = el.load_model(families.save(families.make_hf_model(case), tmp_path))
     with pytest.raises(UnsupportedModelError, match=r"is an encoder \(bert\) and predicts no next token"):
         generate(model, "a")
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_at_most_a_fifth_of_a_large_batch_is_filler(devices):
+    """Sizes are few, so that little compiles: four an octave, and the powers of two below."""
+    sizes = {wanted: generation._num_rows(wanted, 10_000, devices) for wanted in range(1, 513)}
+    assert all(size >= wanted and size % devices == 0 for wanted, size in sizes.items())
+    assert all(size - wanted <= max(0.2 * size, 8) for wanted, size in sizes.items())
+    assert len(set(sizes.values())) <= 4 + 4 * 6
+    assert generation._num_rows(1000, 64, devices) == 64

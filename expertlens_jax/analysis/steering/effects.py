@@ -20,7 +20,7 @@ from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.models.scoring import score_continuations, score_words
 from expertlens_jax.models.steering import Steering
 
-_TOKENS_PER_BATCH = 1024  # texts are few and short: larger batches would mostly be padding
+_TOKENS_PER_BATCH = 256  # texts are few and short: larger batches would mostly be filler
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
