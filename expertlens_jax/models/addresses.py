@@ -150,8 +150,8 @@ def _refuse_other_places(model: Model, given: pd.DataFrame, found: pd.DataFrame)
             unit = format_address(tuple(found.iloc[first][list(ADDRESS)]))
             raise SelectionError(
                 f"{other.size} of {len(found)} units are another model's: {unit} is {name} {given[name].iloc[first]!r} "
-                f"in the table given, and {found[name].iloc[first]!r} in {model.name}. Give this model's units: rows of "
-                "model.units, or of el.top_experts of its own table of expertise."
+                f"in the table given, and {found[name].iloc[first]!r} in {model.name}. Give this model's units: rows "
+                "of model.units, or of el.top_experts of its own table of expertise."
             )
 
 
