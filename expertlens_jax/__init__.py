@@ -35,6 +35,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.budget import Budget
     from expertlens_jax.experts.distributions import measure_distributions
     from expertlens_jax.experts.expertise import measure_expertise
+    from expertlens_jax.experts.inspection import top_experts, top_sentences, top_tokens
     from expertlens_jax.experts.overlap import OVERLAPS as OVERLAPS
     from expertlens_jax.experts.overlap import (
         Overlap,
@@ -63,6 +64,7 @@ with epy.lazy_api_imports(globals()):
         remove_direction,
     )
     from expertlens_jax.models.loading import load_model, randomize_weights
+    from expertlens_jax.models.logit_effect import logit_effect
     from expertlens_jax.models.model import Model
     from expertlens_jax.models.sae import SAE
     from expertlens_jax.models.sae_files import load_sae
@@ -112,6 +114,7 @@ __all__ = [
     "load_sae",
     "load_steering",
     "load_things",
+    "logit_effect",
     "make_mesh",
     "measure_distributions",
     "measure_expertise",
@@ -128,6 +131,9 @@ __all__ = [
     "share_expertise",
     "steer",
     "steer_units",
+    "top_experts",
+    "top_sentences",
+    "top_tokens",
     "trace",
     "weighted_jaccard",
 ]

@@ -68,14 +68,34 @@ def locate_units(model: Model, units: Units) -> pd.DataFrame:
     Warns:
       ExpertLensWarning: the table is another model's, whose units stand at the same places.
     """
+    units = as_rows_of_table(units)
     places: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
     rows = [_row(model, address, places) for address in read_addresses(units)]
     found = pd.DataFrame(rows, columns=[*ADDRESS, "hf_module", "hf_channel"])
     if isinstance(units, pd.DataFrame):
         found.index = units.index
-        _refuse_other_places(model, units, found)
+        refuse_other_places(units, found, model.name)
         _warn_of_other_model(model, units.attrs)
     return found
+
+
+def as_rows_of_table(units: Units) -> Units:
+    """Return one row of a table as a table, and all else as it is."""
+    return units.to_frame().T if isinstance(units, pd.Series) else units
+
+
+def one_address(unit: Units) -> Address:
+    """Return (layer, site, channel) of the one unit that someone means.
+
+    Raises:
+      SelectionError: several were given, or none, or what names no unit.
+    """
+    addresses = read_addresses(unit)
+    if len(addresses) > 1:
+        raise SelectionError(
+            f"{len(addresses)} units were given; wanted one, such as {format_address(addresses[0])!r}."
+        )
+    return addresses[0]
 
 
 def read_addresses(units: Units) -> list[Address]:
@@ -139,8 +159,17 @@ def _row(
     return layer, site, channel, module, int(channels[channel])
 
 
-def _refuse_other_places(model: Model, given: pd.DataFrame, found: pd.DataFrame) -> None:
-    """Refuses a table whose units stand elsewhere in Hugging Face's model than this model's do."""
+def refuse_other_places(given: pd.DataFrame, found: pd.DataFrame, model: str) -> None:
+    """Refuse a table whose units stand elsewhere in Hugging Face's model than this model's do.
+
+    Args:
+      given: rows that someone gave, with or without the columns `hf_module, hf_channel`.
+      found: the model's own rows at the same layers, sites and channels.
+      model: its name.
+
+    Raises:
+      SelectionError: so they do.
+    """
     for name in ("hf_module", "hf_channel"):
         if name not in given:
             continue
@@ -150,8 +179,8 @@ def _refuse_other_places(model: Model, given: pd.DataFrame, found: pd.DataFrame)
             unit = format_address(tuple(found.iloc[first][list(ADDRESS)]))
             raise SelectionError(
                 f"{other.size} of {len(found)} units are another model's: {unit} is {name} {given[name].iloc[first]!r} "
-                f"in the table given, and {found[name].iloc[first]!r} in {model.name}. Give this model's units: rows "
-                "of model.units, or of el.top_experts of its own table of expertise."
+                f"in the table given, and {found[name].iloc[first]!r} in {model}. Give this model's units: rows of "
+                "model.units, or of el.top_experts of its own table of expertise."
             )
 
 

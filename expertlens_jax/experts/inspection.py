@@ -1,0 +1,231 @@
+"""One concept's experts, and what one unit reads: tables to look at."""
+
+import numbers
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from expertlens_jax.errors import ResponsesError, SelectionError
+from expertlens_jax.experts.expertise import UNIT_COLUMNS
+from expertlens_jax.experts.responses import Responses
+from expertlens_jax.experts.selection import average_precision, check_threshold
+from expertlens_jax.experts.steering import check_known_concepts
+from expertlens_jax.experts.tracing import Trace, trace
+from expertlens_jax.models.addresses import (
+    ADDRESS,
+    Address,
+    Units,
+    as_rows_of_table,
+    format_address,
+    one_address,
+    refuse_other_places,
+)
+from expertlens_jax.models.model import Model
+
+
+def top_experts(expertise: xr.Dataset, concept: str, count: int = 20, *, threshold: float = 0.5) -> pd.DataFrame:
+    """Return the units of highest average precision for a concept, and what else is known of them.
+
+        el.top_experts(expertise, "cat", 20)
+
+    Args:
+      expertise: from `measure_expertise` or `find_experts`, or opened by `open_expertise`.
+      concept: one of the table's.
+      count: how many units; of equal ones, those that come first in the units' order.
+      threshold: of average precision, from which on a unit serves another concept too.
+
+    Returns:
+      A table, a row per unit, the best first, with the table's `unit` as its index, and the columns
+
+        `layer, site, channel`: where it stands.
+        `average_precision`: its expertise.
+        `q_value`: the share of false finds among the units that are at least as good; where the table has it.
+        `held_out`: its average precision in a half of the sentences, where the other half by itself puts it among the
+          `count` best: the mean of both ways, or of one; NaN where neither does. Where the table has `halves`.
+        `sign`: "+" if the concept's sentences make it say more than others do, "-" if less.
+        `hf_module, hf_channel`: its address in Hugging Face's model.
+        `serves`: the other concepts it is an expert on, the best served first, with commas between.
+
+      Its `attrs` are the expertise's, so that `el.trace` knows a model that it isn't of.
+
+    Raises:
+      SelectionError: a concept that isn't in the table, or several; a count below 1; a threshold outside 0 to 1.
+    """
+    precision = average_precision(expertise)
+    count, threshold = _check_count(count, "units"), check_threshold(threshold)
+    if not isinstance(concept, str):
+        raise SelectionError(f"concept={concept!r} was given; wanted the name of one concept.")
+    check_known_concepts(expertise, (concept,))
+    row = [str(name) for name in precision["concept"].values].index(concept)
+    values = precision.isel(concept=row).values
+    places = np.argsort(-values, kind="stable")[:count]
+    best = expertise.isel(unit=places)
+    own = best.isel(concept=row)
+    table = pd.DataFrame({name: own[name].values for name in ADDRESS}, index=pd.Index(own["unit"].values, name="unit"))
+    table["average_precision"] = values[places]
+    if "q_value" in expertise:
+        table["q_value"] = own["q_value"].values
+    if "average_precision_halves" in expertise:
+        halves = expertise["average_precision_halves"].isel(concept=row).transpose("half", "unit").values
+        table["held_out"] = _held_out(halves, count)[places]
+    if sign := _sign(own):
+        table["sign"] = sign
+    for name in UNIT_COLUMNS[len(ADDRESS) :]:
+        if name in own.coords:
+            table[name] = own[name].values
+    table["serves"] = _serves(best, row, threshold)
+    table.attrs = dict(expertise.attrs)
+    return table
+
+
+def _held_out(halves: np.ndarray, count: int) -> np.ndarray:
+    """Average precision `[2, units]` of both halves to that of each unit where it wasn't chosen by, `[units]`."""
+    chosen = np.zeros(halves.shape, bool)
+    for values, best in zip(halves, chosen, strict=True):
+        best[np.argsort(-values, kind="stable")[:count]] = True
+    elsewhere = np.where(chosen, halves[::-1], 0).sum(axis=0)
+    times = chosen.sum(axis=0)
+    return np.where(times > 0, elsewhere / np.maximum(times, 1), np.nan).astype(np.float32)
+
+
+def _sign(own: xr.Dataset) -> list[str]:
+    """Of one concept's units; [] where the table doesn't say."""
+    if "auroc" in own:
+        above = own["auroc"].values >= 0.5
+    elif {"positive_mean", "negative_mean"} <= set(own):
+        above = own["positive_mean"].values >= own["negative_mean"].values
+    else:
+        return []
+    return ["+" if each else "-" for each in above]
+
+
+def _serves(best: xr.Dataset, row: int, threshold: float) -> list[str]:
+    """The names of the other concepts that each unit is an expert on."""
+    values = average_precision(best).values.copy()
+    values[row] = -np.inf
+    names = [str(name) for name in best["concept"].values]
+    orders = np.argsort(-values, axis=0, kind="stable")
+    return [
+        ", ".join(names[place] for place in order if of_unit[place] >= threshold)
+        for order, of_unit in zip(orders.T, values.T, strict=True)
+    ]
+
+
+def top_sentences(responses: Responses | Trace, unit: Units, count: int = 20, *, lowest: bool = False) -> pd.DataFrame:
+    """Return the sentences that a unit responds to most.
+
+        el.top_sentences(responses, "L3 mlp.up 417")
+
+    Args:
+      responses: from `record_responses`; or a trace.
+      unit: one that they have, as `el.trace` takes them.
+      count: how many sentences; of equal ones, those that come first.
+      lowest: those it responds to least, instead.
+
+    Returns:
+      A table `response, sentence`, the highest first (with `lowest`, the lowest), with the sentences' numbers as its
+      index.
+
+    Raises:
+      SelectionError: a unit that wasn't recorded, several units, or a count below 1.
+      ResponsesError: something else than responses, such as a run directory, which keeps none.
+    """
+    address, count = one_address(unit), _check_count(count, "sentences")
+    if isinstance(responses, Trace):
+        values, units, sentences = responses.pooled(), responses.units, responses.sentences
+    elif isinstance(responses, Responses):
+        values, units, sentences = responses.values, responses.units, responses.sentences
+    else:
+        raise ResponsesError(_no_responses(responses, address))
+    found = _column(units, address, responses.model)
+    given = as_rows_of_table(unit)
+    if isinstance(given, pd.DataFrame):
+        refuse_other_places(given, units.iloc[[found]], responses.model)
+    own = values[:, found]
+    order = np.argsort(own if lowest else -own, kind="stable")[:count]
+    return pd.DataFrame(
+        {"response": own[order], "sentence": [sentences[place] for place in order]},
+        index=pd.Index(order, name="number"),
+    )
+
+
+def _no_responses(given: object, address: Address) -> str:
+    what = f"{os.fspath(given)}, a path," if isinstance(given, str | os.PathLike) else f"a {type(given).__name__}"
+    return (
+        f"{what} was given for responses. Runs and tables of expertise keep none: read the unit again, "
+        f"el.top_sentences(el.trace(model, concepts.sentences, {address!r}), {address!r}); or give what "
+        "el.record_responses returns."
+    )
+
+
+def _column(units: pd.DataFrame, address: Address, model: str) -> int:
+    """Where a unit stands among those of some responses."""
+    layer, site, channel = address
+    at_site = units["site"].to_numpy() == site
+    found = np.flatnonzero(at_site & (units["layer"].to_numpy() == layer) & (units["channel"].to_numpy() == channel))
+    if found.size:
+        return int(found[0])
+    if not at_site.any():
+        recorded = ", ".join(dict.fromkeys(map(str, units["site"])))
+        raise SelectionError(
+            f"the unit {format_address(address)} was asked for, and these responses of {model} are of {recorded}: "
+            f"{site} wasn't recorded. Record it, if the model has it: "
+            f"el.record_responses(model, sentences, sites=[{site!r}])."
+        )
+    here = units[at_site]
+    raise SelectionError(
+        f"the unit {format_address(address)} was asked for; these responses of {model} have {len(here)} units at "
+        f"{site}, in layers {here['layer'].min()} to {here['layer'].max()} with channels {here['channel'].min()} to "
+        f"{here['channel'].max()}, and not this one."
+    )
+
+
+def top_tokens(
+    model: Model, sentences: Sequence[str], unit: Units, count: int = 20, *, lowest: bool = False
+) -> pd.DataFrame:
+    """Return the tokens of sentences at which a unit says most.
+
+        el.top_tokens(model, concepts.sentences, (3, "mlp.up", 417))
+
+    Args:
+      model: from `load_model`.
+      sentences: `[S]` texts.
+      unit: one, as `el.trace` takes them.
+      count: how many tokens; of equal ones, those that come first.
+      lowest: those at which it says least, instead.
+
+    Returns:
+      A table `token, activation, number, start, end, sentence`: the token's text, what is said at it, and the sentence,
+      its number, and where in it the token stands. The highest first (with `lowest`, the lowest). What the tokenizer
+      adds isn't among them.
+
+    Raises:
+      SelectionError, TokenizationError: see `trace`; or several units, or a count below 1.
+    """
+    one_address(unit)
+    count = _check_count(count, "tokens")
+    seen = trace(model, sentences, unit)
+    rows = [
+        (text, activation, number, start, end, sentence)
+        for number, sentence in enumerate(seen.sentences)
+        for text, activation, (start, end), own in zip(
+            seen.tokens[number],
+            seen.activations[number][:, 0],
+            seen.spans[number].tolist(),
+            seen.in_pool[number],
+            strict=True,
+        )
+        if own
+    ]
+    table = pd.DataFrame(rows, columns=["token", "activation", "number", "start", "end", "sentence"])
+    order = np.argsort(table["activation"] if lowest else -table["activation"], kind="stable")[:count]
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _check_count(count: int, what: str) -> int:
+    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
+        raise SelectionError(f"count={count!r} was given; wanted a number of {what}, 1 or more.")
+    return int(count)

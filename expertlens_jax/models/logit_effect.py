@@ -1,0 +1,139 @@
+"""Which tokens a unit speaks for: what it adds to the residual stream, read as the model's head reads it."""
+
+import numbers
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from expertlens_jax.models.addresses import Units, format_address, locate_units, one_address
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.token_texts import texts_of_tokens
+
+WRITES_THROUGH = {"attn.z": ("attn", "out"), "mlp.act": ("mlp", "down")}
+"""The sites that a linear layer reads whose outputs are added to the residual stream, and that layer."""
+ADDED = {"attn.out": "attn", "mlp.down": "mlp"}
+"""The sites whose channels are added to the residual stream's, and their branch."""
+STREAM = ("resid.pre", "resid")
+_INSTEAD = {
+    "mlp.up": "mlp.act",
+    "mlp.gate": "mlp.act",
+    "attn.q": "attn.z",
+    "attn.k": "attn.z",
+    "attn.v": "attn.z",
+    "attn.head": "attn.z",
+}
+
+
+def logit_effect(model: Model, unit: Units, count: int = 10) -> pd.DataFrame:
+    """Return the tokens whose logits a unit raises most and lowers most, by the straight way to the model's head.
+
+        el.logit_effect(model, (3, "mlp.act", 417))
+
+    A unit that says 1 more adds its direction to the residual stream: a row of `mlp.down`'s or `attn.out`'s kernel, or
+    a channel. Read by the last norm and the head, it changes each logit by `effect`, divided by what the norms on its
+    way divide by, which is the same for all tokens (direct logit attribution; Geva et al. 2022, arXiv 2203.14680).
+    What later layers make of the direction isn't in it.
+
+    Args:
+      model: a causal language model.
+      unit: one that writes to the residual stream: at `mlp.act`, `mlp.down`, `attn.z`, `attn.out`, `resid.pre` or
+        `resid`; as `el.trace` takes them.
+      count: of tokens that are raised, and as many that are lowered.
+
+    Returns:
+      A table `token, token_id, effect, does`, from the token that is raised most to the one that is lowered most.
+      `does` is "raises" or "lowers", by the half of the table, whatever the signs of the effects are.
+
+    Raises:
+      SelectionError: a unit elsewhere, none or several, or one that the model doesn't have; or a count below 1.
+      UnsupportedModelError: an encoder, or a model whose norms stand on the residual stream itself.
+    """
+    address = one_address(unit)
+    locate_units(model, unit)
+    if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
+        raise SelectionError(f"count={count!r} was given; wanted a number of tokens, 1 or more.")
+    _check_model(model)
+    effects = np.asarray(effect_on_logits(model, _direction(model, address)))
+    known = min(len(effects), len(model.tokenizer))  # a head may be longer than the vocabulary
+    order = np.argsort(-effects[:known], kind="stable")
+    count = min(int(count), known // 2)
+    chosen = np.concatenate([order[:count], order[-count:]])
+    return pd.DataFrame(
+        {
+            "token": texts_of_tokens(model.tokenizer, chosen),
+            "token_id": chosen,
+            "effect": effects[chosen],
+            "does": ["raises"] * count + ["lowers"] * count,
+        }
+    )
+
+
+def effect_on_logits(model: Model, direction: jax.Array) -> jax.Array:
+    """Return what a direction of the residual stream adds to each logit, float32 `[vocabulary]`.
+
+    Args:
+      model: a causal language model whose norms don't stand on the residual stream.
+      direction: float32 `[d_model]`, as it stands in the stream.
+    """
+    params = model.params
+    if model.config.final_norm:
+        direction = _through_norm(model, direction, params["final_norm"]["scale"])
+    head = params["embed"]["token"].T if model.config.head == "tied" else params["head"]
+    return jnp.matmul(direction, head.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+
+
+def _through_norm(model: Model, direction: jax.Array, scale: jax.Array) -> jax.Array:
+    """The direction after a norm, but for what the norm divides by: centred, if layer norm does it, and scaled."""
+    if model.config.norm == "layer":
+        direction -= direction.mean()
+    scale = scale.astype(jnp.float32)
+    return direction * (1 + scale if model.config.norm_plus_one else scale)
+
+
+def _direction(model: Model, address: tuple[int, str, int]) -> jax.Array:
+    """What a unit that says 1 adds to the residual stream, float32 `[d_model]`, up to what a norm divides by."""
+    layer, site, channel = address
+    layers = model.params["layers"]
+    if site in WRITES_THROUGH:
+        branch, linear = WRITES_THROUGH[site]
+        direction = layers[branch][linear]["kernel"][layer, channel].astype(jnp.float32)
+    elif site in ADDED or site in STREAM:
+        branch = ADDED.get(site)
+        direction = jnp.zeros(model.config.d_model, jnp.float32).at[channel].set(1)
+    else:
+        raise SelectionError(_why_not(address))
+    if branch is not None and model.config.norm_place in ("output", "both"):
+        direction = _through_norm(model, direction, layers[f"{branch}_out_norm"]["scale"][layer])
+    return direction
+
+
+def _why_not(address: tuple[int, str, int]) -> str:
+    layer, site, channel = address
+    if site in ("mlp.up", "mlp.gate"):
+        instead = f" Ask for the neuron it feeds: {format_address((layer, 'mlp.act', channel))!r}."
+    elif site in _INSTEAD:
+        instead = f" What attention writes is read at {_INSTEAD[site]}."
+    else:
+        instead = " Of an autoencoder the model carries the encoder only, and so not what a feature stands for."
+    writers = ", ".join([*WRITES_THROUGH, *ADDED, *STREAM])
+    return (
+        f"the unit {format_address(address)} doesn't write to the residual stream, so it has no straight way to the "
+        f"logits; units at {writers} do.{instead}"
+    )
+
+
+def _check_model(model: Model) -> None:
+    config = model.config
+    if not config.causal or config.head is None:
+        raise UnsupportedModelError(
+            f"{model.name} is an encoder ({model.family.encodes(config)}) and has no logits. "
+            "Give a causal language model."
+        )
+    if config.norm_place == "post":
+        raise UnsupportedModelError(
+            f"{model.name} norms the residual stream after each block's additions, so no unit has a straight way to "
+            "the logits. Give a model whose norms stand on its branches."
+        )
