@@ -48,8 +48,9 @@ with epy.lazy_api_imports(globals()):
         weighted_jaccard,
     )
     from expertlens_jax.experts.pipeline import find_experts
+    from expertlens_jax.experts.response_store import ResponseStore
     from expertlens_jax.experts.responses import Responses, record_responses
-    from expertlens_jax.experts.selection import select_experts
+    from expertlens_jax.experts.selection import select_experts, select_negatives
     from expertlens_jax.experts.steering import share_expertise, steer
     from expertlens_jax.experts.table import open_expertise
     from expertlens_jax.experts.tracing import Trace, trace
@@ -90,6 +91,7 @@ __all__ = [
     "Ratings",
     "Recording",
     "Resampling",
+    "ResponseStore",
     "Responses",
     "Statistics",
     "Steering",
@@ -128,6 +130,7 @@ __all__ = [
     "record_responses",
     "remove_direction",
     "select_experts",
+    "select_negatives",
     "share_expertise",
     "steer",
     "steer_units",

@@ -204,6 +204,7 @@ class PlainFinding(PlainNegatives, PlainRecording, total=False):
     transport: bool
     permutations: int
     passes: int | None
+    store: str
 
 
 def settings_of(

@@ -70,7 +70,7 @@ def test_settings_are_values_that_can_be_keys_and_come_back_from_a_table():
             dict(negative_per_positive=3),
             "find_experts has no setting 'negative_per_positive'. Did you mean 'negatives_per_positive'? Allowed are "
             "sites, pooling, pool_over, tokens_per_batch, truncate, negatives_per_positive, exclude_mentions, sampled, "
-            "seed, halves, transport, permutations, passes; and recording=, negatives=, statistics=, budget=, ",
+            "seed, halves, transport, permutations, passes, store; and recording=, negatives=, statistics=, budget=, ",
         ),
         (dict(progres=True), "has no setting 'progres'. Did you mean 'progress'?"),
         (dict(per_positive=3), "has no setting 'per_positive'. Did you mean 'negatives_per_positive'?"),

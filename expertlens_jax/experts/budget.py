@@ -12,6 +12,7 @@ import jax
 from etils import epath
 
 from expertlens_jax.errors import BudgetError
+from expertlens_jax.experts.response_store import ResponseStore
 from expertlens_jax.run_directory import is_local
 
 GB = 10**9
@@ -50,14 +51,23 @@ class Budget:
     passes: int | None = None
     """At least how many passes to make; None for as few as fit. Each pass that is done is kept when a run is killed."""
 
-    plain: ClassVar[Mapping[str, str]] = {"passes": "passes"}
+    store: ResponseStore | epath.PathLike | None = None
+    """Where responses are kept for other runs, or its directory; None keeps none."""
+
+    plain: ClassVar[Mapping[str, str]] = {"passes": "passes", "store": "store"}
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check the values, and make a directory a store.
 
         Raises:
-          BudgetError: one isn't an integer from 0 on, or `passes` from 1 on.
+          BudgetError: one isn't an integer from 0 on, or `passes` from 1 on, or the store isn't one.
         """
+        if isinstance(self.store, str | os.PathLike):
+            object.__setattr__(self, "store", ResponseStore(self.store))
+        if not isinstance(self.store, ResponseStore | None):
+            raise BudgetError(
+                f"store of a budget is {self.store!r}; wanted a directory, el.ResponseStore(directory, limit), or None."
+            )
         for name in ("device", "host", "disk", "passes"):
             value, least = getattr(self, name), int(name == "passes")
             if value is not None and (
@@ -101,7 +111,7 @@ class Passes:
     """The plan of a job: each pass puts all sentences through the model and ranks the units of some layers."""
 
     place: str
-    """Where a pass's responses wait to be ranked: "device", "host" or "disk"."""
+    """Where a pass's responses wait to be ranked: "device", "host" or "disk"; or "store", where they stay."""
     layers: tuple[tuple[int, int], ...]
     """Of each pass, the first layer and the one after the last."""
     bytes_per_pass: int

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from expertlens_jax.experts.responses import Responses
 
 UNIT_COLUMNS = ("layer", "site", "channel", "hf_module", "hf_channel")
+BY_NEGATIVES = {"base_rate_by_negatives": "base_rate", "num_negatives_by_negatives": "num_negatives"}
+"""Coordinates of a table with several negatives, and what they are of a contrast."""
 
 
 def measure_expertise(
@@ -88,7 +90,7 @@ def measure_expertise(
     if responses.provenance is None:
         attributes = {"model": responses.model, "sentences": concepts.name, **negatives.attributes()}
     else:
-        asked = question(responses.provenance, concepts, contrast, **negatives.attributes())
+        asked = question(responses.provenance, concepts, [contrast], [negatives])
         attributes = asked | responses.provenance.attributes()
     return expertise_table(ranking, responses.units, concepts, contrast, attributes)
 
@@ -121,6 +123,15 @@ def expertise_coordinates(units: pd.DataFrame, concepts: ConceptDataset, contras
     } | {
         name: ("unit", _text(units[name]) if name in ("site", "hf_module") else units[name].to_numpy())
         for name in UNIT_COLUMNS
+    }
+
+
+def negatives_coordinates(negatives: Sequence[Negatives], contrasts: Sequence[Contrast]) -> dict[str, tuple]:
+    """What stands along a dimension of several negatives: their settings, and what was counted."""
+    settings = [each.attributes() for each in negatives]
+    return {name: ("negatives", np.array([each[name] for each in settings])) for name in Negatives.plain} | {
+        name: (("negatives", "concept"), np.stack([getattr(contrast, field) for contrast in contrasts]))
+        for name, field in BY_NEGATIVES.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +11,40 @@ from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance
+from expertlens_jax.settings import Negatives
+
+OTHERS = "other_negatives"
+"""The setting that lists the negatives of a table beside the first."""
 
 
-def question(provenance: Provenance, concepts: ConceptDataset, contrast: Contrast, **settings: Any) -> dict[str, Any]:
+def question(
+    provenance: Provenance,
+    concepts: ConceptDataset,
+    contrasts: Sequence[Contrast],
+    negatives: Sequence[Negatives],
+    **settings: Any,
+) -> dict[str, Any]:
     """All that a table's numbers follow from, nested, for a run's `config.json`: the same question, the same table.
 
     Args:
       provenance: of the responses.
       concepts: whose experts are sought.
-      contrast: which sentences stand for and against them, as `settings` and the words' mentions make it.
-      **settings: of the negatives, and of what else is measured.
+      contrasts: which sentences stand for and against them, as the negatives and the words' mentions make it.
+      negatives: of each contrast.
+      **settings: of what else is measured.
     """
-    return {
-        **provenance.settings(),
-        "sentences": concepts.name,
-        **settings,
-        "concepts_sha256": digest_concepts(concepts),
-        "contrast_sha256": digest_contrast(contrast),
-    }
+    first, *others = (
+        each.attributes() | {"contrast_sha256": digest_contrast(contrast)}
+        for each, contrast in zip(negatives, contrasts, strict=True)
+    )
+    asked = {**provenance.settings(), "sentences": concepts.name, **negatives[0].attributes(), **settings}
+    asked |= {"concepts_sha256": digest_concepts(concepts), "contrast_sha256": first["contrast_sha256"]}
+    return asked | {OTHERS: others} if others else asked
+
+
+def flat(question: Mapping[str, Any]) -> dict[str, str]:
+    """What is nested in a question, but for its provenance, as JSON: an attribute of any file format."""
+    return {name: json.dumps(question[name]) for name in (OTHERS,) if name in question}
 
 
 def digest_concepts(concepts: ConceptDataset) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
@@ -16,11 +16,16 @@ from tqdm.auto import tqdm
 from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
+from expertlens_jax.errors import BudgetError, SettingError
 from expertlens_jax.experts import table
 from expertlens_jax.experts.budget import Budget, plan_passes, stated_budget
-from expertlens_jax.experts.fingerprints import question
+from expertlens_jax.experts.fingerprints import OTHERS, flat, question
 from expertlens_jax.experts.planning import (
+    BY_NEGATIVES,
+    HALF,
     HALVES,
+    OTHER_NEGATIVES,
+    PERMUTED,
     Job,
     block_width,
     check_disk_space,
@@ -30,7 +35,8 @@ from expertlens_jax.experts.planning import (
     plan_job,
 )
 from expertlens_jax.experts.ranking import rank_blocks
-from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer, gather_block
+from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer
+from expertlens_jax.experts.response_store import ResponseStore, StoredResponses
 from expertlens_jax.experts.responses import PreparedRecording, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
 from expertlens_jax.experts.token_masks import check_pool_over, pool_over_words
@@ -48,7 +54,7 @@ def find_experts(
     workdir: epath.PathLike,
     *,
     recording: Recording | None = None,
-    negatives: Negatives | None = None,
+    negatives: Negatives | Sequence[Negatives] | None = None,
     statistics: Statistics | None = None,
     budget: Budget | None = None,
     progress: bool = False,
@@ -75,21 +81,25 @@ def find_experts(
       concepts: labels bool [concepts, sentences].
       workdir: a run directory of its own, local or a bucket's; on several hosts, one that the first can write to.
       recording: which sites' units, and how their activations are pooled over a sentence's tokens.
-      negatives: which sentences a concept is told apart from, and what they weigh.
+      negatives: which sentences a concept is told apart from, and what they weigh. Of several, all are answered by one
+        pass and one sort, and the first is measured in every way: see `select_negatives`.
       statistics: what is measured beside average precision.
-      budget: bytes that responses may take, and in how many passes over the sentences they are recorded; default half
-        of what is free on devices, host and disk, and as few passes as that allows.
+      budget: bytes that responses may take, in how many passes over the sentences they are recorded, and where they
+        are kept for other runs; default half of what is free on devices, host and disk, as few passes as that allows,
+        and nowhere.
       progress: tells the plan, and shows bars with rates and time left.
       **settings: the fields of these as plain keywords, where the value that holds them isn't given: `sites`,
         `pooling`, `pool_over`, `tokens_per_batch`, `truncate` (see `Recording`); `negatives_per_positive`,
         `exclude_mentions`, `sampled`, `seed` (see `Negatives`); `halves`, `transport`, `permutations` and, again,
-        `seed` (see `Statistics`); `passes` (see `Budget`).
+        `seed` (see `Statistics`); `passes`, `store` (see `Budget`). Several `negatives_per_positive` are several
+        negatives.
 
     Returns:
       The table, opened lazily (see `open_expertise`). A dataset over (concept, unit), float32: `average_precision`,
       `positive_median`, `positive_p90`, `positive_mean`, `negative_mean`, `auroc`; with `transport`,
       `transport_slope`; with `halves`, `average_precision_halves`
-      over (half, concept, unit); with `permutations`, `p_value` (one unit; exact if there are no ties), `q_value`
+      over (half, concept, unit); with several negatives, `average_precision_by_negatives` over (negatives, concept,
+      unit); with `permutations`, `p_value` (one unit; exact if there are no ties), `q_value`
       (Benjamini & Hochberg 1995, over the concept's units) and `familywise_p` (of the maximum over all units, by
       permutation).
 
@@ -104,20 +114,27 @@ def find_experts(
       SelectionError, TokenizationError: see `record_responses`.
       SettingError: an unknown setting, or one that is given twice.
     """
-    recording, negatives, statistics, budget = settings_of(
-        "find_experts",
-        settings,
-        {
-            "recording": (Recording, recording),
-            "negatives": (Negatives, negatives),
-            "statistics": (Statistics, statistics),
-            "budget": (Budget, budget),
-        },
-        others=("progress",),
-    )
+    gathered = [
+        settings_of(
+            "find_experts",
+            plain,
+            {
+                "recording": (Recording, recording),
+                "negatives": (Negatives, each),
+                "statistics": (Statistics, statistics),
+                "budget": (Budget, budget),
+            },
+            others=("progress",),
+        )
+        for each, plain in listed_negatives(negatives, settings)
+    ]
+    recording, _, statistics, budget = gathered[0]
+    negatives = [each for _, each, *_ in gathered]
+    check_each_once(negatives)
     workdir = epath.Path(workdir)
     check_pool_over(recording.pool_over)
-    contrast = contrast_concepts(concepts, negatives)
+    check_one_host(budget.store)
+    contrasts = [contrast_concepts(concepts, each) for each in negatives]
     tokens = None
     if recording.pool_over != "all":
         tokens = pool_over_words(
@@ -128,7 +145,7 @@ def find_experts(
             truncate=recording.truncate,
         )
     prepared = prepare_recording(model, concepts.sentences, recording, tokens=tokens, all_hosts=True)
-    job = plan_job(prepared, concepts, contrast, statistics)
+    job = plan_job(prepared, concepts, contrasts, negatives, statistics)
     scratch = workdir / "scratch"
     plan = plan_passes(
         job.layout.rows_per_device,
@@ -139,15 +156,15 @@ def find_experts(
     size = table.table_bytes(job.variables, job.sizes)
     if progress and parallel.is_first_host():
         tqdm.write(describe(job, plan, size))
-    asked = question(prepared.provenance, concepts, contrast, **negatives.attributes(), **stated(statistics, negatives))
-    attributes = asked | prepared.provenance.attributes()
+    asked = question(prepared.provenance, concepts, contrasts, negatives, **stated(statistics, negatives[0]))
+    attributes = asked | flat(asked) | prepared.provenance.attributes()
 
     with contextlib.ExitStack() as stack, parallel.explained_host_errors():
 
         def start() -> dict[str, Any]:
             stack.enter_context(only_writer(workdir))
             with table.explained_write_errors(workdir):
-                open_run(workdir, asked, defaults=setting_defaults() | {RESAMPLING_SEED: None})
+                open_run(workdir, asked, defaults=setting_defaults() | dict.fromkeys((RESAMPLING_SEED, OTHERS)))
                 table.remove_leftovers(workdir)
                 if not table.read_progress(workdir).finished:
                     check_disk_space(workdir, size)
@@ -155,32 +172,99 @@ def find_experts(
             return dataclasses.asdict(table.read_progress(workdir))
 
         done = table.Progress.of(parallel.from_first_host(start))
-        for number, layers in enumerate(plan.layers, start=1):
-            first, last = (layer * job.units_per_layer for layer in layers)
-            if done.covers(first, last):
-                continue
-            label = f"pass {number} of {len(plan.layers)}: " if len(plan.layers) > 1 else ""
-            buffer = make_buffer(job, plan.place, last - first, scratch)
-            record(prepared, job.layout, buffer, layers, label, progress)
+        spans = [tuple(layer * job.units_per_layer for layer in layers) for layers in plan.layers]
+        waiting = [number for number, units in enumerate(spans) if not done.covers(*units)]
+        kept = kept_responses(budget.store, job, progress) if budget.store is not None and waiting else None
+        for number in waiting:
+            first, last = spans[number]
+            label = f"pass {number + 1} of {len(spans)}: " if len(spans) > 1 else ""
+            if kept is not None:
+                buffer = dataclasses.replace(kept, first_unit=first)
+            else:
+                buffer = make_buffer(job, plan.place, last - first, scratch)
+                record(prepared, job.layout, buffer, plan.layers[number], label, progress)
             for start_unit, ranked in rank(job, buffer, first, last, done, label, progress):
                 done = keep(workdir, job, done, start_unit, ranked)
             buffer.free()
         if not done.complete:
             parallel.from_first_host(
-                lambda: finish(workdir, job, contrast, done, statistics.permutations.seed, progress)
+                lambda: finish(workdir, job, contrasts[0], done, statistics.permutations.seed, progress)
             )
     return table.open_expertise(workdir)
 
 
 def stated(statistics: Statistics, negatives: Negatives) -> dict[str, Any]:
-    """What a run's `config.json` says of its statistics: their seed is that of the negatives where it says nothing."""
+    """What a run's `config.json` says of its statistics.
+
+    Their seed is that of the negatives where it says nothing of it, or nothing is drawn.
+    """
     permutations = statistics.permutations
     said = {
         "halves": bool(statistics.halves),
         "permutations": int(permutations.draws),
         "transport": bool(statistics.transport),
     }
-    return said if permutations.seed == negatives.seed else said | {RESAMPLING_SEED: int(permutations.seed)}
+    differs = permutations.seed != negatives.seed and (statistics.halves or permutations.draws)
+    return said | {RESAMPLING_SEED: int(permutations.seed)} if differs else said
+
+
+def listed_negatives(
+    negatives: Negatives | Sequence[Negatives] | None, settings: Mapping[str, Any]
+) -> list[tuple[Negatives | None, Mapping[str, Any]]]:
+    """Each of the negatives that were given, as a value and plain keywords: a list may be given of either."""
+    ratios = settings.get("negatives_per_positive")
+    if _is_list(negatives):
+        listed = [(each, settings) for each in negatives]
+    elif _is_list(ratios):
+        listed = [(negatives, {**settings, "negatives_per_positive": ratio}) for ratio in ratios]
+    else:
+        listed = [(negatives, settings)]
+    if not listed:
+        raise SettingError(
+            "find_experts was given an empty list of negatives; wanted el.Negatives(), or a list of some."
+        )
+    return listed
+
+
+def _is_list(given: object) -> bool:
+    return isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
+
+
+def check_each_once(negatives: Sequence[Negatives]) -> None:
+    """Refuses the same negatives twice.
+
+    Raises:
+      SettingError: the message shows them.
+    """
+    for number, each in enumerate(negatives):
+        if each in negatives[:number]:
+            raise SettingError(f"find_experts was given {each} twice; wanted negatives that differ.")
+
+
+def check_one_host(store: ResponseStore | None) -> None:
+    """Refuses a store where several hosts each record their share of the sentences.
+
+    Raises:
+      BudgetError: there are several.
+    """
+    if store is not None and jax.process_count() > 1:
+        raise BudgetError(
+            f"a store of responses ({store.directory}) was given to {jax.process_count()} hosts, of which each records "
+            "its share of the sentences; a store keeps those of one host. Leave it out."
+        )
+
+
+def kept_responses(store: ResponseStore, job: Job, progress: bool) -> StoredResponses | None:
+    """All layers' responses in the store, recorded there if they aren't yet; None if they can't be kept."""
+    found = store.find(job.recording)
+    if found is not None:
+        if progress:
+            tqdm.write(f"Reading the responses kept in {store.directory}")
+        return found
+    with store.entry(job.recording) as room:
+        if room is not None:
+            record(job.recording, job.layout, room, (0, job.recording.num_layers), "", progress)
+    return room
 
 
 def make_buffer(job: Job, place: str, num_units: int, scratch: epath.Path) -> ResponseBuffer:
@@ -211,7 +295,7 @@ def record(
             responses = split_over_all(prepared.respond(batch, layers=layers), layout)
             if waiting is not None:
                 buffer.put(*waiting)
-            waiting = responses, offset
+            waiting = responses, offset, batch.rows
             bar.update(len(batch.rows))
         if waiting is not None:
             buffer.put(*waiting)
@@ -251,13 +335,18 @@ def rank(
             if done.covers(unit, stop):
                 start = stop
                 continue
-            blocks = gather_block(buffer.columns(unit - first, width), job.layout)
+            blocks = buffer.blocks(unit - first, width)
             units = job.recording.units.iloc[unit:]
             ranked, others = rank_blocks(blocks, job.sets, first_unit=unit, units=units, sentences=job.sentences)
-            values, others = ranked.measured(), list(map(np.asarray, others))
-            if job.halves:
-                values["average_precision_halves"] = np.stack([others.pop(-2), others.pop(-1)], axis=1)
-            values["average_precision"] = np.concatenate([np.asarray(ranked.average_precision), *others], axis=1)
+            values, precision = ranked.measured(), np.asarray(ranked.average_precision)
+            of_kind: dict[str, list[np.ndarray]] = {PERMUTED: [], OTHER_NEGATIVES: [], HALF: []}
+            for kind, other in zip(job.ranked_for, others, strict=True):
+                of_kind[kind].append(np.asarray(other))
+            if of_kind[HALF]:
+                values["average_precision_halves"] = np.stack(of_kind[HALF], axis=1)
+            if of_kind[OTHER_NEGATIVES]:
+                values["average_precision_by_negatives"] = np.stack([precision, *of_kind[OTHER_NEGATIVES]], axis=1)
+            values["average_precision"] = np.concatenate([precision, *of_kind[PERMUTED]], axis=1)
             gathered.append(
                 {name: in_order(np.asarray(each), job.layout)[..., : stop - unit] for name, each in values.items()}
             )
@@ -285,7 +374,7 @@ def keep(
     """Writes some units' variables into the table, and that they are there."""
     concepts = slice(job.num_concepts)
     null_maximum = ranked["average_precision"][job.num_concepts :].max(axis=1)
-    values = {name: each if name in HALVES else each[concepts] for name, each in ranked.items()}
+    values = {name: each if name in HALVES | BY_NEGATIVES else each[concepts] for name, each in ranked.items()}
     after = done.with_units(start, start + ranked["average_precision"].shape[1], null_maximum)
 
     def write() -> None:

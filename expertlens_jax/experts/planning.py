@@ -1,7 +1,7 @@
 """What a large job will do, known before it starts: what is ranked for what, where responses wait, what it takes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -20,17 +20,19 @@ from expertlens_jax.data.resampling import (
 from expertlens_jax.errors import BudgetError
 from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
-from expertlens_jax.experts.expertise import expertise_coordinates
+from expertlens_jax.experts.expertise import expertise_coordinates, negatives_coordinates
 from expertlens_jax.experts.measuring import Ranking
 from expertlens_jax.experts.ranking import units_per_block
 from expertlens_jax.experts.response_buffers import Layout, lay_out
 from expertlens_jax.experts.responses import PreparedRecording
 from expertlens_jax.run_directory import is_local
-from expertlens_jax.settings import Statistics
+from expertlens_jax.settings import Negatives, Statistics
 
 RANKED = {name: ("concept", "unit") for name in Ranking._fields}
 _RESULT_BYTES = 2**26
 HALVES = {"average_precision_halves": ("half", "concept", "unit")}
+BY_NEGATIVES = {"average_precision_by_negatives": ("negatives", "concept", "unit")}
+PERMUTED, OTHER_NEGATIVES, HALF = "permuted labels", "other negatives", "half of the sentences"
 SIGNIFICANCE = {name: ("concept", "unit") for name in ("p_value", "q_value", "familywise_p")}
 
 
@@ -42,8 +44,9 @@ class Job:
     layout: Layout
     sentences: tuple[str, ...]
     sets: ConceptSets
-    """Of the concepts; of permuted ones, if there are any; and of the concepts in each half, if asked for."""
-    halves: bool
+    """Of the concepts with the first negatives, and all else that the same sort answers."""
+    ranked_for: tuple[str, ...]
+    """What each of those but the first is: `PERMUTED`, `OTHER_NEGATIVES` or `HALF`."""
     num_concepts: int
     null_of: np.ndarray
     """int `[concepts, permutations]`: which of the permuted concepts are like each concept."""
@@ -61,30 +64,49 @@ class Job:
         return self.sizes["unit"] // self.recording.num_layers
 
 
-def plan_job(recording: PreparedRecording, concepts: ConceptDataset, contrast: Contrast, statistics: Statistics) -> Job:
-    """Lays sentences out over devices, and sets up what they are ranked for."""
+def plan_job(
+    recording: PreparedRecording,
+    concepts: ConceptDataset,
+    contrasts: Sequence[Contrast],
+    negatives: Sequence[Negatives],
+    statistics: Statistics,
+) -> Job:
+    """Lays sentences out over devices, and sets up what they are ranked for.
+
+    Args:
+      recording: of the concepts' sentences.
+      concepts: whose experts are sought.
+      contrasts: one or more; the first is measured in every way.
+      negatives: that the contrasts were made with.
+      statistics: of the first.
+    """
     num_concepts, num_sentences = concepts.labels.shape
+    contrast, *others = contrasts
     coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
-    others, null_of, variables = [], np.zeros((num_concepts, 0), int), dict(RANKED)
+    ranked, null_of, variables = [], np.zeros((num_concepts, 0), int), dict(RANKED)
     permutations, seed = statistics.permutations.draws, statistics.permutations.seed
     if not statistics.transport:
         del variables["transport_slope"]
     if permutations:
         permuted = permuted_labels(contrast, permutations, seed=seed)
         null_of = permuted_sizes(contrast)[1][:, None] * permutations + np.arange(permutations)
-        others.append(permuted)
+        ranked.append((PERMUTED, permuted))
         coordinates = coordinates.assign_coords(permutation=np.arange(len(permuted.positives)))
         variables |= SIGNIFICANCE | {"null_maximum": ("permutation",)}
+    if others:
+        ranked += [(OTHER_NEGATIVES, other) for other in others]
+        coordinates = coordinates.assign_coords(negatives_coordinates(negatives, contrasts))
+        variables |= BY_NEGATIVES
     if statistics.halves:
-        others += [restrict_within(contrast, kept) for kept in split_halves(contrast, seed=seed)]
+        ranked += [(HALF, restrict_within(contrast, kept)) for kept in split_halves(contrast, seed=seed)]
         coordinates = coordinates.assign_coords(half=np.arange(2))
         variables |= HALVES
     return Job(
         recording=recording,
         layout=lay_out(recording.batches(), recording.mesh, num_sentences),
         sentences=concepts.sentences,
-        sets=concept_sets(contrast, *others, transport=statistics.transport),
-        halves=statistics.halves,
+        sets=concept_sets(contrast, *(each for _, each in ranked), transport=statistics.transport),
+        ranked_for=tuple(kind for kind, _ in ranked),
         num_concepts=num_concepts,
         null_of=null_of,
         coordinates=coordinates,

@@ -63,11 +63,17 @@ def lay_out(batches: Iterable[Batch], mesh: Mesh, num_sentences: int) -> Layout:
 class ResponseBuffer(Protocol):
     """Where a pass's responses wait."""
 
-    def put(self, responses: jax.Array, offset: int) -> None:
-        """Keeps a batch's responses, `[batch, units]` split over all devices by rows, from row `offset` on."""
+    def put(self, responses: jax.Array, offset: int, rows: np.ndarray) -> None:
+        """Keeps a batch's responses, `[batch, units]` split over all devices by rows.
 
-    def columns(self, start: int, width: int) -> jax.Array:
-        """Units from `start` on, `[all devices' rows, width]` split by rows; zeros beyond the last unit."""
+        Args:
+          responses: filler rows last.
+          offset: the batch's first row on every device, see `Layout`.
+          rows: int `[real rows]`: which sentences these are.
+        """
+
+    def blocks(self, start: int, width: int) -> np.ndarray | jax.Array:
+        """Units from `start` on, `[this process's devices, sentences, width / all devices]`; zeros beyond the last."""
 
     def free(self) -> None:
         """Gives the memory or the file back."""
@@ -84,13 +90,14 @@ class DeviceBuffer:
         self._put = put_rows(layout.mesh)
         self._take = take_columns(layout.mesh)
 
-    def put(self, responses: jax.Array, offset: int) -> None:
+    def put(self, responses: jax.Array, offset: int, rows: np.ndarray) -> None:
         """See `ResponseBuffer`."""
+        del rows  # the layout knows
         self._values = self._put(self._values, jax.device_put(responses, self._layout.by_rows), jnp.int32(offset))
 
-    def columns(self, start: int, width: int) -> jax.Array:
+    def blocks(self, start: int, width: int) -> jax.Array:
         """See `ResponseBuffer`."""
-        return self._take(self._values, jnp.int32(start), width)
+        return gather_block(self._take(self._values, jnp.int32(start), width), self._layout)
 
     def free(self) -> None:
         """See `ResponseBuffer`."""
@@ -145,8 +152,9 @@ class HostBuffer:
         else:
             self._values = np.memmap(file, np.float32, mode="w+", shape=shape)
 
-    def put(self, responses: jax.Array, offset: int) -> None:
+    def put(self, responses: jax.Array, offset: int, rows: np.ndarray) -> None:
         """See `ResponseBuffer`."""
+        del rows  # the layout knows
         shards = {shard.device: shard.data for shard in responses.addressable_shards}
         for i, device in enumerate(self._layout.local_devices):
             part = np.asarray(shards[device])
@@ -155,14 +163,15 @@ class HostBuffer:
                 columns = part[:, start : start + self._width]
                 self._values[block, first : first + len(part), : columns.shape[1]] = columns
 
-    def columns(self, start: int, width: int) -> jax.Array:
+    def blocks(self, start: int, width: int) -> jax.Array:
         """See `ResponseBuffer`."""
         block, within = divmod(start, self._width)
         local = self._values[block, :, within : within + width]
         if local.shape[1] < width:
             local = np.pad(local, ((0, 0), (0, width - local.shape[1])))
         shape = (self._layout.mesh.size * self._layout.rows_per_device, width)
-        return jax.make_array_from_process_local_data(self._layout.by_rows, np.ascontiguousarray(local), shape)
+        rows = jax.make_array_from_process_local_data(self._layout.by_rows, np.ascontiguousarray(local), shape)
+        return gather_block(rows, self._layout)
 
     def free(self) -> None:
         """See `ResponseBuffer`."""

@@ -1,14 +1,18 @@
 """Expert sets: the units whose expertise on a concept is high enough, or highest."""
 
+import json
 import numbers
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.expertise import BY_NEGATIVES
+from expertlens_jax.experts.fingerprints import OTHERS
 from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.run_directory import differing_settings
-from expertlens_jax.settings import Negatives
+from expertlens_jax.settings import Negatives, PlainNegatives, settings_of
 
 
 def select_experts(expertise: xr.Dataset, threshold: float | None = None, top: int | None = None) -> xr.DataArray:
@@ -47,6 +51,70 @@ def select_experts(expertise: xr.Dataset, threshold: float | None = None, top: i
     return xr.DataArray(
         chosen, coords=precision.coords, dims=precision.dims, name="experts", attrs=precision.attrs | settings
     )
+
+
+def select_negatives(
+    expertise: xr.Dataset, negatives: Negatives | None = None, **settings: Unpack[PlainNegatives]
+) -> xr.Dataset:
+    """Select one of the negatives that a table of expertise was measured with.
+
+    A table of `find_experts(..., negatives_per_positive=[2.5, 5])`, or of another list of negatives, has them all along
+    the dimension `negatives` of `average_precision_by_negatives`. All else in it is of the first.
+
+    Args:
+      expertise: from `find_experts`.
+      negatives: which.
+      **settings: those of its fields that tell it from the others, as plain keywords: `negatives_per_positive`,
+        `exclude_mentions`, `sampled`, `seed`.
+
+    Returns:
+      A table over (concept, unit) with its `average_precision`, base rates and counts, and its settings as attributes;
+      of the first, with all that was measured.
+
+    Raises:
+      SelectionError: the table has none such, or several.
+      SettingError: an unknown setting, or negatives beside plain ones.
+    """
+    if negatives is not None or not settings:
+        (negatives,) = settings_of("select_negatives", settings, {"negatives": (Negatives, negatives)})
+        wanted = negatives.attributes()
+    else:
+        settings_of("select_negatives", settings, {"negatives": (Negatives, None)})
+        wanted = settings
+    measured = negatives_of(expertise)
+    matching = [i for i, each in enumerate(measured) if all(each.attributes()[name] == wanted[name] for name in wanted)]
+    if len(matching) != 1:
+        raise SelectionError(
+            f"this table of expertise was measured with {len(matching) or 'none'} such "
+            f"({', '.join(f'{name}={value}' for name, value in wanted.items())}). It has "
+            f"{'; '.join(map(str, measured))}. Say which of them, or measure others with el.find_experts."
+        )
+    (chosen,) = matching
+    by_negatives = [name for name in (*expertise.data_vars, *expertise.coords) if "negatives" in expertise[name].dims]
+    alone = expertise.drop_vars(by_negatives)
+    alone.attrs.pop(OTHERS, None)
+    if chosen == 0:
+        return alone
+    stated = json.loads(expertise.attrs[OTHERS])[chosen - 1]
+    of_it = expertise.isel(negatives=chosen)
+    coordinates = {field: of_it[name].reset_coords(drop=True) for name, field in BY_NEGATIVES.items()}
+    return (
+        alone.drop_vars(alone.data_vars)
+        .drop_dims([dim for dim in alone.dims if dim not in ("concept", "unit")])
+        .assign(average_precision=of_it["average_precision_by_negatives"].reset_coords(drop=True))
+        .assign_coords(coordinates)
+        .assign_attrs(alone.attrs | stated)
+    )
+
+
+def negatives_of(expertise: xr.Dataset) -> list[Negatives]:
+    """Return the negatives that a table of expertise was measured with, the first of which all of it is.
+
+    Raises:
+      SelectionError: the table doesn't say.
+    """
+    others = json.loads(expertise.attrs.get(OTHERS, "[]"))
+    return [Negatives.of_attributes(each) for each in (expertise.attrs, *others)]
 
 
 def average_precision(expertise: xr.Dataset) -> xr.DataArray:

@@ -83,7 +83,7 @@ def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mappin
         store.rmtree()
     coordinates.to_zarr(str(store), mode="w", consolidated=False)
     group = zarr.open_group(str(store), mode="r+")
-    most = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK}
+    most = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK, "negatives": 1}
     for name, dims in variables.items():
         shape = [coordinates.sizes[dim] for dim in dims]
         chunks = [max(1, min(size, most.get(dim, size))) for dim, size in zip(dims, shape, strict=True)]
