@@ -9,7 +9,7 @@ import expertlens_jax as el
 
 PACKAGE = pathlib.Path(el.__file__).parent
 FLOORS = (
-    ("errors", "cache_directory", "settings"),
+    ("errors", "cache_directory", "cards", "settings"),
     ("data", "parallel", "run_directory"),
     ("models",),
     ("experts", "training"),

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
 import numpy as np
+import pandas as pd
 from etils import epath
 
+from expertlens_jax.cards import Card, listed, shortened
 from expertlens_jax.data.languages import check_language
 from expertlens_jax.data.records import Records, read_records, refuse_problems
 from expertlens_jax.data.text import TextFile, find_file, tell_shadowed_file
@@ -90,6 +92,20 @@ class ConceptDataset:
             f"ConceptDataset({self.name!r}: {len(self.concepts)} concepts in {len(set(self.domains))} "
             f"domains, {len(self.sentences)} sentences)"
         )
+
+    def _repr_html_(self) -> str:
+        shown = range(min(len(self.concepts), 8))
+        first = [np.flatnonzero(self.labels[row])[:1] for row in shown]
+        table = pd.DataFrame(
+            {
+                "concept": self.concepts[:8],
+                "domain": self.domains[:8],
+                "positives": self.labels[:8].sum(axis=1),
+                "a sentence of its own": [shortened(self.sentences[each[0]]) if len(each) else "" for each in first],
+            }
+        )
+        more = f"... and {len(self.concepts) - 8} more" if len(self.concepts) > 8 else ""
+        return Card(repr(self), {"domains": listed(filter(None, dict.fromkeys(self.domains)), 16)}, table, more).html()
 
     def mentions(self) -> np.ndarray:
         """Return bool `[concepts, sentences]`: the sentence holds the concept's word in one of its forms.

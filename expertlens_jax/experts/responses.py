@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import Card, counted, listed, shortened
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
@@ -43,6 +44,31 @@ class Responses:
     """`[sentences]`, in the order of the rows."""
     provenance: Provenance | None = None
     """Which network they are of, and how it was read; None for responses of your own making."""
+
+    @property
+    def _card(self) -> Card:
+        counts = self.units["site"].astype(str).value_counts(sort=False)
+        layers = self.units["layer"]
+        read = self.provenance
+        return Card(
+            f"Responses of {self.model}: {counted(len(self.sentences), 'sentence')} x {counted(len(layers), 'unit')}",
+            {
+                "units": listed([f"{site} {count:,}" for site, count in counts.items()], most=20),
+                "layers": f"{layers.min()} to {layers.max()}" if len(layers) else "",
+                "values": f"{self.values.dtype}, {self.values.nbytes / 1e6:,.1f} MB",
+                "pooled": "" if read is None else f"{read.pooling} over tokens",
+                "steered": "" if read is None else shortened(read.steering, 200),
+                "sentences": listed([repr(shortened(each)) for each in self.sentences[:2]])
+                + (" ..." if len(self.sentences) > 2 else ""),
+            },
+            more="numbers: .values [sentences, units]; .units tells where each stands",
+        )
+
+    def __repr__(self) -> str:
+        return self._card.text()
+
+    def _repr_html_(self) -> str:
+        return self._card.html()
 
 
 def record_responses(

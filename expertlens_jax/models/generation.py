@@ -6,6 +6,7 @@ slots are rounded up to few sizes, so that other prompts, seeds or temperatures 
 
 import dataclasses
 import functools
+import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from flax import struct
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import counted, shortened
 from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
@@ -24,6 +26,9 @@ from expertlens_jax.models.sampling import Sampling, draw_tokens
 from expertlens_jax.models.steering import Steering, SteeringCollection
 from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
+
+_WHOLE, _ROWS = 5, 20
+"""Up to so many texts are shown whole; of more, so many and shortened."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -41,8 +46,26 @@ class Generations:
     each token, before temperature, top-k and top-p."""
 
     def __repr__(self) -> str:
-        rows = (f"{prompt} ▸{text}" for prompt, text in zip(self.prompts, self.texts, strict=True))
-        return "\n".join(row.replace("\n", "\n    ") for row in rows)
+        whole = len(self.prompts) <= _WHOLE
+        rows = [f"{prompt} ▸{text}" for prompt, text in zip(self.prompts, self.texts, strict=True)]
+        shown = rows if whole else [shortened(row, 200) for row in rows[:_ROWS]]
+        lines = [row.replace("\n", "\n    ") for row in shown]
+        return "\n".join(lines if whole else [*lines, self._more])
+
+    @property
+    def _more(self) -> str:
+        left = len(self.prompts) - _ROWS
+        cut = f"{counted(left, 'more text')}; " if left > 0 else ""
+        return f"... {cut}whole in .texts"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<li style="white-space:pre-wrap"><span style="opacity:0.6">{html.escape(prompt)}</span>'
+            f"<b>{html.escape(text if len(self.prompts) <= _WHOLE else shortened(text, 400))}</b></li>"
+            for prompt, text in zip(self.prompts[:_ROWS], self.texts[:_ROWS], strict=True)
+        )
+        more = "" if len(self.prompts) <= _WHOLE else f"<p><i>{html.escape(self._more)}</i></p>"
+        return f'<div><ol style="padding-left:1.5em">{rows}</ol>{more}</div>'
 
 
 def generate(

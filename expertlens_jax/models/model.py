@@ -13,6 +13,7 @@ import pandas as pd
 from jax.sharding import Mesh
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import Card, listed
 from expertlens_jax.errors import ExpertLensWarning, SelectionError, TokenizationError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_arrays, stated_options
@@ -21,7 +22,7 @@ from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.provenance import Provenance, provenance_of
 from expertlens_jax.models.sae import SAE, check_saes
 from expertlens_jax.models.sharding import split_rows
-from expertlens_jax.models.sites import SITES, check_activation_site, check_sites
+from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
 from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
 from expertlens_jax.models.tokens import as_rows, check_token_ids
@@ -49,6 +50,33 @@ class Model:
     end_ids: tuple[int, ...] | None = None
     """The token ids that end a generated text, any of them: see `tokenizer.read_end_ids`. () lets it go on to the most
     tokens asked for; None, the default, goes by the tokenizer's end-of-text token."""
+
+    @property
+    def _card(self) -> Card:
+        config, sites = self.config, block_sites(self.config)
+        leaves = jax.tree.leaves(self.params)
+        kind = "causal" if config.causal else "encoder"
+        heads = f"{config.num_heads} heads"
+        if config.num_kv_heads != config.num_heads:
+            heads += f", {config.num_kv_heads} of keys and values"
+        return Card(
+            f"Model {self.name}",
+            {
+                "family": f"{self.family.title} ({self.family.model_type}), {kind}",
+                "layers": f"{config.num_layers} of width {config.d_model} ({heads})",
+                "parameters": f"{sum(leaf.size for leaf in leaves):,} in {self.dtype}",
+                "vocabulary": f"{config.vocab_size:,} tokens; up to {config.max_tokens:,} in a text",
+                "sites": listed([f"{name} {site.channels(config):,}" for name, site in sites.items()], most=20)
+                + " units a layer",
+                "autoencoders": "; ".join(map(repr, self.saes[:4])) + (" ..." if len(self.saes) > 4 else ""),
+            },
+        )
+
+    def __repr__(self) -> str:
+        return self._card.text()
+
+    def _repr_html_(self) -> str:
+        return self._card.html()
 
     @functools.cached_property
     def units(self) -> pd.DataFrame:

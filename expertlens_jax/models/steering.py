@@ -16,6 +16,7 @@ import pandas as pd
 from etils import epath
 from flax import struct
 
+from expertlens_jax.cards import Card
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
@@ -72,6 +73,10 @@ class Steering:
         by_site = pd.Series([site for _, site, _ in self.units], dtype=object).value_counts()
         where = f" ({', '.join(f'{count} at {site}' for site, count in by_site.items())})" if len(self) else ""
         return f"Steering of {self.model}: {self.label or 'by hand'}; {len(self)} units{where}"
+
+    def _repr_html_(self) -> str:
+        more = f"... of {len(self):,} units: .table" if len(self) > 8 else ""
+        return Card(repr(self), {}, self.table.head(8), more).html()
 
     def at_strength(self, strength: float) -> "Steering":
         """The part `strength` of the way from doing nothing (0) to this steering (1), as in Linear-AcT.

@@ -23,6 +23,7 @@ from expertlens_jax.analysis.statistics import (
     permutation_p,
     weighted_spearman,
 )
+from expertlens_jax.cards import Card, listed
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensError
@@ -55,6 +56,25 @@ class Alignment:
 
     def __repr__(self) -> str:
         return f"Alignment({self})"  # short: `missing` may be hundreds of words, and `table` as many rows
+
+    def _repr_html_(self) -> str:
+        numbers = (
+            {}
+            if self.note
+            else {
+                "Spearman's ρ": f"{self.spearman:.2f}",
+                "95% interval": f"{self.ci_low:.2f} to {self.ci_high:.2f}",
+                "p": np.format_float_positional(self.p_value, precision=2, fractional=False, trim="-"),
+            }
+        )
+        facts = numbers | {
+            "no correlation": self.note,
+            "pairs": f"{self.pairs:,}",
+            "rated words that are no concepts": listed(self.missing, 8),
+        }
+        table = self.table.nlargest(5, "rating") if len(self.table) else None
+        more = f"... of {len(self.table):,} pairs: .table" if len(self.table) > 5 else ""
+        return Card(f"Alignment with {self.ratings}", facts, table, more).html()
 
 
 @dataclasses.dataclass(frozen=True)
