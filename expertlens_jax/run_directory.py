@@ -230,6 +230,13 @@ def write_csv(path: epath.Path, table: pd.DataFrame) -> None:
     write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
+def saved_json(path: epath.Path, compute: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return what a JSON file holds; compute it and write it first if the file isn't there."""
+    if not path.exists():
+        write_text(path, json.dumps(compute()) + "\n")
+    return json.loads(path.read_text())
+
+
 def saved_dataset(path: epath.Path, compute: Callable[[], xr.Dataset], question: Mapping[str, Any]) -> xr.Dataset:
     """The dataset at `path` (zarr); computed and written there first if it isn't there whole.
 

@@ -418,8 +418,8 @@ def polysemanticity(
     Returns:
       A `Result`. Its table has a row per number of concepts that a unit is an expert on (0 stands for two or more):
       `concepts`, `units`, `domains` (mean), `null_mean`, `null_low`, `null_high`, `p_value`, `least_p`. Tables beside
-      it: "units" (each unit's concepts and domains), "spread", "shared", "shared_summary". Figures: "services", and
-      "shared" where pairs can be compared.
+      it: "units" (each unit's concepts and domains), "spread", "shared", "shared_summary", "distributions". Figures:
+      "services", and "shared" where pairs can be compared.
 
     Raises:
       SelectionError: this is no table of expertise, or concepts have no domains.
@@ -459,12 +459,13 @@ def polysemanticity(
     figures = {
         "services": functools.partial(plot.services, spread.assign(sentences=_SET), table.assign(sentences=_SET)),
     }
+    distributions = sharing.distribute_shared(expertise, experts, shared)
     if len(summary):
-        distributions = sharing.distribute_shared(expertise, experts, shared)
         figures["shared"] = functools.partial(
             plot.shared, distributions.assign(sentences=_SET), summary.assign(sentences=_SET)
         )
     tables = {"units": units, "spread": spread, "shared": shared, "shared_summary": summary}
+    tables["distributions"] = distributions
     return Result("polysemanticity", table, tuple(sentences), figures, tables)
 
 

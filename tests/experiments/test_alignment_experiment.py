@@ -12,7 +12,7 @@ import scipy.stats
 from launched import ROOT, launch_here
 
 import expertlens_jax as el
-from experiments import alignment
+from experiments.run import CONCLUSIONS, read_conclusions
 from expertlens_jax.analysis.similarity.word_vectors import word_vector_similarity
 
 COLUMNS = (
@@ -175,7 +175,8 @@ def test_every_base_rate_has_the_librarys_numbers(everything, finished, inputs):
         assert (workdir / name).read_bytes() == (finished[0] / name).read_bytes()
     same = table.merge(plain, how="inner")
     assert len(same) == len(plain)
-    assert alignment.conclude(workdir)[0].found == alignment.conclude(finished[0])[0].found
+    (found,), (plainly,) = (read_conclusions(each / CONCLUSIONS) for each in (workdir, finished[0]))
+    assert found.found == plainly.found
     assert "τ = 0.6" not in done.stdout
     assert (workdir / "figures" / "base_rates.png").exists()
     assert not (finished[0] / "figures" / "base_rates.png").exists()
@@ -275,7 +276,7 @@ def test_a_broken_input_is_told_in_a_paragraph_before_anything_is_written(inputs
     done = launch(*arguments(inputs, workdir, measures="cosine"))
     expect(done, "jaccard must be among them")
     done = launch(*arguments(inputs, workdir, control_measures="cosin"))
-    expect(done, "measures cosin were asked for; there are jaccard")
+    expect(done, "Unknown measures cosin. Choose from: jaccard")
     done = launch(*arguments(inputs, workdir, negatives_per_positive=-1.0))
     expect(done, "negatives_per_positive")
     done = launch(*arguments(inputs, workdir, model_sha256="abc"))

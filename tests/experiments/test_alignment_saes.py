@@ -8,17 +8,24 @@ import safetensors.numpy
 
 import expertlens_jax as el
 from configs.minilm import get_config
-from experiments import similarities
-from experiments.measured import saved_expertise
+from experiments import alignment
+from experiments.baselines import carry_saes
+from experiments.run import Run
+from experiments.sources import Sources
 from expertlens_jax.errors import CheckpointError, SelectionError
 
 FEATURES = 200
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def directory(tmp_path_factory):
     case = next(case for case in families.CASES if case.name == "bert")
-    return el.load_model(families.save(families.make_hf_model(case), tmp_path_factory.mktemp("model")))
+    return families.save(families.make_hf_model(case), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def model(directory):
+    return el.load_model(directory)
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +68,11 @@ def settings(**changes):
     return config
 
 
-def test_jaccard_of_features_is_a_baseline_named_after_the_directory(model, concepts, saes, tmp_path):
-    config = settings(saes=(f"{saes}/named", f"{saes}/average_l0_9@1"))
-    carrying = similarities.carry_saes(model, config)
-    expertise = saved_expertise(model, concepts, config, tmp_path)
-    measures = similarities.measure(model, concepts, expertise, {}, carrying, config, tmp_path)
+def test_jaccard_of_features_is_a_baseline_named_after_the_directory(directory, model, concepts, saes, tmp_path):
+    config = settings(saes=(f"{saes}/named", f"{saes}/average_l0_9@1"), model=str(directory), model_sha256="")
+    carrying = carry_saes(model, config)
+    this = Run(config, tmp_path, Sources())
+    measures = alignment.compare_concepts(this, concepts, this.expertise(this.model, concepts), {}, carrying)
     by_name = {each.name: each for each in measures}
     for name, sae in {
         "sae_named": el.load_sae(saes / "named"),
@@ -82,20 +89,18 @@ def test_jaccard_of_features_is_a_baseline_named_after_the_directory(model, conc
 
 def test_saes_that_cannot_be_used_are_refused_before_anything_runs(model, saes, tmp_path):
     with pytest.raises(SelectionError, match="two would be called sae_named; rename one's directory"):
-        similarities.carry_saes(model, settings(saes=(f"{saes}/named", f"{saes}/named")))
+        carry_saes(model, settings(saes=(f"{saes}/named", f"{saes}/named")))
     with pytest.raises(CheckpointError, match="doesn't say which layer it reads"):
-        similarities.carry_saes(model, settings(saes=(f"{saes}/average_l0_9",)))
+        carry_saes(model, settings(saes=(f"{saes}/average_l0_9",)))
     with pytest.raises(CheckpointError, match="reads layer 7; .* has layers 0 to 2"):
-        similarities.carry_saes(model, settings(saes=(f"{saes}/average_l0_9@7",)))
+        carry_saes(model, settings(saes=(f"{saes}/average_l0_9@7",)))
 
 
 def test_what_an_sae_is_loaded_with_can_be_told(model, saes):
-    carrying = similarities.carry_saes(
-        model, settings(saes=(f"{saes}/average_l0_9@layer=1,site=mlp.down,centred=True",))
-    )
+    carrying = carry_saes(model, settings(saes=(f"{saes}/average_l0_9@layer=1,site=mlp.down,centred=True",)))
     ((name, carried),) = carrying.items()
     assert name == "sae_average_l0_9_layer1"
     assert (carried.saes[0].layer, carried.saes[0].site, carried.saes[0].centred) == (1, "mlp.down", True)
     for wrong in ("layer=one", "centred=yes", "width=3"):
         with pytest.raises(SelectionError, match=f"of which '{wrong}' isn't understood. Write PATH, PATH@12"):
-            similarities.carry_saes(model, settings(saes=(f"{saes}/average_l0_9@{wrong}",)))
+            carry_saes(model, settings(saes=(f"{saes}/average_l0_9@{wrong}",)))

@@ -9,7 +9,7 @@ import pytest
 
 import expertlens_jax as el
 from configs import common
-from experiments import find_experts, launch, measured
+from experiments import expertise, find_experts, sources
 from expertlens_jax.experts.budget import GB
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_each_setting_reaches_find_experts(name, size, tmp_path, monkeypatch):
         monkeypatch.setattr(find_experts.parallel, "is_first_host", lambda: False)
         find_experts.run(config, tmp_path)
     else:
-        measured.saved_expertise(model, concepts, config, tmp_path)
+        expertise.saved_expertise(model, concepts, config, tmp_path)
     for key, value in ASKED.items():
         assert given[key] == value, key
     budget = given["budget"]
@@ -94,10 +94,10 @@ def test_each_setting_reaches_load_model(name, size, tmp_path, monkeypatch):
     monkeypatch.setattr(el, "load_model", lambda path, **settings: calls.append((path, settings)))
     monkeypatch.setattr(el, "make_mesh", lambda **settings: settings)
     with pytest.raises(el.ExpertLensError, match="the config pins 9dbbaeed"):
-        launch.find_model(config)
+        sources.find_model(config)
     config.model_sha256 = ""
-    launch.find_model(config)
-    launch.load_named("other", config)
+    sources.find_model(config)
+    sources.load_named("other", config)
     asked = {"dtype": "bfloat16", "mesh": {"model": 2}}
     assert calls == [(str(tmp_path), asked | {"revision": "step5"}), ("other", asked | {"revision": None})]
 
@@ -132,6 +132,6 @@ def test_no_setting_is_there_for_nobody(name, size):
         if section in passed_on:
             assert section in read
         elif setting.endswith("_gigabytes"):
-            assert '_gigabytes"' in (ROOT / "experiments" / "measured.py").read_text()
+            assert '_gigabytes"' in (ROOT / "experiments" / "expertise.py").read_text()
         else:
             assert key in read, f"{name}:{size} has {setting}, which no experiment reads"

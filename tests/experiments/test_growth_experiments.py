@@ -12,7 +12,8 @@ from launched import launch_here
 import expertlens_jax as el
 from configs.demo import get_config
 from experiments import negatives, scale, training
-from experiments.launch import load_named, split_revision
+from experiments.run import CONCLUSIONS, read_conclusions
+from experiments.sources import load_named, split_revision
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.report.conclusions import Verdict
 
@@ -102,8 +103,8 @@ def test_scale_counts_parameters_and_follows_the_library(runs):
     assert fall["kept"]["facts", "lenslet-2m@step0"] == pytest.approx(value[0.5] / value[0.4], rel=1e-3)
 
 
-def saved_sizes(directory, alignments):
-    """What `scale` writes, of models (parameters, alignment)."""
+def sized(alignments):
+    """What `scale` finds, of models (parameters, alignment): its table, and the fall."""
     rows = [
         {"sentences": "facts", "model": model, "parameters": size, "statistic": "alignment", "ratings": "men"}
         | {"threshold": threshold, "value": value - threshold, "ci_low": value - 0.9, "ci_high": value + 0.1}
@@ -113,22 +114,20 @@ def saved_sizes(directory, alignments):
     table = pd.DataFrame(rows)
     overlaps = table.assign(statistic="overlap", ratings="", value=table["value"] * (1 - table["threshold"]))
     table = pd.concat([table, overlaps], ignore_index=True)
-    table.to_csv(directory / "scale.csv", index=False)
-    scale.measure_fall(table).to_csv(directory / "fall.csv", index=False)
+    return table, scale.measure_fall(table)
 
 
 @pytest.mark.parametrize(("seed", "held"), [(0.5, True), (0.7, False)])
-def test_a_size_is_above_another_if_all_its_seeds_are(tmp_path, seed, held):
-    saved_sizes(tmp_path, {"a": (10, 0.45), "b": (10, seed), "middle": (20, 0.9), "c": (30, 0.6)})
-    conclusion = scale.conclude(tmp_path)[0]
+def test_a_size_is_above_another_if_all_its_seeds_are(seed, held):
+    tables = sized({"a": (10, 0.45), "b": (10, seed), "middle": (20, 0.9), "c": (30, 0.6)})
+    conclusion = scale.conclude(*tables)[0]
     assert conclusion.verdict == (Verdict.HELD if held else Verdict.NOT_HELD)
     assert "a and b, and then c, align by facts, men: 0.05 (-0.45 to 0.55) and" in conclusion.found
     assert conclusion.found.count("0.20 (-0.30 to 0.70)") == 1  # the larger one's, at its best threshold
 
 
-def test_models_of_one_size_say_nothing_of_scale(tmp_path):
-    saved_sizes(tmp_path, {"a": (10, 0.4), "b": (10, 0.6)})
-    for conclusion in scale.conclude(tmp_path):
+def test_models_of_one_size_say_nothing_of_scale():
+    for conclusion in scale.conclude(*sized({"a": (10, 0.4), "b": (10, 0.6)})):
         assert conclusion.verdict == Verdict.NOT_TESTABLE and conclusion.reason == "all models are of one size"
         assert conclusion.found == "all models have 10 parameters: nothing can be compared."
 
@@ -153,7 +152,7 @@ def test_figures_are_there_the_claims_told_and_a_run_goes_on(runs, experiment, m
     name = experiment.__name__.rpartition(".")[2]
     for file in (runs / name / "figures").iterdir():
         assert file.stat().st_size > 10_000
-    for conclusion in experiment.conclude(runs / name):
+    for conclusion in read_conclusions(runs / name / CONCLUSIONS):
         assert isinstance(conclusion.verdict, Verdict) and conclusion.found
         assert bool(conclusion.reason) == (conclusion.verdict == Verdict.NOT_TESTABLE)
         assert (runs / name / "figures" / f"{conclusion.figure}.svg").exists()

@@ -45,7 +45,7 @@ def small():
 def test_a_page_tells_what_was_found(tmp_path, capsys):
     reproduce.run(small(), tmp_path / "run")
     conclusions = pd.read_csv(tmp_path / "run" / "conclusions.csv")
-    found = negatives.conclude(tmp_path / "run" / "negatives")
+    found = negatives.conclude(pd.read_csv(tmp_path / "run" / "negatives" / "negatives.csv"))
     assert conclusions["claim"].tolist() == [each.claim for each in found]
     assert conclusions["verdict"].tolist() == [each.verdict.value for each in found]
     assert "held" not in conclusions  # who reads two values where there are three is told by a KeyError
@@ -105,7 +105,7 @@ def test_what_sentences_cannot_serve_is_left_out_by_name_and_the_rest_is_bound(m
 @pytest.mark.parametrize("name", ["organisation", "polysemanticity", "stability", "steering"])
 def test_by_itself_it_is_refused_before_the_model_loads(mine, tmp_path, name, monkeypatch):
     module = importlib.import_module(f"experiments.{name}")
-    monkeypatch.setattr(module, "find_model", lambda _: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(el, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     with pytest.raises(UnfitConceptsError), pytest.warns(ExpertLensWarning, match="lack"):
         module.run(own(mine), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -154,7 +154,7 @@ def change(config, name, value):
     ("name", "value", "message"),
     [
         ("concepts", ("cat", "dgo", "bread"), "no concept 'dgo' among"),
-        ("measures", ("jaccard", "cosin"), "measures cosin were asked for"),
+        ("measures", ("jaccard", "cosin"), "Unknown measures cosin"),
         ("ratings", ("nowhere.txt",), "nowhere.txt"),
         ("steering.concepts", ("cat", "dgo"), "the concept 'dgo' isn't in this table of expertise. Did you mean 'dog'"),
         ("steering.domains", ("anmial",), "no concepts of a domain 'anmial'"),
@@ -185,9 +185,9 @@ def test_a_wrong_setting_of_any_experiment_stops_before_anything_runs(tmp_path, 
 def test_an_error_in_one_does_not_lose_the_others(tmp_path, monkeypatch, capsys):
     config = small()
     config.experiments = ("localisation", "negatives", "scale")
-    monkeypatch.setattr("experiments.localisation.locate_experts", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("expertlens_jax.analysis.questions.locate_experts", lambda *_, **__: 1 / 0)
     refuse = UnsupportedModelError("no such family. Choose another.")
-    monkeypatch.setattr("experiments.scale.load_named", lambda *_: (_ for _ in ()).throw(refuse))
+    monkeypatch.setattr("experiments.sources.load_named", lambda *_: (_ for _ in ()).throw(refuse))
     with pytest.raises(FailedExperimentsError, match="2 of 3 experiments failed .localisation: ZeroDivisionError"):
         reproduce.run(config, tmp_path / "run")
     assert "ZeroDivisionError" in capsys.readouterr().err
@@ -212,7 +212,7 @@ def test_an_error_in_one_does_not_lose_the_others(tmp_path, monkeypatch, capsys)
 def test_the_launch_of_a_failed_suite_ends_with_status_1(tmp_path):
     script = (
         "import experiments.negatives as n, experiments.reproduce as r; from experiments.launch import launch\n"
-        "n.conclude = lambda _: 1 / 0\nlaunch(r.run)"
+        "n.conclude = lambda *_: 1 / 0\nlaunch(r.run)"
     )
     flags = ["--config=configs/demo.py:small", f"--workdir={tmp_path / 'run'}", "--config.experiments=('negatives',)"]
     few = ["--config.concepts=('cat','dog','bread')", "--config.sentences=('facts',)", "--config.resamples=20"]
@@ -242,6 +242,6 @@ def test_suites_name_what_there_is(suite, size):
 
 def test_every_experiment_is_launched_by_the_page():
     own = {path.stem for path in pathlib.Path(reproduce.__file__).parent.glob("*.py")}
-    shared = {"__init__", "launch", "measured", "similarities", "steering_trials", "thresholds", "asking", "suites"}
+    shared = {"__init__", "launch", "suites", "run", "sources", "expertise", "checks", "baselines", "steering_settings"}
     work = {"find_experts", "pretrain", "write_concepts", "reproduce"}
     assert own - shared - work == set(reproduce.EXPERIMENTS)

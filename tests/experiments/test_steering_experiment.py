@@ -11,8 +11,9 @@ import xarray as xr
 
 import expertlens_jax as el
 from configs.demo import get_config
-from experiments import steering, steering_trials
+from experiments import steering
 from expertlens_jax import plot
+from expertlens_jax.analysis.steering import trials
 from expertlens_jax.errors import ConceptDataError, RunDirectoryError, SelectionError, UnsupportedModelError
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
@@ -89,8 +90,13 @@ def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
     (workdir / "measured" / "cat_random_set_median_5_1.json").unlink()
     (workdir / "effects.csv").unlink()
     measured = []
-    original = steering.measure
-    monkeypatch.setattr(steering, "measure", lambda *given: measured.append(given[2].name) or original(*given))
+    original = steering.measure_trial
+
+    def measure_trial(*given, **settings):
+        measured.append(given[2].name)
+        return original(*given, **settings)
+
+    monkeypatch.setattr(steering, "measure_trial", measure_trial)
     steering.run(small(), workdir)
     assert measured == ["cat_random_set_median_5_1"]
     assert (workdir / "effects.csv").read_bytes() == before
@@ -151,20 +157,20 @@ def test_a_model_that_is_left_alone_keeps_its_experts(tmp_path, monkeypatch):
     units = pd.DataFrame({"layer": 0, "site": "mlp.up", "channel": range(300), "hf_module": "m", "hf_channel": 0})
     responses = el.Responses(values=values, units=units, model="made", sentences=concepts.sentences)
     expertise = el.measure_expertise(responses, concepts, sampled=True)
-    config.drawn_threshold = float(expertise.average_precision.quantile(0.9))
-    monkeypatch.setattr(el, "record_responses", lambda *_, **__: responses)
-    monkeypatch.setattr(steering_trials, "word_in_place", lambda *_: np.zeros(3))
+    monkeypatch.setattr(trials, "record_responses", lambda *_, **__: responses)
+    monkeypatch.setattr(trials, "word_in_place", lambda *_: np.zeros(3))
+    settings = {"threshold": float(expertise.average_precision.quantile(0.9)), "negatives": {"sampled": True}}
     model = None  # what it would say is given
-    away, moved = steering_trials.steer_away(model, expertise, concepts, concepts, config, tmp_path)
+    away, moved = trials.steer_away(
+        model, expertise, concepts, concepts, [("cat", "dog")], methods=("zero",), top=20, resamples=50, **settings
+    )
     assert (away["change"] == 0).all() and len(moved) == len(CONCEPTS)
     assert (moved["kept"] == 1).all()
     np.testing.assert_allclose(moved[["x", "y"]], moved[["x_after", "y_after"]], atol=0.05)
 
 
-def test_nothing_to_steer_away_from_is_drawn_as_such(tmp_path):
-    config = small()
-    config.steering.away = ()
-    tables = steering_trials.steer_away(None, None, None, None, config, tmp_path)
+def test_nothing_to_steer_away_from_is_drawn_as_such():
+    tables = trials.steer_away(None, None, None, None, (), methods=("zero",), top=10, threshold=0.5)
     assert [len(table) for table in tables] == [0, 0]
     assert "no concept was steered away from" in plot.steered_away(*tables).texts[0].get_text()
 
@@ -179,7 +185,7 @@ def test_what_moved_on_the_map():
     after[0, 22:32] = True
     names = {"concept": ["cat", "dog", "car", "bus", "none"], "domain": ("concept", ["a", "a", "v", "v", ""])}
     sets = (xr.DataArray(values, names, ("concept", "unit")) for values in (before, after))
-    moved = steering_trials.find_moved(*sets).set_index("of")
+    moved = trials.find_moved(*sets).set_index("of")
     assert moved["kept"].to_dict() == {"cat": 0, "dog": 1, "car": 1, "bus": 1, "none": 1}
     way = np.hypot(moved["x_after"] - moved["x"], moved["y_after"] - moved["y"])
     assert way["cat"] > 5 * way[["dog", "car", "bus"]].max()
@@ -192,14 +198,14 @@ def test_an_encoder_is_refused(tmp_path):
         steering.run(config, tmp_path / "run")
 
 
-def claim_of(directory, concepts, controls, low=0.1):
+def claim_of(concepts, controls, low=0.1):
     rows = [
         {"measure": measure, "control": control, "concepts": concepts, "difference": 1.0, "p_value": 0.5**concepts}
         | {"ci_low": low, "ci_high": 2.0}
         for measure in ("word_log_prob", "mention")
         for control in ("unsteered", *controls)
     ]
-    pd.DataFrame(rows).to_csv(directory / "claim.csv", index=False)
+    return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,6 @@ def claim_of(directory, concepts, controls, low=0.1):
         (6, ("random",), np.nan, "not testable", "random: the interval could not be computed"),
     ],
 )
-def test_what_so_few_concepts_can_say(tmp_path, concepts, controls, low, verdict, reason):
-    claim_of(tmp_path, concepts, controls, low)
-    (conclusion,) = steering.conclude(tmp_path)
+def test_what_so_few_concepts_can_say(concepts, controls, low, verdict, reason):
+    (conclusion,) = steering.conclude(claim_of(concepts, controls, low))
     assert conclusion.verdict == verdict and reason in conclusion.reason

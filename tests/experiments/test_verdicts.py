@@ -1,28 +1,18 @@
 """What each experiment concludes of tables that hold nothing, too little, no number, or enough; tables made by hand."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import alignment, localisation, negatives, organisation, polysemanticity, scale, stability, training
+from expertlens_jax.report.alignment_findings import shown_rows
 
-SETTINGS = {"drawn_threshold": 0.5, "thresholds": [0.4, 0.5, 0.8], "permutations": 999, "negatives_per_positive": 2.5}
+DRAWN = {"threshold": 0.5, "permutations": 999}
 NAN = float("nan")
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Writes a run's tables, and its config but for what a test changes."""
-
-    def to(tables, **settings):
-        (tmp_path / "config.json").write_text(json.dumps(SETTINGS | settings))
-        for name, rows in tables.items():
-            pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
-        return tmp_path
-
-    return to
+def frames(tables):
+    return {name: pd.DataFrame(rows) for name, rows in tables.items()}
 
 
 def expect(conclusion, verdict, *reasons):
@@ -55,7 +45,7 @@ def aligned(values, *, p=0.001, pairs=30, ratings="men", controls=("random_weigh
         (aligned((NAN, 0.1, 0.2)), {}, "not testable", ("30 rated pairs without a difference",)),
         (aligned((0.7, NAN, 0.3)), {}, "not testable", ("jaccard random weights 0 could not be computed",)),
         (aligned((0.7, NAN, 0.8)), {}, "not held", ()),
-        (aligned((0.7, 0.3), controls=()), {}, "not testable", ("no random_weights were asked for",)),
+        (aligned((0.7, 0.3), controls=()), {}, "not testable", ("there are no random_weights to compare with",)),
         (
             aligned((0.7, 0.1, 0.3), p=0.1),
             {"permutations": 9},
@@ -65,8 +55,9 @@ def aligned(values, *, p=0.001, pairs=30, ratings="men", controls=("random_weigh
         (aligned((0.7, 0.1, 0.3)) + aligned((NAN,) * 3, pairs=3, ratings="rg"), {}, "held", ()),
     ],
 )
-def test_alignment(write, rows, settings, verdict, reasons):
-    (conclusion,) = alignment.conclude(write({"alignment": rows}, **settings))
+def test_alignment(rows, settings, verdict, reasons):
+    shown = shown_rows(pd.DataFrame(rows), [0.4, 0.5, 0.8], 2.5)
+    (conclusion,) = alignment.conclude(shown, **DRAWN | settings)
     expect(conclusion, verdict, *reasons)
     assert "0 of 0" not in conclusion.found
 
@@ -86,7 +77,7 @@ def compared(kind, concepts=20, p=0.001, low=0.5, value=0.7):
         (compared("sentences") + compared("random weights", value=0.4), "held", "held", ""),
         (compared("sentences") + compared("random weights", value=0.6), "not held", "held", ""),
         (compared("sentences", value=0.4) + compared("random weights", value=0.3), "held", "not held", ""),
-        (compared("sentences"), "not testable", "held", "no random_weights were asked for"),
+        (compared("sentences"), "not testable", "held", "there are no random_weights to compare with"),
         (compared("halves") + compared("random weights"), "not testable", "not testable", "no two sentence sets"),
         (
             *(compared("sentences", concepts=3, p=0.2) + compared("random weights", concepts=3, value=0.1),),
@@ -102,14 +93,14 @@ def compared(kind, concepts=20, p=0.001, low=0.5, value=0.7):
         ),
     ],
 )
-def test_stability(write, rows, arranged, same, reason):
-    first, second = stability.conclude(write({"stability": rows}))
+def test_stability(rows, arranged, same, reason):
+    first, second = stability.conclude(pd.DataFrame(rows), **DRAWN)
     expect(first, arranged, *([reason] if arranged == "not testable" else []))
     expect(second, same, *([reason] if same == "not testable" else []))
 
 
-def test_a_single_sentence_set_is_told_as_such_and_nothing_else(write):
-    for conclusion in stability.conclude(write({"stability": compared("halves")})):
+def test_a_single_sentence_set_is_told_as_such_and_nothing_else():
+    for conclusion in stability.conclude(pd.DataFrame(compared("halves")), **DRAWN):
         expect(conclusion, "not testable")
         assert conclusion.reason == "there are no two sentence sets to compare"
 
@@ -142,8 +133,8 @@ def traced(values, p=0.001, ratings="men"):
         (settled(ends=((100, 90, 110), (300, NAN, NAN))), "not testable", "could not be computed"),
     ],
 )
-def test_when_experts_settle(write, rows, verdict, reason):
-    settles, _ = training.conclude(write({"settling": rows, "training": traced((0.1, 0.6))}))
+def test_when_experts_settle(rows, verdict, reason):
+    settles, _ = training.conclude(pd.DataFrame(traced((0.1, 0.6))), pd.DataFrame(rows), **DRAWN)
     expect(settles, verdict, reason)
 
 
@@ -157,14 +148,15 @@ def test_when_experts_settle(write, rows, verdict, reason):
         ((0.1, 0.6), {"permutations": 9}, "not testable", "9 permutations give a least p of 0.1"),
     ],
 )
-def test_alignment_through_training(write, values, settings, verdict, reason):
-    _, grows = training.conclude(write({"settling": settled(), "training": traced(values)}, **settings))
+def test_alignment_through_training(values, settings, verdict, reason):
+    _, grows = training.conclude(pd.DataFrame(traced(values)), pd.DataFrame(settled()), **DRAWN | settings)
     expect(grows, verdict, reason)
 
 
-def test_training_without_ratings(write):
+def test_training_without_ratings():
     rows = [row | {"statistic": "overlap"} for row in traced((0.1, 0.2))]
-    expect(training.conclude(write({"settling": settled(), "training": rows}))[1], "not testable", "no ratings")
+    _, grows = training.conclude(pd.DataFrame(rows), pd.DataFrame(settled()), **DRAWN)
+    expect(grows, "not testable", "no ratings")
 
 
 def sized(small, large, *, overlaps=((0.2, 0.02), (0.2, 0.1)), thresholds=(0.4, 0.8)):
@@ -201,8 +193,9 @@ def sized(small, large, *, overlaps=((0.2, 0.02), (0.2, 0.1)), thresholds=(0.4, 
         ),
     ],
 )
-def test_scale(write, tables, grows, falls, reasons):
-    first, second = scale.conclude(write(tables))
+def test_scale(tables, grows, falls, reasons):
+    tables = frames(tables)
+    first, second = scale.conclude(tables["scale"], tables["fall"])
     expect(first, grows, *(reasons if grows == "not testable" else ()))
     expect(second, falls, *(reasons if falls == "not testable" else ()))
 
@@ -228,8 +221,8 @@ def deep(change_high=-0.1, concepts=(20, 20), layers=4, weights="trained", block
         (deep() + deep(change_high=0.3, weights="random_weights_0"), "held", ""),
     ],
 )
-def test_localisation(write, rows, verdict, reason):
-    (conclusion,) = localisation.conclude(write({"depth": rows}))
+def test_localisation(rows, verdict, reason):
+    (conclusion,) = localisation.conclude(pd.DataFrame(rows))
     expect(conclusion, verdict, reason)
 
 
@@ -258,15 +251,15 @@ def lifted(domains=8, low=0.5, kinds=("two members", "another domain's word")):
             "held",
             "8 concepts in 2 domains give a least p of 0.33",
         ),
-        (recovered(random=False), lifted(), "not testable", "held", "no random_weights were asked for"),
+        (recovered(random=False), lifted(), "not testable", "held", "there are no random_weights to compare with"),
         (recovered(values=(0.9, NAN)), lifted(), "not testable", "held", "could not be computed"),
         (recovered(), lifted(domains=4), "held", "not testable", "4 domains give a least p of 0.12"),
         (recovered(), lifted(kinds=("two members",)), "held", "not testable", "one domain's word, and no other"),
         (recovered(), lifted(low=NAN), "held", "not testable", "the lift over two members could not be computed"),
     ],
 )
-def test_organisation(write, recovery, hierarchy, domains, words, reason):
-    first, second = organisation.conclude(write({"recovery": recovery, "hierarchy": hierarchy}))
+def test_organisation(recovery, hierarchy, domains, words, reason):
+    first, second = organisation.conclude(pd.DataFrame(recovery), pd.DataFrame(hierarchy), **DRAWN)
     expect(first, domains, *([reason] if domains == "not testable" else []))
     expect(second, words, *([reason] if words == "not testable" else []))
 
@@ -308,8 +301,8 @@ EMPTY = {
         (served() | EMPTY, "not testable", "not testable", "facts: no"),
     ],
 )
-def test_polysemanticity(write, tables, along, alike, reason):
-    first, second = polysemanticity.conclude(write(tables))
+def test_polysemanticity(tables, along, alike, reason):
+    first, second = polysemanticity.conclude(frames(tables), **DRAWN)
     expect(first, along, *([reason] if along == "not testable" else []))
     expect(second, alike, *([reason] if alike == "not testable" else []))
 
@@ -338,6 +331,6 @@ def fallen(first=(0.3, 0.25, 0.35), last=(0.1, 0.05, 0.15), concepts=20):
         (fallen(first=(NAN, NAN, NAN)), "not testable", "could not be computed"),
     ],
 )
-def test_negatives(write, rows, verdict, reason):
-    (conclusion,) = negatives.conclude(write({"negatives": rows}))
+def test_negatives(rows, verdict, reason):
+    (conclusion,) = negatives.conclude(pd.DataFrame(rows))
     expect(conclusion, verdict, reason)

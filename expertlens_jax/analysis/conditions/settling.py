@@ -10,8 +10,67 @@ import xarray as xr
 
 from expertlens_jax.analysis.conditions.stability import cross_jaccard, random_jaccard, same_units
 from expertlens_jax.analysis.statistics import bootstrap_mean, resample_counts
+from expertlens_jax.analysis.structure.thresholds import describe_thresholds
+from expertlens_jax.analysis.tables import label
+from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import select_experts
+
+
+def follow_training(
+    tables: Mapping[str, Mapping[int, xr.Dataset]],
+    thresholds: Sequence[float],
+    ratings: Sequence[Ratings] = (),
+    *,
+    resamples: int = 2000,
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Follow expert sets through training: how many there are, how far they overlap, align, and are what they end as.
+
+    Args:
+      tables: tables of expertise by sentence set, and then by training step.
+      thresholds: on AP.
+      ratings: to align the overlap with.
+      resamples: of the 95% intervals, over concepts.
+      permutations: of the alignments' p.
+      seed: of both.
+
+    Returns:
+      table: a row per sentence set, step, threshold and statistic: columns sentences, statistic, step, threshold,
+        value, ci_low, ci_high, chance, ratings, p_value, note. Statistics are those of `describe_thresholds`, and
+        `final_overlap` with the last checkpoint's sets; with two sentence sets also `final_overlap_held_out`, with
+        what the last checkpoint has in the next set.
+      settled: a row per sentence set, `last_with` (the set that the last experts were found with) and threshold, see
+        `trace_overlap`.
+
+    Raises:
+      SelectionError: checkpoints of a sentence set have other concepts or units than the last one.
+    """
+    parts, settling = [], []
+    for sentences, by_step in tables.items():
+        for last_with, statistic in _last_tables(list(tables), sentences).items():
+            last = tables[last_with][max(tables[last_with])]
+            overlap, settled = trace_overlap(by_step, last, thresholds, resamples=resamples, seed=seed)
+            settling.append(label(settled, sentences=sentences, last_with=last_with))
+            parts.append(label(overlap, sentences=sentences, statistic=statistic))
+        for step, expertise in by_step.items():
+            described = describe_thresholds(
+                expertise, thresholds, ratings, resamples=resamples, permutations=permutations, seed=seed
+            )
+            parts.append(label(described, sentences=sentences, step=step))
+    table = pd.concat(parts, ignore_index=True)
+    table["ratings"], table["note"] = table["ratings"].fillna(""), table["note"].fillna("")
+    return table, pd.concat(settling, ignore_index=True)
+
+
+def _last_tables(names: Sequence[str], sentences: str) -> dict[str, str]:
+    """With which sentence sets the last checkpoint's experts were found, and what to call the overlap with them.
+
+    The set's own, where the last checkpoint agrees with itself, and the one after it.
+    """
+    following = names[(names.index(sentences) + 1) % len(names)]
+    return {sentences: "final_overlap"} | ({following: "final_overlap_held_out"} if following != sentences else {})
 
 
 def overlap_with_last(experts: xr.DataArray, last: xr.DataArray) -> tuple[np.ndarray, float]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from expertlens_jax.analysis.similarity.baselines import mean_sentence_embedding
 from expertlens_jax.data.concepts import ConceptDataset
@@ -96,6 +97,31 @@ def concept_embeddings(
     )
     means = mean_sentence_embedding(responses.values, concepts)
     return means.reshape(len(concepts.concepts), model.config.num_layers, -1).transpose(1, 0, 2)
+
+
+def embed_concepts(
+    model: Model,
+    concepts: ConceptDataset,
+    *,
+    truncate: bool = False,
+    tokens_per_batch: int | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Embed the concepts by their sentences, in the two ways that are baselines of their experts.
+
+    Returns:
+      float64 `mean` over (layer, concept, channel), see `concept_embeddings`, and `last_token` over (concept, channel),
+      the mean over a concept's sentences of what the last layer holds at their last token.
+    """
+    reading = {"truncate": truncate, "tokens_per_batch": tokens_per_batch, "progress": progress}
+    by_layer = concept_embeddings(model, concepts, **reading)
+    last = sentence_embeddings(model, concepts.sentences, pooling="last", **reading)
+    return xr.Dataset(
+        {
+            "mean": (("layer", "concept", "channel"), by_layer),
+            "last_token": (("concept", "channel"), mean_sentence_embedding(last, concepts)),
+        }
+    )
 
 
 def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: bool = False) -> Responses:

@@ -2,13 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
+from etils import epath
 
 from expertlens_jax.analysis.similarity import embeddings
-from expertlens_jax.analysis.similarity.baselines import cosine_of_embeddings, tfidf_similarity
+from expertlens_jax.analysis.similarity.baselines import (
+    cosine_of_embeddings,
+    mean_sentence_embedding,
+    tfidf_similarity,
+)
+from expertlens_jax.analysis.similarity.word_vectors import word_vector_similarity
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.overlap import OVERLAPS, overlap
@@ -65,7 +71,7 @@ def check_measures(names: Sequence[str], thresholds: Sequence[float]) -> None:
     known = measure_names()
     unknown = set(names) - known.keys()
     if unknown:
-        raise SelectionError(f"measures {', '.join(sorted(unknown))} were asked for; there are {', '.join(known)}.")
+        raise SelectionError(f"Unknown measures {', '.join(sorted(unknown))}. Choose from: {', '.join(known)}.")
     without = [name for name in names if known[name]]
     if without and not thresholds:
         raise SelectionError(f"measures {', '.join(without)} need at least one threshold; none was given.")
@@ -108,6 +114,24 @@ def expert_measures(
     return measures
 
 
+def named_measures(
+    tables: Iterable[tuple[str, xr.Dataset]], names: Sequence[str], threshold: float, group: str
+) -> list[Measure]:
+    """Compare concepts by the experts in tables that have names, at one threshold.
+
+    Args:
+      tables: names and tables; may be a generator, of which one table is in memory at a time.
+      names: of `measure_names`.
+      threshold: on AP.
+      group: to put the measures in.
+    """
+    return [
+        measure
+        for name, table in tables
+        for measure in expert_measures(table, names, [threshold], group=group, suffix=f"_{name}")
+    ]
+
+
 def word_measures(model: Model, concepts: ConceptDataset) -> list[Measure]:
     """Baselines that need the concepts' words only: their input embeddings, and the word alone in the model."""
     inputs = embeddings.input_embeddings(model, concepts.concepts)
@@ -140,3 +164,18 @@ def sentence_measures(
         Measure("Baselines", "last_token", cosine_of_embeddings(last_token, concepts)),
         Measure("Controls", "tfidf", tfidf_similarity(concepts)),
     ]
+
+
+def vector_measures(files: Mapping[str, epath.PathLike], concepts: ConceptDataset) -> list[Measure]:
+    """Compare concepts by their words' vectors, of each of several files, by name."""
+    return [Measure("Baselines", name, word_vector_similarity(path, concepts)) for name, path in files.items()]
+
+
+def model_measure(
+    name: str, model: Model, concepts: ConceptDataset, *, tokens_per_batch: int | None = None, progress: bool = False
+) -> Measure:
+    """Compare concepts by another model's mean sentence embeddings."""
+    sentences = embeddings.sentence_embeddings(
+        model, concepts.sentences, tokens_per_batch=tokens_per_batch, progress=progress
+    )
+    return Measure("Baselines", name, cosine_of_embeddings(mean_sentence_embedding(sentences, concepts), concepts))

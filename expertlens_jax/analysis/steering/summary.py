@@ -122,3 +122,18 @@ def describe_claim(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def list_samples(measured: Mapping[Trial, Mapping[str, Any]], prompts: Sequence[str]) -> pd.DataFrame:
+    """Return the first continuation of each prompt: a row per trial and prompt.
+
+    Args:
+      measured: a trial to its `texts` `[prompts, seeds]` and `words`, see `trials.measure_trial`.
+      prompts: of the texts.
+    """
+    rows = [
+        {**dataclasses.asdict(trial), "prompt": prompt, "text": texts[0], "words": ", ".join(result["words"])}
+        for trial, result in measured.items()
+        for prompt, texts in zip(prompts, result["texts"], strict=True)
+    ]
+    return pd.DataFrame(rows)

@@ -6,6 +6,8 @@ pairs, of members among themselves and of members with the words of other domain
 sizes out: |A∩B| units / (|A| |B|), 1 if experts were drawn at random.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import scipy.stats
@@ -39,17 +41,7 @@ def measure_inclusion(experts: xr.DataArray) -> pd.DataFrame:
     sets = experts.transpose("concept", "unit").values.astype(np.float32)
     shared = (sets @ sets.T).astype(np.int64)
     index = {name: i for i, name in enumerate(names)}
-    members = {
-        word: [i for i, domain in enumerate(domains) if domain == word and names[i] != word]
-        for word in dict.fromkeys(domains.tolist())
-        if word in index and domains[index[word]] == word
-    }
-    members = {word: those for word, those in members.items() if len(those) > 1}
-    if not members:
-        raise SelectionError(
-            f"no domain of {', '.join(dict.fromkeys(domains.tolist()))} has its own word and two members or more among "
-            "the concepts, so there is no hierarchy to look at. Add the domains' words as concepts."
-        )
+    members = members_of_domains(names, domains.tolist())
     pairs = []
     for word, those in members.items():
         pairs += [(OWN, word, index[word], member) for member in those]
@@ -64,6 +56,31 @@ def measure_inclusion(experts: xr.DataArray) -> pd.DataFrame:
     for column, whole in (("a_in_b", size[a]), ("b_in_a", size[b]), ("lift", size[a] * size[b] / sets.shape[1])):
         table[column] = ratio(common, whole, empty=np.nan)
     return table
+
+
+def members_of_domains(concepts: Sequence[str], domains: Sequence[str]) -> dict[str, list[int]]:
+    """Return the places of each domain's members, of the domains that have their own word among the concepts.
+
+    Args:
+      concepts: names.
+      domains: of each concept.
+
+    Raises:
+      SelectionError: no domain has its word and two members among the concepts.
+    """
+    index = {name: i for i, name in enumerate(concepts)}
+    members = {
+        word: [i for i, domain in enumerate(domains) if domain == word and concepts[i] != word]
+        for word in dict.fromkeys(domains)
+        if word in index and domains[index[word]] == word
+    }
+    members = {word: those for word, those in members.items() if len(those) > 1}
+    if not members:
+        raise SelectionError(
+            f"no domain of {', '.join(dict.fromkeys(domains))} has its own word and two members or more among "
+            "the concepts, so there is no hierarchy to look at. Add the domains' words as concepts."
+        )
+    return members
 
 
 def summarise_inclusion(inclusion: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:

@@ -18,6 +18,10 @@ from expertlens_jax.experts.overlap import jaccard
 from expertlens_jax.experts.selection import expert_sets, select_experts
 
 COLUMNS = ("threshold", "statistic", "ratings", "value", "ci_low", "ci_high", "chance", "p_value", "note")
+FALL = (
+    *("sentences", "model", "parameters", "statistic", "ratings"),
+    *("low", "high", "value_low", "value_high", "kept"),
+)
 
 
 def describe_thresholds(
@@ -94,3 +98,70 @@ def chance_overlap(experts: xr.DataArray, seed: int = 0) -> float:
     random = np.random.default_rng(seed).permuted(experts.values, axis=1)
     values = jaccard(experts.copy(data=random)).values
     return float(values[~np.eye(len(values), dtype=bool)].mean()) if len(values) > 1 else float("nan")
+
+
+def measure_fall(table: pd.DataFrame) -> pd.DataFrame:
+    """Measure what is left of overlap and alignment at the highest threshold that has a value, of that at the lowest.
+
+    Args:
+      table: of `describe_thresholds`, after columns sentences, model and parameters.
+
+    Returns:
+      A row per sentence set, model, statistic and ratings: those, parameters, low, high (thresholds), value_low,
+      value_high, kept (their ratio).
+    """
+    rows = table[table["statistic"].isin(["overlap", "alignment"]) & table["value"].notna()]
+    found = []
+    for (sentences, model, statistic, ratings), line in rows.groupby(
+        ["sentences", "model", "statistic", "ratings"], sort=False
+    ):
+        low, high = line.loc[line["threshold"].idxmin()], line.loc[line["threshold"].idxmax()]
+        found.append(
+            {
+                "sentences": sentences,
+                "model": model,
+                "parameters": low["parameters"],
+                "statistic": statistic,
+                "ratings": ratings,
+                "low": low["threshold"],
+                "high": high["threshold"],
+                "value_low": low["value"],
+                "value_high": high["value"],
+                "kept": high["value"] / low["value"] if low["value"] else np.nan,
+            }
+        )
+    return pd.DataFrame(found, columns=FALL)
+
+
+def count_by_concept(expertise: xr.Dataset, thresholds: Sequence[float]) -> pd.DataFrame:
+    """Count the units that are experts on each concept, with one concept's units in memory at a time.
+
+    Args:
+      expertise: from `find_experts`, which may be opened lazily.
+      thresholds: on AP.
+
+    Returns:
+      A row per concept and threshold: experts; with halves, `held_out` (the mean average precision, in one half of the
+      sentences, of experts chosen in the other; both ways); with permutations, `significant` (experts with q <= 0.05),
+      `familywise` (those with a family-wise p <= 0.05).
+    """
+    rows = []
+    for i, concept in enumerate(expertise["concept"].values):
+        own = expertise.isel(concept=i).load()
+        for threshold in thresholds:
+            experts = own["average_precision"].values >= threshold
+            row = {"concept": concept, "threshold": threshold, "experts": int(experts.sum())}
+            if "average_precision_halves" in own:
+                first, second = own["average_precision_halves"].transpose("half", "unit").values
+                chosen = np.concatenate([second[first >= threshold], first[second >= threshold]])
+                row["held_out"] = float(chosen.mean()) if len(chosen) else np.nan
+            if "q_value" in own:
+                row["significant"] = int((experts & (own["q_value"].values <= 0.05)).sum())
+                row["familywise"] = int((experts & (own["familywise_p"].values <= 0.05)).sum())
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def summarise_counts(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return the medians over concepts, a row per threshold."""
+    return counts.drop(columns="concept").groupby("threshold").median().round(3).reset_index()

@@ -5,7 +5,7 @@ import pytest
 
 import expertlens_jax as el
 from configs.demo import get_config
-from experiments.measured import saved_expertise
+from experiments.expertise import saved_expertise
 from expertlens_jax.errors import RunDirectoryError
 
 

@@ -1,0 +1,161 @@
+"""What alignment compares experts with, by a config: word vectors, sparse autoencoders, controls; checked first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+import expertlens_jax as el
+from expertlens_jax.analysis.similarity.control_tables import check_own_tokens, check_words_present
+from expertlens_jax.analysis.similarity.measures import check_measures
+from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors
+from expertlens_jax.errors import ConceptDataError, ExpertLensError, SelectionError
+from expertlens_jax.experts.selection import check_threshold
+from expertlens_jax.training.skip_gram import check_corpora, saved_word_vectors
+
+from .checks import check_contrasts, check_several_concepts, check_statistics
+
+LEAVE_OUT = "To leave this control out: --config.own_tokens=False."
+
+
+def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings, and files, before a model is loaded and runs.
+
+    Raises:
+      SelectionError: unknown measures, thresholds that can't be drawn, or no draws.
+      ConceptDataError: another base rate that isn't above 0.
+      UnfitConceptsError: one concept alone, another base rate that the negatives can't meet, or sentences without the
+        word whose tokens are a control.
+      RatingsError: ratings that aren't there, or can't be read.
+      ExpertLensError: files of word vectors, or text to train them on, that aren't there, or gensim isn't.
+    """
+    check_statistics(config)
+    if "jaccard" not in config.measures:
+        raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
+    check_measures((*config.measures, *config.control_measures), config.thresholds)
+    for threshold in config.base_rates.thresholds:
+        check_threshold(threshold)
+    check_word_vectors(config.word_vectors)
+    check_corpora(config.vector_corpora)
+    for name in config.ratings:
+        el.load_ratings(name)
+    for seed in config.random_weights:
+        if seed < 0:
+            raise SelectionError(f"random_weights hold {seed}; wanted seeds from 0 on.")
+    check_several_concepts(datasets)
+    check_contrasts(config, datasets, config.base_rates.negatives_per_positive)
+    if config.own_tokens:
+        check_words(datasets)
+
+
+def check_words(datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check that each sentence has the word whose tokens are a control.
+
+    Raises:
+      UnfitConceptsError: one lacks it; the message says how to leave the control out.
+    """
+    for concepts in datasets:
+        try:
+            check_words_present(concepts)
+        except ExpertLensError as error:
+            raise type(error)(f"{error} {LEAVE_OUT}") from error
+
+
+def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
+    """Check what only the model can tell: words that its tokenizer or context leaves, SAEs that fit.
+
+    Raises:
+      ConceptDataError, SelectionError, CheckpointError: see `check_own_tokens` and `carry_saes`.
+    """
+    check_tokens(config, datasets, model)
+    carry_saes(model, config)
+
+
+def check_tokens(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
+    """Check that the tokenizer tells each concept's own word from the rest, if that is a control.
+
+    Raises:
+      ConceptDataError: it doesn't; the message says how to leave the control out.
+    """
+    for concepts in datasets if config.own_tokens else ():
+        try:
+            check_own_tokens(model, concepts, truncate=config.truncate)
+        except ConceptDataError as error:
+            raise ConceptDataError(f"{error} {LEAVE_OUT}") from error
+
+
+def without_unfit_controls(
+    config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model
+) -> tuple[ml_collections.ConfigDict, str]:
+    """Return the config without the controls that these sentences can't have, and why, or "" where they have all."""
+    try:
+        if config.own_tokens:
+            check_words(datasets)
+        check_tokens(config, datasets, model)
+    except ConceptDataError as error:
+        config = ml_collections.ConfigDict(config.to_dict())
+        config.own_tokens = False
+        return config, str(error)
+    return config, ""
+
+
+def word_vector_files(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, epath.Path]:
+    """Return files of word vectors by the names of their measures; train those of the config's text if need be."""
+    files = {f"vectors_{epath.Path(path).stem}": epath.Path(path) for path in config.word_vectors}
+    if config.vector_corpora:
+        print(f"Training word vectors on {', '.join(config.vector_corpora)}, unless they are there")
+        files["word2vec"] = saved_word_vectors(
+            config.vector_corpora,
+            workdir / "word_vectors",
+            progress=True,
+            seed=config.seed,
+            **config.word2vec.to_dict(),
+        )
+    return files
+
+
+def carry_saes(model: el.Model, config: ml_collections.ConfigDict) -> dict[str, el.Model]:
+    """Return the model with each of the config's sparse autoencoders, by what to call them: after the directory.
+
+    Raises:
+      SelectionError: two of one name, or an entry that can't be read.
+      CheckpointError: see `el.load_sae` and `Model.with_sae`.
+    """
+    carrying = {}
+    for entry in config.saes:
+        path, options = sae_options(entry)
+        sae = el.load_sae(path, **options)
+        name = f"sae_{sae.name}_layer{sae.layer}" if "layer" in options else f"sae_{sae.name}"
+        if name in carrying:
+            raise SelectionError(
+                f"saes is {tuple(config.saes)}, of which two would be called {name}; rename one's directory, or say "
+                "the layers, as in PATH@12."
+            )
+        carrying[name] = model.with_sae(sae)
+    return carrying
+
+
+def sae_options(entry: str) -> tuple[str, dict[str, Any]]:
+    """Return a path and what `el.load_sae` is told of it: PATH, PATH@12, or PATH@layer=12,centred=True.
+
+    Raises:
+      SelectionError: what stands behind the last @ is neither a layer nor options of `el.load_sae`.
+    """
+    path, at, stated = entry.rpartition("@")
+    if not at or epath.Path(entry).exists():
+        return entry, {}
+    if stated.isdecimal():
+        return path, {"layer": int(stated)}
+    kinds = {"layer": int, "site": str, "scale": float, "centred": {"True": True, "False": False}.__getitem__}
+    options = {}
+    for option in stated.split(","):
+        name, _, value = option.partition("=")
+        try:
+            options[name.strip()] = kinds[name.strip()](value.strip())
+        except (KeyError, ValueError) as error:
+            raise SelectionError(
+                f"saes has {entry!r}, of which {option!r} isn't understood. Write PATH, PATH@12 for a layer, or "
+                "PATH@layer=12,site=resid,scale=0.5,centred=True with what el.load_sae is to be told."
+            ) from error
+    return path, options

@@ -1,0 +1,115 @@
+"""Tables of expertise by a config: found once, kept in a run directory, and shared between experiments."""
+
+import dataclasses
+
+import ml_collections
+import xarray as xr
+from etils import epath
+
+import expertlens_jax as el
+from expertlens_jax.experts.budget import GB, default_budget
+from expertlens_jax.experts.pooled_words import PoolOver
+
+NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
+READING = ("pooling", "truncate", "tokens_per_batch")
+
+
+def find_experts(
+    model: el.Model,
+    concepts: el.ConceptDataset,
+    workdir: epath.Path,
+    config: ml_collections.ConfigDict,
+    **changes: object,
+) -> xr.Dataset:
+    """Return `el.find_experts` with all that a config says of it.
+
+    Every launcher finds its experts here.
+
+    Args:
+      model: with its revision in its name.
+      concepts: the sentences.
+      workdir: the table's run directory.
+      config: has all of `configs.common.measuring_settings`.
+      **changes: arguments of `el.find_experts` that the config doesn't have, or others than its own.
+    """
+    settings = read_settings(config) | read_negatives(config) | {"passes": config.passes or None}
+    settings |= {"budget": read_budget(config, workdir)} | changes
+    return el.find_experts(model, concepts, workdir, progress=True, **settings)
+
+
+def saved_expertise(
+    model: el.Model,
+    concepts: el.ConceptDataset,
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    halves: bool = False,
+    pool_over: PoolOver = "all",
+    sae: str = "",
+    **changes: object,
+) -> xr.Dataset:
+    """Return the table of expertise of a model and a sentence set; measure what of it isn't there yet.
+
+    Tables lie in the run directory, or in `config.expertise`, where several experiments can share them.
+
+    Args:
+      model: with its revision in its name.
+      concepts: the sentences.
+      config: of the experiment.
+      workdir: of the run.
+      halves: also average precision in each half of the sentences.
+      pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
+      sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
+      **changes: other negatives than the config's, by the names in `NEGATIVES`; they become part of the table's name.
+
+    Raises:
+      RunDirectoryError: a table of that name is there, of another model or other sentences that are called the same.
+    """
+    own = read_negatives(config)
+    name = table_name(model, concepts)
+    name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != own[key])
+    name += f"_pool_over-{pool_over}" if pool_over != "all" else ""
+    name += f"_{sae}" if sae else ""
+    name += "_halves" if halves else ""
+    print(f"Finding the experts of {model.name}{f', {sae},' if sae else ''} in {concepts.name}")
+    root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
+    return find_experts(
+        model,
+        concepts,
+        root / name,
+        config,
+        pool_over=pool_over,
+        halves=halves,
+        permutations=0,
+        # The slope of the transport takes half of the time of ranking, and only steering reads it: of the plain table.
+        transport=name == table_name(model, concepts),
+        **changes,
+        **({"sites": ("sae",)} if sae else {}),
+    ).load()
+
+
+def read_settings(config: ml_collections.ConfigDict) -> dict[str, object]:
+    """Return what the config says of how sentences are read: arguments of `el.record_responses`."""
+    return {name: config[name] for name in READING} | {"sites": tuple(config.sites) or None}
+
+
+def read_negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
+    """Return what the config says of a concept's negatives: arguments of `el.contrast_concepts`."""
+    return {name: config[name] for name in NEGATIVES}
+
+
+def read_budget(config: ml_collections.ConfigDict, workdir: epath.Path) -> el.Budget:
+    """Return the config's budget, in gigabytes there; what is left to the machine is half of what is free."""
+    default = default_budget(workdir / "scratch")
+    stated = {place: config[f"{place}_gigabytes"] for place in ("device", "host", "disk")}
+    return dataclasses.replace(default, **{place: int(size * GB) for place, size in stated.items() if size >= 0})
+
+
+def table_name(model: el.Model, concepts: el.ConceptDataset) -> str:
+    """Return what a table of a model and a sentence set is called; a hub id holds a slash."""
+    return f"{model.name.replace('/', '--')}_{concepts.name}"
+
+
+def question_of(table: xr.Dataset) -> dict[str, object]:
+    """Return all that a table's numbers follow from, and so what is measured of it."""
+    return {name: value for name, value in table.attrs.items() if name not in ("tokenizer", "package")}

@@ -1,0 +1,236 @@
+"""Steerings that are compared: experts, controls, other methods; and a concept that is removed while another is spared.
+
+Each is measured by a function that takes one trial, so that whoever calls it can keep each result.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from expertlens_jax.analysis.statistics import bootstrap_mean
+from expertlens_jax.analysis.steering.effects import Writing, measure_effect, word_in_place
+from expertlens_jax.analysis.steering.summary import Trial, unsteered
+from expertlens_jax.analysis.structure.organisation import map_concepts
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.experts.controls import equally_active_units, random_units
+from expertlens_jax.experts.expertise import measure_expertise
+from expertlens_jax.experts.overlap import jaccard
+from expertlens_jax.experts.responses import record_responses
+from expertlens_jax.experts.selection import select_experts
+from expertlens_jax.experts.steering import share_expertise, steer
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.steering import Steering
+
+CONTROLS = ("random", "equally_active", "another_concept")
+AWAY = ("concept", "spared", "method", "sparing", "word", "units", "change", "ci_low", "ci_high")
+MOVED = ("concept", "spared", "of", "domain", "kept", "x", "y", "x_after", "y_after")
+
+Kept = Callable[[str, Callable[[], Mapping[str, Any]]], Mapping[str, Any]]
+"""Returns the result of a name, which it may have kept; else it calls the function that makes it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """Which steerings are compared."""
+
+    concepts: tuple[str, ...]
+    """Steered with their experts."""
+    counts: tuple[int, ...]
+    """Of steered units."""
+    drawn_count: int
+    """One of them, at which strengths and methods are compared."""
+    method: str = "set_median"
+    strengths: tuple[float, ...] = (1.0,)
+    methods: tuple[str, ...] = ()
+    """Compared at all strengths."""
+    controls: tuple[str, ...] = CONTROLS
+    domains: tuple[str, ...] = ()
+    """Steered with what their members share."""
+
+    def trials(self) -> list[Trial]:
+        """Return every steering to measure, each once: curves over counts, over strengths, other methods, domains."""
+        wanted = []
+        for concept in self.concepts:
+            wanted.append(unsteered(concept))
+            for arm in ("experts", *self.controls):
+                wanted += [Trial(concept, arm, self.method, count, 1.0) for count in self.counts]
+                wanted += [Trial(concept, arm, self.method, self.drawn_count, s) for s in self.strengths]
+            for method in self.methods:
+                wanted += [Trial(concept, "experts", method, self.drawn_count, s) for s in self.strengths]
+        for domain in self.domains:
+            wanted.append(unsteered(domain))
+            wanted += [Trial(domain, "shared", self.method, count, 1.0) for count in self.counts]
+        return list(dict.fromkeys(wanted))
+
+
+def make_steering(expertise: xr.Dataset, trial: Trial, design: Design, *, seed: int = 0) -> Steering | None:
+    """Return a trial's steering, or None; controls are given the concept's own values on units that aren't its experts.
+
+    Args:
+      expertise: the table of the model that is steered.
+      trial: one of the design's.
+      design: has the concepts, of which the next one is the control "another_concept".
+      seed: of random units.
+
+    Raises:
+      SelectionError: there are too few units, or see `steer`.
+    """
+    if trial.arm == "unsteered":
+        return None
+    expertise = _table_of(expertise, trial, design)
+    options = {"method": trial.method, "strength": trial.strength}
+    experts = select_experts(expertise.sel(concept=[trial.concept]), top=trial.count)
+    experts = expertise["unit"].values[experts.values[0]]
+    match trial.arm:
+        case "random":
+            units = random_units(expertise, experts, seed=seed)
+        case "equally_active":
+            units = equally_active_units(expertise, trial.concept, experts)
+        case "another_concept":
+            other = design.concepts[(design.concepts.index(trial.concept) + 1) % len(design.concepts)]
+            return steer(expertise, other, top=trial.count, **options)
+        case _:
+            units = experts
+    return steer(expertise, trial.concept, units=units, **options)
+
+
+def _table_of(expertise: xr.Dataset, trial: Trial, design: Design) -> xr.Dataset:
+    """The table that has the trial's concept; a domain's is what its members share."""
+    return share_expertise(expertise, trial.concept) if trial.concept in design.domains else expertise
+
+
+def measure_trial(
+    model: Model, expertise: xr.Dataset, trial: Trial, writing: Writing, design: Design, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return a trial's measures `[rows, columns]`, the continuations, and the steering in words; all as JSON has it."""
+    steering = make_steering(expertise, trial, design, seed=seed)
+    expertise = _table_of(expertise, trial, design)
+    words = tuple(expertise.attrs["members"]) if trial.concept in design.domains else (trial.concept,)
+    written, values = measure_effect(model, expertise, trial.concept, words, steering, writing)
+    return {
+        "steering": repr(steering) if steering else "none",
+        "words": words,
+        "texts": written.texts.tolist(),
+        "measures": {name: np.where(np.isnan(value), None, value).tolist() for name, value in values.items()},
+    }
+
+
+def held_out_texts(dataset: ConceptDataset, concepts: Sequence[str], count: int, *, seed: int = 0) -> tuple[str, ...]:
+    """Draw sentences that mention none of some concepts: at most `count`."""
+    mentions = dataset.mentions()[[name in concepts for name in dataset.concepts]].any(0)
+    free = np.flatnonzero(~mentions)
+    chosen = np.random.default_rng(seed).choice(free, min(count, len(free)), replace=False)
+    return tuple(dataset.sentences[i] for i in np.sort(chosen))
+
+
+def steer_away(
+    model: Model,
+    expertise: xr.Dataset,
+    concepts: ConceptDataset,
+    elsewhere: ConceptDataset,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    methods: Sequence[str],
+    top: int,
+    threshold: float,
+    kept: Kept = lambda name, make: make(),
+    reading: Mapping[str, Any] | None = None,
+    negatives: Mapping[str, Any] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Remove a concept and spare another, and measure what became of both.
+
+    That is their words' probability where they stand in held-out sentences, and every concept's experts as the steered
+    model has them.
+
+    Args:
+      model: that is steered.
+      expertise: its table.
+      concepts: the sentences that the table is of.
+      elsewhere: other sentences of the same concepts.
+      pairs: each a concept to remove, and one to spare.
+      methods: of `steer`; with the first one, experts are found anew.
+      top: how many experts are steered.
+      threshold: on AP, of the experts that are found anew.
+      kept: see `Kept`.
+      reading: arguments of `record_responses`, as the table's were.
+      negatives: arguments of `measure_expertise`, as the table's were.
+      resamples: of the intervals, over sentences.
+      seed: of those.
+
+    Returns:
+      `away`: a row per pair, method, whether the other was spared, and whose word: `change` of its log-probability,
+      with interval over sentences. `moved`: a row per pair and concept (`of`), by the first method, sparing:
+      see `find_moved`.
+    """
+    away, moved = [], []
+
+    @functools.cache
+    def unsteered_in_place(word: str) -> np.ndarray:  # the same for all steerings of a pair
+        return word_in_place(model, elsewhere, word, None)
+
+    for concept, spared in pairs:
+        steerings = {
+            (method, sparing): steer(expertise, concept, top=top, method=method, sparing=(spared,) if sparing else ())
+            for method in methods
+            for sparing in (False, True)
+        }
+        for (method, sparing), steering in steerings.items():
+            for word in (concept, spared):
+
+                def change(word: str = word, steering: Steering = steering) -> dict[str, Any]:
+                    after = word_in_place(model, elsewhere, word, steering)
+                    return {"change": (after - unsteered_in_place(word)).tolist()}
+
+                name = f"away_{concept}_{spared}_{method}_{'sparing' if sparing else 'all'}_{word}"
+                values = np.array(kept(name, change)["change"])
+                mean, low, high = bootstrap_mean(values[:, None], resamples, seed)
+                away.append((concept, spared, method, sparing, word, len(steering), mean, low, high))
+
+        def move(steering: Steering = steerings[methods[0], True]) -> dict[str, Any]:
+            responses = record_responses(model, concepts.sentences, steering=steering, progress=True, **(reading or {}))
+            after = measure_expertise(responses, concepts, **(negatives or {}))
+            sets = (select_experts(table, threshold=threshold) for table in (expertise, after))
+            return find_moved(*sets).to_dict("list")
+
+        values = pd.DataFrame(kept(f"moved_{concept}_{spared}", move))
+        moved.append(pd.DataFrame({"concept": concept, "spared": spared}, index=values.index).join(values))
+    if not pairs:
+        return pd.DataFrame(columns=AWAY), pd.DataFrame(columns=MOVED)
+    return pd.DataFrame(away, columns=AWAY), pd.concat(moved, ignore_index=True)[list(MOVED)]
+
+
+def find_moved(before: xr.DataArray, after: xr.DataArray) -> pd.DataFrame:
+    """Measure how far steering moved each concept's expert set, and where to on the map of overlaps.
+
+    The map is one of all sets, those before and those after, so that only what changed its experts moves on it.
+
+    Args:
+      before: bool (concept, unit).
+      after: bool (concept, unit), of the steered model.
+
+    Returns:
+      A row per concept: `of`, `domain`, `kept` (Jaccard overlap of the set before with that after; 1 if both are
+      empty), and its places `x`, `y`, `x_after`, `y_after`.
+    """
+    names, domains = ([str(name) for name in before[key].values] for key in ("concept", "domain"))
+    sets = np.concatenate([before.values, after.values])
+    twice = [*names, *(f"{name} (steered)" for name in names)]
+    both = xr.DataArray(sets, {"concept": twice, "domain": ("concept", [*domains, *domains])}, ("concept", "unit"))
+    overlap = jaccard(both)
+    kept = np.diag(overlap.values[: len(names), len(names) :])
+    places = map_concepts(overlap)[["x", "y"]].to_numpy()
+    return pd.DataFrame(
+        {
+            **{"of": names, "domain": domains},
+            "kept": np.where(before.values.any(1) | after.values.any(1), kept, 1.0),
+            **dict(zip(("x", "y"), places[: len(names)].T, strict=True)),
+            **dict(zip(("x_after", "y_after"), places[len(names) :].T, strict=True)),
+        }
+    )
