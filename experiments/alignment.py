@@ -16,7 +16,6 @@ run of `el.find_experts` a table; `el.open_expertise` reads it), `word_vectors/`
 """
 
 import ml_collections
-import pandas as pd
 import xarray as xr
 from etils import epath
 
@@ -27,6 +26,7 @@ from expertlens_jax.analysis.similarity.aligned_measures import align_measures
 from expertlens_jax.analysis.similarity.control_tables import control_tables
 from expertlens_jax.analysis.similarity.embeddings import embed_concepts
 from expertlens_jax.analysis.structure.localisation import count_experts
+from expertlens_jax.analysis.tables import Tables
 from expertlens_jax.report.alignment_findings import conclude, drawn_rows, label_measures, shown_rows, tell
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.run_directory import saved_dataset
@@ -48,7 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     this = start(config, workdir, sources, check, check_model)
     threshold, ratio = config.drawn_threshold, config.negatives_per_positive
     vectors, carrying = word_vector_files(config, this.workdir), carry_saes(this.model, config)
-    parts: dict[str, list[pd.DataFrame]] = {}
+    tables = Tables()
     for concepts in this.datasets:
         print(f"\n{concepts!r}")
         expertise = this.expertise(this.model, concepts)
@@ -56,23 +56,24 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         drawn_as = ("jaccard", threshold, ratio)
         drawn = next(m for m in measures if (m.name, m.threshold, m.negatives_per_positive) == drawn_as)
         experts = el.select_experts(expertise, threshold=threshold)
-        found = align_measures(measures, drawn, this.ratings, progress=True, **this.draws)
-        found["experts"] = experts.sum("unit").to_series().rename("experts").reset_index()
-        found["localisation"] = count_experts(experts)
+        found = align_measures(measures, drawn, this.ratings, concepts.name, progress=True, **this.draws)
+        counts = experts.sum("unit").to_series().rename("experts").reset_index()
+        found["experts"] = counts.assign(sentences=concepts.name)
+        found["localisation"] = count_experts(experts).assign(sentences=concepts.name)
         for name, table in found.items():
-            parts.setdefault(name, []).append(table.assign(sentences=concepts.name))
+            tables.add(name, table)
         this.write({f"overlap_{concepts.name}": drawn.similarity.to_pandas().reset_index()})
         this.draw(f"overlap_{concepts.name}", plot.overlap(drawn.similarity))
         this.draw(f"localisation_{concepts.name}", plot.localisation(found["localisation"]))
 
-    tables = {name: pd.concat(each, ignore_index=True) for name, each in parts.items()}
-    table = tables["alignment"]
-    this.write(tables | {"alignment": table[COLUMNS]})
+    joined = tables.joined()
+    table = joined["alignment"]
+    this.write(joined | {"alignment": table[COLUMNS]})
     shown = shown_rows(table, config.thresholds, ratio)
     quantity = f"Overlap of experts (Jaccard, τ = {threshold:g})"
-    this.draw("alignment", plot.alignment(tables["pairs"], drawn_rows(shown, threshold), quantity=quantity))
-    if tables["comparisons"]["difference"].notna().any():
-        this.draw("comparisons", plot.comparisons(tables["comparisons"], tables["partial"]))
+    this.draw("alignment", plot.alignment(joined["pairs"], drawn_rows(shown, threshold), quantity=quantity))
+    if joined["comparisons"]["difference"].notna().any():
+        this.draw("comparisons", plot.comparisons(joined["comparisons"], joined["partial"]))
     else:
         print("No two alignments can be compared: there is no figure of comparisons.")
     this.draw("measures", plot.measures(shown.assign(measure=label_measures(shown))))

@@ -364,7 +364,8 @@ def localisation(
     experts = {threshold: select_experts(expertise, threshold=threshold) for threshold in thresholds}
     located = [locate_experts(each, **draws).assign(threshold=threshold) for threshold, each in experts.items()]
     table = pd.concat(located, ignore_index=True)
-    table = table[["threshold", *(name for name in table if name != "threshold")]]
+    first = ["threshold", "domain"]
+    table = table[[*first, *(name for name in table if name not in first)]]
     depth, counts = trace_depth(expertise, thresholds, **draws), count_experts(experts[thresholds[0]])
     overall = table[table["domain"] == ALL]
     sentences = []

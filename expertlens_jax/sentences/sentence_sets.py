@@ -17,7 +17,7 @@ from expertlens_jax.models.model import Model
 from expertlens_jax.run_directory import write_text
 from expertlens_jax.sentences import prompts
 from expertlens_jax.sentences.acceptance import Limits
-from expertlens_jax.sentences.asking import ask_model, chats_with, collect_sentences
+from expertlens_jax.sentences.answers import ask_model, chats_with, collect_sentences
 from expertlens_jax.sentences.concept_list import Concept, check_concepts
 from expertlens_jax.sentences.mining import mine_sentences
 from expertlens_jax.sentences.writing import Answer, draw_seed, fill_openings, fill_prompt

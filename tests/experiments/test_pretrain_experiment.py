@@ -16,10 +16,9 @@ import transformers
 from launched import ROOT, launch_here
 
 import expertlens_jax as el
-from configs.lenslet import get_config
-from experiments import pretrain
 from expertlens_jax.errors import CorpusError, RunDirectoryError
 from expertlens_jax.run_directory import open_run
+from expertlens_jax.training.saved import text_digests
 
 
 @pytest.fixture(scope="module")
@@ -104,17 +103,14 @@ def test_tokens_are_of_these_texts(tmp_path):
     for each in (file, other):
         each.parent.mkdir()
         each.write_text("the cat sat")
-    config, tokenizer = get_config("tiny"), el.load_model("lenslet-2m").tokenizer
-    config.corpus = (str(file),)
-    before = pretrain.texts(config, tokenizer)
-    open_run(tmp_path / "tokens", before)
-    open_run(tmp_path / "tokens", pretrain.texts(config, tokenizer))
+    tokenizer = el.load_model("lenslet-2m").tokenizer
+    open_run(tmp_path / "tokens", text_digests([str(file)], tokenizer))
+    open_run(tmp_path / "tokens", text_digests([str(file)], tokenizer))
     file.write_text("the cat ran")
     with pytest.raises(RunDirectoryError, match=r"another config \(texts.text: '.{12}' there"):
-        open_run(tmp_path / "tokens", pretrain.texts(config, tokenizer))
-    config.corpus = (str(file), str(other))
+        open_run(tmp_path / "tokens", text_digests([str(file)], tokenizer))
     with pytest.raises(CorpusError, match="corpus holds two files called text"):
-        pretrain.texts(config, tokenizer)
+        text_digests([str(file), str(other)], tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +118,7 @@ def test_tokens_are_of_these_texts(tmp_path):
     [
         (["--config.corpus=absent.txt"], "there is no text file absent.txt"),
         (["--config.passes=(1,2)"], "passes are (1, 2) for 1 files; give each file a whole number"),
-        (["--config.recipe.optimizer=sgd"], "the optimizer 'sgd' was asked for; there are adamw and muon"),
+        (["--config.recipe.optimizer=sgd"], "Unknown optimizer 'sgd'. Choose from: adamw, muon"),
         (["--config.tokenizer=nowhere"], "there is no tokenizer in nowhere"),
     ],
 )

@@ -148,10 +148,8 @@ def test_what_cannot_be_steered_is_refused_before_anything_is_measured(workdir, 
     assert not (tmp_path / "run" / "measured").exists()
 
 
-def test_a_model_that_is_left_alone_keeps_its_experts(tmp_path, monkeypatch):
+def test_a_model_that_is_left_alone_keeps_its_experts(monkeypatch):
     """With sampled negatives too: experts before and after are told from the same sentences."""
-    config = small()
-    config.sampled = True
     concepts = el.load_concepts("facts").subset(CONCEPTS)
     values = np.random.default_rng(0).normal(size=(len(concepts.sentences), 300)).astype(np.float32)
     units = pd.DataFrame({"layer": 0, "site": "mlp.up", "channel": range(300), "hf_module": "m", "hf_channel": 0})

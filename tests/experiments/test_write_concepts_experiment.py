@@ -10,7 +10,7 @@ import pytest
 
 import expertlens_jax as el
 from configs.write_concepts import get_config
-from experiments import asking, write_concepts
+from experiments import sentence_writers, write_concepts
 from expertlens_jax.data.words import find_mentions
 from expertlens_jax.errors import (
     ConceptDataError,
@@ -98,7 +98,7 @@ def test_an_endpoint_writes_a_set(chat, tmp_path, capsys):
 def test_killed_at_any_question_it_goes_on_with_the_next(chat, tmp_path, monkeypatch):
     write_concepts.run(endpoint(chat), tmp_path / "run")
     whole, asked = contents(tmp_path / "run"), len(chat.prompts)
-    original, count = asking.ask_endpoint, 0
+    original, count = sentence_writers.ask_endpoint, 0
 
     def killed(*given, **options):
         nonlocal count
@@ -106,7 +106,7 @@ def test_killed_at_any_question_it_goes_on_with_the_next(chat, tmp_path, monkeyp
             raise KeyboardInterrupt
         return original(*given, **options)
 
-    monkeypatch.setattr(asking, "ask_endpoint", killed)
+    monkeypatch.setattr(sentence_writers, "ask_endpoint", killed)
     chat.prompts.clear()
     workdir = tmp_path / "killed" / "run"
     for _ in range(asked - 1):
@@ -214,22 +214,22 @@ def test_the_packaged_model_writes_and_its_sentences_are_recorded(tmp_path):
 def test_a_model_with_a_chat_template_is_asked_by_it(monkeypatch):
     model = el.load_model("lenslet-2m")
     config = get_config("model")
-    assert not asking.chats_with(model, "")
+    assert not sentence_writers.chats_with(model, "")
     with pytest.raises(SelectionError, match="style is chat, but lenslet-2m's tokenizer has no chat template"):
-        asking.chats_with(model, "chat")
+        sentence_writers.chats_with(model, "chat")
     with pytest.raises(SelectionError, match="style is 'talk'; there are chat, continue"):
-        asking.chats_with(model, "talk")
+        sentence_writers.chats_with(model, "talk")
     template = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
     monkeypatch.setattr(model.tokenizer, "chat_template", template)
-    assert asking.chats_with(model, "") and not asking.chats_with(model, "continue")
+    assert sentence_writers.chats_with(model, "") and not sentence_writers.chats_with(model, "continue")
     prompts = []
 
     def generate(model, prompt, **options):
         prompts.append(prompt)
         return el.Generations((prompt,), ("1. A cat.",), (), ())
 
-    monkeypatch.setattr("expertlens_jax.sentences.asking.generate", generate)
-    answer = asking.model_asker(model, config, chats=True)("Write of cats.", 0)
+    monkeypatch.setattr("expertlens_jax.sentences.answers.generate", generate)
+    answer = sentence_writers.model_writer(model, config, chats=True)("Write of cats.", 0)
     assert answer.text == "1. A cat." and prompts[0].endswith("<user>Write of cats.<assistant>")
     # This tokenizer puts no first token there itself, so the template's stays.
     assert prompts[0].startswith(model.tokenizer.bos_token or "<user>")

@@ -18,6 +18,7 @@ def align_measures(
     measures: Sequence[Measure],
     drawn: Measure,
     ratings: Sequence[Ratings],
+    sentences: str,
     *,
     resamples: int = 2000,
     permutations: int = 10_000,
@@ -30,17 +31,19 @@ def align_measures(
       measures: similarities of the same concepts.
       drawn: the one of them that is compared with the others, those of group "ExpertLens" left out.
       ratings: of people.
+      sentences: what to call the sentence set that the concepts are of.
       resamples: of the 95% intervals, over concepts.
       permutations: of the p-values.
       seed: of both.
       progress: shows a bar.
 
     Returns:
-      alignment: a row per measure and ratings: group, measure, threshold, negatives_per_positive, experts_median,
-        ratings, pairs, spearman, ci_low, ci_high, p_value, note, ceiling.
-      pairs: the rated pairs of `drawn`, see `Alignment.table`, and ratings.
-      comparisons: of `compare_alignments`, and ratings.
-      partial: of `partial_alignments`, with the measures of group "Controls", and ratings.
+      alignment: a row per measure and ratings: group, sentences, measure, threshold, negatives_per_positive,
+        experts_median, ratings, pairs, spearman, ci_low, ci_high, p_value, note, ceiling.
+      pairs: the rated pairs of `drawn`, see `Alignment.table`.
+      comparisons: of `compare_alignments`.
+      partial: of `partial_alignments`, with the measures of group "Controls".
+      The last three have columns sentences and ratings at their end.
     """
     rows, pairs = [], []
     for measure, rated in tqdm(
@@ -50,6 +53,7 @@ def align_measures(
         rows.append(
             {
                 "group": measure.group,
+                "sentences": sentences,
                 "measure": measure.name,
                 "threshold": measure.threshold,
                 "negatives_per_positive": measure.negatives_per_positive,
@@ -59,11 +63,14 @@ def align_measures(
             }
         )
         if measure is drawn:
-            pairs.append(found.table.assign(ratings=rated.name))
+            pairs.append(found.table.assign(sentences=sentences, ratings=rated.name))
     others = {each.name: each.similarity for each in measures if each.group != "ExpertLens"}
     controls = {each.name: each.similarity for each in measures if each.group == "Controls"}
-    compared = [compare_alignments(drawn.similarity, others, rated).assign(ratings=rated.name) for rated in ratings]
-    partial = [partial_alignments(drawn.similarity, controls, rated).assign(ratings=rated.name) for rated in ratings]
+    compared, partial = [], []
+    for rated in ratings:
+        source = {"sentences": sentences, "ratings": rated.name}
+        compared.append(compare_alignments(drawn.similarity, others, rated).assign(**source))
+        partial.append(partial_alignments(drawn.similarity, controls, rated).assign(**source))
     return {
         "alignment": pd.DataFrame(rows),
         "pairs": pd.concat(pairs, ignore_index=True),

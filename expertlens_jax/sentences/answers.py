@@ -1,4 +1,7 @@
-"""Asking for sentences of a concept until there are enough: who answers is a function of a prompt and a seed."""
+"""Sentences of a concept out of a language model's answers, which is asked until there are enough.
+
+Who answers is a function of a prompt and a seed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Ask = Callable[[str, int], Answer]
 
 
 def chats_with(model: Model, style: str) -> bool:
-    """Whether a model is asked by a chat, and not given openings to continue.
+    """Return whether a model is asked by a chat, and not given openings to continue.
 
     Raises:
       SelectionError: an unknown style, or a chat with a model that has no template for one.
