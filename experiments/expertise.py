@@ -8,7 +8,7 @@ from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax.experts.budget import GB, default_budget
-from expertlens_jax.experts.pooled_words import PoolOver
+from expertlens_jax.experts.token_masks import PoolOver
 
 NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
 READING = ("pooling", "truncate", "tokens_per_batch")

@@ -9,7 +9,7 @@ import expertlens_jax as el
 from expertlens_jax.analysis.steering.effects import Writing, find_in_place
 from expertlens_jax.analysis.steering.trials import CONTROLS, Design, held_out_texts
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
-from expertlens_jax.experts.steering import METHODS, refuse_unknown_concepts
+from expertlens_jax.experts.steering import METHODS, check_known_concepts
 
 from .checks import check_draws, check_known
 
@@ -87,7 +87,7 @@ def check_names(config: ml_collections.ConfigDict, concepts: el.ConceptDataset, 
     s, packaged = config.steering, el.load_concepts("facts")
     table = xr.Dataset(coords={"concept": list(concepts.concepts)})
     wanted = (*s.concepts, *(concept for concept, _ in s.away))
-    refuse_unknown_concepts(table, [name for name in wanted if name not in packaged.concepts])
+    check_known_concepts(table, [name for name in wanted if name not in packaged.concepts])
     lacking = [name for name in dict.fromkeys(wanted) if name not in concepts.concepts]
     if lacking:
         raise UnfitConceptsError(

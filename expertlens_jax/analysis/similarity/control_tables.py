@@ -13,7 +13,7 @@ from expertlens_jax.analysis.tables import FindExperts
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import UnfitConceptsError
 from expertlens_jax.experts.expertise import measure_expertise
-from expertlens_jax.experts.pooled_words import pool_over_words
+from expertlens_jax.experts.token_masks import pool_over_words
 from expertlens_jax.models.loading import randomize_weights
 from expertlens_jax.models.model import Model
 from expertlens_jax.sentences.masking import mask_words
