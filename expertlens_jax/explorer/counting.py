@@ -64,7 +64,7 @@ def count(expertise: xr.Dataset, levels: np.ndarray, num_best: int) -> Counts:
       num_best: how many of each concept's best units to name; all, if there are fewer.
     """
     layers = np.unique(expertise["layer"].values)
-    site_of_unit = expertise["site"].values.astype(str)
+    site_of_unit = expertise["site"].values.astype(object)
     sites = tuple(dict.fromkeys(site_of_unit.tolist()))
     column = {site: i for i, site in enumerate(sites)}
     place = np.searchsorted(layers, expertise["layer"].values) * len(sites)
