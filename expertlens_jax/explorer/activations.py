@@ -15,6 +15,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.experts.tracing import trace
 from expertlens_jax.explorer.chunks import packed, rounded
 from expertlens_jax.models.model import Model
 
@@ -48,8 +49,6 @@ class Spoken:
 
 def read_with(model: Model, sentences: Sequence[str], units: pd.DataFrame, *, truncate: bool) -> tuple[list, list, list]:
     """Read units' activations at every token with `el.trace`; see `Reader`."""
-    from expertlens_jax.experts.tracing import trace
-
     seen = trace(model, list(sentences), units, truncate=truncate)
     return seen.spans, seen.activations, seen.in_pool
 

@@ -83,6 +83,8 @@ def explore(
     for number, table in enumerate(found.tables):
         concepts, why_not = find_sentences(table, given, found.config, found.directory)
         told, reader = [why_not], None
+        if not tokens:
+            told.append("What units say at each token isn't shown: it wasn't asked for.")
         if tokens and concepts is not None:
             key = table.expertise.attrs.get("model"), table.expertise.attrs.get("weights")
             if key not in loaded:

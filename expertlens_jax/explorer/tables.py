@@ -20,6 +20,7 @@ from expertlens_jax.explorer.chunks import exact, packed, rounded, write_chunk
 from expertlens_jax.explorer.counting import Counts, count, threshold_levels
 from expertlens_jax.explorer.runs import Table
 from expertlens_jax.models.model import Model
+from expertlens_jax.settings import Negatives
 
 UNITS_PER_CHUNK, SENTENCES_PER_CHUNK = 64, 500
 CONCEPTS_OF_A_UNIT = 20
@@ -290,7 +291,7 @@ def write_spoken(
             f"{name}/spoken/{row}",
             {"units": chosen[row].tolist(), "scales": activations.scales(spoken, of), "sentences": told},
         )
-    contrast = contrast_concepts(concepts, **_negatives(expertise))
+    contrast = contrast_concepts(concepts, Negatives.of_attributes(expertise.attrs))
     weights = contrast.weights()
     positive = concepts.labels
     negative = (weights > 0) & ~positive
@@ -312,11 +313,6 @@ def write_spoken(
             },
         )
     return {str(int(unit)): place for place, unit in enumerate(read)}
-
-
-def _negatives(expertise: xr.Dataset) -> dict[str, Any]:
-    kinds = {"negatives_per_positive": float, "exclude_mentions": bool, "sampled": bool, "seed": int}
-    return {each: kind(expertise.attrs[each]) for each, kind in kinds.items() if each in expertise.attrs}
 
 
 def rated_pairs(rated: pd.DataFrame, names: Sequence[str]) -> dict[str, list[list[float]]]:

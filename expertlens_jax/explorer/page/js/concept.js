@@ -117,7 +117,7 @@ function ConceptView({ state, name }) {
   const hidden = table.experts[row][level] - rows.filter((each) => each.ap >= tau).length;
   return html`
     <h1>${name} <${Domain} table=${table} row=${row} /></h1>
-    <p><strong>${whole(table.experts[row][level])}</strong> of ${whole(table.numUnits)} units are experts at τ = ${tau}${controls.map(([model, counts]) => html`; with random weights (${model}) ${whole(counts[row][level])}`)}.
+    <p><strong>${whole(table.experts[row][level])}</strong> of ${whole(table.numUnits)} units are experts at τ = ${tau}${controls.map(([model, counts]) => html`; with random weights (${model}) ${whole(counts[row][level])}`)}.${" "}
       ${whole(table.positives[row])} sentences against ${whole(table.negatives[row])}; a unit that knows nothing has AP ${fixed(table.baseRates[row])}.</p>
     <div class="columns">
       <section><h2>Experts over τ</h2><${ExpertsOverTau} state=${state} lines=${lines} />
