@@ -3,6 +3,7 @@
 What a command needs is imported when its flags are known to be right, so that help and errors come at once.
 """
 
+import argparse
 import dataclasses
 import difflib
 import importlib
@@ -10,7 +11,9 @@ import os
 import pathlib
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 import expertlens_jax
 
@@ -46,6 +49,7 @@ COMMANDS = {
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),
 }
+EXPLORE = {"explore": "A page to explore a run: its concepts, units, maps, verdicts"}
 LISTS = {"models": "The models that ship, and the families that load", "configs": "The suites, for --config"}
 
 
@@ -71,6 +75,8 @@ def dispatch(arguments: Sequence[str]) -> None:
         print(f"expertlens_jax {expertlens_jax.__version__}")
     elif name in LISTS and not rest:
         print(list_models() if name == "models" else list_configs())
+    elif name in EXPLORE:
+        explore(rest)
     elif name in COMMANDS:
         start(name, rest)
     else:
@@ -79,7 +85,8 @@ def dispatch(arguments: Sequence[str]) -> None:
 
 def overview() -> str:
     """Return what `expertlens --help` prints."""
-    lines = [f"  {name:<16} {says}" for name, says in [*((n, c.says) for n, c in COMMANDS.items()), *LISTS.items()]]
+    launched = {name: command.says for name, command in COMMANDS.items()}
+    lines = [f"  {name:<16} {says}" for name, says in (launched | EXPLORE | LISTS).items()]
     return "\n".join(
         [
             "expertlens finds the neurons of a language model that are experts on a concept.",
@@ -110,6 +117,49 @@ def start(name: str, arguments: Sequence[str]) -> None:
     )
     sys.argv[1:] = arguments
     launch.start(launcher)
+
+
+class _Arguments(argparse.ArgumentParser):
+    """Arguments whose errors are told as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        _stop(f"{message}. {self.prog} --help tells the arguments.")
+
+
+def explore(arguments: Sequence[str]) -> None:
+    """Write the page of a run, and print where it is."""
+    parser = _Arguments(
+        "expertlens explore",
+        description="Write a page to explore a run: concepts, units, pairs, maps, sentences and verdicts. It is a "
+        "folder of plain files, which opens from the file system and from any web host.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="the directory of a run, finished or not")
+    parser.add_argument("--out", metavar="DIR", help="the folder to write; explore in the run if left out")
+    parser.add_argument("--experts", type=int, default=100, metavar="N", help="units of each concept to show (100)")
+    parser.add_argument("--speaking", type=int, default=5, metavar="N", help="of these, to read at every token (5)")
+    parser.add_argument("--model", metavar="NAME", help="the run's model, if its own name for it doesn't load it")
+    parser.add_argument("--sentences", action="append", default=[], metavar="FILE", help="the run's, if they moved")
+    parser.add_argument("--notokens", action="store_true", help="don't load the model, and show no tokens")
+    given = parser.parse_args(list(arguments))
+    from expertlens_jax.errors import ExpertLensError
+    from expertlens_jax.experiments.launch import format_warning
+
+    warnings.formatwarning = format_warning
+    try:
+        page = expertlens_jax.explore(
+            given.run,
+            given.out,
+            experts=given.experts,
+            speaking=given.speaking,
+            model=given.model,
+            sentences=given.sentences,
+            tokens=not given.notokens,
+            progress=True,
+        )
+    except ExpertLensError as error:
+        _stop(str(error))
+    print(f"The page is {page}; open it in a browser.")
 
 
 def list_models() -> str:
@@ -144,9 +194,15 @@ def _refuse(name: str, rest: Sequence[str]) -> None:
     if name in LISTS:
         message = f"expertlens {name} takes no arguments, and was given {' '.join(rest)}."
     else:
-        known = {command.launcher: n for n, command in COMMANDS.items()} | {n: n for n in [*COMMANDS, *LISTS]}
+        known = {command.launcher: n for n, command in COMMANDS.items()} | {n: n for n in [*COMMANDS, *EXPLORE, *LISTS]}
         near = dict.fromkeys(known[each] for each in difflib.get_close_matches(name, known, n=3, cutoff=0.6))
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
-        message = f"there is no command {name!r}.{meant} Commands: {', '.join([*COMMANDS, *LISTS])}."
-    print(textwrap.fill(f"Error: {message}", 100, break_on_hyphens=False), file=sys.stderr)
+        message = f"there is no command {name!r}.{meant} Commands: {', '.join([*COMMANDS, *EXPLORE, *LISTS])}."
+    _stop(message)
+
+
+def _stop(message: str) -> NoReturn:
+    """Tell an error in a paragraph, and exit with status 1."""
+    text = textwrap.fill(f"Error: {message}", 100, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
     sys.exit(1)

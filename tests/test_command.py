@@ -76,7 +76,7 @@ def test_help_fits_a_screen_and_names_every_command():
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     named = [line.split()[0] for line in lines if line.startswith("  ") and not line.startswith("  expertlens")]
-    assert named == [*command.COMMANDS, *command.LISTS]
+    assert named == [*command.COMMANDS, *command.EXPLORE, *command.LISTS]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["align", "--help"], ["configs"]])

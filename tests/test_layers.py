@@ -15,7 +15,7 @@ FLOORS = (
     ("experts", "training"),
     ("sentences", "plot"),
     ("analysis",),
-    ("report",),
+    ("explorer", "report"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = sorted(

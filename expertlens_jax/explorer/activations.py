@@ -5,7 +5,6 @@ of each unit only the sentences that are shown are kept.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,15 +46,15 @@ class Spoken:
     """int `[units, shown]`: sentences by the lowest activation at a token, the lowest first."""
 
 
-def read_with(model: Model, sentences: Sequence[str], units: pd.DataFrame, *, truncate: bool) -> tuple[list, list, list]:
-    """Read units' activations at every token with `el.trace`; see `Reader`."""
-    seen = trace(model, list(sentences), units, truncate=truncate)
-    return seen.spans, seen.activations, seen.in_pool
-
-
 def reader_of(model: Model, expertise: xr.Dataset) -> Reader:
-    """Return what reads as the table's responses were read."""
-    return functools.partial(read_with, model, truncate=bool(expertise.attrs.get("truncate", False)))
+    """Return what reads, with `el.trace`, as the table's responses were read."""
+    truncate = bool(expertise.attrs.get("truncate", False))
+
+    def read(sentences: Sequence[str], units: pd.DataFrame) -> tuple[list, list, list]:
+        seen = trace(model, list(sentences), units, truncate=truncate)
+        return seen.spans, seen.activations, seen.in_pool
+
+    return read
 
 
 def listen(
@@ -97,7 +96,8 @@ def listen(
             responses[i], medians[i] = pool(values), np.median(values, axis=0)
             ends[:, i] = values.min(0), values.max(0)
         picked = {(i, unit) for i in range(start, start + len(group)) for unit in shown.get(i, ())}
-        extremes = [_lowest(sign * end, so_far, start, num_shown) for sign, end, so_far in zip((1, -1), ends, extremes)]
+        signed = (ends[0], -ends[1])
+        extremes = [_lowest(each, known, start, num_shown) for each, known in zip(signed, extremes, strict=True)]
         for so_far in extremes:  # whatever a later group brings, only these of this group may be shown
             picked |= {(int(i), unit) for unit, row in enumerate(so_far) for i in row[row >= start]}
         for i, unit in sorted(picked):
@@ -120,7 +120,7 @@ def listen(
 
 
 def _lowest(ends: np.ndarray, so_far: np.ndarray, start: int, number: int) -> np.ndarray:
-    """Of each unit, the sentences with the lowest of `ends [sentences, units]`: of those so far, and from `start` on."""
+    """Of each unit, the sentences with the lowest `ends [sentences, units]`: of those so far, and the group's."""
     stop = start + SENTENCES_PER_GROUP
     later = np.broadcast_to(np.arange(start, min(stop, len(ends))), (len(so_far), min(stop, len(ends)) - start))
     candidates = np.concatenate([so_far, later], axis=1)
@@ -130,7 +130,7 @@ def _lowest(ends: np.ndarray, so_far: np.ndarray, start: int, number: int) -> np
 
 
 def cut(sentence: str, spans: np.ndarray) -> list[str]:
-    """Return a sentence cut at its tokens; what lies between two tokens goes to the later one, what is left to the last.
+    """Return a sentence cut at its tokens; what lies between two goes to the later one, what is left to the last.
 
     Args:
       sentence: the text.
@@ -152,9 +152,7 @@ def quantised(values: np.ndarray, lowest: float, highest: float) -> np.ndarray:
 
 def spoken_tokens(spoken: Spoken, sentence: int, units: Sequence[int]) -> dict[str, Any]:
     """Return a sentence with what some units say at its tokens, for the page: activations uint8 `[units, tokens]`."""
-    coded = [
-        quantised(spoken.at_tokens[sentence, unit], spoken.lowest[unit], spoken.highest[unit]) for unit in units
-    ]
+    coded = [quantised(spoken.at_tokens[sentence, unit], spoken.lowest[unit], spoken.highest[unit]) for unit in units]
     return {"sentence": int(sentence), "tokens": spoken.tokens[sentence], "activations": packed(np.stack(coded))}
 
 

@@ -234,22 +234,21 @@ def _stem(path: str) -> str:
 
 
 def _notes_of_versions(tables: Sequence[Table]) -> list[str]:
-    """Of each version other than this one that wrote a table, a note that names it."""
-    notes = []
+    """Of each version other than this one that wrote tables, a note that names it."""
+    by_version: dict[tuple[str, bool], list[str]] = {}
     for table in tables:
         attributes = table.expertise.attrs
-        package, numbers = str(attributes.get("package", "")), int(attributes.get("numbers_version", 0))
-        if numbers != NUMBERS_VERSION:
-            wrote = f"version {package}" if package else "an early version that doesn't name itself"
-            notes.append(
-                f"The table {table.name} was written by {wrote} of expertlens_jax, whose numbers may differ from this "
-                f"version's ({expertlens_jax.__version__}): the same files and settings are read otherwise now."
-            )
-        elif package and package != expertlens_jax.__version__:
-            notes.append(
-                f"The table {table.name} was written by version {package} of expertlens_jax; this page by version "
-                f"{expertlens_jax.__version__}. Both read files alike."
-            )
+        package, alike = str(attributes.get("package", "")), attributes.get("numbers_version") == NUMBERS_VERSION
+        if package != expertlens_jax.__version__ or not alike:
+            by_version.setdefault((package, alike), []).append(table.name)
+    notes = []
+    for (package, alike), names in by_version.items():
+        wrote = f"version {package}" if package else "an early version, which doesn't name itself,"
+        notes.append(
+            f"{', '.join(names)}: written by {wrote} of expertlens_jax; this page by version "
+            f"{expertlens_jax.__version__}, which reads the same files and settings "
+            + ("alike." if alike else "otherwise: its numbers may be others.")
+        )
     return notes
 
 

@@ -1,4 +1,4 @@
-"""A site of plain files that shows a run: concepts, units, pairs, maps, sentences and verdicts, to open in a browser."""
+"""A site of plain files that shows a run: its concepts, units, pairs, maps, sentences and verdicts."""
 
 import importlib.resources
 import json
@@ -83,8 +83,6 @@ def explore(
     for number, table in enumerate(found.tables):
         concepts, why_not = find_sentences(table, given, found.config, found.directory)
         told, reader = [why_not], None
-        if not tokens:
-            told.append("What units say at each token isn't shown: it wasn't asked for.")
         if tokens and concepts is not None:
             key = table.expertise.attrs.get("model"), table.expertise.attrs.get("weights")
             if key not in loaded:
@@ -94,7 +92,8 @@ def explore(
         notes += [f"{table.title}: {each}" for each in told if each]
         bounds = Bounds(experts, speaking, progress)
         entries.append(write_table(site, f"t{number}", table, concepts, reader, rated, bounds))
-    write_page(site, found, entries, notes)
+    unread = [] if tokens else ["What units say at each token isn't shown: it wasn't asked for."]
+    write_page(site, found, entries, [*notes, *unread])
     for note in notes:
         warnings.warn(note, ExpertLensWarning, stacklevel=2)
     return site / "index.html"

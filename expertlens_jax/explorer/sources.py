@@ -35,8 +35,10 @@ def load_given(model: Model | epath.PathLike | None, sentences: Sequence[Concept
     """
     sentences = (sentences,) if isinstance(sentences, (str, pathlib.Path, ConceptDataset)) else sentences
     sets = [each if isinstance(each, ConceptDataset) else load_concepts(each) for each in sentences]
-    loaded = model if model is None or isinstance(model, Model) else load_model(*_name_and_revision(str(model)))
-    return Given(loaded, sets)
+    if model is not None and not isinstance(model, Model):
+        path, revision = _name_and_revision(str(model))
+        model = load_model(path, revision=revision)
+    return Given(model, sets)
 
 
 def check_given(given: Given, tables: Sequence[Table]) -> None:
@@ -49,8 +51,8 @@ def check_given(given: Given, tables: Sequence[Table]) -> None:
     measured = [table.expertise for table in tables]
     if given.model is not None and not any(is_model_of(given.model, each) for each in measured):
         raise CheckpointError(
-            f"the run's tables are of {_names(measured, 'model')}, and {given.model.name} isn't what they were measured "
-            "with: its weights, or how they are read, differ. Give the run's own model, or none."
+            f"the run's tables are of {_names(measured, 'model')}, and {given.model.name} isn't what they were "
+            "measured with: its weights, or how they are read, differ. Give the run's own model, or none."
         )
     for each in given.sentences:
         if not any(fitted(each, expertise) for expertise in measured):
@@ -98,7 +100,7 @@ def find_sentences(
             continue
         if part:
             return part, ""
-        tried.append(f"{name} holds other sentences now than those that were measured")
+        tried.append(f"{name} holds other sentences than those that were measured, or an earlier version noted them")
     called = expertise.attrs.get("sentences", "")
     why = "; ".join(tried) or f"the run knows them as {called!r} only, and not where they are"
     return None, f"Its sentences aren't shown: {why}. Give them with --sentences."

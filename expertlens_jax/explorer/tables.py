@@ -206,7 +206,7 @@ def write_concept(
 
 
 def write_overlaps(site: epath.Path, name: str, expertise: xr.Dataset, counts: Counts) -> list[int]:
-    """Write how many experts concepts share at each τ, and some levels' map and tree; return which levels have these."""
+    """Write how many experts concepts share at each τ, and maps and trees at some; return which have these."""
     number = expertise.sizes["concept"]
     above = np.triu_indices(number, 1)
     maps = []
@@ -316,7 +316,7 @@ def write_spoken(
 
 
 def rated_pairs(rated: pd.DataFrame, names: Sequence[str]) -> dict[str, list[list[float]]]:
-    """By the name of the ratings, pairs of concepts that people rated: two places among the concepts, and the rating."""
+    """By the ratings' name, pairs of concepts that people rated: two places among the concepts, and the rating."""
     place = {each: i for i, each in enumerate(names)} | {each.lower(): i for i, each in enumerate(names)}
     pairs: dict[str, list[list[float]]] = {}
     for row in rated.itertuples():
