@@ -1,6 +1,7 @@
 # make demo: find the experts of real models, hold them against human judgement, and put every claim to the test.
 # make test: the tests; with ARGS="-m unit" those of arrays and tables alone, which are quick.
 # Both make .venv and install what they need from this project's own files.
+# make browser: the page of `expertlens explore` in Chromium: Debian's, installed if there is none, or BROWSER_PATH.
 # make wheel: build dist/*.whl, install it into an empty environment, and run its command there.
 # make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
@@ -11,7 +12,7 @@ SIZE ?= full
 WORKDIR ?= runs/demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint wheel accelerators families clean
+.PHONY: demo test lint browser wheel accelerators families clean
 
 demo: $(VENV)/.demo $(VENV)/.ratings
 	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
@@ -20,6 +21,9 @@ demo: $(VENV)/.demo $(VENV)/.ratings
 # A worker that crashes ends the run: xdist would wait for its replacement for ever.
 test: $(VENV)/.test $(VENV)/.ratings
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
+
+browser: $(VENV)/.browser
+	.ci/browser $(VENV)/bin/python -m pytest -m browser tests/explorer $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
@@ -56,6 +60,11 @@ $(VENV)/.ratings: $(VENV)/.demo
 $(VENV)/.test: $(VENV)/.demo
 	@echo "Installing the tests' requirements into $(VENV) ..."
 	$(PIP) -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.test
+	@echo "Installing playwright into $(VENV) ..."
+	$(PIP) -c constraints.txt -e '.[browser]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.made

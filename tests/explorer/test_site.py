@@ -4,14 +4,15 @@ import base64
 import contextlib
 import json
 import re
+import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import sklearn.metrics
-from conftest import CONCEPTS, read_chunk
+from explored_run import CONCEPTS, change, read_chunk, reproduced_run
 
 import expertlens_jax as el
+from expertlens_jax import command
 
 pytestmark = pytest.mark.process
 
@@ -226,14 +227,6 @@ def test_sentences_that_are_elsewhere_are_asked_for_and_taken_when_given(shown, 
     assert index["notes"] == [] and index["tables"][0]["speaking"]
 
 
-def change(run, **attributes):
-    """Says something else of a run's table."""
-    file = run / "expertise.zarr" / "zarr.json"
-    told = json.loads(file.read_text())
-    told["attributes"] |= attributes
-    file.write_text(json.dumps(told))
-
-
 def test_a_run_that_is_not_done_shows_what_there_is_and_says_so(shown, tmp_path):
     run = shown.copy(tmp_path / "run")
     progress = json.loads((run / "progress.json").read_text()) | {"complete": False, "finished": [[0, 1000]]}
@@ -287,36 +280,7 @@ def test_a_folder_that_is_no_run_is_refused(files, message, tmp_path):
 
 @pytest.fixture
 def reproduced(shown, tmp_path):
-    """A run of several experiments, one of them still to come."""
-    root = tmp_path / "run"
-    config = {"model": "lenslet-2m", "sentences": ["facts"], "experiments": ["alignment", "stability", "steering"]}
-    (root / "alignment" / "figures").mkdir(parents=True)
-    (root / "config.json").write_text(json.dumps(config))
-    (root / "alignment" / "config.json").write_text(json.dumps(config))
-    (root / "alignment" / "figures" / "alignment.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    (root / "report.html").write_text("<h1>Report</h1>")
-    pd.DataFrame(
-        [("alignment", "done", ""), ("stability", "left out", "one set"), ("steering", "waiting", "")],
-        columns=["experiment", "state", "reason"],
-    ).to_csv(root / "experiments.csv", index=False)
-    claim = {"claim": "Alike <b>", "found": "0.5", "verdict": "held", "figure": "alignment", "reason": ""}
-    pd.DataFrame([{"experiment": "alignment"} | claim]).to_csv(root / "conclusions.csv", index=False)
-    pd.DataFrame([("cat", "tiger", 7.35, 0.1, "facts", "mine")], columns=PAIRS).to_csv(
-        root / "alignment" / "pairs.csv", index=False
-    )
-    pd.DataFrame([{"measure": "jaccard", "ratings": "mine", "spearman": 0.5}]).to_csv(
-        root / "alignment" / "alignment.csv", index=False
-    )
-    tables = root / "expertise"
-    shown.copy(tables / "lenslet-2m_facts_halves")
-    random = shown.copy(tables / "lenslet-2m-random0_facts")
-    change(random, model="lenslet-2m-random0", weights="others")
-    other = shown.copy(tables / "lenslet-5m_facts")
-    change(other, model="lenslet-5m", weights="more")
-    return root
-
-
-PAIRS = ["word_1", "word_2", "rating", "similarity", "sentences", "ratings"]
+    return reproduced_run(shown, tmp_path)
 
 
 def test_a_run_of_all_experiments_has_verdicts_ratings_and_controls(reproduced, shown, tmp_path):
@@ -349,3 +313,30 @@ def test_a_table_of_it_that_is_damaged_is_told(reproduced, tmp_path):
     with warns("conclusions.csv can't be read"):
         el.explore(reproduced, tmp_path / "out", experts=5, tokens=False)
     assert read_chunk(tmp_path / "out", "index")["conclusions"] == []
+
+
+def test_the_command_writes_the_page_and_says_where(shown, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # which the command sets for its process
+    command.dispatch(["explore", str(shown.directory), f"--out={tmp_path / 'out'}", "--experts=5", "--notokens"])
+    assert capsys.readouterr().out == f"The page is {tmp_path / 'out' / 'index.html'}; open it in a browser.\n"
+    assert read_chunk(tmp_path / "out", "index")["tables"][0]["best"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "Error: there is no directory nowhere. Give the workdir of a run"),
+        ([], "Error: the following arguments are required: RUN. expertlens explore --help tells the arguments."),
+        (["x", "--experts=many"], "Error: argument --experts: invalid int value: 'many'. expertlens explore --help"),
+        (["x", "--outt=y"], "Error: unrecognized arguments: --outt=y. expertlens explore --help"),
+    ],
+)
+def test_the_commands_errors_are_a_paragraph(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        command.dispatch(["explore", *arguments])
+    assert stopped.value.code == 1
+    said = capsys.readouterr()
+    assert " ".join(said.err.split()).startswith(message) and said.out == ""
+    assert list(tmp_path.iterdir()) == []
