@@ -24,7 +24,7 @@ function App({ index }) {
     addEventListener("keydown", onKey);
     return () => { removeEventListener("hashchange", follow); removeEventListener("keydown", onKey); };
   }, []);
-  useEffect(() => { document.documentElement.dataset.theme = theme; }, [theme]);
+  document.documentElement.dataset.theme = theme;  // now, so that what is drawn below finds its colours
   const asked = route.query.get("t") || held.t;
   const table = index.tables.find((each) => each.id === asked) || index.tables[0];
   const level = nearestLevel(table, Number(route.query.get("tau") || held.tau) || 0.5);
