@@ -16,25 +16,19 @@ run of `el.find_experts` a table; `el.open_expertise` reads it), `word_vectors/`
 """
 
 import ml_collections
-import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax import plot
-from expertlens_jax.analysis.similarity import measures as by
 from expertlens_jax.analysis.similarity.aligned_measures import align_measures
-from expertlens_jax.analysis.similarity.control_tables import control_tables
-from expertlens_jax.analysis.similarity.embeddings import embed_concepts
 from expertlens_jax.analysis.structure.localisation import count_experts
 from expertlens_jax.analysis.tables import Tables
 from expertlens_jax.report.alignment_findings import conclude, drawn_rows, label_measures, shown_rows, tell
 from expertlens_jax.report.conclusions import Conclusion
-from expertlens_jax.run_directory import saved_dataset
 
-from .baselines import carry_saes, check, check_model, word_vector_files
-from .expertise import question_of, read_negatives, table_name
+from .baselines import carry_saes, check, check_model, compare_concepts, word_vector_files
 from .launch import launch
-from .run import Run, start
+from .run import start
 from .sources import Sources
 
 COLUMNS = [
@@ -81,53 +75,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     if len(set(jaccard["negatives_per_positive"])) > 1:
         this.draw("base_rates", plot.base_rates(jaccard, drawn=(threshold, ratio)))
     return this.finish(tell(shown), conclude(shown, threshold=threshold, permutations=config.permutations))
-
-
-def compare_concepts(
-    this: Run,
-    concepts: el.ConceptDataset,
-    expertise: xr.Dataset,
-    vectors: dict[str, epath.Path],
-    carrying: dict[str, el.Model],
-) -> list[by.Measure]:
-    """Return every similarity of a sentence set's concepts: of its experts, of embeddings, and of controls."""
-    c, model = this.config, this.model
-    reading = {"truncate": c.truncate, "tokens_per_batch": c.tokens_per_batch, "progress": True}
-    embedded = saved_dataset(
-        this.workdir / "embeddings" / f"{table_name(model, concepts)}.zarr",
-        lambda: embed_concepts(model, concepts, **reading),
-        question_of(expertise),
-    )
-    # Average precision depends on the base rate, and so does what a threshold on it means: with several numbers of
-    # negatives per positive, all thresholds are measured at all of them.
-    ratios = [float(ratio) for ratio in dict.fromkeys(c.base_rates.negatives_per_positive)]
-    ratios = [ratio for ratio in ratios if ratio != c.negatives_per_positive]
-    thresholds = sorted({*c.thresholds, *(c.base_rates.thresholds if ratios else ())})
-    tables = [expertise, *(this.expertise(model, concepts, negatives_per_positive=ratio) for ratio in ratios)]
-    found = [each for table in tables for each in by.expert_measures(table, c.measures, thresholds)]
-    found += by.word_measures(model, concepts)
-    found += by.sentence_measures(
-        embedded["mean"].values, embedded["last_token"].values, concepts, every_layer=c.every_layer
-    )
-    found += by.vector_measures(vectors, concepts)
-    for path in c.sentence_models:
-        name = f"sentences_{path.removeprefix('package:').partition('/')[0]}"
-        other = this.named_model(path)
-        found.append(by.model_measure(name, other, concepts, tokens_per_batch=c.tokens_per_batch, progress=True))
-    features = ((name, this.expertise(other, concepts, sae=name)) for name, other in carrying.items())
-    found += by.named_measures(features, ["jaccard"], c.drawn_threshold, "Baselines")
-    controls = control_tables(
-        model,
-        concepts,
-        this.expertise,
-        random_weights=c.random_weights,
-        embedding=c.embedding_experts,
-        mask=c.masked,
-        own_tokens=c.own_tokens,
-        truncate=c.truncate,
-        negatives=read_negatives(c),
-    )
-    return found + by.named_measures(controls, c.control_measures, c.drawn_threshold, "Controls")
 
 
 if __name__ == "__main__":

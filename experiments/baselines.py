@@ -4,17 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
+import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from expertlens_jax.analysis.similarity.control_tables import check_own_tokens, check_words_present
-from expertlens_jax.analysis.similarity.measures import check_measures
+from expertlens_jax.analysis.similarity import measures as by
+from expertlens_jax.analysis.similarity.control_tables import check_own_tokens, check_words_present, control_tables
+from expertlens_jax.analysis.similarity.embeddings import embed_concepts
 from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors
 from expertlens_jax.errors import ConceptDataError, ExpertLensError, SelectionError
 from expertlens_jax.experts.selection import check_threshold
+from expertlens_jax.run_directory import saved_dataset
 from expertlens_jax.training.skip_gram import check_corpora, saved_word_vectors
 
-from .checks import check_contrasts, check_several_concepts, check_statistics
+from .checks import check_contrasts, check_ratings, check_several_concepts, check_statistics
+from .expertise import question_of, read_negatives, table_name
+from .run import Run
 
 LEAVE_OUT = "To leave this control out: --config.own_tokens=False."
 
@@ -33,13 +38,12 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
     check_statistics(config)
     if "jaccard" not in config.measures:
         raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
-    check_measures((*config.measures, *config.control_measures), config.thresholds)
+    by.check_measures((*config.measures, *config.control_measures), config.thresholds)
     for threshold in config.base_rates.thresholds:
         check_threshold(threshold)
     check_word_vectors(config.word_vectors)
     check_corpora(config.vector_corpora)
-    for name in config.ratings:
-        el.load_ratings(name)
+    check_ratings(config)
     for seed in config.random_weights:
         if seed < 0:
             raise SelectionError(f"random_weights hold {seed}; wanted seeds from 0 on.")
@@ -159,3 +163,50 @@ def sae_options(entry: str) -> tuple[str, dict[str, Any]]:
                 "PATH@layer=12,site=resid,scale=0.5,centred=True with what el.load_sae is to be told."
             ) from error
     return path, options
+
+
+def compare_concepts(
+    this: Run,
+    concepts: el.ConceptDataset,
+    expertise: xr.Dataset,
+    vectors: dict[str, epath.Path],
+    carrying: dict[str, el.Model],
+) -> list[by.Measure]:
+    """Return every similarity of a sentence set's concepts: of its experts, of embeddings, and of controls."""
+    c, model = this.config, this.model
+    reading = {"truncate": c.truncate, "tokens_per_batch": c.tokens_per_batch, "progress": True}
+    embedded = saved_dataset(
+        this.workdir / "embeddings" / f"{table_name(model, concepts)}.zarr",
+        lambda: embed_concepts(model, concepts, **reading),
+        question_of(expertise),
+    )
+    # Average precision depends on the base rate, and so does what a threshold on it means: with several numbers of
+    # negatives per positive, all thresholds are measured at all of them.
+    ratios = [float(ratio) for ratio in dict.fromkeys(c.base_rates.negatives_per_positive)]
+    ratios = [ratio for ratio in ratios if ratio != c.negatives_per_positive]
+    thresholds = sorted({*c.thresholds, *(c.base_rates.thresholds if ratios else ())})
+    tables = [expertise, *(this.expertise(model, concepts, negatives_per_positive=ratio) for ratio in ratios)]
+    found = [each for table in tables for each in by.expert_measures(table, c.measures, thresholds)]
+    found += by.word_measures(model, concepts)
+    found += by.sentence_measures(
+        embedded["mean"].values, embedded["last_token"].values, concepts, every_layer=c.every_layer
+    )
+    found += by.vector_measures(vectors, concepts)
+    for path in c.sentence_models:
+        name = f"sentences_{path.removeprefix('package:').partition('/')[0]}"
+        other = this.named_model(path)
+        found.append(by.model_measure(name, other, concepts, tokens_per_batch=c.tokens_per_batch, progress=True))
+    features = ((name, this.expertise(other, concepts, sae=name)) for name, other in carrying.items())
+    found += by.named_measures(features, ["jaccard"], c.drawn_threshold, "Baselines")
+    controls = control_tables(
+        model,
+        concepts,
+        this.expertise,
+        random_weights=c.random_weights,
+        embedding=c.embedding_experts,
+        mask=c.masked,
+        own_tokens=c.own_tokens,
+        truncate=c.truncate,
+        negatives=read_negatives(c),
+    )
+    return found + by.named_measures(controls, c.control_measures, c.drawn_threshold, "Controls")

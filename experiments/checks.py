@@ -1,4 +1,4 @@
-"""What several experiments check of settings and sentences, before a model runs.
+"""What experiments check of settings and sentences before a model runs: what several check, then each its own.
 
 Each function returns nothing, or raises an error that says what to change.
 """
@@ -10,11 +10,15 @@ import xarray as xr
 
 import expertlens_jax as el
 from expertlens_jax.analysis.structure.hierarchy import members_of_domains
+from expertlens_jax.analysis.structure.matched_controls import MATCHES
+from expertlens_jax.analysis.structure.organisation import MAPS
+from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
 from expertlens_jax.experts.concept_tree import concept_domains
 from expertlens_jax.experts.selection import check_threshold
 
 from .expertise import read_negatives
+from .sources import check_named, checkpoints_by_step
 
 
 def check_statistics(config: ml_collections.ConfigDict) -> None:
@@ -77,6 +81,16 @@ def check_at_least(least: int, settings: ml_collections.ConfigDict, section: str
             raise SelectionError(f"{section}.{name} is {settings[name]}; wanted {least} or more.")
 
 
+def check_ratings(config: ml_collections.ConfigDict) -> None:
+    """Check that the config's ratings can be read.
+
+    Raises:
+      RatingsError: some aren't there.
+    """
+    for name in config.ratings:
+        el.load_ratings(name)
+
+
 def check_several_concepts(datasets: Sequence[el.ConceptDataset]) -> None:
     """Check that each sentence set has more than one concept.
 
@@ -134,3 +148,159 @@ def check_contrasts(
                 el.contrast_concepts(concepts, **read_negatives(config) | {"negatives_per_positive": float(ratio)})
             except ConceptDataError as error:
                 raise (UnfitConceptsError if ratio > 0 else ConceptDataError)(str(error)) from None
+
+
+def check_stability(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and sentences before the model runs.
+
+    Raises:
+      SelectionError: settings that leave a comparison without a pair.
+      UnfitConceptsError: sentence sets of other concepts, too few of these, or too few sentences for the counts or for
+        a sample of negatives.
+      CheckpointError: models that aren't there.
+    """
+    settings = config.stability
+    check_statistics(config)
+    if len(set(settings.seeds)) < len(settings.seeds) or len(settings.seeds) == 1:
+        raise SelectionError(
+            f"stability.seeds is {tuple(settings.seeds)}; wanted two or more that differ, or none to leave that out"
+        )
+    if settings.models:
+        check_named("stability.models", settings.models, config, least=2)
+    for count in settings.counts:
+        if count < 1:
+            raise SelectionError(f"stability.counts hold {count}; wanted numbers of sentences a concept, from 1 on")
+    for concepts in datasets[1:]:
+        if concepts.concepts != datasets[0].concepts:
+            raise UnfitConceptsError(
+                f"{datasets[0].name} and {concepts.name} have other concepts, or in another order; stability compares "
+                "the same ones. Name them in --config.concepts=, or give one of the sets in --config.sentences=."
+            )
+    if len(datasets[0].concepts) < 3:
+        raise UnfitConceptsError(
+            f"there are {len(datasets[0].concepts)} concepts; an overlap matrix to correlate wants three or more. Name "
+            "more in --config.concepts=."
+        )
+    for concepts in datasets:
+        try:
+            for count in settings.counts:
+                fewer = draw_sentences(concepts, count, seed=config.seed)
+                el.contrast_concepts(fewer, **read_negatives(config))
+            for seed in settings.seeds:
+                el.contrast_concepts(concepts, **read_negatives(config) | {"sampled": True, "seed": seed})
+        except ConceptDataError as error:
+            raise UnfitConceptsError(f"{error} (stability.counts, stability.seeds)") from None
+
+
+def check_training(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and sentences before a model runs.
+
+    Raises:
+      SelectionError: thresholds that can't be drawn, or no draws.
+      CheckpointError: see `checkpoints_by_step`.
+      RatingsError: ratings that aren't there.
+      UnfitConceptsError: sentences of one concept.
+    """
+    check_statistics(config)
+    checkpoints_by_step(config)
+    check_ratings(config)
+    check_several_concepts(datasets)
+
+
+def check_scale(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and sentences before a model runs.
+
+    Raises:
+      SelectionError: thresholds that can't be drawn, or no draws.
+      CheckpointError: fewer than two models, or ones that can't be.
+      RatingsError: ratings that aren't there.
+      UnfitConceptsError: sentences of one concept.
+    """
+    check_statistics(config)
+    check_named("scale.models", config.scale.models, config, least=2)
+    check_ratings(config)
+    check_several_concepts(datasets)
+
+
+def check_localisation(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check the settings; any sentences will do.
+
+    Raises:
+      SelectionError: thresholds that can't be drawn, or no draws.
+    """
+    del datasets
+    check_statistics(config)
+
+
+def check_organisation(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and domains before the model runs.
+
+    Raises:
+      SelectionError: an unknown map, no neighbours, thresholds that can't be drawn, or no draws.
+      UnfitConceptsError: concepts without domains, with no domain's word among them, or too few for a map.
+    """
+    check_statistics(config)
+    check_known("organisation.maps", config.organisation.maps, MAPS)
+    check_at_least(1, config.organisation, "organisation", "neighbours")
+    check_hierarchy(datasets)
+    for concepts in datasets:
+        if len(concepts.concepts) < 4:
+            raise UnfitConceptsError(
+                f"{concepts.name} has {len(concepts.concepts)} concepts; a map wants four or more."
+            )
+
+
+def check_polysemanticity(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and domains before the model runs.
+
+    Raises:
+      SelectionError: an unknown match or none, numbers too small to compare anything, or thresholds that can't be
+        drawn.
+      UnfitConceptsError: concepts without domains.
+    """
+    settings = config.polysemanticity
+    check_statistics(config)
+    check_known("polysemanticity.matches", settings.matches, MATCHES)
+    if not settings.matches:
+        raise SelectionError(f"polysemanticity.matches is empty; wanted one or more of {', '.join(MATCHES)}.")
+    check_at_least(1, settings, "polysemanticity", "draws", "pairs")
+    check_at_least(2, settings, "polysemanticity", "minimum")
+    check_domains(datasets)
+
+
+def check_negatives(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and sentences before the model runs.
+
+    Raises:
+      SelectionError: fewer than two ratios, one twice, a top below 1, or thresholds that can't be drawn.
+      ConceptDataError: a ratio that isn't above 0.
+      UnfitConceptsError: a ratio that sampled negatives can't meet, or sentences of one concept.
+      RatingsError: ratings that aren't there.
+    """
+    check_statistics(config)
+    ratios = config.negatives.ratios
+    if len(set(ratios)) < max(2, len(ratios)):
+        raise SelectionError(
+            f"negatives.ratios is {tuple(ratios)}; wanted two or more numbers of negatives per positive, each once"
+        )
+    for top in config.negatives.top:
+        if top < 1:
+            raise SelectionError(f"negatives.top holds {top}; wanted numbers of experts per concept, from 1 on")
+    check_ratings(config)
+    check_several_concepts(datasets)
+    check_contrasts(config, datasets, ratios)
+
+
+def check_top(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
+    """Check that there are as many units as `negatives.top` takes for experts.
+
+    Raises:
+      SelectionError: there are fewer.
+    """
+    del datasets
+    units = model.units[model.units["site"].isin(config.sites)] if config.sites else model.units
+    for top in config.negatives.top:
+        if top > len(units) > 0:  # none are known of sites beside the usual ones
+            raise SelectionError(
+                f"negatives.top holds {top}, and {model.name} has {len(units)} units; wanted at most that many"
+            )

@@ -16,8 +16,6 @@ sentence set each, the figures `enrichment_SET`, `domains_SET` and `depth_SET`. 
 killed and started again, it goes on where it was.
 """
 
-from collections.abc import Sequence
-
 import ml_collections
 from etils import epath
 
@@ -28,7 +26,7 @@ from expertlens_jax.analysis.tables import Tables
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.localisation_findings import TRAINED, conclude, tell
 
-from .checks import check_statistics
+from .checks import check_localisation as check
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -55,16 +53,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         this.draw(f"domains_{concepts.name}", plot.domain_enrichment(drawn))
         this.draw(f"depth_{concepts.name}", plot.depth(depth[depth["sentences"] == concepts.name]))
     return this.finish(tell(places, depth, config.drawn_threshold), conclude(depth))
-
-
-def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check the settings; any sentences will do.
-
-    Raises:
-      SelectionError: thresholds that can't be drawn, or no draws.
-    """
-    del datasets
-    check_statistics(config)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ figures `negatives` and `negatives_top`. Tables of expertise lie in `expertise/`
 where it was.
 """
 
-from collections.abc import Sequence
-
 import ml_collections
 import pandas as pd
 from etils import epath
@@ -24,11 +22,11 @@ import expertlens_jax as el
 from expertlens_jax import plot
 from expertlens_jax.analysis.structure.thresholds import describe_experts, describe_thresholds
 from expertlens_jax.analysis.tables import label
-from expertlens_jax.errors import SelectionError
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.negatives_findings import conclude, tell
 
-from .checks import check_contrasts, check_several_concepts, check_statistics
+from .checks import check_negatives as check
+from .checks import check_top as check_model
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -55,45 +53,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     tops = table[table["top"].notna()].assign(threshold=table["top"].astype(float))
     this.draw("negatives_top", plot.lines(tops, *axis, ("overlap", "alignment"), lines="top {:g}", note=note))
     return this.finish(tell(table), conclude(table))
-
-
-def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check settings and sentences before the model runs.
-
-    Raises:
-      SelectionError: fewer than two ratios, one twice, a top below 1, or thresholds that can't be drawn.
-      ConceptDataError: a ratio that isn't above 0.
-      UnfitConceptsError: a ratio that sampled negatives can't meet, or sentences of one concept.
-      RatingsError: ratings that aren't there.
-    """
-    check_statistics(config)
-    ratios = config.negatives.ratios
-    if len(set(ratios)) < max(2, len(ratios)):
-        raise SelectionError(
-            f"negatives.ratios is {tuple(ratios)}; wanted two or more numbers of negatives per positive, each once"
-        )
-    for top in config.negatives.top:
-        if top < 1:
-            raise SelectionError(f"negatives.top holds {top}; wanted numbers of experts per concept, from 1 on")
-    for name in config.ratings:
-        el.load_ratings(name)
-    check_several_concepts(datasets)
-    check_contrasts(config, datasets, ratios)
-
-
-def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
-    """Check that there are as many units as `negatives.top` takes for experts.
-
-    Raises:
-      SelectionError: there are fewer.
-    """
-    del datasets
-    units = model.units[model.units["site"].isin(config.sites)] if config.sites else model.units
-    for top in config.negatives.top:
-        if top > len(units) > 0:  # none are known of sites beside the usual ones
-            raise SelectionError(
-                f"negatives.top holds {top}, and {model.name} has {len(units)} units; wanted at most that many"
-            )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ and the figures `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and `hie
 `drawn_threshold`. Tables of expertise lie in `expertise/`; killed and started again, it goes on where it was.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import ml_collections
 import xarray as xr
@@ -29,7 +29,6 @@ from expertlens_jax import plot
 from expertlens_jax.analysis.similarity.baselines import tfidf_similarity
 from expertlens_jax.analysis.structure.hierarchy import count_sharing, measure_inclusion, summarise_inclusion
 from expertlens_jax.analysis.structure.organisation import (
-    MAPS,
     compare_spelling,
     find_misplaced,
     map_concepts,
@@ -37,11 +36,10 @@ from expertlens_jax.analysis.structure.organisation import (
 )
 from expertlens_jax.analysis.structure.recovery import recover_domains
 from expertlens_jax.analysis.tables import Tables
-from expertlens_jax.errors import UnfitConceptsError
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.organisation_findings import conclude, experts_name, tell
 
-from .checks import check_at_least, check_hierarchy, check_known, check_statistics
+from .checks import check_organisation as check
 from .launch import launch
 from .run import Run, start
 from .sources import Sources
@@ -98,24 +96,6 @@ def overlaps(this: Run, concepts: el.ConceptDataset, expertise: xr.Dataset) -> I
         yield f"random weights {seed}, τ = {threshold:g}", el.jaccard(el.select_experts(random, threshold=threshold))
         yield f"random weights {seed}, AP cosine", el.cosine(random, centred=True)
     yield "TF-IDF of the sentences", tfidf_similarity(concepts)
-
-
-def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check settings and domains before the model runs.
-
-    Raises:
-      SelectionError: an unknown map, no neighbours, thresholds that can't be drawn, or no draws.
-      UnfitConceptsError: concepts without domains, with no domain's word among them, or too few for a map.
-    """
-    check_statistics(config)
-    check_known("organisation.maps", config.organisation.maps, MAPS)
-    check_at_least(1, config.organisation, "organisation", "neighbours")
-    check_hierarchy(datasets)
-    for concepts in datasets:
-        if len(concepts.concepts) < 4:
-            raise UnfitConceptsError(
-                f"{concepts.name} has {len(concepts.concepts)} concepts; a map wants four or more."
-            )
 
 
 if __name__ == "__main__":

@@ -21,20 +21,17 @@ against permuted domains), `shared.csv` (a row per pair), `shared_summary.csv`, 
 expertise lie in `expertise/`; killed and started again, it goes on where it was.
 """
 
-from collections.abc import Sequence
-
 import ml_collections
 from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax import plot
-from expertlens_jax.analysis.structure.matched_controls import MATCHES, compare_matched, summarise_matched
+from expertlens_jax.analysis.structure.matched_controls import compare_matched, summarise_matched
 from expertlens_jax.analysis.tables import Tables
-from expertlens_jax.errors import SelectionError
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.polysemanticity_findings import conclude, tell
 
-from .checks import check_at_least, check_domains, check_known, check_statistics
+from .checks import check_polysemanticity as check
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -68,24 +65,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         print(f"No two concepts share {settings.minimum} experts and differ in as many: nothing to compare.")
     this.draw("matched", plot.matched(joined["matched_summary"]))
     return this.finish(tell(joined), conclude(joined, threshold=threshold, permutations=config.permutations))
-
-
-def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check settings and domains before the model runs.
-
-    Raises:
-      SelectionError: an unknown match or none, numbers too small to compare anything, or thresholds that can't be
-        drawn.
-      UnfitConceptsError: concepts without domains.
-    """
-    settings = config.polysemanticity
-    check_statistics(config)
-    check_known("polysemanticity.matches", settings.matches, MATCHES)
-    if not settings.matches:
-        raise SelectionError(f"polysemanticity.matches is empty; wanted one or more of {', '.join(MATCHES)}.")
-    check_at_least(1, settings, "polysemanticity", "draws", "pairs")
-    check_at_least(2, settings, "polysemanticity", "minimum")
-    check_domains(datasets)
 
 
 if __name__ == "__main__":

@@ -15,24 +15,21 @@ share of all units, their overlap, alignment with ratings, with intervals over c
 `expertise/`; killed and started again, it goes on where it was.
 """
 
-from collections.abc import Sequence
-
 import jax
 import ml_collections
 import pandas as pd
 from etils import epath
 
-import expertlens_jax as el
 from expertlens_jax import plot
 from expertlens_jax.analysis.structure.thresholds import describe_thresholds, measure_fall
 from expertlens_jax.analysis.tables import label
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.scale_findings import conclude, tell
 
-from .checks import check_several_concepts, check_statistics
+from .checks import check_scale as check
 from .launch import launch
 from .run import start
-from .sources import Sources, check_named
+from .sources import Sources
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources | None = None) -> list[Conclusion]:
@@ -54,22 +51,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     note = "a dot per model; dashed: random sets as large; for the alignment, 0"
     this.draw("scale", plot.lines(table, "parameters", "Parameters", statistics, note=note))
     return this.finish(tell(table, fall), conclude(table, fall))
-
-
-def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check settings and sentences before a model runs.
-
-    Raises:
-      SelectionError: thresholds that can't be drawn, or no draws.
-      CheckpointError: fewer than two models, or ones that can't be.
-      RatingsError: ratings that aren't there.
-      UnfitConceptsError: sentences of one concept.
-    """
-    check_statistics(config)
-    check_named("scale.models", config.scale.models, config, least=2)
-    for name in config.ratings:
-        el.load_ratings(name)
-    check_several_concepts(datasets)
 
 
 if __name__ == "__main__":

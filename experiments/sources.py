@@ -4,6 +4,7 @@ from __future__ import annotations  # `el.Model` in a signature would import jax
 
 import hashlib
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,7 +13,7 @@ from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError
-from expertlens_jax.models.packaged import packaged_directory, packaged_models
+from expertlens_jax.models.packaged import packaged_directory, packaged_models, packaged_revisions
 
 from .expertise import read_negatives
 
@@ -190,3 +191,34 @@ def check_named(setting: str, names: Sequence[str], config: ml_collections.Confi
                 f"{setting} holds {name!r}, which is no packaged model ({', '.join(packaged_models())}), no "
                 "directory, and no hub's OWNER/NAME. Write NAME or NAME@REVISION."
             )
+
+
+def checkpoints_by_step(config: ml_collections.ConfigDict) -> dict[int, str]:
+    """Return the checkpoints by training step, ascending, as `Run.named_model` takes them.
+
+    Raises:
+      CheckpointError: fewer than two, ones that can't be, or that don't tell their step or share it.
+    """
+    names = tuple(config.training.checkpoints)
+    if not names:
+        if config.model not in packaged_models():
+            raise CheckpointError(
+                f"training.checkpoints is empty, which asks for all that a packaged model ships with, and "
+                f"{config.model} is none. Name them: --config.training.checkpoints=\"('@step512','@step143000')\"."
+            )
+        names = tuple(f"{config.model}@{revision}" for revision in packaged_revisions(config.model))
+    check_named("training.checkpoints", names, config, least=2)
+    found: dict[int, str] = {}
+    for name in names:
+        digits = re.search(r"(\d+)\D*$", name.rpartition("@")[2].rstrip("/").rpartition("/")[2])
+        if digits is None:
+            raise CheckpointError(
+                f"training.checkpoints holds {name!r}, which doesn't end in a training step as in NAME@step512. "
+                "Use a revision that does, or a directory that is named so."
+            )
+        if found.setdefault(int(digits.group(1)), name) != name:
+            raise CheckpointError(
+                f"training.checkpoints holds {found[int(digits.group(1))]!r} and {name!r}, both of step "
+                f"{digits.group(1)}; leave one out"
+            )
+    return dict(sorted(found.items()))

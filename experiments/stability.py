@@ -19,25 +19,20 @@ expertise lie in `expertise/`; killed and started again, it goes on where it was
 """
 
 import functools
-from collections.abc import Sequence
 
 import ml_collections
 import pandas as pd
 from etils import epath
 
-import expertlens_jax as el
 from expertlens_jax import plot
 from expertlens_jax.analysis.conditions.comparisons import describe_comparison, make_comparisons
-from expertlens_jax.data.subsample import draw_sentences
-from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.stability_findings import conclude, tell
 
-from .checks import check_statistics
-from .expertise import read_negatives
+from .checks import check_stability as check
 from .launch import launch
 from .run import start
-from .sources import Sources, check_named
+from .sources import Sources
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources | None = None) -> list[Conclusion]:
@@ -64,48 +59,6 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         this.draw("stability_fewer", plot.fewer(table[fewer | (table["kind"] == "sentences")]))
     found = conclude(table, threshold=threshold, permutations=config.permutations)
     return this.finish(tell(table, threshold), found)
-
-
-def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check settings and sentences before the model runs.
-
-    Raises:
-      SelectionError: settings that leave a comparison without a pair.
-      UnfitConceptsError: sentence sets of other concepts, too few of these, or too few sentences for the counts or for
-        a sample of negatives.
-      CheckpointError: models that aren't there.
-    """
-    settings = config.stability
-    check_statistics(config)
-    if len(set(settings.seeds)) < len(settings.seeds) or len(settings.seeds) == 1:
-        raise SelectionError(
-            f"stability.seeds is {tuple(settings.seeds)}; wanted two or more that differ, or none to leave that out"
-        )
-    if settings.models:
-        check_named("stability.models", settings.models, config, least=2)
-    for count in settings.counts:
-        if count < 1:
-            raise SelectionError(f"stability.counts hold {count}; wanted numbers of sentences a concept, from 1 on")
-    for concepts in datasets[1:]:
-        if concepts.concepts != datasets[0].concepts:
-            raise UnfitConceptsError(
-                f"{datasets[0].name} and {concepts.name} have other concepts, or in another order; stability compares "
-                "the same ones. Name them in --config.concepts=, or give one of the sets in --config.sentences=."
-            )
-    if len(datasets[0].concepts) < 3:
-        raise UnfitConceptsError(
-            f"there are {len(datasets[0].concepts)} concepts; an overlap matrix to correlate wants three or more. Name "
-            "more in --config.concepts=."
-        )
-    for concepts in datasets:
-        try:
-            for count in settings.counts:
-                fewer = draw_sentences(concepts, count, seed=config.seed)
-                el.contrast_concepts(fewer, **read_negatives(config))
-            for seed in settings.seeds:
-                el.contrast_concepts(concepts, **read_negatives(config) | {"sampled": True, "seed": seed})
-        except ConceptDataError as error:
-            raise UnfitConceptsError(f"{error} (stability.counts, stability.seeds)") from None
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import safetensors.numpy
 
 import expertlens_jax as el
 from configs.minilm import get_config
-from experiments import alignment
-from experiments.baselines import carry_saes
+from experiments.baselines import carry_saes, compare_concepts
 from experiments.run import Run
 from experiments.sources import Sources
 from expertlens_jax.errors import CheckpointError, SelectionError
@@ -72,7 +71,7 @@ def test_jaccard_of_features_is_a_baseline_named_after_the_directory(directory, 
     config = settings(saes=(f"{saes}/named", f"{saes}/average_l0_9@1"), model=str(directory), model_sha256="")
     carrying = carry_saes(model, config)
     this = Run(config, tmp_path, Sources())
-    measures = alignment.compare_concepts(this, concepts, this.expertise(this.model, concepts), {}, carrying)
+    measures = compare_concepts(this, concepts, this.expertise(this.model, concepts), {}, carrying)
     by_name = {each.name: each for each in measures}
     for name, sae in {
         "sae_named": el.load_sae(saes / "named"),
