@@ -1,7 +1,7 @@
 """The settings that configs share: each stands here once, so that no suite lacks one.
 
-`model_settings` are read by `experiments.launch`, and go to `el.load_model`; `measuring_settings` by
-`experiments.measured`, and go to `el.find_experts`. No launcher takes this file for its own.
+`model_settings` are read by `experiments.sources`, and go to `el.load_model`; `measuring_settings` by
+`experiments.expertise`, and go to `el.find_experts`. No launcher takes this file for its own.
 """
 
 import ml_collections

@@ -26,7 +26,7 @@ VARIANTS = ("full", "small")
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
     """Every setting; `size` is "full" or "small"."""
     if size not in VARIANTS:
-        raise ValueError(f"configs/demo.py:{size} was asked for; there are full and small.")
+        raise ValueError(f"Unknown suite configs/demo.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = measuring_settings("lenslet-5m")
 
     # With what: packaged names or files; of the packaged concepts only these, () for all

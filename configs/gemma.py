@@ -15,7 +15,7 @@ VARIANTS = ("2b", "2b-it")
 def get_config(size: str = "2b") -> ml_collections.ConfigDict:
     """Every setting; `size` is "2b" or "2b-it"."""
     if size not in VARIANTS:
-        raise ValueError(f"configs/gemma.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
+        raise ValueError(f"Unknown suite configs/gemma.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = get_demo()
     c.model = f"google/gemma-{size}"
     c.dtype = "bfloat16"

@@ -12,7 +12,7 @@ VARIANTS = {"small": "gpt2", "medium": "gpt2-medium", "large": "gpt2-large", "xl
 def get_config(size: str = "small") -> ml_collections.ConfigDict:
     """Every setting; `size` is one of VARIANTS."""
     if size not in VARIANTS:
-        raise ValueError(f"configs/gpt2.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
+        raise ValueError(f"Unknown suite configs/gpt2.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = get_demo()
     c.model = f"openai-community/{VARIANTS[size]}"
     c.ratings = ("men", "simlex999", "wordsim353")

@@ -19,7 +19,7 @@ VARIANTS = {
 def get_config(size: str = "2m") -> ml_collections.ConfigDict:
     """Every setting of the training; `size` is "2m", "5m" or "tiny"."""
     if size not in VARIANTS:
-        raise ValueError(f"configs/lenslet.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
+        raise ValueError(f"Unknown suite configs/lenslet.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = ml_collections.ConfigDict()
 
     # Text: UTF-8 files, a paragraph a line, plain or .xz; and how often an epoch reads each

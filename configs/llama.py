@@ -19,7 +19,7 @@ VARIANTS = {
 def get_config(size: str = "1b") -> ml_collections.ConfigDict:
     """Every setting; `size` is one of VARIANTS."""
     if size not in VARIANTS:
-        raise ValueError(f"configs/llama.py:{size} was asked for; there are {', '.join(VARIANTS)}.")
+        raise ValueError(f"Unknown suite configs/llama.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = get_demo()
     c.model = f"meta-llama/{VARIANTS[size]}"
     c.dtype = "bfloat16"

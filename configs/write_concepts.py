@@ -22,7 +22,7 @@ VARIANTS = ("model", "endpoint", "mine")
 def get_config(source: str = "model") -> ml_collections.ConfigDict:
     """Every setting that a source reads; `source` is "model", "endpoint" or "mine"."""
     if source not in VARIANTS:
-        raise ValueError(f"configs/write_concepts.py:{source} was asked for; there are {', '.join(VARIANTS)}.")
+        raise ValueError(f"Unknown suite configs/write_concepts.py:{source}. Choose from: {', '.join(VARIANTS)}.")
     c = ml_collections.ConfigDict()
     c.source = source
 
@@ -41,7 +41,7 @@ def get_config(source: str = "model") -> ml_collections.ConfigDict:
         c.text = ()  # UTF-8 files, a paragraph a line, plain or .xz
         return c
 
-    # How it is asked for
+    # How it is asked
     c.kind = "facts"  # of the prompts
     c.prompts = dict(PROMPTS)
     c.sense = SENSE  # where the domain is known

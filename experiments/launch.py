@@ -215,7 +215,7 @@ def describe(launcher: Launcher, given: Sequence[str]) -> str:
 
 
 def _lacking(error: AttributeError | KeyError) -> str | None:
-    """The setting that a config was asked for in vain; None if the error is another."""
+    """The setting that a config lacks; None if the error is another."""
     name = re.search(r"\w+", str(error))
     return name.group() if "ml_collections" in traceback.extract_tb(error.__traceback__)[-1].filename and name else None
 

@@ -127,5 +127,5 @@ def write_conclusions(file: epath.Path, conclusions: Sequence[Conclusion]) -> No
 
 def read_conclusions(file: epath.Path) -> list[Conclusion]:
     """Return the conclusions that a finished run wrote; an `OSError` says that it wrote none."""
-    table = pd.read_csv(file, keep_default_na=False)
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
     return [Conclusion(**row | {"verdict": Verdict(row["verdict"])}) for row in table.to_dict("records")]

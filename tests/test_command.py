@@ -172,7 +172,7 @@ def test_a_suite_is_found_by_name_or_by_path(tmp_path, monkeypatch):
         ),
         ("configs/demo.py", r"the config configs/demo.py can't be found.*Did you mean --config=demo\?"),
         ("nothing_like_it.py", r"can't be found: there is no such file here, and no suite of that name. Suites are"),
-        ("pythia:3b", r"pythia.py:3b .*there are 70m, 160m"),
+        ("pythia:3b", r"pythia.py:3b\. Choose from: 70m, 160m"),
         ("find_experts:1b", r"the config find_experts:1b can't be read \(TypeError: get_config\(\) takes 0"),
         ("broken.py", r"the config broken.py can't be read \(SyntaxError"),
         ("empty.py", r"the config empty.py can't be read \(KeyError: 'get_config'"),
