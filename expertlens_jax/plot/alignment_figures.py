@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import INK, STYLE, Figure, colours, styled
+from expertlens_jax.plot.style import INK, STYLE, Figure, colours, drawn
 
 
-@styled()
+@drawn
 def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str = "Overlap") -> Figure:
     """Human rating against similarity, a panel per sentence set (rows) and ratings (columns).
 

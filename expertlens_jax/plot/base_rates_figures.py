@@ -9,10 +9,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, styled, wrapped
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, drawn, wrapped
 
 
-@styled()
+@drawn
 def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = None) -> Figure:
     """Spearman's correlation by threshold (down) and negatives per positive (across), with the number of experts.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, styled
+from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
 
-@styled()
+@drawn
 def plot_comparisons(compared: pd.DataFrame, partialled: pd.DataFrame) -> Figure:
     """Two panels a ratings: the difference from each other measure, and the partial correlation given each control.
 

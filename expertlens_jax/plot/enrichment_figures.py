@@ -9,13 +9,13 @@ from matplotlib.colors import TwoSlopeNorm
 
 from expertlens_jax.models.sites import in_block_order
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, drawn
 
 # Blue, white, orange: fewer than chance, chance, more; ends as in the palette.
 _AROUND_CHANCE = mpl.colors.LinearSegmentedColormap.from_list("around_chance", ["#0072B2", "#ffffff", "#D55E00"])
 
 
-@styled()
+@drawn
 def plot_enrichment(places: pd.DataFrame) -> Figure:
     """Enrichment against layer, a panel per site, a line per threshold with its 95% interval as a band.
 
@@ -64,7 +64,7 @@ def plot_enrichment(places: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled()
+@drawn
 def plot_depth(depths: pd.DataFrame) -> Figure:
     """Depth of experts, their share, and their bimodality against the threshold, a line per kind of block.
 
@@ -107,12 +107,12 @@ def plot_depth(depths: pd.DataFrame) -> Figure:
         axes.set_xlabel("Threshold τ")
     handles, labels = depth.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
-    figure.text(0.995, 0.005, "dashed: all units, evenly", color=FAINT, ha="right", va="bottom", fontsize=7)
+    figure.supxlabel("dashed: all units, evenly", x=0.995, color=FAINT, ha="right", fontsize=7)
     figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
     return figure
 
 
-@styled()
+@drawn
 def plot_domain_enrichment(places: pd.DataFrame) -> Figure:
     """Enrichment by domain (down) and by site and layer (across), as a logarithm around chance.
 

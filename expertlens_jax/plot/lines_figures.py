@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, Figure, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, Figure, drawn
 
 TITLES = {
     "experts": ("Experts per concept", "Units"),
@@ -25,7 +25,7 @@ TITLES = {
 LOGARITHMIC = ("experts", "share", "overlap")
 
 
-@styled()
+@drawn
 def plot_lines(
     table: pd.DataFrame, x: str, xlabel: str, statistics: Sequence[str], *, lines: str = "τ = {:g}", note: str = ""
 ) -> Figure:
@@ -89,7 +89,7 @@ def plot_lines(
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), handlelength=1.4)
     if note:
-        figure.text(0.995, 0.003, note, color=FAINT, ha="right", va="bottom", fontsize=7)
+        figure.supxlabel(note, x=0.995, color=FAINT, ha="right", fontsize=7)
         margin = 0.16 / figure.get_figheight()
         figure.get_layout_engine().set(rect=(0, margin, 1, 1 - margin))
     return figure

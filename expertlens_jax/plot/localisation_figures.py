@@ -7,10 +7,10 @@ import pandas as pd
 
 from expertlens_jax.models.sites import in_block_order
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, drawn
 
 
-@styled()
+@drawn
 def plot_localisation(counts: pd.DataFrame) -> Figure:
     """Where in the model the experts are: layers across, sites down, and totals along both margins.
 

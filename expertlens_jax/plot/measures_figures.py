@@ -9,10 +9,10 @@ from matplotlib.ticker import MultipleLocator
 from matplotlib.transforms import blended_transform_factory
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, styled
+from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
 
-@styled()
+@drawn
 def plot_measures(table: pd.DataFrame) -> Figure:
     """Alignment of every measure with its 95% interval: a row per measure, a panel per ratings.
 

@@ -12,10 +12,10 @@ from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.experts.concept_tree import concept_domains, link_concepts
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.overlap_figures import order_concepts
-from expertlens_jax.plot.style import COLORMAP, INK, MISSING, PALE, PALETTE, Figure, colours, styled, wrapped
+from expertlens_jax.plot.style import COLORMAP, INK, MISSING, PALE, PALETTE, Figure, colours, drawn, wrapped
 
 
-@styled()
+@drawn
 def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     """The tree of all concepts, made without their domains; their overlap in its order; and where each domain's are.
 
@@ -41,9 +41,12 @@ def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     named = len(order) <= 60
 
     side = 4.0 if not named else float(np.clip(len(order) * 8.5 / 72, 2.4, 7))
-    width = 0.9 + side + 0.13 * len(places) + (0.8 if named else 0)
-    figure = Figure(figsize=(width, side + 1.15), layout="constrained")
-    ratios = (0.9, side, 0.13 * len(places) + (0.8 if named else 0))
+    beside = 0.13 * len(places) + (0.8 if named else 0)
+    # Longer names than most want more room, so that they don't take it from the cells.
+    longer = max(0.0, 0.062 * max(map(len, map(str, overlap["concept"].values))) - 0.8) if named else 0.0
+    above = max(0.0, 0.062 * max(map(len, places.index)) - 0.5)
+    figure = Figure(figsize=(0.9 + side + beside + longer, side + 1.15 + above), layout="constrained")
+    ratios = (0.9, side, beside)
     branches, cells, ticks = figure.subplots(1, 3, width_ratios=ratios, sharey=True)
     for up, across in zip(tree["dcoord"], tree["icoord"], strict=True):
         branches.plot(1 - np.array(up), (np.array(across) - 5) / 10, color=INK, linewidth=0.5)
@@ -84,7 +87,7 @@ def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     return figure
 
 
-@styled()
+@drawn
 def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
     """A map of concepts, a colour and a shape for each domain; concepts are named where there is room.
 
@@ -96,11 +99,13 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
     domains = list(dict.fromkeys(places["domain"]))
     shade = colours(domains)
     shape = {domain: "osDv^P"[i // len(PALETTE) % 6] for i, domain in enumerate(domains)}
-    points = places[["x", "y"]].to_numpy(float)
+    points = places[["x", "y"]].to_numpy(float, copy=True)
     points -= points.min(axis=0)
     spread = points.max(axis=0)
     width, margin = float(np.clip(0.5 * np.sqrt(len(places)), 3.4, 6.6)), 0.35  # in inches
-    columns = int(width / 0.82)
+    column = max(0.3 + 0.062 * max(map(len, domains)), 0.82)  # a sign and its domain's name
+    width = max(width, column)
+    columns = int(width / column)
     title = wrapped(title, width - 0.1, 8.5)
     above = 0.04 + 0.15 * (title.count("\n") + 1)
     head = above + 0.13 + 0.15 * -(-len(domains) // columns)
@@ -154,7 +159,7 @@ def _places_of_names(
     return places
 
 
-@styled()
+@drawn
 def plot_domain_graph(domains: pd.DataFrame) -> Figure:
     """The domains as a graph: an edge where two overlap more than domains handed out at random would.
 

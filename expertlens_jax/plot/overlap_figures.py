@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from scipy.spatial.distance import squareform
 
 from expertlens_jax.errors import ExpertLensError
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, drawn
 
 
 def order_concepts(overlap: xr.DataArray) -> tuple[np.ndarray, list[str], np.ndarray | None]:
@@ -62,7 +62,7 @@ def _ceiling(values: np.ndarray) -> float:
 _NAMED = 65  # concepts at most whose names can still be read
 
 
-@styled()
+@drawn
 def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     """The overlap of all concepts, ordered by domain, under the tree of the domains.
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALE, PALETTE, Figure, colours, styled
+from expertlens_jax.plot.style import FAINT, PALE, PALETTE, Figure, colours, drawn
 
 _DASHED = (0, (1, 1.5))
 
 
-@styled()
+@drawn
 def plot_services(spread: pd.DataFrame, gathering: pd.DataFrame) -> Figure:
     """Units by how many concepts and domains they serve, and domains by concepts; nulls as bands.
 
@@ -62,7 +62,7 @@ def plot_services(spread: pd.DataFrame, gathering: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled()
+@drawn
 def plot_shared(distributions: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     """Distribution of average precision over shared and unshared experts, by kind of pair and sentence set.
 
@@ -109,7 +109,7 @@ _MEASURES = {
 }
 
 
-@styled()
+@drawn
 def plot_matched(summary: pd.DataFrame) -> Figure:
     """Experts (filled) and non-experts that are as active (hollow), a panel per measure, a row per match and set.
 

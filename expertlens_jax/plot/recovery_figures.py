@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, styled
+from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
 _STATISTICS = {
     "ari": "Adjusted Rand index",
@@ -17,7 +17,7 @@ _STATISTICS = {
 }
 
 
-@styled()
+@drawn
 def plot_recovery(recovery: pd.DataFrame) -> Figure:
     """Recovery of domains, a panel per statistic: a dot per measure and sentence set, its null as a grey bar.
 
@@ -69,7 +69,7 @@ def plot_recovery(recovery: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled()
+@drawn
 def plot_hierarchy(summary: pd.DataFrame, sharing: pd.DataFrame) -> Figure:
     """Inclusion of a domain's word and its members in one another, and who is expert on what members share.
 

@@ -6,12 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, PALETTE, Figure, styled
+from expertlens_jax.plot.style import FAINT, PALETTE, Figure, drawn
 
 _COUNTS = {"experts": "all", "significant": "q ≤ 0.05", "familywise": "family-wise p ≤ 0.05"}
 
 
-@styled()
+@drawn
 def plot_significance(counts: pd.DataFrame) -> Figure:
     """Experts per concept by threshold, all and significant; and the AP of experts chosen in the other half.
 

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, colours, styled
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, colours, drawn
 
 TITLES = {
     "overlap_correlation": "Overlap matrices",
@@ -23,7 +23,7 @@ XLABELS = {
 OTHERS = "#E69F00"  # different concepts, beside the same
 
 
-@styled()
+@drawn
 def plot_stability(table: pd.DataFrame) -> Figure:
     """A row per comparison with its 95% intervals; panels for overlap matrices, the sets themselves, and retrieval.
 
@@ -82,7 +82,7 @@ def plot_stability(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled()
+@drawn
 def plot_stability_thresholds(table: pd.DataFrame) -> Figure:
     """Each statistic against the threshold, a line per kind of comparison: its mean, and a band from least to most.
 
@@ -113,7 +113,7 @@ def plot_stability_thresholds(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled()
+@drawn
 def plot_fewer(table: pd.DataFrame) -> Figure:
     """Each statistic against the number of sentences a concept, a line per threshold.
 

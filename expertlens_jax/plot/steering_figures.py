@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, styled
+from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, drawn
 
 ARMS = {
     "experts": "Experts",
@@ -31,7 +31,7 @@ _PANELS = (
 _LIMITS = {"mention": (0, 5), "distinct_2": (95, 100)}
 
 
-@styled()
+@drawn
 def plot_steering(curves: pd.DataFrame) -> Figure:
     """Each measure (rows) against the number of steered units and against strength (columns), a line an arm.
 
@@ -102,7 +102,7 @@ def _draw_line(
     )
 
 
-@styled()
+@drawn
 def plot_steering_cost(curves: pd.DataFrame) -> Figure:
     """What each method gains and what it costs, a point a strength: the concept against held-out perplexity.
 
@@ -138,7 +138,7 @@ def plot_steering_cost(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled()
+@drawn
 def plot_steered_away(away: pd.DataFrame, moved: pd.DataFrame) -> Figure:
     """A concept removed, another spared: their words' probability, what is left of every concept's experts, and what
     moved on the map of overlaps.

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import textwrap
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 from matplotlib.colors import ListedColormap
+
+from expertlens_jax.plot.fitting import fit
+
+Arguments = ParamSpec("Arguments")
 
 INK = "#222222"  # text and data without a colour of their own
 FAINT = "#8a8a8a"  # what should be there but not seen first: grids, boundaries, notes
@@ -25,7 +32,10 @@ _white = np.clip(1 - np.linspace(0, 1, 256) / 0.2, 0, 1)[:, None]
 COLORMAP = ListedColormap(_white + (1 - _white) * _colours, name="magma_on_paper")
 
 STYLE = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same figure on every machine
+    # The first ships with matplotlib: the same picture on every machine. An SVG's text stays text, so it names what to
+    # take where that font is missing: one as wide, or any without serifs.
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.sans-serif": ["DejaVu Sans", "Bitstream Vera Sans", "Verdana", "Helvetica", "Arial"],
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
@@ -48,6 +58,7 @@ STYLE = {
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text: searchable, editable
     "svg.hashsalt": "expertlens_jax",  # ids in the file are the same each time
+    "pdf.fonttype": 42,  # text stays text here too
 }
 
 
@@ -57,9 +68,13 @@ class Figure(matplotlib.figure.Figure):
     def _repr_png_(self) -> bytes:
         """The picture, for IPython."""
         file = io.BytesIO()
-        with styled():
-            self.savefig(file, format="png", dpi=110, facecolor="white")
+        self.savefig(file, format="png", dpi=110)
         return file.getvalue()
+
+    def savefig(self, *args: Any, **options: Any) -> None:
+        """Save as matplotlib does, by default on white, and with text that stays text in SVG and PDF."""
+        with styled():
+            super().savefig(*args, **{"facecolor": "white"} | options)
 
 
 def wrapped(text: str, inches: float, size: float = 8) -> str:
@@ -68,8 +83,21 @@ def wrapped(text: str, inches: float, size: float = 8) -> str:
 
 
 def styled() -> mpl.rc_context:
-    """Context, or decorator, under which a figure is drawn or saved."""
+    """Context under which a figure is drawn or saved."""
     return mpl.rc_context(STYLE)
+
+
+def drawn(plot: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Decorate a function that returns a figure: it draws in this style, and every text then has room, see `fit`."""
+
+    @functools.wraps(plot)
+    def draw(*args: Arguments.args, **options: Arguments.kwargs) -> Figure:
+        with styled():
+            figure = plot(*args, **options)
+            fit(figure)
+        return figure
+
+    return draw
 
 
 def colours(names: list[str]) -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, Figure, colours, styled
+from expertlens_jax.plot.style import FAINT, Figure, colours, drawn
 
 
-@styled()
+@drawn
 def plot_training(training: pd.DataFrame, evaluation: pd.DataFrame) -> Figure:
     """Loss against tokens read (both axes' meaning: nats a token; log tokens), with the learning rate beneath.
 

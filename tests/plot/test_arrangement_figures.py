@@ -38,8 +38,8 @@ def test_enrichment_has_a_panel_per_site_and_a_line_per_threshold(tmp_path):
     assert min(sizes(figure)) >= 7
     table.to_csv(tmp_path / "places.csv", index=False)
     read = pd.read_csv(tmp_path / "places.csv")
-    _, one = plot.save_figure(figure, tmp_path / "one")
-    _, two = plot.save_figure(plot.enrichment(read[read["domain"] == "all"]), tmp_path / "two")
+    _, one, _ = plot.save_figure(figure, tmp_path / "one")
+    _, two, _ = plot.save_figure(plot.enrichment(read[read["domain"] == "all"]), tmp_path / "two")
     assert one.read_bytes() == two.read_bytes()
 
 

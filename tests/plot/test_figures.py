@@ -126,8 +126,8 @@ def test_measures_show_every_number_with_its_interval():
 
 def test_measures_read_back_from_csv_are_the_same_figure(tmp_path):
     measures_table().to_csv(tmp_path / "alignment.csv", index=False)
-    _, one = plot.save_figure(plot.measures(measures_table()), tmp_path / "one")
-    _, two = plot.save_figure(plot.measures(pd.read_csv(tmp_path / "alignment.csv")), tmp_path / "two")
+    _, one, _ = plot.save_figure(plot.measures(measures_table()), tmp_path / "one")
+    _, two, _ = plot.save_figure(plot.measures(pd.read_csv(tmp_path / "alignment.csv")), tmp_path / "two")
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -355,7 +355,7 @@ def test_significance_without_halves_or_permutations_has_one_panel():
     assert len(axes.lines) == 1
 
 
-def test_both_files_are_written_and_the_same_each_time(tmp_path):
+def test_all_files_are_written_and_are_the_same_each_time(tmp_path):
     tables, results = alignment_tables()
     overlap = overlap_of(np.repeat(["a", "b", "c"], 5))
     for name, make in {
@@ -367,7 +367,7 @@ def test_both_files_are_written_and_the_same_each_time(tmp_path):
         figure = make()
         assert isinstance(figure, Figure)
         first = plot.save_figure(figure, tmp_path / "new" / name)
-        assert [path.name for path in first] == [f"{name}.png", f"{name}.svg"]
+        assert [path.name for path in first] == [f"{name}.png", f"{name}.svg", f"{name}.pdf"]
         again = plot.save_figure(make(), tmp_path / "again" / name)
         assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
         svg = first[1].read_text()
@@ -376,8 +376,8 @@ def test_both_files_are_written_and_the_same_each_time(tmp_path):
 
 
 def test_a_name_with_dots_keeps_them(tmp_path):
-    png, svg = plot.save_figure(plot.localisation(localisation_of(2)), tmp_path / "tau0.5")
-    assert (png.name, svg.name) == ("tau0.5.png", "tau0.5.svg")
+    png, svg, pdf = plot.save_figure(plot.localisation(localisation_of(2)), tmp_path / "tau0.5")
+    assert (png.name, svg.name, pdf.name) == ("tau0.5.png", "tau0.5.svg", "tau0.5.pdf")
 
 
 @pytest.mark.parametrize(("domains", "number"), [(1, 10), (2, 10), (3, 18), (16, 65), (16, 66)])
