@@ -73,7 +73,7 @@ class Run:
             write_csv(self.workdir / f"{name}.csv", table)
 
     def draw(self, name: str, figure: plot.style.Figure) -> None:
-        """Save a figure, as figures/NAME.png and .svg."""
+        """Save a figure, as figures/NAME.png, .svg and .pdf."""
         plot.save_figure(figure, self.workdir / "figures" / name)
 
     def finish(self, text: str, conclusions: Sequence[Conclusion]) -> list[Conclusion]:

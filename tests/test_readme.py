@@ -22,6 +22,22 @@ def test_the_python_example_runs(monkeypatch, capsys):
     assert "rated words are not concepts" in capsys.readouterr().out
 
 
+def test_the_example_of_reading_experts_runs(capsys):
+    (code,) = re.findall(r"```python3\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(code.splitlines()) <= 10
+    whole = el.load_concepts("facts")
+    concepts = whole.subset([c for c, d in zip(whole.concepts, whole.domains, strict=True) if d == "animal"])
+    model = el.load_model("lenslet-2m")
+    responses = el.record_responses(model, concepts.sentences)
+    expertise = el.measure_expertise(responses, concepts)
+    names = {"el": el, "model": model, "concepts": concepts, "responses": responses, "expertise": expertise}
+    exec(code, names)
+    assert len(names["best"]) == 5 and names["best"]["average_precision"].min() > 0.5
+    assert "".join(names["seen"].tokens[0]) == "The cat sat on the mat."
+    shown = capsys.readouterr().out
+    assert "[cat " in shown and "raises" in shown and "lowers" in shown
+
+
 def test_the_example_of_an_intervention_runs():
     (code,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(code.splitlines()) == 3

@@ -78,7 +78,7 @@ def test_run_directory_has_what_readers_need(finished):
     (launched,) = json.loads((workdir / "environment.json").read_text())
     assert launched["packages"]["jax"] and launched["devices"]
     for name in "alignment", "measures", "overlap_syllables", "localisation_syllables":
-        for suffix in "png", "svg":
+        for suffix in "png", "svg", "pdf":
             assert (workdir / "figures" / f"{name}.{suffix}").stat().st_size > 0
     assert str(workdir) in done.stdout
 

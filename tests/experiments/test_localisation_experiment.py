@@ -51,7 +51,7 @@ def test_enrichment_is_that_of_the_saved_experts(finished):
 
 def test_figures_hold_sites_thresholds_and_domains(finished):
     drawn = {file.name for file in (finished / "figures").iterdir()}
-    assert drawn == {f"{n}_facts.{s}" for n in ("enrichment", "domains", "depth") for s in ("png", "svg")}
+    assert drawn == {f"{n}_facts.{s}" for n in ("enrichment", "domains", "depth") for s in ("png", "svg", "pdf")}
     svg = (finished / "figures" / "enrichment_facts.svg").read_text()
     assert all(text in svg for text in ("attn.q", "mlp.down", "τ = 0.4", "τ = 0.6"))
     assert "all concepts" in (finished / "figures" / "domains_facts.svg").read_text()

@@ -86,7 +86,9 @@ def test_held_out_precision_is_of_the_other_sentences(finished, precision):
 
 def test_figures_are_there(finished):
     drawn = {file.name for file in (finished / "figures").iterdir()}
-    assert drawn == {f"{name}.{suffix}" for name in ("services", "shared", "matched") for suffix in ("png", "svg")}
+    assert drawn == {
+        f"{name}.{suffix}" for name in ("services", "shared", "matched") for suffix in ("png", "svg", "pdf")
+    }
     svg = (finished / "figures" / "shared.svg").read_text()
     assert "Pairs of the same domain" in svg and "median KS" in svg
 
