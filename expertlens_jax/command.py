@@ -80,7 +80,7 @@ def dispatch(arguments: Sequence[str]) -> None:
     elif name in COMMANDS:
         start(name, rest)
     else:
-        _refuse(name, rest)
+        _tell_unknown(name, rest)
 
 
 def overview() -> str:
@@ -189,7 +189,7 @@ def list_configs() -> str:
     return "\n".join(lines)
 
 
-def _refuse(name: str, rest: Sequence[str]) -> None:
+def _tell_unknown(name: str, rest: Sequence[str]) -> None:
     """Tell that there is no such command, or that a list takes no arguments, and exit with status 1."""
     if name in LISTS:
         message = f"expertlens {name} takes no arguments, and was given {' '.join(rest)}."

@@ -53,7 +53,7 @@ def open_run(
     asked = json.loads(json.dumps(config))
     config_file, environment_file = directory / "config.json", directory / "environment.json"
     if config_file.exists():
-        _refuse_other_config(directory, _read_config(config_file), asked, defaults or {})
+        _check_same_config(directory, _read_config(config_file), asked, defaults or {})
     elif directory.exists() and any(file.name != _LOCK for file in directory.iterdir()):
         raise RunDirectoryError(
             f"{directory} holds files but no config.json, so it isn't a run directory. Choose another --workdir."
@@ -80,10 +80,10 @@ def _read_config(file: epath.Path) -> dict[str, Any]:
     return config
 
 
-def _refuse_other_config(
+def _check_same_config(
     directory: epath.Path, found: Mapping[str, Any], asked: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> None:
-    """Names the settings in which a directory's config differs from the one asked for."""
+    """Raise RunDirectoryError, with the settings that differ, unless a directory's config is this one."""
     differing = differing_settings(found, asked, defaults)
     known = {*_with_defaults(found, defaults)}
     new = {name: pair for name, pair in differing.items() if name.split(".")[0] not in known}

@@ -13,7 +13,7 @@ from etils import epath
 
 from expertlens_jax.cards import Card, listed, shortened
 from expertlens_jax.data.languages import check_language
-from expertlens_jax.data.records import Records, read_records, refuse_problems
+from expertlens_jax.data.records import Records, check_no_problems, read_records
 from expertlens_jax.data.text import TextFile, find_file, tell_shadowed_file
 from expertlens_jax.data.words import find_mentions, mention_finder, normal_name
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning
@@ -257,7 +257,7 @@ def load_concepts(
                 shared.append(sentence)
         if not more.rows and not more.problems:
             problems.append(f"{source_of_negatives}: there are no sentences in this file")
-    refuse_problems(source, problems + [table.remark for _, table in tables if problems and table.remark])
+    check_no_problems(source, problems + [table.remark for _, table in tables if problems and table.remark])
     _tell_unread(tables, ignored)
 
     concepts, sentences = tuple(gathered.started), tuple(place_of)

@@ -102,8 +102,8 @@ def read_records(
     return Records(rows, tuple(known), unread, problems, remark)
 
 
-def refuse_problems(file: TextFile, problems: Sequence[str]) -> None:
-    """Refuse a file that has problems, all of them in one message.
+def check_no_problems(file: TextFile, problems: Sequence[str]) -> None:
+    """Check that a file has no problems; tell all of them in one message.
 
     Raises:
       ConceptDataError: there is one or more.

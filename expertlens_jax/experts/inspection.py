@@ -19,9 +19,9 @@ from expertlens_jax.models.addresses import (
     Address,
     Units,
     as_rows_of_table,
+    check_same_places,
     format_address,
     one_address,
-    refuse_other_places,
 )
 from expertlens_jax.models.model import Model
 
@@ -143,7 +143,7 @@ def top_sentences(responses: Responses | Trace, unit: Units, count: int = 20, *,
     found = _column(units, address, responses.model)
     given = as_rows_of_table(unit)
     if isinstance(given, pd.DataFrame):
-        refuse_other_places(given, units.iloc[[found]], responses.model)
+        check_same_places(given, units.iloc[[found]], responses.model)
     own = values[:, found]
     order = np.argsort(own if lowest else -own, kind="stable")[:count]
     return pd.DataFrame(

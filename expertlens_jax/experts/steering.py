@@ -10,7 +10,7 @@ import xarray as xr
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.models.provenance import read_provenance
-from expertlens_jax.models.sites import refuse_summaries
+from expertlens_jax.models.sites import check_no_summaries
 from expertlens_jax.models.steering import Steering
 
 
@@ -130,7 +130,7 @@ def steer(
         raise SelectionError(f"a concept is given twice among {', '.join(map(repr, concepts))}; steer each once.")
     precision = average_precision(expertise)
     check_known_concepts(expertise, (*concepts, *spared))
-    refuse_summaries(expertise["site"].values)
+    check_no_summaries(expertise["site"].values)
     channels = _site_channels(expertise)
     if sites is not None:
         expertise = _at_sites(expertise, (sites,) if isinstance(sites, str) else tuple(sites))

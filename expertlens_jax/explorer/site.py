@@ -73,7 +73,7 @@ def explore(
             raise SelectionError(f"{name} is {number}; wanted 1 or more units of each concept.")
     found = read_run(run)
     site = found.directory / "explore" if out is None else epath.Path(out)
-    refuse_other_files(site)
+    check_no_other_files(site)
     given = load_given(model, sentences)
     check_given(given, found.tables)
 
@@ -99,8 +99,8 @@ def explore(
     return site / "index.html"
 
 
-def refuse_other_files(site: epath.Path) -> None:
-    """Refuse a folder that holds anything but a page of before.
+def check_no_other_files(site: epath.Path) -> None:
+    """Check that a folder holds nothing but a page of before.
 
     Raises:
       RunDirectoryError: it does, or it is a file.

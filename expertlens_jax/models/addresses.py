@@ -74,7 +74,7 @@ def locate_units(model: Model, units: Units) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=[*ADDRESS, "hf_module", "hf_channel"])
     if isinstance(units, pd.DataFrame):
         found.index = units.index
-        refuse_other_places(units, found, model.name)
+        check_same_places(units, found, model.name)
         _warn_of_other_model(model, units.attrs)
     return found
 
@@ -159,8 +159,8 @@ def _row(
     return layer, site, channel, module, int(channels[channel])
 
 
-def refuse_other_places(given: pd.DataFrame, found: pd.DataFrame, model: str) -> None:
-    """Refuse a table whose units stand elsewhere in Hugging Face's model than this model's do.
+def check_same_places(given: pd.DataFrame, found: pd.DataFrame, model: str) -> None:
+    """Check that a table's units stand in Hugging Face's model where this model's do.
 
     Args:
       given: rows that someone gave, with or without the columns `hf_module, hf_channel`.

@@ -18,10 +18,10 @@ from expertlens_jax.models.weights import (
     ADAPTER_CONFIG,
     WEIGHT_FILES,
     adapter_base,
+    check_no_adapter,
     choose_weights,
     import_torch,
     other_weights,
-    refuse_adapter,
     shard_names,
 )
 
@@ -101,7 +101,7 @@ def open_snapshot(
         except hub_errors.RemoteEntryNotFoundError:
             with contextlib.suppress(hub_errors.HfHubHTTPError):
                 base = adapter_base(pathlib.Path(download(ADAPTER_CONFIG)).parent)
-                refuse_adapter(f"{repo}{_at(revision)}", [ADAPTER_CONFIG], base)
+                check_no_adapter(f"{repo}{_at(revision)}", [ADAPTER_CONFIG], base)
             raise
     directory = pathlib.Path(config).parent
     offline = None

@@ -27,7 +27,7 @@ from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_arrays, digest_json
-from expertlens_jax.models.sites import SITES, check_activation_site, refuse_summaries
+from expertlens_jax.models.sites import SITES, check_activation_site, check_no_summaries
 
 
 @struct.dataclass
@@ -86,7 +86,7 @@ def intervene(
       SelectionError: an unknown site, or one that is only read; a layer that isn't a whole number from 0 on, or none;
         or what can't be called with these arguments.
     """
-    refuse_summaries([site], "intervened on")
+    check_no_summaries([site], "intervened on")
     if site not in SITES:
         raise SelectionError(
             f"the site {site!r} isn't known; the sites that can be intervened on are "

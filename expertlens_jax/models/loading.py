@@ -27,7 +27,7 @@ from expertlens_jax.models.packaged import check_spelling, packaged_directory, p
 from expertlens_jax.models.tensor_names import settle_head, warn_of_own_head, with_own_head
 from expertlens_jax.models.tokenizer import read_end_ids, read_tokenizer
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.models.weights import adapter_base, open_weights, refuse_adapter, weight_paths
+from expertlens_jax.models.weights import adapter_base, check_no_adapter, open_weights, weight_paths
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -104,7 +104,7 @@ def load_model(
         snapshot = hub.open_snapshot(str(path_or_id), revision=revision, cache_dir=cache_dir, token=token)
         directory = snapshot.directory
     names = [path.name for path in directory.iterdir()] if snapshot is None else snapshot.names
-    refuse_adapter(str(path_or_id), names, adapter_base(directory))
+    check_no_adapter(str(path_or_id), names, adapter_base(directory))
     family, config = _read_config(directory)
     if snapshot is not None:
         hub.fetch_tokenizer(snapshot)

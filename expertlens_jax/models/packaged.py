@@ -23,7 +23,7 @@ def check_spelling(name: str) -> None:
     """Refuse a name that is nearly a packaged model's; the hub has none like it, and would be asked in vain.
 
     Raises:
-      CheckpointError: so it is; names those there are.
+      CheckpointError: it is; the message names those there are.
     """
     names = packaged_models()
     if name in names or "/" in name:

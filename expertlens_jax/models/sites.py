@@ -163,7 +163,7 @@ def check_sites(config: TransformerConfig, sites: Sequence[str] | str | None, sa
     return tuple(site for site in known if site in sites)
 
 
-def refuse_summaries(sites: Iterable[str], what: str = "steered") -> None:
+def check_no_summaries(sites: Iterable[str], what: str = "steered") -> None:
     """Raise SelectionError if a site is only read off the model: nothing that the network goes on with stands there.
 
     Args:
@@ -197,7 +197,7 @@ def check_activation_site(config: TransformerConfig, site: str, model: str, what
     Raises:
       SelectionError: the model has no such site, or it is a summary.
     """
-    refuse_summaries([site], what)
+    check_no_summaries([site], what)
     known = config.site_channels()
     if site not in known:
         raise SelectionError(

@@ -21,7 +21,7 @@ from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
-from expertlens_jax.models.sites import SITES, refuse_summaries
+from expertlens_jax.models.sites import SITES, check_no_summaries
 
 SteeringCollection = Mapping[str, Any]
 """`{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths."""
@@ -285,7 +285,7 @@ def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None
     Raises:
       SelectionError: a site or layer isn't there, or has other channels; or is a summary, see `sites.py`.
     """
-    refuse_summaries(site for site, _ in steering.channels)
+    check_no_summaries(site for site, _ in steering.channels)
     own = config.site_channels()
     for site, width in steering.channels:
         highest = max((channel for _, of, channel in steering.units if of == site), default=-1)
@@ -349,7 +349,7 @@ def steer_units(
       SelectionError: a unit that the model doesn't have, or one given twice; a scale or shift of another length, or
         that isn't finite.
     """
-    refuse_summaries(units["site"])
+    check_no_summaries(units["site"])
     channels = model.config.site_channels()
     table = pd.DataFrame(
         {
@@ -367,7 +367,7 @@ def steer_units(
             f"({len(absent)} of {len(table)} units don't fit). Its sites are {', '.join(channels)}, "
             f"its layers 0 to {model.config.num_layers - 1}."
         )
-    refuse_repeated(table)
+    check_no_repeats(table)
     for name, values in (("scale", scale), ("shift", shift)):
         if np.shape(values) not in ((), (len(table),)):
             raise SelectionError(
@@ -394,7 +394,7 @@ def unit_keys(table: pd.DataFrame) -> tuple[tuple[int, str, int], ...]:
     )
 
 
-def refuse_repeated(table: pd.DataFrame) -> None:
+def check_no_repeats(table: pd.DataFrame) -> None:
     """Raises SelectionError if a unit stands in two rows."""
     repeated = table.duplicated(["layer", "site", "channel"])
     if repeated.any():

@@ -322,7 +322,7 @@ def _require_packages(directory: pathlib.Path) -> None:
     """Refuses a vocabulary of SentencePiece or tiktoken whose library isn't installed.
 
     Raises:
-      TokenizationError: so it is; names the package.
+      TokenizationError: it isn't; the message names it.
     """
     for name in MODEL_FILES:
         path = directory / name

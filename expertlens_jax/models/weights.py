@@ -112,8 +112,8 @@ def other_weights(names: Collection[str]) -> str:
     return f" There is {', '.join(others)}, which isn't read under that name.{rename}"
 
 
-def refuse_adapter(where: str, names: Collection[str], base_model: str | None = None) -> None:
-    """Refuses a directory or repository that holds an adapter (LoRA and its like), beside a model or alone.
+def check_no_adapter(where: str, names: Collection[str], base_model: str | None = None) -> None:
+    """Check that a directory or repository holds no adapter (LoRA and its like), beside a model or alone.
 
     transformers applies it if peft is installed; without it, the model is another.
 

@@ -135,7 +135,7 @@ def expert_response(
       ResponsesError: the table doesn't say how its responses were pooled, or they can't be had of any text: they were
         pooled over some tokens only, or recorded of a steered model; or it is of another model.
     """
-    _refuse_unreadable(expertise, model)
+    _check_readable(expertise, model)
     row = expertise.sel(concept=[concept])
     experts = np.flatnonzero(select_experts(row, top=top).values[0])
     row = row.isel(concept=0, unit=experts)
@@ -161,7 +161,7 @@ def expert_response(
     return np.median(on_scale, axis=1).reshape(continuations.texts.shape)
 
 
-def _refuse_unreadable(expertise: xr.Dataset, model: Model) -> None:
+def _check_readable(expertise: xr.Dataset, model: Model) -> None:
     """Raises ResponsesError unless a text's responses can be recorded as the table's were, from the same model."""
     said, table = expertise.attrs, read_provenance(expertise.attrs)
     of = f"a table of {said.get('model', 'an unnamed model')}"

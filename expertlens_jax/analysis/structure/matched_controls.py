@@ -48,7 +48,7 @@ def match_non_experts(
     return match_by_activity(row, chosen, expert, ~expert, standardised=True)
 
 
-def _refuse_other_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:
+def _check_same_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:
     """Raises SelectionError where the held-out average precision is of another network's units, or read otherwise."""
     tables = read_provenance(expertise.attrs), read_provenance(held_out.attrs)
     alike = dict.fromkeys(("sentences_sha256", "tokens_sha256"), "")  # of other sentences it is meant to be
@@ -84,7 +84,7 @@ def compare_matched(
     """
     check_same_table(expertise, experts)
     if held_out is not None:
-        _refuse_other_network(expertise, held_out)
+        _check_same_network(expertise, held_out)
     domains, sets = concept_domains(experts), expert_sets(experts).values
     precision = average_precision(expertise).values
     names = [str(name) for name in expertise["concept"].values]

@@ -24,10 +24,10 @@ function VerdictsView({ index, state }) {
     ${conclusions.map((each) => html`<article class=${`claim ${each.verdict.replace(" ", "-")}`}>
       <h2><${Verdict} verdict=${each.verdict} /> ${each.claim}</h2>
       <p>${each.reason && html`<strong>${each.reason}.</strong> `}${each.found}</p>
-      <p class="faint">Experiment: ${index.report ? html`<a href=${`report.html#${each.experiment}`}>${each.experiment}</a>` : each.experiment}</p>
+      ${each.experiment && html`<p class="faint">Experiment: ${index.report ? html`<a href=${`report.html#${each.experiment}`}>${each.experiment}</a>` : each.experiment}</p>`}
       ${figure(each) && html`<details><summary>Figure: ${each.figure}</summary><a href=${figure(each)}><img loading="lazy" src=${figure(each)} alt=${`${each.figure}: ${each.claim}`} /></a></details>`}
     </article>`)}
     ${alignment.length > 0 && html`<section><h2>Alignment with people's ratings</h2>
       <${SortedTable} columns=${columns} rows=${alignment} first="spearman" caption="Alignment with people's ratings" limit=${30} /></section>`}
-    ${!conclusions.length && Object.keys(index.figures).length > 0 && html`<section><h2>Figures</h2>${Object.entries(index.figures).map(([name, path]) => html`<details><summary>${name}</summary><a href=${path}><img loading="lazy" src=${path} alt=${name} /></a></details>`)}</section>`}`;
+    ${!experiments.length && Object.keys(index.figures).length > 0 && html`<section><h2>Figures</h2>${Object.entries(index.figures).map(([name, path]) => html`<details><summary>${name}</summary><a href=${path}><img loading="lazy" src=${path} alt=${name} /></a></details>`)}</section>`}`;
 }
