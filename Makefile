@@ -3,6 +3,7 @@
 # Both make .venv and install what they need from this project's own files.
 # make browser: the page of `expertlens explore` in Chromium: Debian's, installed if there is none, or BROWSER_PATH.
 # make wheel: build dist/*.whl, install it into an empty environment, and run its command there.
+# make docs: build the documentation into site/, and run its notebooks.
 # make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ SIZE ?= full
 WORKDIR ?= runs/demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint browser wheel accelerators families clean
+.PHONY: demo test lint browser wheel docs accelerators clean
 
 demo: $(VENV)/.demo $(VENV)/.ratings
 	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
@@ -31,6 +32,11 @@ lint: $(VENV)/.lint
 
 wheel: $(VENV)/.demo
 	.ci/wheel $(VENV)
+
+docs: $(VENV)/.docs
+	rm -rf .cache/mkdocs-jupyter  # which is by notebook, and would not see that the package changed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@echo "The documentation is in site/: open site/index.html, or run $(VENV)/bin/mkdocs serve."
 
 # Without ARGS, the small set as a test; with them, the benchmark on the targets and options that they name.
 accelerators: $(ACCELERATORS)/.made
@@ -67,6 +73,11 @@ $(VENV)/.browser: $(VENV)/.test
 	$(PIP) -c constraints.txt -e '.[browser]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.demo
+	@echo "Installing what builds the documentation into $(VENV) ..."
+	$(PIP) -c constraints.txt -e '.[docs]'
+	touch $@
+
 $(VENV)/.lint: $(VENV)/.made
 	$(PIP) -c constraints.txt ruff
 	touch $@
@@ -82,4 +93,4 @@ $(ACCELERATORS)/.made: $(VENV)/.test requirements-accelerators.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(ACCELERATORS) build *.egg-info
+	rm -rf $(VENV) $(ACCELERATORS) build site *.egg-info
