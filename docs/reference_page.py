@@ -15,7 +15,7 @@ ROOMS = ("analysis", "plot", "sentences", "training")
 OVERLAPS = """
 ### `el.OVERLAPS`
 
-The methods that `el.overlap(expertise, method=...)` knows by name: a mapping to `el.Overlap`, to which a row may be added.
+The methods that `el.overlap(expertise, method=...)` knows by name: a mapping to `el.Overlap`. A row may be added.
 """
 
 
