@@ -8,6 +8,7 @@ import scipy.stats
 import xarray as xr
 from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import TSNE, smacof, trustworthiness
+from threadpoolctl import threadpool_limits
 
 from expertlens_jax.analysis.statistics import p_of_draws
 from expertlens_jax.errors import SelectionError
@@ -57,7 +58,8 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
     else:
         perplexity = min(15.0, (number - 1) / 3)
         start *= 1e-4 / start[:, 0].std()  # as scikit-learn scales its own start
-        places = TSNE(metric="precomputed", init=start, perplexity=perplexity, random_state=0).fit_transform(distance)
+        with threadpool_limits(1, "openmp"):  # threads that wait for each other at every step take up to 30 times as long
+            places = TSNE(metric="precomputed", init=start, perplexity=perplexity, random_state=0).fit_transform(distance)
     table = pd.DataFrame({"concept": concept_names(overlap), "domain": _domains(overlap), "x": places[:, 0]})
     table["y"] = places[:, 1]
     drawn = squareform(pdist(places))
