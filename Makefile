@@ -18,6 +18,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 demo: $(VENV)/.demo $(VENV)/.ratings
 	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
 	$(VENV)/bin/python -m experiments.reproduce --config=configs/demo.py:$(SIZE) --workdir=$(WORKDIR)/lenslet
+	$(VENV)/bin/expertlens explore $(WORKDIR)/lenslet
 
 # A worker that crashes ends the run: xdist would wait for its replacement for ever.
 test: $(VENV)/.test $(VENV)/.ratings

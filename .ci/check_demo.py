@@ -58,3 +58,12 @@ assert (experiments["state"] == "done").all(), experiments
 page = (root / "lenslet" / "report.html").read_text()
 assert all(claim.split("'")[0] in page for claim in conclusions["claim"]) and "data:image/svg+xml" in page
 print(f"{root / 'lenslet'}: {len(conclusions)} conclusions checked")
+
+site = root / "lenslet" / "explore"
+call = (site / "data" / "index.js").read_text()
+index = json.loads(call[call.index(",") + 1 : call.rindex(")")])
+assert index["notes"] == [] and len(index["conclusions"]) == len(conclusions), index["notes"]
+assert {each["sentences"] for each in index["tables"]} == {"facts", "stories"}, index["tables"]
+assert all(each["speaking"] and each["random"] and each["rated"] for each in index["tables"])
+assert all((site / path).exists() for path in index["figures"].values()) and (site / "report.html").exists()
+print(f"{site}: {len(index['tables'])} tables checked")

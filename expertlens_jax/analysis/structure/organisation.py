@@ -58,8 +58,9 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
     else:
         perplexity = min(15.0, (number - 1) / 3)
         start *= 1e-4 / start[:, 0].std()  # as scikit-learn scales its own start
-        with threadpool_limits(1, "openmp"):  # threads that wait for each other at every step take up to 30 times as long
-            places = TSNE(metric="precomputed", init=start, perplexity=perplexity, random_state=0).fit_transform(distance)
+        tsne = TSNE(metric="precomputed", init=start, perplexity=perplexity, random_state=0)
+        with threadpool_limits(1, "openmp"):  # threads that wait for each other at each step took 30 times as long
+            places = tsne.fit_transform(distance)
     table = pd.DataFrame({"concept": concept_names(overlap), "domain": _domains(overlap), "x": places[:, 0]})
     table["y"] = places[:, 1]
     drawn = squareform(pdist(places))

@@ -19,7 +19,7 @@ function VerdictsView({ index, state }) {
   const columns = shown.map((name) => ({ name, label: name.replaceAll("_", " "), number: numeric.has(name), value: (r) => r[name], show: (r) => number(r, name) }));
   return html`<h1>Verdicts</h1>
     ${conclusions.length ? html`<p>${Object.entries(counts).map(([verdict, n], i) => `${i ? ", " : ""}${n} ${verdict}`)}. A claim is <em>not testable</em> where there are too few pairs, concepts or draws to tell: that speaks neither for it nor against it.${index.report && html` The whole report: <a href="report.html">report.html</a>.`}</p>`
-      : html`<p>This run tests no claims; <code>expertlens reproduce</code> does.</p>`}
+      : html`<p>No claim was put to the test yet, or this run tests none; <code>expertlens reproduce</code> tests all.</p>`}
     ${undone.length > 0 && html`<ul>${undone.map((each) => html`<li><${Verdict} verdict=${each.state} /> ${each.experiment}${each.reason ? `: ${each.reason}` : ""}</li>`)}</ul>`}
     ${conclusions.map((each) => html`<article class=${`claim ${each.verdict.replace(" ", "-")}`}>
       <h2><${Verdict} verdict=${each.verdict} /> ${each.claim}</h2>
