@@ -88,15 +88,31 @@ def html_trace(trace: Trace) -> str:
     return f'<div class="expertlens-trace" style="line-height:1.7">{"".join(blocks)}</div>'
 
 
+def _pieces(trace: Trace, row: int) -> Iterator[tuple[str, list[int]]]:
+    """The text of a sentence in pieces, and which tokens each is of: one, or all those that share a character."""
+    pieces: list[list[int]] = []
+    for place, (start, end) in enumerate(trace.spans[row]):
+        if pieces and start < end and start < trace.spans[row][pieces[-1][-1], 1] and trace.in_pool[row][place]:
+            pieces[-1].append(place)
+        else:
+            pieces.append([place])
+    until = 0
+    for tokens in pieces:
+        end = int(trace.spans[row][tokens, 1].max())
+        whole = len(tokens) > 1
+        yield visible(trace.sentences[row][until:end] if whole else trace.tokens[row][tokens[0]]), tokens
+        until = max(until, end)
+
+
 def _html_sentence(trace: Trace, row: int, unit: int, scale: float) -> str:
     spans = []
-    values, own = trace.activations[row][:, unit], trace.in_pool[row]
-    for text, value, mine in zip(trace.tokens[row], values, own, strict=True):
-        shown, title = html.escape(visible(text)), f"{value:.4g}"
-        if not mine:
+    for text, tokens in _pieces(trace, row):
+        values = trace.activations[row][tokens, unit]
+        shown, title = html.escape(text), ", ".join(f"{value:.4g}" for value in values)
+        if not trace.in_pool[row][tokens[0]]:
             spans.append(f'<span title="{title}, not pooled" style="opacity:0.5">{shown}</span>')
             continue
-        share = float(value) / scale
+        share = float(values[np.abs(values).argmax()]) / scale
         red, green, blue = ABOVE if share > 0 else BELOW
         # Half see-through at most, over whatever the page's background is: its own text colour stays legible.
         style = f"background:rgba({red},{green},{blue},{0.65 * min(abs(share), 1):.2f});border-radius:3px"
@@ -116,13 +132,13 @@ def ansi_trace(trace: Trace, unit: int = 0) -> str:
     lines = [_name(trace, unit)]
     for row in range(min(len(trace), MOST_SENTENCES)):
         parts = []
-        values, own = trace.activations[row][:, unit], trace.in_pool[row]
-        for text, value, mine in zip(trace.tokens[row], values, own, strict=True):
-            if mine:
-                red, green, blue = _mixed(float(value) / scale)
-                parts.append(f"\x1b[38;2;0;0;0;48;2;{red};{green};{blue}m{visible(text)}\x1b[0m")
+        for text, tokens in _pieces(trace, row):
+            if trace.in_pool[row][tokens[0]]:
+                values = trace.activations[row][tokens, unit]
+                red, green, blue = _mixed(float(values[np.abs(values).argmax()]) / scale)
+                parts.append(f"\x1b[38;2;0;0;0;48;2;{red};{green};{blue}m{text}\x1b[0m")
             else:
-                parts.append(f"\x1b[2m{visible(text)}\x1b[0m")
+                parts.append(f"\x1b[2m{text}\x1b[0m")
         lines.append("  " + "".join(parts))
     return "\n".join(lines)
 
@@ -149,9 +165,11 @@ def _marked(trace: Trace, row: int, unit: int) -> str:
     """The sentence with its unit's strongest token in brackets, and what is said there."""
     values = np.where(trace.in_pool[row], trace.activations[row][:, unit], -np.inf)
     best = int(values.argmax())
-    text = "".join(
-        f"{word[: len(word) - len(word.lstrip())]}[{word.lstrip()} {values[best]:.3g}]" if place == best else word
-        for place, (word, mine) in enumerate(zip(map(visible, trace.tokens[row]), trace.in_pool[row], strict=True))
-        if mine
-    )
+    text = ""
+    for word, tokens in _pieces(trace, row):
+        if best in tokens:
+            spaces = word[: len(word) - len(word.lstrip())]
+            text += f"{spaces}[{word.lstrip()} {values[best]:.3g}]"
+        elif trace.in_pool[row][tokens[0]]:
+            text += word
     return text if len(text) <= 110 else text[:107] + "..."

@@ -32,7 +32,8 @@ class Trace:
     sentences: list[str]
     """`[S]`."""
     tokens: list[list[str]]
-    """Of each sentence, the text of each token. Those of the sentence itself read, put together, as it does."""
+    """Of each sentence, the text of each token. Those of the sentence itself read, put together, as it does, but for
+    characters of several tokens, each of which is given as its bytes: `\\xf0`."""
     spans: list[np.ndarray]
     """Of each sentence, int32 `[tokens, 2]`: from which character of it up to which each token stands. What the
     tokenizer adds (CLS, SEP, BOS) has an empty span."""
@@ -55,8 +56,9 @@ class Trace:
           pooling: "max", "mean" or "last".
 
         Returns:
-          float32 `[sentences, units]`: in float32, and read in batches of the same size, what `el.record_responses`
-          records, to the bit for "max" and "last".
+          float32 `[sentences, units]`: of a model in float32, and in batches of the same size, what
+          `el.record_responses` records, to the bit for "max" and "last" (on CPUs; the programs are two, and another
+          kind of processor may round them otherwise).
 
         Raises:
           SelectionError: an unknown pooling.

@@ -394,6 +394,23 @@ def test_html_colours_by_sign_and_strength(model):
     assert page.count("not pooled") == 2
 
 
+def test_a_character_of_several_tokens_is_shown_whole(model):
+    sentence = "é 😀x"
+    encoded = byte_level()(sentence, return_offsets_mapping=True)
+    spans = np.array(encoded["offset_mapping"], np.int32)
+    values = np.array([0.5, 1, 0, 3, -4, 0, 0, 1], np.float32)[:, None]
+    own = np.ones(len(spans), bool)
+    tokens = texts_in_sentence(byte_level(), sentence, np.array(encoded["input_ids"]), own, spans)
+    units = model.units.head(1)
+    traced = el.Trace([sentence], [tokens], [spans], [values], units, [own])
+    cells = Cells()
+    cells.feed(traced._repr_html_())
+    assert sentence in cells.text and "\\x" not in cells.text
+    assert 'title="3, -4, 0, 0"' in traced._repr_html_() and "rgba(0,114,178,0.65)" in traced._repr_html_()
+    assert "é [😀 3]x" in repr(traced)
+    assert "\x1b[0m" in traced.ansi() and "😀" in traced.ansi()
+
+
 def test_a_long_trace_fits_a_screen(model):
     traced = el.trace(model, SENTENCES * 20, model.units.head(60))
     assert len(traced._repr_html_()) < 60_000
