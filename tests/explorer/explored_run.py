@@ -3,10 +3,16 @@
 import json
 import pathlib
 import shutil
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+import xarray as xr
+from etils import epath
 
 import expertlens_jax as el
+from expertlens_jax.experts import table
+from expertlens_jax.models.provenance import NUMBERS_VERSION
 
 CONCEPTS = (
     *("animal", "cat", "dog", "tiger", "car", "train", "automobile", "plane", "forest", "woodland", "father"),
@@ -40,6 +46,31 @@ def read_chunk(site: pathlib.Path, name: str):
     start = f"EXPERTLENS.give({json.dumps(name)},"
     assert text.startswith(start) and text.endswith(");\n")
     return json.loads(text[len(start) : -3])
+
+
+def run_of_names(directory: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
+    """A finished run of concepts that are called so, of 400 units that no module of Hugging Face's has, at random."""
+    units, number = 400, len(names)
+    of_concept = {"domain": [""] * number, "base_rate": [0.5] * number, "num_positives": [4] * number}
+    of_concept |= {"num_negatives": [4] * number}
+    of_unit = {"layer": np.arange(units) // 200, "site": ["attn.head"] * units, "channel": np.arange(units) % 200}
+    of_unit |= {"hf_module": [""] * units, "hf_channel": [-1] * units}
+    coordinates = {"concept": ("concept", np.array(names, object)), "unit": ("unit", np.arange(units))}
+    for dim, columns in (("concept", of_concept), ("unit", of_unit)):
+        for name, values in columns.items():
+            kind = object if isinstance(values[0], str) else None
+            coordinates[name] = (dim, np.array(values, kind))
+    attributes = {"model": "odd", "sentences": "odd", "package": el.__version__, "numbers_version": NUMBERS_VERSION}
+    directory.mkdir()
+    run = epath.Path(directory)
+    table.create_table(
+        run, xr.Dataset(coords=coordinates, attrs=attributes), {"average_precision": ("concept", "unit")}
+    )
+    values = np.random.default_rng(0).beta(8, 8, (number, units)).astype(np.float32)
+    table.write_units(run, 0, {"average_precision": values})
+    table.write_progress(run, table.Progress(((0, units),), (), True))
+    (directory / "config.json").write_text(json.dumps({"contrast_sha256": ""}))
+    return directory
 
 
 def change(run, **attributes):

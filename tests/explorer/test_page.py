@@ -8,7 +8,7 @@ import os
 import shutil
 
 import pytest
-from explored_run import CONCEPTS, reproduced_run
+from explored_run import CONCEPTS, reproduced_run, run_of_names
 
 import expertlens_jax as el
 
@@ -317,4 +317,45 @@ def test_verdicts_lead_to_figures_and_report(chromium, shown, tmp_path):
     page.click("nav a >> text=Concepts")
     page.wait_for_selector("section.note")
     assert "The run isn't done: steering didn't run yet" in page.inner_text("section.note")
+    page.close()
+
+
+def test_concepts_may_be_called_anything(chromium, tmp_path):
+    names = ["a/b?c#d%&=", "ice cream", "<b>bold</b>", "猫", "q\"uo'te", "%2F", "..", "__proto__"]
+    with pytest.warns(el.ExpertLensWarning, match="the run knows them as 'odd' only"):
+        site = el.explore(run_of_names(tmp_path / "run", names))
+    page, said = chromium.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for name in names:
+        page.goto("about:blank")
+        page.goto(f"file://{site}")
+        page.wait_for_selector("main td a")
+        page.get_by_role("link", name=name, exact=True).click()
+        page.wait_for_function("name => document.querySelector('h1').innerText.trim() === name", arg=name)
+        page.reload()  # by its link alone
+        page.wait_for_function("name => document.querySelector('h1').innerText.trim() === name", arg=name)
+        page.click("[aria-label='Nearest concepts'] tbody td:nth-child(3) a >> nth=0")
+        page.wait_for_function("name => document.querySelector('h1').innerText.startsWith(name + ' and ')", arg=name)
+    page.goto(page.url.partition("#")[0] + "#/unit/0/attn.head/3")
+    page.wait_for_function("document.querySelector('h1').innerText === 'L0 attn.head 3'")
+    settle(page)
+    assert "No module of Hugging Face's model has it" in page.inner_text("main")
+    page.close()
+    assert said == []
+
+
+def test_one_concept_alone_is_shown(chromium, tmp_path):
+    with pytest.warns(el.ExpertLensWarning):
+        site = el.explore(run_of_names(tmp_path / "run", ["alone"]))
+    page = chromium.new_page()
+    for view, told in (
+        ("matrix", "One concept alone has no overlaps"),
+        ("map", "this table has 1"),
+        ("", "1 concept,"),
+    ):
+        page.goto(f"file://{site}#/{view}")
+        page.reload()
+        page.wait_for_selector("main h1")
+        assert told in page.inner_text("main")
     page.close()
