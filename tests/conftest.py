@@ -26,7 +26,7 @@ LONG = (
     *("test_find_experts_experiment.py", "test_generation.py", "test_config_fields.py", "test_hosts.py"),
     *("test_minilm.py", "test_parity.py", "test_alignment_experiment.py", "test_tensor_names.py", "test_sharding.py"),
     *("test_responses.py", "test_steering_experiment.py", "test_pretrain_experiment.py", "test_steering_effects.py"),
-    *("test_pipeline.py", "test_growth_experiments.py", "test_stability_experiment.py"),
+    *("test_pipeline.py", "test_growth_experiments.py", "test_stability_experiment.py", "test_site.py"),
 )
 """Files that take longest, which are begun first, so that two workers end together."""
 
