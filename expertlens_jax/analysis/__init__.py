@@ -15,6 +15,7 @@ with epy.lazy_api_imports(globals()):
         matched_controls,
         organisation,
         polysemanticity,
+        settling,
         stability,
     )
     from expertlens_jax.analysis.result import Result
@@ -28,5 +29,6 @@ __all__ = [
     "matched_controls",
     "organisation",
     "polysemanticity",
+    "settling",
     "stability",
 ]

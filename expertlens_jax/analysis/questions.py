@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax import plot
+from expertlens_jax.analysis.conditions.settling import follow_training
 from expertlens_jax.analysis.conditions.stability import compare_conditions
 from expertlens_jax.analysis.result import Result, interval
 from expertlens_jax.analysis.similarity.alignment import align
@@ -262,6 +263,74 @@ def stability(
     return Result("stability", table, tuple(sentences), {"stability": figure})
 
 
+def settling(
+    checkpoints: Mapping[int, xr.Dataset],
+    ratings: Ratings | str | Sequence[Ratings | str] = (),
+    *,
+    thresholds: float | Sequence[float] = 0.5,
+    resamples: int = 2000,
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> Result:
+    """Ask when in training experts become what they end as.
+
+    Args:
+      checkpoints: two or more tables of expertise by training step, of the same concepts, sentences and units.
+      ratings: human ratings to align the overlap with, or the name or file of some, or several of them, or none.
+      thresholds: on average precision; one or several.
+      resamples: draws of the intervals' bootstrap over concepts.
+      permutations: of concepts, for the alignments' p-values.
+      seed: of both.
+
+    Returns:
+      A `Result`. Its table has a row per threshold: `threshold`, `concepts` (with experts at the last step), `step`
+      (where the mean overlap with the last step's experts reaches half of its end, which between two steps is a guess
+      over the logarithm), `ci_low`, `ci_high`. `tables["steps"]` has a row per step, threshold and statistic (experts,
+      share, empty, overlap, alignment, final_overlap). Figure: "steps".
+
+    Raises:
+      SelectionError: fewer than two tables, of other concepts or units, or a threshold that isn't in [0, 1].
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> def table(experts):
+    ...     precision = np.where(np.arange(40) < experts, 0.9, 0.1).astype(np.float32) * np.ones((3, 1), np.float32)
+    ...     return xr.Dataset({"average_precision": (("concept", "unit"), precision)}, {"concept": list("abc")})
+    >>> result = el.analysis.settling({0: table(0), 100: table(10), 1000: table(10)}, permutations=9)
+    >>> result.table[["threshold", "concepts", "step"]].round().values.tolist()  # between 0 and 100, over log(1 + step)
+    [[0.0, 3.0, 9.0]]
+    """
+    named = isinstance(checkpoints, Mapping) and not isinstance(checkpoints, xr.Dataset)
+    if not named or len(checkpoints) < 2:
+        given = f"{len(checkpoints)} tables" if named else f"a {type(checkpoints).__name__}"
+        raise SelectionError(f"settling was given {given}; wanted a dict of two or more: {{0: ..., 512: ...}}.")
+    thresholds = _thresholds("settling", thresholds)
+    rated = _loaded(ratings) if isinstance(ratings, Ratings | str) or len(ratings) else []
+    steps = dict(sorted(checkpoints.items()))
+    draws = {"resamples": resamples, "permutations": permutations, "seed": seed}
+    followed, table = follow_training({_SET: steps}, thresholds, rated, **draws)
+    followed, table = followed.drop(columns="sentences"), table.drop(columns=["sentences", "last_with"])
+    sentences = []
+    for row in table.to_dict("records"):
+        if np.isnan(row["step"]):
+            sentences.append(
+                f"At τ = {row['threshold']:g} no concept has experts at the last step. Lower the threshold."
+            )
+            continue
+        here = followed[(followed["statistic"] == "final_overlap") & (followed["threshold"] == row["threshold"])]
+        first = here.sort_values("step").iloc[0]
+        sentences.append(
+            f"At τ = {row['threshold']:g} half of the last step's experts are there at step {interval(row, 'step')}, "
+            f"over {row['concepts']} concepts; at step {first['step']} expert sets overlap with the last by "
+            f"{interval(first, 'value')} (chance {first['chance']:.2g})."
+        )
+    statistics = ("experts", "final_overlap", "overlap", "alignment")
+    drawn = functools.partial(
+        plot.lines, followed.assign(sentences=_SET), "step", "Training step", statistics, note="dashed: chance"
+    )
+    return Result("settling", table, tuple(sentences), {"steps": drawn}, {"steps": followed})
+
+
 def organisation(
     x: xr.Dataset | xr.DataArray,
     *,
@@ -357,9 +426,7 @@ def localisation(
     >>> found.loc[found["site"] == "mlp.up", ["layer", "enrichment"]].values.tolist()[:2]
     [[0, 4.0], [1, 0.0]]
     """
-    thresholds = [check_threshold(each) for each in np.atleast_1d(thresholds).tolist()]
-    if not thresholds:
-        raise SelectionError("localisation was given no threshold. Give one or more, such as thresholds=(0.5, 0.6).")
+    thresholds = _thresholds("localisation", thresholds)
     draws = {"resamples": resamples, "seed": seed}
     experts = {threshold: select_experts(expertise, threshold=threshold) for threshold in thresholds}
     located = [locate_experts(each, **draws).assign(threshold=threshold) for threshold, each in experts.items()]
@@ -564,6 +631,14 @@ def _experts(x: xr.Dataset | xr.DataArray, threshold: float | None) -> xr.DataAr
             "or give tables of expertise."
         )
     return x
+
+
+def _thresholds(question: str, thresholds: float | Sequence[float]) -> list[float]:
+    """One or several thresholds, as a list."""
+    several = [check_threshold(each) for each in np.atleast_1d(thresholds).tolist()]
+    if not several:
+        raise SelectionError(f"{question} was given no threshold. Give one or more, such as thresholds=(0.5, 0.6).")
+    return several
 
 
 def _loaded(ratings: Ratings | str | Sequence[Ratings | str]) -> list[Ratings]:

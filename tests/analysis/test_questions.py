@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 import expertlens_jax as el
+from expertlens_jax.analysis.conditions.settling import trace_overlap
 from expertlens_jax.analysis.conditions.stability import compare_conditions
 from expertlens_jax.analysis.structure.localisation import locate_experts
 from expertlens_jax.analysis.structure.recovery import recover_domains
@@ -67,6 +68,9 @@ def results(tables, ratings):
         "organisation": el.analysis.organisation(facts, threshold=0.7, **FEW),
         "localisation": el.analysis.localisation(facts, thresholds=(0.7, 0.8), resamples=50),
         "polysemanticity": el.analysis.polysemanticity(facts, threshold=0.7, draws=10, resamples=50, **FEW),
+        "settling": el.analysis.settling(
+            {64: facts, 0: tables["stories"]}, ratings, thresholds=(0.7, 0.8), resamples=50, **FEW
+        ),
         "matched controls": el.analysis.matched_controls(facts, threshold=0.7, resamples=50),
     }
 
@@ -125,6 +129,13 @@ def test_the_numbers_are_those_of_the_single_analyses(results, tables, ratings):
     expected = compare_conditions(experts["facts"], experts["stories"], resamples=50, **FEW)
     pd.testing.assert_frame_equal(results["stability"].table[expected.columns], expected)
     pd.testing.assert_frame_equal(results["organisation"].table, recover_domains(overlap, **FEW))
+    steps = {0: tables["stories"], 64: tables["facts"]}
+    overlap, settled = trace_overlap(steps, tables["facts"], (0.7, 0.8), resamples=50, seed=FEW["seed"])
+    pd.testing.assert_frame_equal(results["settling"].table, settled)
+    found = results["settling"].tables["steps"].query("statistic == 'final_overlap'")
+    pd.testing.assert_frame_equal(found[overlap.columns].reset_index(drop=True), overlap)
+    found = results["settling"].tables["steps"].query("statistic == 'alignment' and step == 64 and threshold == 0.7")
+    assert found["value"].tolist() == [aligned.spearman]
     located = locate_experts(experts["facts"], resamples=50)
     here = results["localisation"].table.query("threshold == 0.7")
     pd.testing.assert_frame_equal(here[located.columns], located)
@@ -171,6 +182,9 @@ def test_ratings_that_share_no_pairs_say_so_and_are_drawn(tables):
             "wanted a domain for each concept",
         ),
         (lambda t, r: el.analysis.localisation(t, thresholds=()), "was given no threshold"),
+        (lambda t, r: el.analysis.settling({0: t, 9: t}, thresholds=()), "settling was given no threshold"),
+        (lambda t, r: el.analysis.settling({9: t}), "settling was given 1 tables; wanted a dict of two or more"),
+        (lambda t, r: el.analysis.settling({0: t, 9: t.isel(unit=slice(9))}), "aren't the same. Measure all"),
         (lambda t, r: el.analysis.localisation(t, thresholds=7), "a number from 0 to 1"),
         (lambda t, r: el.analysis.matched_controls(t, threshold=1.0), "no concept has an expert at threshold=1"),
         (
