@@ -29,7 +29,12 @@ from expertlens_jax.models.model import Model
 def top_experts(expertise: xr.Dataset, concept: str, count: int = 20, *, threshold: float = 0.5) -> pd.DataFrame:
     """Return the units of highest average precision for a concept, and what else is known of them.
 
-        el.top_experts(expertise, "cat", 20)
+    >>> import expertlens_jax as el
+    >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
+    >>> responses = el.record_responses(el.load_model("lenslet-2m"), concepts.sentences, sites="attn.v")
+    >>> table = el.top_experts(el.measure_expertise(responses, concepts), "cat", 3)
+    >>> table["site"].tolist(), int(table["channel"].iloc[0]), table["sign"].iloc[0]
+    (['attn.v', 'attn.v', 'attn.v'], 28, '+')
 
     Args:
       expertise: from `measure_expertise` or `find_experts`, or opened by `open_expertise`.
@@ -117,7 +122,10 @@ def _serves(best: xr.Dataset, row: int, threshold: float) -> list[str]:
 def top_sentences(responses: Responses | Trace, unit: Units, count: int = 20, *, lowest: bool = False) -> pd.DataFrame:
     """Return the sentences that a unit responds to most.
 
-        el.top_sentences(responses, "L3 mlp.up 417")
+    >>> import expertlens_jax as el
+    >>> responses = el.record_responses(el.load_model("lenslet-2m"), ["A dog ran.", "A cat sat there."])
+    >>> el.top_sentences(responses, "L0 attn.v 28", 1)["sentence"].tolist()
+    ['A cat sat there.']
 
     Args:
       responses: from `record_responses`; or a trace.
@@ -188,7 +196,10 @@ def top_tokens(
 ) -> pd.DataFrame:
     """Return the tokens of sentences at which a unit says most.
 
-        el.top_tokens(model, concepts.sentences, (3, "mlp.up", 417))
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> el.top_tokens(model, ["A dog ran.", "A cat sat there."], "L0 attn.v 28", 1)["token"].tolist()
+    [' cat']
 
     Args:
       model: from `load_model`.

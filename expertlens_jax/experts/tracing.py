@@ -27,7 +27,14 @@ from expertlens_jax.settings import Recording
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Trace:
-    """Activations of chosen units at every token of sentences; shown as coloured text."""
+    """Activations of chosen units at every token of sentences; shown as coloured text.
+
+    >>> import expertlens_jax as el
+    >>> el.trace(el.load_model("lenslet-2m"), ["A cat sat there."], "L0 attn.v 28")
+    Trace of lenslet-2m: 1 sentence, 1 unit
+    L0 attn.v 28
+      A [cat 0.93] sat there.
+    """
 
     sentences: list[str]
     """`[S]`."""
@@ -100,8 +107,10 @@ def trace(
 ) -> Trace:
     """Read what chosen units say at every token of sentences.
 
-        seen = el.trace(model, ["The cat sat on the mat."], el.top_experts(expertise, "cat", 3))
-        seen.tokens[0], seen.activations[0]  # [tokens], float32 [tokens, 3]
+    >>> import expertlens_jax as el
+    >>> seen = el.trace(el.load_model("lenslet-2m"), ["A cat sat there."], ["L0 attn.v 28", (3, "mlp.act", 7)])
+    >>> seen.tokens[0], seen.activations[0].shape, seen.pooled().shape
+    (['A', ' cat', ' sat', ' there', '.'], (5, 2), (1, 2))
 
     The units are gathered within the layer that has them: nothing else leaves the device. Sentences are tokenized and
     batched as `el.record_responses` does it, so that its response is the maximum of what is read here, to the bit in

@@ -30,7 +30,9 @@ _INSTEAD = {
 def logit_effect(model: Model, unit: Units, count: int = 10) -> pd.DataFrame:
     """Return the tokens whose logits a unit raises most and lowers most, by the straight way to the model's head.
 
-        el.logit_effect(model, (3, "mlp.act", 417))
+    >>> import expertlens_jax as el
+    >>> el.logit_effect(el.load_model("lenslet-2m"), (3, "mlp.act", 7), 2)["does"].tolist()
+    ['raises', 'raises', 'lowers', 'lowers']
 
     A unit that says 1 more adds its direction to the residual stream: a row of `mlp.down`'s or `attn.out`'s kernel, or
     a channel. Read by the last norm and the head, it changes each logit by `effect`, divided by what the norms on its

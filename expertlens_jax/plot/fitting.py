@@ -108,7 +108,7 @@ def break_line(line: str, letters: int) -> list[str]:
     """Return a line in parts of at most so many letters, broken at spaces and after `_-/,`; a longer word stays whole.
 
     >>> break_line("stories_that_i_wrote about cats", 14)
-    ['stories_that_i_', 'wrote about', 'cats']
+    ['stories_that_', 'i_wrote about', 'cats']
     """
     parts = [""]
     for piece in re.findall(r"[^\s_\-/,]*[_\-/,]+|[^\s_\-/,]+|\s+", line):
