@@ -36,7 +36,14 @@ def explore(
 ) -> epath.Path:
     """Write a page to explore a run: its concepts, units, pairs, sentences and verdicts, each view with its own link.
 
-        page = el.explore("runs/facts", out="site")  # then open site/index.html in a browser
+    >>> import tempfile
+    >>> import expertlens_jax as el
+    >>> run, model = tempfile.mkdtemp(), el.load_model("lenslet-2m")
+    >>> concepts = el.load_concepts("facts").subset(["cat", "dog", "tiger"])
+    >>> expertise = el.find_experts(model, concepts, run, permutations=0)
+    >>> page = el.explore(run)  # or el.explore(run, out="site")
+    >>> page.name, page.parent.name  # open it in a browser
+    ('index.html', 'explore')
 
     The page is a folder of plain files. It opens from the file system and from any web host, needs no network, and
     loads data as it is looked at. Of each concept it shows the `experts` units with the highest average precision;
