@@ -159,8 +159,20 @@ def write_out(
             if not rest or rest[0].startswith("--"):
                 raise SuiteError(f"{argument} has no value; write {argument}=VALUE.")
             equals, value = "=", rest.pop(0)
+        if isinstance(setting, tuple) and flag.startswith("config."):
+            value = _listed(value)
         written.append(f"--{flag}{equals}{value}")
     return written
+
+
+def _listed(value: str) -> str:
+    """Names written a,b,c as Python writes a tuple of them; what Python reads already, or holds options, as it is."""
+    try:
+        ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        if "," in value and "=" not in value and not value.lstrip().startswith(("(", "[")):
+            return repr(tuple(each.strip() for each in value.split(",") if each.strip()))
+    return value
 
 
 def _setting(path: str, config: ml_collections.ConfigDict) -> object:

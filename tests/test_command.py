@@ -224,6 +224,11 @@ SWITCHES = {"workdir": False, "config": False, "multihost": True}
         (["--sampled=true", "--device_gigabytes", "-1"], ["--config.sampled=true", "--config.device_gigabytes=-1"]),
         (["--masked="], ["--config.masked="]),
         (["--ratings=a=b"], ["--config.ratings=a=b"]),
+        (["--experiments=alignment, scale"], ["--config.experiments=('alignment', 'scale')"]),
+        (["--config.ratings", "men,rg65"], ["--config.ratings=('men', 'rg65')"]),
+        (["--ratings=('men','rg65')"], ["--config.ratings=('men','rg65')"]),
+        (["--saes=sae@layer=8,centred=True"], ["--config.saes=sae@layer=8,centred=True"]),
+        (["--model=a,b"], ["--config.model=a,b"]),
     ],
 )
 def test_settings_are_flags(given, written):
