@@ -50,6 +50,8 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.pipeline import find_experts
     from expertlens_jax.experts.response_store import ResponseStore
     from expertlens_jax.experts.responses import Responses, record_responses
+    from expertlens_jax.experts.scores import SCORES as SCORES
+    from expertlens_jax.experts.scores import Score, score_units
     from expertlens_jax.experts.selection import select_experts, select_negatives
     from expertlens_jax.experts.steering import share_expertise, steer
     from expertlens_jax.experts.table import open_expertise
@@ -94,6 +96,7 @@ __all__ = [
     "Resampling",
     "ResponseStore",
     "Responses",
+    "Score",
     "Statistics",
     "Steering",
     "Things",
@@ -131,6 +134,7 @@ __all__ = [
     "randomize_weights",
     "record_responses",
     "remove_direction",
+    "score_units",
     "select_experts",
     "select_negatives",
     "share_expertise",

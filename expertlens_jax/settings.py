@@ -97,7 +97,7 @@ class Recording:
     sites: Sequence[str] | str | None = None
     """Names of sites, or one; None for the outputs of linear layers. "sae" for the features of `model.with_sae`."""
     pooling: str = "max"
-    """Over a sentence's tokens: "max", "mean" or "last"."""
+    """Over a sentence's tokens: "max"; "min", for units that say a concept by going down; "mean" or "last"."""
     pool_over: str = "all"
     """Which of them: "all"; "concept", those of the concept's own word; or "others", all but those."""
     tokens_per_batch: int | None = None
@@ -141,6 +141,26 @@ class Resampling:
                 raise SelectionError(f"{field.name} of a resampling must be an integer from 0 on, not {value!r}")
 
 
+MORE_SCORES = ("average_precision_down", "cohens_d")
+"""Scores that are measured where they are asked for, beside average precision and AUROC."""
+
+
+def check_scores(scores: Sequence[str] | str) -> tuple[str, ...]:
+    """Return scores in the order of `MORE_SCORES`.
+
+    Raises:
+      SettingError: one is none of them.
+    """
+    scores = (scores,) if isinstance(scores, str) else tuple(scores)
+    unknown = [score for score in scores if score not in MORE_SCORES]
+    if unknown:
+        raise SettingError(
+            f"Unknown score {unknown[0]!r}. Choose from: {', '.join(MORE_SCORES)}; average_precision and auroc are "
+            "always measured."
+        )
+    return tuple(score for score in MORE_SCORES if score in scores)
+
+
 @dataclasses.dataclass(frozen=True)
 class Statistics:
     """What `find_experts` measures beside each unit's average precision.
@@ -154,6 +174,9 @@ class Statistics:
     """Average precision in each half of the sentences too, so that experts chosen in one are scored in the other."""
     transport: bool = True
     """The slope of the linear transport too, which steering by it needs: about half of ranking's time on a CPU."""
+    scores: Sequence[str] = ()
+    """More scores of `MORE_SCORES`: "average_precision_down", of units that say a concept by falling silent, which a
+    selection with `sign="both"` needs; "cohens_d", the difference of means in standard deviations."""
     permutations: Resampling = Resampling(100)
     """Sets of sentences with permuted labels, ranked beside the concepts for p-values that hold with ties and for the
     maximum over all units; 0 draws for none, and for no p- or q-values at all. Halves are drawn from its seed too."""
@@ -161,16 +184,18 @@ class Statistics:
     plain: ClassVar[Mapping[str, str]] = {
         "halves": "halves",
         "transport": "transport",
+        "scores": "scores",
         "permutations": "permutations.draws",
         "seed": "permutations.seed",
     }
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check the values, and bring the scores into one order.
 
         Raises:
-          SettingError: `permutations` isn't a `Resampling`.
+          SettingError: `permutations` isn't a `Resampling`, or a score is unknown.
         """
+        object.__setattr__(self, "scores", check_scores(self.scores))
         if not isinstance(self.permutations, Resampling):
             raise SettingError(
                 f"permutations of Statistics is {self.permutations!r}; wanted el.Resampling(draws, seed), such as "
@@ -202,6 +227,7 @@ class PlainFinding(PlainNegatives, PlainRecording, total=False):
     pool_over: str
     halves: bool
     transport: bool
+    scores: Sequence[str]
     permutations: int
     passes: int | None
     store: str

@@ -19,6 +19,7 @@ MODULES = (
     "expertlens_jax.explorer.site",
     "expertlens_jax.models.logit_effect",
     "expertlens_jax.plot.fitting",
+    "expertlens_jax.experts.scores",
     "expertlens_jax.settings",
     "expertlens_jax.sentences.concept_list",
     "expertlens_jax.sentences.sentence_sets",

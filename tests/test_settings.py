@@ -34,12 +34,12 @@ def test_plain_keywords_say_what_values_say():
     plain = gather(
         **dict(sites="resid", pooling="mean", pool_over="others", tokens_per_batch=9, truncate=True),
         **dict(negatives_per_positive=5, exclude_mentions=False, sampled=True, seed=3),
-        **dict(halves=False, transport=False, permutations=7, passes=2),
+        **dict(halves=False, transport=False, scores=["cohens_d"], permutations=7, passes=2),
     )
     assert plain == {
         "recording": el.Recording(("resid",), "mean", "others", 9, True),
         "negatives": el.Negatives(5, False, True, 3),
-        "statistics": el.Statistics(halves=False, transport=False, permutations=el.Resampling(7, seed=3)),
+        "statistics": el.Statistics(False, False, ("cohens_d",), el.Resampling(7, seed=3)),
         "budget": el.Budget(passes=2),
     }
     assert gather() == {name: kind() for name, kind in KINDS.items()}
@@ -70,7 +70,7 @@ def test_settings_are_values_that_can_be_keys_and_come_back_from_a_table():
             dict(negative_per_positive=3),
             "find_experts has no setting 'negative_per_positive'. Did you mean 'negatives_per_positive'? Allowed are "
             "sites, pooling, pool_over, tokens_per_batch, truncate, negatives_per_positive, exclude_mentions, sampled, "
-            "seed, halves, transport, permutations, passes, store; and recording=, negatives=, statistics=, budget=, ",
+            "seed, halves, transport, scores, permutations, passes, store; and recording=, negatives=, statistics=, ",
         ),
         (dict(progres=True), "has no setting 'progres'. Did you mean 'progress'?"),
         (dict(per_positive=3), "has no setting 'per_positive'. Did you mean 'negatives_per_positive'?"),
@@ -116,6 +116,7 @@ def test_a_field_that_says_nothing_may_be_said_plainly():
         (lambda: el.Resampling(-1), SelectionError, "draws of a resampling must be an integer from 0 on, not -1"),
         (lambda: el.Resampling(3, seed=True), SelectionError, "seed of a resampling must be an integer"),
         (lambda: el.Statistics(permutations=100), SettingError, "wanted el.Resampling(draws, seed), such as"),
+        (lambda: el.Statistics(scores=["cohens"]), SettingError, "Unknown score 'cohens'. Choose from: average_pre"),
         (lambda: el.Budget(host=-1), BudgetError, "host of a budget is -1; wanted bytes, from 0 on, or None."),
         (lambda: el.Budget(passes=0), BudgetError, "passes of a budget is 0; wanted a number of passes, from 1 on"),
     ],

@@ -6,6 +6,7 @@ from one sort: the concepts, sets of permuted labels, each half of the sentences
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ class Group:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["sentences", "in_pool", "groups", "rows"],
-    meta_fields=["num_all", "pool_size", "transport"],
+    meta_fields=["num_all", "pool_size", "transport", "scores"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConceptSets:
@@ -76,6 +77,7 @@ class ConceptSets:
     num_all: int  # how many sentences there are
     pool_size: int  # of the first contrast
     transport: bool  # whether its slopes of the linear transport are measured
+    scores: tuple[str, ...]  # which of `settings.MORE_SCORES` are
     in_pool: tuple[np.ndarray | None, ...]  # of each contrast, bool [T], or None if the pool is all of them
     groups: tuple[Group, ...]
     rows: tuple[np.ndarray, ...]  # of each contrast, int32 [its concepts], where each is in its groups one by one
@@ -92,13 +94,16 @@ class ConceptSets:
         return 6 * len(self.sentences) + 2 * sum(entries) + 10 * max(entries, default=0)
 
 
-def concept_sets(contrast: Contrast, *precision_only: Contrast, transport: bool = True) -> ConceptSets:
+def concept_sets(
+    contrast: Contrast, *precision_only: Contrast, transport: bool = True, scores: Sequence[str] = ()
+) -> ConceptSets:
     """The arrays that ranking needs of contrasts over the same sentences: made once, they serve every block.
 
     Args:
       contrast: measured in every way.
       precision_only: of these, average precision is measured.
       transport: whether the first's slopes of the linear transport are measured too.
+      scores: which of `settings.MORE_SCORES` are measured of the first too.
 
     Raises:
       ResponsesError: more sentences than float32 can count, or contrasts over different numbers of them.
@@ -131,7 +136,7 @@ def concept_sets(contrast: Contrast, *precision_only: Contrast, transport: bool 
         groups += of_contrast
         rows.append(np.argsort(np.concatenate([*members, []])).astype(np.int32))
     return ConceptSets(
-        sentences, num_all, int(contrast.pool.sum()), transport, tuple(pools), tuple(groups), tuple(rows)
+        sentences, num_all, int(contrast.pool.sum()), transport, tuple(scores), tuple(pools), tuple(groups), tuple(rows)
     )
 
 

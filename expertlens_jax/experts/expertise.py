@@ -15,7 +15,7 @@ from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.fingerprints import question
 from expertlens_jax.experts.ranking import Ranking, rank_units
 from expertlens_jax.models.provenance import differences, read_provenance
-from expertlens_jax.settings import Negatives, PlainNegatives, settings_of
+from expertlens_jax.settings import Negatives, PlainNegatives, check_scores, settings_of
 
 if TYPE_CHECKING:
     from expertlens_jax.experts.responses import Responses
@@ -31,6 +31,7 @@ def measure_expertise(
     *,
     negatives: Negatives | None = None,
     transport: bool = True,
+    scores: Sequence[str] = (),
     units_per_block: int | None = None,
     progress: bool = False,
     **settings: Unpack[PlainNegatives],
@@ -47,6 +48,8 @@ def measure_expertise(
       concepts: labels bool [concepts, sentences].
       negatives: which sentences a concept is told apart from, and what they weigh.
       transport: whether to measure `transport_slope`, about half of the time that ranking takes on a CPU.
+      scores: more scores to measure: "average_precision_down", of units that say a concept by falling silent;
+        "cohens_d", the difference of means in pooled standard deviations.
       units_per_block: units a device ranks at once; None chooses by memory. Doesn't change the result.
       progress: shows a bar.
       **settings: the fields of `negatives` as plain keywords: `negatives_per_positive` (total weight of a concept's
@@ -56,7 +59,8 @@ def measure_expertise(
       A dataset over (concept, unit), float32: `average_precision`; `positive_median`, `positive_p90` and
       `positive_mean` (of the positives' responses); `negative_mean`; `auroc`, the probability that a positive
       sentence's response is above a negative's (half of it where they tie); with `transport`, `transport_slope` (see
-      `distributions.transport_slope`); with the units' table, domains, counts and base rates as coordinates, and the
+      `distributions.transport_slope`); with `scores`, these; with the units' table, domains, counts and base
+      rates as coordinates, and the
       settings as attributes: which network the responses are of and how it was read (see `models.provenance`), and
       what they were ranked for.
 
@@ -69,8 +73,9 @@ def measure_expertise(
         "measure_expertise",
         settings,
         {"negatives": (Negatives, negatives)},
-        others=("transport", "units_per_block", "progress"),
+        others=("transport", "scores", "units_per_block", "progress"),
     )
+    scores = check_scores(scores)
     check_same_sentences(responses.sentences, concepts.sentences)
     if len(responses.units) != responses.values.shape[1]:
         raise ResponsesError(
@@ -82,6 +87,7 @@ def measure_expertise(
         responses.values,
         contrast,
         transport=transport,
+        scores=scores,
         units_per_block=units_per_block,
         units=responses.units,
         sentences=responses.sentences,

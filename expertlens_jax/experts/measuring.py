@@ -8,6 +8,9 @@ it, N all of them, and w is a negative's weight. N_i is the count of the pool, w
 entries so far have put into the pool or taken out of it. Loops have as many steps as the root of a group's entries,
 which the program knows; each goes through all concepts at once.
 
+Average precision of the responses with their signs turned counts, at each positive, all sentences but those above it.
+Cohen's d is the difference of means over the pooled standard deviation.
+
 The slope of the linear transport (see `distributions.py`) is the covariance of the sorted negatives a and positives b,
 coupled as quantile functions, over the variance of the negatives. With P positives, the k-th of them meets the k-th
 of P equal stretches of the negatives. In terms of F(x), the sum of the x strongest negatives less x times their mean,
@@ -33,6 +36,7 @@ from jax import lax
 
 from expertlens_jax.experts.concept_sets import ADDED, PAD, POSITIVE, REMOVED, ConceptSets, Group
 from expertlens_jax.experts.orders import Orders, Pool, responses_of
+from expertlens_jax.settings import MORE_SCORES
 
 # Beyond every count.
 _NEVER = np.int32(2**30)
@@ -47,11 +51,17 @@ class Ranking(NamedTuple):
     positive_mean: np.ndarray | jax.Array
     negative_mean: np.ndarray | jax.Array
     auroc: np.ndarray | jax.Array
-    transport_slope: np.ndarray | jax.Array | None  # None where it wasn't asked for
+    transport_slope: np.ndarray | jax.Array | None  # None where it wasn't asked for, like those that follow
+    average_precision_down: np.ndarray | jax.Array | None
+    cohens_d: np.ndarray | jax.Array | None
 
     def measured(self) -> dict[str, np.ndarray | jax.Array]:
         """What was, by name."""
         return {name: values for name, values in self._asdict().items() if values is not None}
+
+
+OPTIONAL = ("transport_slope", *MORE_SCORES)
+"""What is measured where it's asked for."""
 
 
 class _Sum(NamedTuple):
@@ -95,7 +105,7 @@ def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking, tuple[jax.Array
         if group.contrast:
             parts[group.contrast].append(_precision_only(group, entries, pool, len(orders.keys)))
         else:
-            parts[0].append(_measure_group(group, entries, positives, orders, units, sets.transport))
+            parts[0].append(_measure_group(group, entries, positives, orders, units, sets))
     first, *others = (
         jax.tree.map(lambda *of_groups, rows=rows: jnp.concatenate(of_groups)[rows], *each)
         for each, rows in zip(parts, sets.rows, strict=True)
@@ -193,6 +203,7 @@ class _Counts(NamedTuple):
     """What is counted at each of a group's entries, strongest first: int32 [L, C, B]."""
 
     positives: jax.Array  # so far
+    positives_above: jax.Array  # that are stronger
     gained: jax.Array  # positives that end with the entry: those of its ties if it is the last of them, else 0
     added: jax.Array  # to the pool's count by the entries so far, less those taken out
     negatives: jax.Array  # at least as strong, at the last of ties
@@ -228,7 +239,8 @@ def _count(group: Group, entries: jax.Array, pool_at_least: jax.Array, pool_abov
         taken_above = before_ties(taken) if group.others.shape[1] else own * positives_above
         above = pool_above - taken_above + put_in
     added = put_in - taken
-    return _Counts(positives, jnp.where(last, positives - positives_above, 0), added, pool_at_least + added, above)
+    gained = jnp.where(last, positives - positives_above, 0)
+    return _Counts(positives, positives_above, gained, added, pool_at_least + added, above)
 
 
 def _average_precision(group: Group, counts: _Counts) -> jax.Array:
@@ -239,6 +251,42 @@ def _average_precision(group: Group, counts: _Counts) -> jax.Array:
     precision = positives / (positives + negatives / _by_unit(group.per_negative, group, counts))
     total = _total(jnp.where(gained > 0, gained * precision, 0)).value()
     return total / _by_unit(group.num_positives, group, counts)
+
+
+def _average_precision_down(group: Group, kinds: jax.Array, counts: _Counts) -> jax.Array:
+    """[C, B], of the responses with their signs turned: at most as strong is then at least as strong."""
+    positives = (group.num_positives[:, None] - counts.positives_above).astype(jnp.float32)
+    negatives = (group.num_negatives[:, None] - counts.above).astype(jnp.float32)
+    precision = positives / (positives + negatives / _by_unit(group.per_negative, group, counts))
+    total = _total(jnp.where(kinds == POSITIVE, precision, 0)).value()
+    return total / _by_unit(group.num_positives, group, counts)
+
+
+def _cohens_d(
+    positives: jax.Array,
+    is_positive: jax.Array,
+    means: tuple[jax.Array, jax.Array],
+    size: jax.Array,
+    counted: tuple[jax.Array, jax.Array],
+) -> jax.Array:
+    """The difference of means over the pooled standard deviation, [C, B] (Cohen 1988); 0 where means don't differ.
+
+    It is infinite where they do, and responses of neither kind vary.
+
+    Args:
+      positives: [P, C, B].
+      is_positive: bool [P, C, B].
+      means: of the positives, and of the negatives.
+      size: the negatives' root mean square.
+      counted: how many there are of either.
+    """
+    (of_positives, of_negatives), (num_positives, num_negatives) = means, counted
+    away = jnp.where(is_positive, positives - of_positives, 0)
+    variance = jnp.maximum((size - jnp.abs(of_negatives)) * (size + jnp.abs(of_negatives)), 0)
+    squares = _total(away * away).value() + jnp.where(num_negatives > 1, num_negatives * variance, 0)
+    difference = of_positives - of_negatives
+    deviation = jnp.sqrt(squares / jnp.maximum(num_positives + num_negatives - 2, 1))
+    return jnp.where(difference == 0, 0, difference / deviation)
 
 
 def _by_unit(numbers: jax.Array, group: Group, counts: _Counts) -> jax.Array:
@@ -263,7 +311,7 @@ def _measure_group(
     positives: jax.Array | None,
     orders: Orders,
     units: _Units,
-    transport: bool,
+    sets: ConceptSets,
 ) -> Ranking:
     """Of [C, B] each."""
     size = len(orders.keys)
@@ -299,6 +347,7 @@ def _measure_group(
         )
         return weaker / _by_unit(per_low, group, counts) + stronger / _by_unit(per_high, group, counts)
 
+    size_of_negatives = jnp.sqrt(squares.join(units.pool_squares).value() / num_negatives)
     median, p90 = map(quantile, group.low, group.high, group.per_low, group.per_high)
     return Ranking(
         average_precision=_average_precision(group, counts),
@@ -310,7 +359,19 @@ def _measure_group(
         transport_slope=_transport_slope(
             group, values, kinds, positive_values, counts, running, negative_mean, squares, units
         )
-        if transport
+        if sets.transport
+        else None,
+        average_precision_down=_average_precision_down(group, kinds, counts)
+        if "average_precision_down" in sets.scores
+        else None,
+        cohens_d=_cohens_d(
+            positive_values,
+            is_positive,
+            (positive_mean, negative_mean),
+            size_of_negatives,
+            (num_positives, num_negatives),
+        )
+        if "cohens_d" in sets.scores
         else None,
     )
 

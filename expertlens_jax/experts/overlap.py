@@ -18,10 +18,12 @@ import xarray as xr
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.ratio import ratio
-from expertlens_jax.experts.selection import average_precision, check_threshold, expert_sets, select_experts
+from expertlens_jax.experts.scores import Sign, check_threshold, score_units
+from expertlens_jax.experts.selection import expert_sets, select_experts
 
 # Values of [concepts, units] in a block: 64 MB in float64, and sums of so many ones are exact in float32.
 _BLOCK_VALUES = 2**23
+_SCORING = ("by", "sign")
 
 
 def jaccard(experts: xr.DataArray) -> xr.DataArray:
@@ -61,7 +63,9 @@ def overlap_coefficient(experts: xr.DataArray) -> xr.DataArray:
     return _similarity(ratio(shared, np.minimum.outer(sizes, sizes), empty=0), experts, "overlap_coefficient")
 
 
-def weighted_jaccard(expertise: xr.Dataset, threshold: float) -> xr.DataArray:
+def weighted_jaccard(
+    expertise: xr.Dataset, threshold: float, *, by: str = "average_precision", sign: Sign = "up"
+) -> xr.DataArray:
     """Weighted Jaccard (Ruzicka) overlap: sum of the smaller AP over sum of the larger, in [0, 1].
 
     AP below the threshold counts as 0, so experts count by how expert they are. Without experts the overlap
@@ -70,12 +74,16 @@ def weighted_jaccard(expertise: xr.Dataset, threshold: float) -> xr.DataArray:
     Args:
       expertise: from `measure_expertise`.
       threshold: in [0, 1].
+      by: another score in place of average precision, see `select_experts`.
+      sign: of it, likewise.
 
     Raises:
       SelectionError: this isn't a table of expertise, or the threshold isn't in [0, 1].
     """
-    threshold = check_threshold(threshold)
-    precision = average_precision(expertise)
+    precision = score_units(expertise, by, sign)
+    threshold = check_threshold(threshold, by)
+    if threshold < 0:
+        raise SelectionError(f"threshold={threshold!r}; a weighted overlap wants scores above 0, so at least 0.")
     smaller = np.zeros((precision.sizes["concept"],) * 2)
     for block in _blocks(precision, np.float32):
         # Below the threshold both sums ignore a unit, so units that are nobody's expert are left out first.
@@ -89,7 +97,9 @@ def weighted_jaccard(expertise: xr.Dataset, threshold: float) -> xr.DataArray:
     return _similarity(ratio(smaller, larger, empty=0), precision, "weighted_jaccard", threshold=threshold)
 
 
-def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
+def cosine(
+    expertise: xr.Dataset, centred: bool = True, *, by: str = "average_precision", sign: Sign = "up"
+) -> xr.DataArray:
     """Cosine of the concepts' AP over all units, in [-1, 1].
 
     Args:
@@ -97,11 +107,13 @@ def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
       centred: first subtracts each unit's mean AP over the concepts. Some units are good at any concept, and
         without this they make all concepts alike. A concept that is nothing but the mean has cosine 0 with
         any.
+      by: another score in place of average precision, see `select_experts`.
+      sign: of it, likewise.
 
     Raises:
       SelectionError: this isn't a table of expertise, or there is only one concept to centre.
     """
-    precision = average_precision(expertise)
+    precision = score_units(expertise, by, sign)
     _check_concepts(precision, centred)
     products = sum(
         block @ block.T
@@ -113,7 +125,9 @@ def cosine(expertise: xr.Dataset, centred: bool = True) -> xr.DataArray:
     return _similarity(similarity, precision, "cosine", centred=centred)
 
 
-def kl(expertise: xr.Dataset, centred: bool = False) -> xr.DataArray:
+def kl(
+    expertise: xr.Dataset, centred: bool = False, *, by: str = "average_precision", sign: Sign = "up"
+) -> xr.DataArray:
     """Minus the symmetrised Kullback-Leibler divergence of the concepts' AP over units, at most 0.
 
     Each concept's AP, divided by its sum, is a distribution p over units, and the similarity of two concepts
@@ -123,17 +137,21 @@ def kl(expertise: xr.Dataset, centred: bool = False) -> xr.DataArray:
       expertise: from `measure_expertise`.
       centred: first divides each unit's AP by its geometric mean over the concepts, which centres its
         logarithm.
+      by: another score in place of average precision, see `select_experts`.
+      sign: of it, likewise.
 
     Raises:
       SelectionError: this isn't a table of expertise, some AP is 0, or there is only one concept to centre.
     """
-    precision = average_precision(expertise)
+    precision = score_units(expertise, by, sign)
     _check_concepts(precision, centred)
     # KL(p, q) + KL(q, p) = sum over units of (p - q) (log p - log q). What is the same for all units or for
     # all concepts drops out of it: so the logarithms are centred, centred or not, and need no normalising.
     sums, products = 0.0, 0.0
     for block in _blocks(precision, np.float64):
         if not (block > 0).all():
+            if by != "average_precision":
+                raise SelectionError(f"some {by} is 0 or below, which is no share of a whole. Use cosine.")
             raise SelectionError(
                 "some average precision is 0, where the divergence is infinite; measure_expertise never "
                 "gives that. Give its table as it was returned, or use cosine."
@@ -149,7 +167,7 @@ def kl(expertise: xr.Dataset, centred: bool = False) -> xr.DataArray:
     return _similarity(-np.maximum(divergence, 0) + 0.0, precision, "kl", centred=centred)
 
 
-def js(expertise: xr.Dataset) -> xr.DataArray:
+def js(expertise: xr.Dataset, *, by: str = "average_precision", sign: Sign = "up") -> xr.DataArray:
     """Minus the Jensen-Shannon divergence of the concepts' AP over units, in [-ln 2, 0].
 
     Each concept's AP, divided by its sum, is a distribution p over units; the divergence is
@@ -157,11 +175,15 @@ def js(expertise: xr.Dataset) -> xr.DataArray:
 
     Args:
       expertise: from `measure_expertise`.
+      by: another score in place of average precision, see `select_experts`.
+      sign: of it, likewise.
 
     Raises:
-      SelectionError: this isn't a table of expertise.
+      SelectionError: this isn't a table of expertise, or a score is below 0.
     """
-    precision = average_precision(expertise)
+    precision = score_units(expertise, by, sign)
+    if any((block < 0).any() for block in _blocks(precision, np.float64)):
+        raise SelectionError(f"some {by} is below 0, which is no share of a whole. Use cosine.")
     sums = sum(block.sum(axis=1) for block in _blocks(precision, np.float64))
     crossed = np.zeros((len(sums), len(sums)))  # sum over units of m log m, m = (p + q) / 2
     for block in _blocks(precision, np.float64):
@@ -207,7 +229,12 @@ class Overlap:
     def options(self) -> tuple[str, ...]:
         """The names of what the function takes beside its first argument, and beside a threshold of its own."""
         names = [each.name for each in inspect.signature(self.function).parameters.values()][1:]
-        return tuple(name for name in names if not (self.thresholded and name == "threshold"))
+        return tuple(name for name in names if not (self.thresholded and name == "threshold") and name not in _SCORING)
+
+    @property
+    def scored(self) -> bool:
+        """Whether it can go by another score than average precision: expert sets can, and a function with `by`."""
+        return self.takes == "experts" or {*_SCORING} <= {*inspect.signature(self.function).parameters}
 
 
 OVERLAPS: dict[str, Overlap] = {
@@ -230,6 +257,8 @@ def overlap(
     *,
     threshold: float | None = None,
     top: int | None = None,
+    by: str = "average_precision",
+    sign: Sign = "up",
     **options: object,
 ) -> xr.DataArray:
     """Compare all concepts by their experts: one signature for every method in `OVERLAPS`.
@@ -241,6 +270,8 @@ def overlap(
         of your own. `overlap(x, method="cosine")` is `cosine(x)`, and so on.
       threshold: on average precision; for methods that compare sets, if `x` is a table, and for "weighted_jaccard".
       top: the number of experts per concept, in place of a threshold or beside it; for methods that compare sets.
+      by: the score that experts are selected, or concepts compared, by: see `select_experts`.
+      sign: "up", "down" or "both", likewise.
       **options: of the method, such as `centred=False` for "cosine".
 
     Returns:
@@ -266,10 +297,20 @@ def overlap(
     if unknown:
         takes = f"takes {', '.join(chosen.options)}" if chosen.options else "takes none"
         raise SelectionError(f"overlap(method={method!r}): unknown option {', '.join(unknown)}; this method {takes}.")
+    scoring = {
+        name: value
+        for name, value, default in (("by", by, "average_precision"), ("sign", sign, "up"))
+        if value != default
+    }
+    if scoring and not chosen.scored:
+        raise SelectionError(
+            f"overlap(method={method!r}) compares average precision: its function takes no by and no sign. Leave "
+            f"{' and '.join(scoring)} out, or give the function both."
+        )
     if chosen.takes == "experts":
         if isinstance(x, xr.Dataset):
-            x = select_experts(x, **given)
-        elif given:
+            x = select_experts(x, **given, **scoring)
+        elif given := given | scoring:
             raise SelectionError(
                 f"overlap(method={method!r}) was given expert sets, which are selected already, and "
                 f"{' and '.join(given)}. Leave that out, or give the table of expertise in place of the sets."
@@ -284,7 +325,7 @@ def overlap(
             )
         if chosen.thresholded and threshold is None:
             raise SelectionError(f"overlap(method={method!r}): no threshold was given. Add one, such as threshold=0.5.")
-        similarity = chosen.function(x, **given, **options)
+        similarity = chosen.function(x, **given, **scoring, **options)
     if not isinstance(similarity, xr.DataArray) or similarity.dims != ("concept", "other"):
         raise SelectionError(
             f"overlap(method={method!r}): its function returned {_described(similarity)}. Return an xarray.DataArray "

@@ -45,7 +45,8 @@ from expertlens_jax.models.provenance import setting_defaults
 from expertlens_jax.run_directory import only_writer, open_run
 from expertlens_jax.settings import Negatives, PlainFinding, Recording, Statistics, settings_of
 
-RESAMPLING_SEED = "resampling_seed"
+RESAMPLING_SEED, SCORES = "resampling_seed", "scores"
+"""Settings that a run's `config.json` has only where they differ from what was measured before they were there."""
 
 
 def find_experts(
@@ -90,14 +91,14 @@ def find_experts(
       progress: tells the plan, and shows bars with rates and time left.
       **settings: the fields of these as plain keywords, where the value that holds them isn't given: `sites`,
         `pooling`, `pool_over`, `tokens_per_batch`, `truncate` (see `Recording`); `negatives_per_positive`,
-        `exclude_mentions`, `sampled`, `seed` (see `Negatives`); `halves`, `transport`, `permutations` and, again,
-        `seed` (see `Statistics`); `passes`, `store` (see `Budget`). Several `negatives_per_positive` are several
+        `exclude_mentions`, `sampled`, `seed` (see `Negatives`); `halves`, `transport`, `scores`, `permutations` and,
+        again, `seed` (see `Statistics`); `passes`, `store` (see `Budget`). Several `negatives_per_positive` are several
         negatives.
 
     Returns:
       The table, opened lazily (see `open_expertise`). A dataset over (concept, unit), float32: `average_precision`,
       `positive_median`, `positive_p90`, `positive_mean`, `negative_mean`, `auroc`; with `transport`,
-      `transport_slope`; with `halves`, `average_precision_halves`
+      `transport_slope`; with `scores`, these; with `halves`, `average_precision_halves`
       over (half, concept, unit); with several negatives, `average_precision_by_negatives` over (negatives, concept,
       unit); with `permutations`, `p_value` (one unit; exact if there are no ties), `q_value`
       (Benjamini & Hochberg 1995, over the concept's units) and `familywise_p` (of the maximum over all units, by
@@ -164,7 +165,7 @@ def find_experts(
         def start() -> dict[str, Any]:
             stack.enter_context(only_writer(workdir))
             with table.explained_write_errors(workdir):
-                open_run(workdir, asked, defaults=setting_defaults() | dict.fromkeys((RESAMPLING_SEED, OTHERS)))
+                open_run(workdir, asked, defaults=setting_defaults() | dict.fromkeys((RESAMPLING_SEED, SCORES, OTHERS)))
                 table.remove_leftovers(workdir)
                 if not table.read_progress(workdir).finished:
                     check_disk_space(workdir, size)
@@ -204,6 +205,8 @@ def stated(statistics: Statistics, negatives: Negatives) -> dict[str, Any]:
         "permutations": int(permutations.draws),
         "transport": bool(statistics.transport),
     }
+    if statistics.scores:
+        said[SCORES] = list(statistics.scores)
     differs = permutations.seed != negatives.seed and (statistics.halves or permutations.draws)
     return said | {RESAMPLING_SEED: int(permutations.seed)} if differs else said
 

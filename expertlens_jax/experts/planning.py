@@ -21,7 +21,7 @@ from expertlens_jax.errors import BudgetError
 from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
 from expertlens_jax.experts.expertise import expertise_coordinates, negatives_coordinates
-from expertlens_jax.experts.measuring import Ranking
+from expertlens_jax.experts.measuring import OPTIONAL, Ranking
 from expertlens_jax.experts.ranking import units_per_block
 from expertlens_jax.experts.response_buffers import Layout, lay_out
 from expertlens_jax.experts.responses import PreparedRecording
@@ -85,8 +85,9 @@ def plan_job(
     coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
     ranked, null_of, variables = [], np.zeros((num_concepts, 0), int), dict(RANKED)
     permutations, seed = statistics.permutations.draws, statistics.permutations.seed
-    if not statistics.transport:
-        del variables["transport_slope"]
+    asked = {*statistics.scores, *(("transport_slope",) if statistics.transport else ())}
+    for name in {*OPTIONAL} - asked:
+        del variables[name]
     if permutations:
         permuted = permuted_labels(contrast, permutations, seed=seed)
         null_of = permuted_sizes(contrast)[1][:, None] * permutations + np.arange(permutations)
@@ -105,7 +106,9 @@ def plan_job(
         recording=recording,
         layout=lay_out(recording.batches(), recording.mesh, num_sentences),
         sentences=concepts.sentences,
-        sets=concept_sets(contrast, *(each for _, each in ranked), transport=statistics.transport),
+        sets=concept_sets(
+            contrast, *(each for _, each in ranked), transport=statistics.transport, scores=statistics.scores
+        ),
         ranked_for=tuple(kind for kind, _ in ranked),
         num_concepts=num_concepts,
         null_of=null_of,

@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
-from expertlens_jax.experts.measuring import Ranking, measure
+from expertlens_jax.experts.measuring import OPTIONAL, Ranking, measure
 from expertlens_jax.experts.orders import Orders, Scratch, empty_orders, order_on_device, order_on_host
 
 # On a CPU, threads rank a block in chunks of so many units at most: what is counted then stays in a core's cache.
@@ -47,6 +47,7 @@ def rank_units(
     contrast: Contrast,
     *,
     transport: bool = True,
+    scores: Sequence[str] = (),
     units_per_block: int | None = None,
     units: pd.DataFrame | None = None,
     sentences: Sequence[str] | None = None,
@@ -58,6 +59,7 @@ def rank_units(
       values: float32 [sentences, units], finite.
       contrast: which of these sentences stand for and against each concept, and with what weight.
       transport: whether to measure the slopes of the linear transport, about half of the time.
+      scores: which of `settings.MORE_SCORES` to measure too.
       units_per_block: the most units a device ranks at once; None chooses by memory. The
         number of devices or threads changes no byte of a result, the size of blocks at most a last digit.
         Calls with equal blocks and contrast shapes share one compilation.
@@ -68,7 +70,7 @@ def rank_units(
     Returns:
       Arrays [concepts, units]: average precision; median and 90th percentile of the positives' responses (linear
       interpolation, as numpy.quantile); means of the positives' and of the negatives' responses; the area under the
-      ROC curve; and, with `transport`, the slope of the linear transport from negatives to positives.
+      ROC curve; with `transport`, the slope of the linear transport from negatives to positives; and `scores`.
 
     Raises:
       ResponsesError: a response is NaN or infinite, or the shapes or the dtype don't fit.
@@ -85,7 +87,7 @@ def rank_units(
         )
     if units_per_block is not None and units_per_block < 1:
         raise ResponsesError(f"units_per_block={units_per_block}; wanted at least 1, or None to choose by memory.")
-    sets = concept_sets(contrast, transport=transport)
+    sets = concept_sets(contrast, transport=transport, scores=scores)
     values, num_units, num_devices = np.asarray(values), values.shape[1], jax.local_device_count()
     if _on_cpu():  # blocks are views here and chunks bound the memory, so each device gets its whole share at once
         chunk = min(_chunk(sets), units_per_block or _CHUNK)
@@ -253,7 +255,8 @@ def _rank_on_host(
 
 
 def _ranking_of(sets: ConceptSets, room: Callable[[], np.ndarray]) -> Ranking:
-    return Ranking(*(room() if sets.transport or name != "transport_slope" else None for name in Ranking._fields))
+    left_out = {*OPTIONAL} - {*sets.scores, *(("transport_slope",) if sets.transport else ())}
+    return Ranking(**{name: None if name in left_out else room() for name in Ranking._fields})
 
 
 def _num_cores() -> int:

@@ -96,9 +96,9 @@ def record_responses(
         batches, so a function has to take any row.
       progress: show a bar of sentences.
       **settings: the fields of `recording` as plain keywords: `sites` (names, or one; default the outputs of linear
-        layers; "sae" for the features of `model.with_sae`), `pooling` ("max" as in Suau et al. 2022, "mean" or "last"),
-        `tokens_per_batch` (about how many tokens, padding included, each device takes at a time), `truncate` (cut
-        sentences longer than the model's context, rather than refuse them).
+        layers; "sae" for the features of `model.with_sae`), `pooling` ("max" as in Suau et al. 2022, "min", "mean" or
+        "last"), `tokens_per_batch` (about how many tokens, padding included, each device takes at a time), `truncate`
+        (cut sentences longer than the model's context, rather than refuse them).
 
     Returns:
       Responses `[S, units]`.

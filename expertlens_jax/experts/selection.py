@@ -10,12 +10,20 @@ import xarray as xr
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.expertise import BY_NEGATIVES
 from expertlens_jax.experts.fingerprints import OTHERS
+from expertlens_jax.experts.scores import Sign, check_threshold, described, score_units
 from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.run_directory import differing_settings
 from expertlens_jax.settings import Negatives, PlainNegatives, settings_of
 
 
-def select_experts(expertise: xr.Dataset, threshold: float | None = None, top: int | None = None) -> xr.DataArray:
+def select_experts(
+    expertise: xr.Dataset,
+    threshold: float | None = None,
+    top: int | None = None,
+    *,
+    by: str = "average_precision",
+    sign: Sign = "up",
+) -> xr.DataArray:
     """Selects each concept's experts.
 
     A threshold only has a meaning next to the base rate, 1 / (1 + negatives_per_positive), which stays among
@@ -23,34 +31,37 @@ def select_experts(expertise: xr.Dataset, threshold: float | None = None, top: i
 
     Args:
       expertise: from `measure_expertise`.
-      threshold: selects units with average precision >= threshold, compared in the table's float32.
-      top: selects the `top` units of highest average precision of each concept; of equal ones at the edge,
+      threshold: selects units with a score >= threshold, compared in the table's float32.
+      top: selects the `top` units of highest score of each concept; of equal ones at the edge,
         those that come first in the units' order. With both, a unit must satisfy both.
+      by: the score, a name in `SCORES`: "average_precision", "auroc", "cohens_d", or one of your own.
+      sign: "up" selects units that say a concept by a higher response, "down" by a lower one, "both" either.
 
     Returns:
       bool (concept, unit), with the coordinates of the expertise.
 
     Raises:
-      SelectionError: neither was given, or one that no unit could meet or miss.
+      SelectionError: neither was given, or one that no unit could meet or miss; an unknown score, or one that the
+        table doesn't have.
     """
-    precision = average_precision(expertise)
+    scores = score_units(expertise, by, sign)
     if threshold is None and top is None:
         raise SelectionError(
             "neither a threshold nor top was given; wanted at least one. "
             "Try select_experts(expertise, threshold=0.5) or select_experts(expertise, top=50)."
         )
-    values = precision.values
-    chosen, settings = np.ones(values.shape, bool), {}
+    values = scores.values
+    chosen = np.ones(values.shape, bool)
+    settings: dict[str, object] = {} if by == "average_precision" else {"by": by}
+    settings |= {} if sign == "up" else {"sign": sign}
     if threshold is not None:
-        settings["threshold"] = check_threshold(threshold)
+        settings["threshold"] = check_threshold(threshold, by)
         chosen &= values >= settings["threshold"]
     if top is not None:
         settings["top"] = _check_top(top, values.shape[1])
         for row, row_chosen in zip(values, chosen, strict=True):
             row_chosen &= _highest(row, settings["top"])
-    return xr.DataArray(
-        chosen, coords=precision.coords, dims=precision.dims, name="experts", attrs=precision.attrs | settings
-    )
+    return xr.DataArray(chosen, coords=scores.coords, dims=scores.dims, name="experts", attrs=scores.attrs | settings)
 
 
 def select_negatives(
@@ -123,12 +134,7 @@ def average_precision(expertise: xr.Dataset) -> xr.DataArray:
     Raises:
       SelectionError: it is something else, such as expert sets.
     """
-    if isinstance(expertise, xr.Dataset) and "average_precision" in expertise:
-        return expertise["average_precision"].transpose("concept", "unit").assign_attrs(expertise.attrs)
-    raise SelectionError(
-        f"{_describe(expertise)} was given where a table of expertise is wanted. "
-        "Give the dataset that measure_expertise(responses, concepts) returns."
-    )
+    return score_units(expertise)
 
 
 def expert_sets(experts: xr.DataArray) -> xr.DataArray:
@@ -140,7 +146,7 @@ def expert_sets(experts: xr.DataArray) -> xr.DataArray:
     if isinstance(experts, xr.DataArray) and experts.dtype == bool and {*experts.dims} == {"concept", "unit"}:
         return experts.transpose("concept", "unit")
     raise SelectionError(
-        f"{_describe(experts)} was given where expert sets are wanted, bool over (concept, unit). "
+        f"{described(experts)} was given where expert sets are wanted, bool over (concept, unit). "
         "Call select_experts(expertise, threshold=0.5) first, and give its result."
     )
 
@@ -183,17 +189,6 @@ def check_same_table(expertise: xr.Dataset, experts: xr.DataArray) -> None:
         )
 
 
-def check_threshold(threshold: float) -> float:
-    """The threshold as a float.
-
-    Raises:
-      SelectionError: it isn't a number in [0, 1].
-    """
-    if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
-        raise SelectionError(f"threshold={threshold!r}; wanted an average precision, a number from 0 to 1.")
-    return float(threshold)
-
-
 def _check_top(top: int, num_units: int) -> int:
     if not isinstance(top, numbers.Integral) or isinstance(top, bool) or top < 1:
         raise SelectionError(f"top={top!r}; wanted a number of units, an integer of at least 1.")
@@ -208,11 +203,3 @@ def _highest(values: np.ndarray, top: int) -> np.ndarray:
     chosen = values > edge
     chosen[np.flatnonzero(values == edge)[: top - chosen.sum()]] = True
     return chosen
-
-
-def _describe(given: object) -> str:
-    if isinstance(given, xr.Dataset):
-        return f"a dataset of {', '.join(map(str, given.data_vars)) or 'nothing'}"
-    if isinstance(given, xr.DataArray):
-        return f"an array of {given.dtype} over ({', '.join(map(str, given.dims))})"
-    return f"a {type(given).__name__}"

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.scores import Sign, check_score
 from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.models.provenance import read_provenance
 from expertlens_jax.models.sites import check_no_summaries
@@ -80,6 +81,8 @@ def steer(
     sparing: Sequence[str] = (),
     sites: Sequence[str] | None = None,
     units: np.ndarray | Sequence[int] | None = None,
+    by: str = "average_precision",
+    sign: Sign = "up",
 ) -> Steering:
     """Makes a steering of a concept's experts.
 
@@ -102,15 +105,17 @@ def steer(
       expertise: from `measure_expertise` or `find_experts`; for `linear_ot`, not without `transport`.
       concept: a concept of the table, or several: their steerings one after the other, so that where two set the
         same unit, the later stands.
-      top: steer the `top` units of highest average precision.
-      threshold: steer the units with average precision >= threshold; with both, a unit must satisfy both. `aura`
-        and `aura_ap` go without either: all units are damped as they deserve.
+      top: steer the `top` units of highest average precision, or other score.
+      threshold: steer the units with average precision, or another score, >= threshold; with both, a unit must satisfy
+        both. `aura` and `aura_ap` go without either: all units are damped as they deserve.
       method: see above.
       strength: from 0 (nothing) to 1, see `Steering.at_strength`.
       sparing: concepts that should stay as they are: units that the same `top` and `threshold` make experts on one
         of them are left alone.
       sites: choose among the units at these sites only, such as `["mlp.up", "mlp.down"]`; default all of the table's.
       units: steer these instead of the experts, as values of the table's `unit` coordinate: for controls.
+      by: the score that units are chosen by, as in `select_experts`; damping goes by the method's own.
+      sign: "up", "down" or "both", likewise.
 
     Returns:
       A `Steering`, which any call of the model takes, with the table's provenance: given to another model it warns, see
@@ -128,6 +133,7 @@ def steer(
         raise SelectionError("no concept was given; give one of the table's, or several.")
     if len(set(concepts)) < len(concepts):
         raise SelectionError(f"a concept is given twice among {', '.join(map(repr, concepts))}; steer each once.")
+    check_score(by, sign)
     precision = average_precision(expertise)
     check_known_concepts(expertise, (*concepts, *spared))
     check_no_summaries(expertise["site"].values)
@@ -149,7 +155,9 @@ def steer(
     elif top is None and threshold is None:
         experts = xr.ones_like(precision.sel(concept=list(concepts)), dtype=bool)
     else:
-        experts = select_experts(expertise.sel(concept=list(dict.fromkeys((*concepts, *spared)))), threshold, top)
+        experts = select_experts(
+            expertise.sel(concept=list(dict.fromkeys((*concepts, *spared)))), threshold, top, by=by, sign=sign
+        )
     steering = None
     for name in concepts:
         chosen = experts.sel(concept=name).values.copy()

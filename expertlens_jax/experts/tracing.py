@@ -60,19 +60,24 @@ class Trace:
         """Return each unit's response to each sentence: its activations pooled over the sentence's own tokens.
 
         Args:
-          pooling: "max", "mean" or "last".
+          pooling: "max", "min", "mean" or "last".
 
         Returns:
           float32 `[sentences, units]`: of a model in float32, and in batches of the same size, what
-          `el.record_responses` records, to the bit for "max" and "last" (on CPUs; the programs are two, and another
-          kind of processor may round them otherwise).
+          `el.record_responses` records, to the bit for "max", "min" and "last" (on CPUs; the programs are two,
+          and another kind of processor may round them otherwise).
 
         Raises:
           SelectionError: an unknown pooling.
         """
         if pooling not in POOLINGS:
             raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
-        pool = {"max": lambda x: x.max(axis=0), "mean": lambda x: x.mean(axis=0), "last": lambda x: x[-1]}[pooling]
+        pool = {
+            "max": lambda x: x.max(axis=0),
+            "min": lambda x: x.min(axis=0),
+            "mean": lambda x: x.mean(axis=0),
+            "last": lambda x: x[-1],
+        }[pooling]
         own = [values[mask] for values, mask in zip(self.activations, self.in_pool, strict=True)]
         return np.stack([pool(values) for values in own]).astype(np.float32)
 

@@ -221,7 +221,7 @@ class Model:
             which none enters.
           sites: names of sites; default the outputs of linear layers, as in `units`. `sae`, by itself, if the model
             carries sparse autoencoders.
-          pooling: "max", "mean" or "last".
+          pooling: "max", "min", "mean" or "last".
           steering: from `el.steer` or `el.steer_units`; default none.
           interventions: as in `__call__`.
 

@@ -8,7 +8,7 @@ at `chosen/layers/attn/q/channels` `[layers, chosen]`. `sites.py` has every site
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import At, PlacedIntervention
 from expertlens_jax.models.sites import SITES
 
-Pooling = Literal["max", "mean", "last"]
-POOLINGS: tuple[str, ...] = ("max", "mean", "last")
+Pooling = Literal["max", "mean", "last", "min"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def pool(activations: jax.Array, mask: jax.Array, pooling: Pooling) -> jax.Array
     Args:
       activations: `[batch, tokens, channels]`.
       mask: bool `[batch, tokens]`, True for the tokens that enter the pool; at least one a row.
-      pooling: "max", "mean", or "last" (the last token of the mask).
+      pooling: "max", "min", "mean", or "last" (the last token of the mask).
 
     Returns:
       float32 `[batch, channels]`.
@@ -77,6 +77,9 @@ def pool(activations: jax.Array, mask: jax.Array, pooling: Pooling) -> jax.Array
         case "max":
             lowest = jnp.asarray(-jnp.inf, activations.dtype)
             return jnp.where(mask[..., None], activations, lowest).max(axis=1).astype(jnp.float32)
+        case "min":
+            highest = jnp.asarray(jnp.inf, activations.dtype)
+            return jnp.where(mask[..., None], activations, highest).min(axis=1).astype(jnp.float32)
         case "mean":
             total = jnp.where(mask[..., None], activations.astype(jnp.float32), 0.0).sum(axis=1)
             return total / mask.sum(axis=1, keepdims=True)

@@ -29,7 +29,7 @@ def one_by_one(model, sentence, pooling="max"):
     return np.asarray(model.respond(ids, pool_mask=pool_mask, pooling=pooling))[0]
 
 
-@pytest.mark.parametrize("pooling", ["max", "mean", "last"])
+@pytest.mark.parametrize("pooling", ["max", "min", "mean", "last"])
 def test_rows_are_what_each_sentence_gives_by_itself(model, pooling):
     responses = el.record_responses(model, SENTENCES, pooling=pooling)
     assert responses.values.shape == (len(SENTENCES), len(model.units))

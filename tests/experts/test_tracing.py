@@ -132,7 +132,7 @@ def test_features_of_autoencoders_are_traced_to_the_bit(model, options):
 
 def test_all_poolings_are_those_of_recording(model):
     traced = el.trace(model, SENTENCES, model.units)
-    for pooling in ("max", "mean", "last"):
+    for pooling in ("max", "min", "mean", "last"):
         recorded = el.record_responses(model, SENTENCES, pooling=pooling)
         pooled = traced.pooled(pooling)
         np.testing.assert_allclose(pooled, recorded.values, rtol=1e-6, atol=1e-6)
