@@ -34,6 +34,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.concepts = ()
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
+    c.kept_gigabytes = 4.0  # of responses, kept beside the tables for more tables of the same sentences; 0: none
 
     # What experiments.reproduce runs
     c.experiments = (

@@ -25,6 +25,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.concepts = ()  # only these of their concepts; () for all
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
+    c.kept_gigabytes = 4.0  # of responses, kept beside the tables for more tables of the same sentences; 0: none
 
     # Overlap
     c.thresholds = (0.5, 0.6)

@@ -7,8 +7,10 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from expertlens_jax.experts.budget import GB, default_budget
+from expertlens_jax.experts.budget import GB
 from expertlens_jax.experts.token_masks import PoolOver
+from expertlens_jax.models.digests import digest_json
+from expertlens_jax.run_directory import is_local
 
 NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
 READING = ("pooling", "truncate", "tokens_per_batch")
@@ -33,7 +35,11 @@ def find_experts(
       **changes: arguments of `el.find_experts` that the config doesn't have, or others than its own.
     """
     settings = read_settings(config) | read_negatives(config) | {"passes": config.passes or None}
-    settings |= {"budget": read_budget(config, workdir)} | changes
+    settings |= changes
+    if "negatives" in settings:
+        settings = {name: value for name, value in settings.items() if name not in NEGATIVES}
+    budget = dataclasses.replace(read_budget(config), store=settings.pop("store", None))
+    settings |= {"budget": budget}
     return el.find_experts(model, concepts, workdir, progress=True, **settings)
 
 
@@ -46,11 +52,14 @@ def saved_expertise(
     halves: bool = False,
     pool_over: PoolOver = "all",
     sae: str = "",
+    keep: bool = False,
     **changes: object,
 ) -> xr.Dataset:
     """Return the table of expertise of a model and a sentence set; measure what of it isn't there yet.
 
-    Tables lie in the run directory, or in `config.expertise`, where several experiments can share them.
+    Tables lie in the run directory, or in `config.expertise`, where several experiments can share them. Responses lie
+    in `responses` beside them, for further tables of the same sentences. What the config asks with other negatives is
+    measured together, by one sort: see `asked_together`.
 
     Args:
       model: with its revision in its name.
@@ -60,32 +69,76 @@ def saved_expertise(
       halves: also average precision in each half of the sentences.
       pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
       sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
+      keep: whether to keep the responses for further tables; those that are there are read in any case.
       **changes: other negatives than the config's, by the names in `NEGATIVES`; they become part of the table's name.
 
     Raises:
       RunDirectoryError: a table of that name is there, of another model or other sentences that are called the same.
     """
     own = read_negatives(config)
+    asked = el.Negatives.of_attributes(own | changes)
+    together, halves = asked_together(config, asked, halves=halves)
     name = table_name(model, concepts)
-    name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != own[key])
+    if len(together) > 1:
+        name += f"_negatives-{digest_json([each.attributes() for each in together])[:8]}"
+        negatives = {"negatives": together}
+    else:
+        name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != own[key])
+        negatives = own | changes
     name += f"_pool_over-{pool_over}" if pool_over != "all" else ""
     name += f"_{sae}" if sae else ""
     name += "_halves" if halves else ""
     print(f"Finding the experts of {model.name}{f', {sae},' if sae else ''} in {concepts.name}")
     root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
-    return find_experts(
+    table = find_experts(
         model,
         concepts,
         root / name,
         config,
+        store=read_store(config, root, read_only=not keep),
         pool_over=pool_over,
         halves=halves,
         permutations=0,
         # The slope of the transport takes half of the time of ranking, and only steering reads it: of the plain table.
         transport=name == table_name(model, concepts),
-        **changes,
+        **negatives,
         **({"sites": ("sae",)} if sae else {}),
-    ).load()
+    )
+    return (el.select_negatives(table, asked) if len(together) > 1 else table).load()
+
+
+def asked_together(
+    config: ml_collections.ConfigDict, asked: el.Negatives, *, halves: bool
+) -> tuple[list[el.Negatives], bool]:
+    """Return the negatives that one sort answers together, and whether halves with them.
+
+    Those are the ones asked for, and what the config asks beside them.
+
+    Base rates go together, those of alignment and of negatives; so do the halves and the samples of stability. All
+    begin with the config's own.
+    """
+    own = el.Negatives.of_attributes(read_negatives(config))
+    ratios = [*_of_section(config, "base_rates", "negatives_per_positive"), *_of_section(config, "negatives", "ratios")]
+    rates = [dataclasses.replace(own, per_positive=float(ratio)) for ratio in sorted({*map(float, ratios)})]
+    seeds = _of_section(config, "stability", "seeds")
+    samples = [dataclasses.replace(own, sampled=True, seed=int(seed)) for seed in seeds]
+    if asked in samples or (halves and asked == own):
+        return list(dict.fromkeys((own, *samples))), True
+    if asked != own and asked in rates and not halves:
+        return list(dict.fromkeys((own, *rates))), False
+    return [asked], halves
+
+
+def _of_section(config: ml_collections.ConfigDict, section: str, name: str) -> tuple:
+    """A setting of an experiment's section; () in a config without it."""
+    found = config.get(section)
+    return tuple(found.get(name, ())) if isinstance(found, ml_collections.ConfigDict) else ()
+
+
+def read_store(config: ml_collections.ConfigDict, root: epath.Path, *, read_only: bool) -> el.ResponseStore | None:
+    """Return where responses are kept, beside the tables; None where the config keeps none, or in a bucket."""
+    limit = int(config.get("kept_gigabytes", 0) * GB)
+    return el.ResponseStore(root / "responses", limit, read_only) if limit > 0 and is_local(root) else None
 
 
 def read_settings(config: ml_collections.ConfigDict) -> dict[str, object]:
@@ -98,11 +151,10 @@ def read_negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
     return {name: config[name] for name in NEGATIVES}
 
 
-def read_budget(config: ml_collections.ConfigDict, workdir: epath.Path) -> el.Budget:
+def read_budget(config: ml_collections.ConfigDict) -> el.Budget:
     """Return the config's budget, in gigabytes there; what is left to the machine is half of what is free."""
-    default = default_budget(workdir / "scratch")
     stated = {place: config[f"{place}_gigabytes"] for place in ("device", "host", "disk")}
-    return dataclasses.replace(default, **{place: int(size * GB) for place, size in stated.items() if size >= 0})
+    return el.Budget(**{place: int(size * GB) for place, size in stated.items() if size >= 0})
 
 
 def table_name(model: el.Model, concepts: el.ConceptDataset) -> str:

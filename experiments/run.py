@@ -64,8 +64,13 @@ class Run:
         return self.resampling | {"permutations": self.config.permutations}
 
     def expertise(self, model: el.Model, concepts: el.ConceptDataset, **changes: Any) -> xr.Dataset:
-        """Return the table of a model and a sentence set, see `saved_expertise`."""
-        return saved_expertise(model, concepts, self.config, self.workdir, **changes)
+        """Return the table of a model and a sentence set, see `saved_expertise`.
+
+        The responses of the config's own model to its own sentences are kept, since several tables are made of them.
+        """
+        own = self.sources.holds(model, self.config) and any(concepts is each for each in self.datasets)
+        keep = own and not {"pool_over", "sae"} & changes.keys()
+        return saved_expertise(model, concepts, self.config, self.workdir, keep=keep, **changes)
 
     def write(self, tables: Mapping[str, pd.DataFrame]) -> None:
         """Write tables, each as NAME.csv."""

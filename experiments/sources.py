@@ -39,6 +39,10 @@ class Sources:
         """Return the config's model, see `find_model`."""
         return self._kept(config.model, config.revision, config, lambda: find_model(config))
 
+    def holds(self, model: el.Model, config: ml_collections.ConfigDict) -> bool:
+        """Return whether a model is the config's, as it was loaded here."""
+        return self._models.get((config.model, config.revision, config.dtype, config.model_devices)) is model
+
     def named_model(self, name: str, config: ml_collections.ConfigDict) -> el.Model:
         """Return another model than the config's, see `load_named`."""
         return self._kept(*split_revision(name, config), config, lambda: load_named(name, config))

@@ -77,11 +77,6 @@ class Budget:
                 raise BudgetError(f"{name} of a budget is {value!r}; wanted {what}, from {least} on, or None.")
 
 
-def default_budget(scratch: epath.Path) -> Budget:
-    """Half of what is free now, in every place."""
-    return stated_budget(Budget(), scratch)
-
-
 def stated_budget(budget: Budget, scratch: epath.Path) -> Budget:
     """The budget with bytes for every place: half of what is free now where none are given.
 

@@ -51,17 +51,35 @@ class Ranking(NamedTuple):
     positive_mean: np.ndarray | jax.Array
     negative_mean: np.ndarray | jax.Array
     auroc: np.ndarray | jax.Array
-    transport_slope: np.ndarray | jax.Array | None  # None where it wasn't asked for, like those that follow
-    average_precision_down: np.ndarray | jax.Array | None
-    cohens_d: np.ndarray | jax.Array | None
+    transport_slope: np.ndarray | jax.Array | None  # None where it wasn't asked for
 
     def measured(self) -> dict[str, np.ndarray | jax.Array]:
         """What was, by name."""
         return {name: values for name, values in self._asdict().items() if values is not None}
 
 
-OPTIONAL = ("transport_slope", *MORE_SCORES)
-"""What is measured where it's asked for."""
+class ScoredRanking(NamedTuple):
+    """A `Ranking`, and more scores: those of `settings.MORE_SCORES` that were asked for, None for the others."""
+
+    average_precision: np.ndarray | jax.Array
+    positive_median: np.ndarray | jax.Array
+    positive_p90: np.ndarray | jax.Array
+    positive_mean: np.ndarray | jax.Array
+    negative_mean: np.ndarray | jax.Array
+    auroc: np.ndarray | jax.Array
+    transport_slope: np.ndarray | jax.Array | None
+    average_precision_down: np.ndarray | jax.Array | None
+    cohens_d: np.ndarray | jax.Array | None
+
+    measured = Ranking.measured
+
+
+def ranking_of(sets: ConceptSets, room: Callable[[], np.ndarray]) -> Ranking | ScoredRanking:
+    """Room for all that is measured."""
+    asked = {*sets.scores, *(("transport_slope",) if sets.transport else ())}
+    kind = ScoredRanking if sets.scores else Ranking
+    optional = {"transport_slope", *MORE_SCORES} - asked
+    return kind(**{name: None if name in optional else room() for name in kind._fields})
 
 
 class _Sum(NamedTuple):
@@ -96,7 +114,7 @@ class _Units(NamedTuple):
     pool_squares: _Sum  # [B]
 
 
-def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking, tuple[jax.Array, ...]]:
+def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking | ScoredRanking, tuple[jax.Array, ...]]:
     """Measures B units: a ranking of the first contrast's concepts, [C, B] each, and the others' AP."""
     units = _measure_units(orders.keys, orders.pools[0])
     parts = [[] for _ in sets.rows]
@@ -312,7 +330,7 @@ def _measure_group(
     orders: Orders,
     units: _Units,
     sets: ConceptSets,
-) -> Ranking:
+) -> Ranking | ScoredRanking:
     """Of [C, B] each."""
     size = len(orders.keys)
     kinds, ranks = entries[:-1] & 3, jnp.minimum(entries[:-1] >> 2, size)
@@ -347,9 +365,8 @@ def _measure_group(
         )
         return weaker / _by_unit(per_low, group, counts) + stronger / _by_unit(per_high, group, counts)
 
-    size_of_negatives = jnp.sqrt(squares.join(units.pool_squares).value() / num_negatives)
     median, p90 = map(quantile, group.low, group.high, group.per_low, group.per_high)
-    return Ranking(
+    ranking = Ranking(
         average_precision=_average_precision(group, counts),
         positive_median=median,
         positive_p90=p90,
@@ -361,19 +378,17 @@ def _measure_group(
         )
         if sets.transport
         else None,
-        average_precision_down=_average_precision_down(group, kinds, counts)
-        if "average_precision_down" in sets.scores
-        else None,
-        cohens_d=_cohens_d(
-            positive_values,
-            is_positive,
-            (positive_mean, negative_mean),
-            size_of_negatives,
-            (num_positives, num_negatives),
-        )
-        if "cohens_d" in sets.scores
-        else None,
     )
+    if not sets.scores:
+        return ranking
+    down, cohens_d = None, None
+    if "average_precision_down" in sets.scores:
+        down = _average_precision_down(group, kinds, counts)
+    if "cohens_d" in sets.scores:
+        size = jnp.sqrt(squares.join(units.pool_squares).value() / num_negatives)
+        means = positive_mean, negative_mean
+        cohens_d = _cohens_d(positive_values, is_positive, means, size, (num_positives, num_negatives))
+    return ScoredRanking(*ranking, down, cohens_d)
 
 
 def _transport_slope(

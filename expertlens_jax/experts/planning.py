@@ -21,7 +21,7 @@ from expertlens_jax.errors import BudgetError
 from expertlens_jax.experts.budget import Budget, Passes, format_bytes, free_disk
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
 from expertlens_jax.experts.expertise import expertise_coordinates, negatives_coordinates
-from expertlens_jax.experts.measuring import OPTIONAL, Ranking
+from expertlens_jax.experts.measuring import Ranking
 from expertlens_jax.experts.ranking import units_per_block
 from expertlens_jax.experts.response_buffers import Layout, lay_out
 from expertlens_jax.experts.responses import PreparedRecording
@@ -85,9 +85,9 @@ def plan_job(
     coordinates = xr.Dataset(coords=expertise_coordinates(recording.units, concepts, contrast))
     ranked, null_of, variables = [], np.zeros((num_concepts, 0), int), dict(RANKED)
     permutations, seed = statistics.permutations.draws, statistics.permutations.seed
-    asked = {*statistics.scores, *(("transport_slope",) if statistics.transport else ())}
-    for name in {*OPTIONAL} - asked:
-        del variables[name]
+    variables |= dict.fromkeys(statistics.scores, ("concept", "unit"))
+    if not statistics.transport:
+        del variables["transport_slope"]
     if permutations:
         permuted = permuted_labels(contrast, permutations, seed=seed)
         null_of = permuted_sizes(contrast)[1][:, None] * permutations + np.arange(permutations)
@@ -167,5 +167,5 @@ def block_width(job: Job, num_units: int) -> int:
 
 def most_results(job: Job) -> int:
     """Units whose results may wait in memory to be written, so that it doesn't grow with the concepts."""
-    unit_bytes = 4 * (len(RANKED) * job.num_concepts + sum(job.sets.num_concepts[1:]))
+    unit_bytes = 4 * ((len(RANKED) + len(job.sets.scores)) * job.num_concepts + sum(job.sets.num_concepts[1:]))
     return max(128, _RESULT_BYTES // unit_bytes)

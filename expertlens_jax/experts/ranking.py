@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
-from expertlens_jax.experts.measuring import OPTIONAL, Ranking, measure
+from expertlens_jax.experts.measuring import Ranking, ScoredRanking, measure, ranking_of
 from expertlens_jax.experts.orders import Orders, Scratch, empty_orders, order_on_device, order_on_host
 
 # On a CPU, threads rank a block in chunks of so many units at most: what is counted then stays in a core's cache.
@@ -52,7 +52,7 @@ def rank_units(
     units: pd.DataFrame | None = None,
     sentences: Sequence[str] | None = None,
     progress: bool = False,
-) -> Ranking:
+) -> Ranking | ScoredRanking:
     """Ranks every unit's responses for every concept, a block of units on each local device at a time.
 
     Args:
@@ -95,7 +95,7 @@ def rank_units(
     else:
         width = units_per_block or _even_blocks(sets, num_units)
 
-    ranking = _ranking_of(sets, lambda: np.empty((len(contrast.positives), num_units), np.float32))
+    ranking = ranking_of(sets, lambda: np.empty((len(contrast.positives), num_units), np.float32))
     with tqdm(total=num_units, desc="ranking units", unit=" units", disable=not progress) as bar:
         for start in range(0, num_units, width * num_devices):
             wide = values[:, start : start + width * num_devices]
@@ -143,7 +143,7 @@ def rank_blocks(
     units: pd.DataFrame | None = None,
     sentences: Sequence[str] | None = None,
     sort_on_host: bool | None = None,
-) -> tuple[Ranking, tuple[np.ndarray | jax.Array, ...]]:
+) -> tuple[Ranking | ScoredRanking, tuple[np.ndarray | jax.Array, ...]]:
     """Ranks a block of units on each local device, for callers whose responses may lie on the devices already.
 
     Args:
@@ -219,7 +219,7 @@ def _rank_on_host(
     chunk: int,
     refusal: Callable[[Sequence[np.ndarray]], ResponsesError],
     progress: Callable[[int], object] = lambda units: None,
-) -> tuple[Ranking, tuple[np.ndarray, ...]]:
+) -> tuple[Ranking | ScoredRanking, tuple[np.ndarray, ...]]:
     """Ranks blocks [S, up to B], one for each device, with numpy's sort: arrays [D, C, B].
 
     XLA's program runs mostly on one core, and so does a sort: threads rank different chunks of units at once.
@@ -231,7 +231,7 @@ def _rank_on_host(
     def room(num_concepts: int) -> np.ndarray:
         return np.empty((len(blocks), num_concepts, widest), np.float32)
 
-    ranking = _ranking_of(sets, lambda: room(first)), tuple(map(room, others))
+    ranking = ranking_of(sets, lambda: room(first)), tuple(map(room, others))
     free: list[tuple[Orders, Scratch]] = []  # used again and again: new memory costs as much as the arithmetic
 
     def rank(start: int) -> int:
@@ -254,11 +254,6 @@ def _rank_on_host(
     return ranking
 
 
-def _ranking_of(sets: ConceptSets, room: Callable[[], np.ndarray]) -> Ranking:
-    left_out = {*OPTIONAL} - {*sets.scores, *(("transport_slope",) if sets.transport else ())}
-    return Ranking(**{name: None if name in left_out else room() for name in Ranking._fields})
-
-
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -267,7 +262,7 @@ def _rank_on_devices(
     blocks: np.ndarray | jax.Array,
     sets: ConceptSets,
     refusal: Callable[[Sequence[np.ndarray]], ResponsesError],
-) -> tuple[Ranking, tuple[jax.Array, ...]]:
+) -> tuple[Ranking | ScoredRanking, tuple[jax.Array, ...]]:
     """Ranks float32 [D, S, B], one block on each device, without leaving them: arrays [D, C, B]."""
     if isinstance(blocks, np.ndarray):
         blocks = _over_devices(_as_it_is, (0,))(blocks)

@@ -53,6 +53,8 @@ class ResponseStore:
     """Local; several runs may share it, also at the same time."""
     limit: int = 4 * 10**9
     """Bytes that it may hold. Responses that were not used for longest make room for new ones."""
+    read_only: bool = False
+    """Read what is kept, and keep nothing new."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -99,11 +101,14 @@ class ResponseStore:
         """Give room for the responses, to be filled within the context; they are kept at its end.
 
         Yields:
-          The room; None if another process is recording the same, or if there is none.
+          The room; None if another process is recording the same, if there is none, or of a store that is read only.
 
         Warns:
           ExpertLensWarning: the responses are more than the store, or the disk, may hold.
         """
+        if self.read_only:
+            yield None
+            return
         digests = sentence_digests(prepared)
         shape = -(-len(prepared.units) // UNITS_PER_BLOCK), len(digests), UNITS_PER_BLOCK
         size = 4 * int(np.prod(shape, dtype=np.int64))

@@ -5,8 +5,13 @@ import pytest
 
 import expertlens_jax as el
 from configs.demo import get_config
-from experiments.expertise import saved_expertise
+from configs.find_experts import get_config as config_of_find_experts
+from experiments.expertise import asked_together, read_store, saved_expertise
+from experiments.run import Run
+from experiments.sources import Sources
+from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import RunDirectoryError
+from expertlens_jax.experts import pipeline
 
 
 def test_a_shared_table_of_another_model_of_the_same_name_is_refused(tmp_path):
@@ -22,3 +27,69 @@ def test_a_shared_table_of_another_model_of_the_same_name_is_refused(tmp_path):
     assert named.attrs["model"] == "tuned" and named.attrs["weights"] != table.attrs["weights"]
     with pytest.raises(RunDirectoryError, match=r"another config \(sentences_sha256: "):
         saved_expertise(model, el.load_concepts("facts").subset(("cat", "dog", "bus")), config, tmp_path)
+
+
+@pytest.fixture
+def asking():
+    config = get_config("small")
+    config.base_rates.negatives_per_positive, config.negatives.ratios = (1, 5), (2.5, 5.0, 10)
+    config.stability.seeds = (1, 2)
+    return config
+
+
+def test_tables_of_one_model_and_sentences_record_once_and_sort_together(asking, tmp_path, monkeypatch):
+    model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(("cat", "dog", "car", "bus"))
+    bare = dict(halves=False, permutations=0, transport=False)
+    changes = [dict(negatives_per_positive=float(ratio)) for ratio in (1, 5, 10)]
+    changes += [dict(sampled=True, seed=seed) for seed in (1, 2)]
+    want = [
+        el.find_experts(model, concepts, tmp_path / f"want{number}", tokens_per_batch=4096, **each, **bare).load()
+        for number, each in enumerate(changes)
+    ]
+    recorded, ranked = [], []
+    record, rank = pipeline.record, pipeline.rank
+    monkeypatch.setattr(pipeline, "record", lambda *args: recorded.append(1) or record(*args))
+    monkeypatch.setattr(pipeline, "rank", lambda *args: ranked.append(1) or rank(*args))
+    plain = saved_expertise(model, concepts, asking, tmp_path, keep=True)
+    got = [saved_expertise(model, concepts, asking, tmp_path, keep=True, **each) for each in changes]
+    for table, alone in zip(got, want, strict=True):
+        assert table["average_precision"].values.tobytes() == alone["average_precision"].values.tobytes()
+        for name in el.Negatives().attributes():
+            assert table.attrs[name] == alone.attrs[name]
+    halves = saved_expertise(model, concepts, asking, tmp_path, keep=True, halves=True)
+    assert halves["average_precision"].values.tobytes() == plain["average_precision"].values.tobytes()
+    alone = el.find_experts(model, concepts, tmp_path / "halves", tokens_per_batch=4096, **bare | {"halves": True})
+    assert halves["average_precision_halves"].values.tobytes() == alone["average_precision_halves"].values.tobytes()
+    fewer = draw_sentences(concepts, 5)
+    small = saved_expertise(model, fewer, asking, tmp_path)
+    # One of each is the library's, asked for the halves above; the others' rankings are of four tables.
+    assert (len(recorded), len(ranked)) == (2, 5)
+    alone = el.find_experts(model, fewer, tmp_path / "fewer", tokens_per_batch=4096, **bare)
+    assert small["average_precision"].values.tobytes() == alone["average_precision"].values.tobytes()
+
+
+def test_responses_are_kept_of_the_own_model_and_sentences_alone(asking, tmp_path):
+    asking.concepts = ("cat", "dog", "car")
+    this = Run(asking, tmp_path, Sources())
+    concepts = this.datasets[0]
+    this.expertise(this.random_model(0), concepts)
+    this.expertise(this.model, concepts, pool_over="others")
+    this.expertise(this.model, draw_sentences(concepts, 5))
+    assert not list((tmp_path / "expertise").glob("responses/*/responses.float32"))
+    this.expertise(this.model, concepts)
+    assert len(list((tmp_path / "expertise").glob("responses/*/responses.float32"))) == 1
+    asking.kept_gigabytes = 0.0
+    assert read_store(asking, tmp_path, read_only=False) is None
+
+
+def test_what_is_asked_alone_is_measured_alone(asking):
+    own = el.Negatives()
+    assert asked_together(asking, own, halves=False) == ([own], False)
+    other = el.Negatives(per_positive=7)
+    assert asked_together(asking, other, halves=False) == ([other], False)
+    rates = [own, *(el.Negatives(ratio) for ratio in (1.0, 5.0, 10.0))]
+    assert asked_together(asking, el.Negatives(5), halves=False) == (rates, False)
+    samples = [own, *(el.Negatives(sampled=True, seed=seed) for seed in (1, 2))]
+    assert asked_together(asking, samples[1], halves=False) == (samples, True)
+    assert asked_together(asking, own, halves=True) == (samples, True)
+    assert asked_together(config_of_find_experts(), own, halves=True) == ([own], True)
