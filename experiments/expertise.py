@@ -1,12 +1,14 @@
 """Tables of expertise by a config: found once, kept in a run directory, and shared between experiments."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import ml_collections
 import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
+from expertlens_jax.errors import ConceptDataError
 from expertlens_jax.experts.budget import GB
 from expertlens_jax.experts.token_masks import PoolOver
 from expertlens_jax.models.digests import digest_json
@@ -77,7 +79,7 @@ def saved_expertise(
     """
     own = read_negatives(config)
     asked = el.Negatives.of_attributes(own | changes)
-    together, halves = asked_together(config, asked, halves=halves)
+    together, halves = asked_together(config, concepts, asked, halves=halves)
     name = table_name(model, concepts)
     if len(together) > 1:
         name += f"_negatives-{digest_json([each.attributes() for each in together])[:8]}"
@@ -108,25 +110,38 @@ def saved_expertise(
 
 
 def asked_together(
-    config: ml_collections.ConfigDict, asked: el.Negatives, *, halves: bool
+    config: ml_collections.ConfigDict, concepts: el.ConceptDataset, asked: el.Negatives, *, halves: bool
 ) -> tuple[list[el.Negatives], bool]:
     """Return the negatives that one sort answers together, and whether halves with them.
 
-    Those are the ones asked for, and what the config asks beside them.
-
-    Base rates go together, those of alignment and of negatives; so do the halves and the samples of stability. All
-    begin with the config's own.
+    Those are the ones asked for, and what the config asks beside them, as far as the sentences allow. Base rates go
+    together, those of alignment and of negatives; so do the halves and the samples of stability. All begin with the
+    config's own.
     """
-    own = el.Negatives.of_attributes(read_negatives(config))
+    own = read_negatives(config)
     ratios = [*_of_section(config, "base_rates", "negatives_per_positive"), *_of_section(config, "negatives", "ratios")]
-    rates = [dataclasses.replace(own, per_positive=float(ratio)) for ratio in sorted({*map(float, ratios)})]
-    seeds = _of_section(config, "stability", "seeds")
-    samples = [dataclasses.replace(own, sampled=True, seed=int(seed)) for seed in seeds]
-    if asked in samples or (halves and asked == own):
-        return list(dict.fromkeys((own, *samples))), True
-    if asked != own and asked in rates and not halves:
-        return list(dict.fromkeys((own, *rates))), False
+    rates = [own | {"negatives_per_positive": float(ratio)} for ratio in sorted({*map(float, ratios)})]
+    samples = [own | {"sampled": True, "seed": seed} for seed in _of_section(config, "stability", "seeds")]
+    first = el.Negatives.of_attributes(own)
+    if asked.attributes() in samples or (halves and asked == first):
+        return [first, *_that_can_be(samples, first, concepts)], True
+    if asked != first and asked.attributes() in rates and not halves:
+        return [first, *_that_can_be(rates, first, concepts)], False
     return [asked], halves
+
+
+def _that_can_be(settings: Sequence[dict[str, object]], first: el.Negatives, concepts: el.ConceptDataset) -> list:
+    """Each of the negatives beside the first that these sentences have enough of: what others ask is their affair."""
+    found = []
+    for each in settings:
+        try:
+            negatives = el.Negatives.of_attributes(each)
+            el.contrast_concepts(concepts, negatives)
+        except ConceptDataError:
+            continue
+        if negatives not in (first, *found):
+            found.append(negatives)
+    return found
 
 
 def _of_section(config: ml_collections.ConfigDict, section: str, name: str) -> tuple:

@@ -83,13 +83,17 @@ def test_responses_are_kept_of_the_own_model_and_sentences_alone(asking, tmp_pat
 
 
 def test_what_is_asked_alone_is_measured_alone(asking):
-    own = el.Negatives()
-    assert asked_together(asking, own, halves=False) == ([own], False)
+    own, concepts = el.Negatives(), el.load_concepts("facts").subset(("cat", "dog", "car", "bus"))
+    assert asked_together(asking, concepts, own, halves=False) == ([own], False)
     other = el.Negatives(per_positive=7)
-    assert asked_together(asking, other, halves=False) == ([other], False)
+    assert asked_together(asking, concepts, other, halves=False) == ([other], False)
     rates = [own, *(el.Negatives(ratio) for ratio in (1.0, 5.0, 10.0))]
-    assert asked_together(asking, el.Negatives(5), halves=False) == (rates, False)
+    assert asked_together(asking, concepts, el.Negatives(5), halves=False) == (rates, False)
     samples = [own, *(el.Negatives(sampled=True, seed=seed) for seed in (1, 2))]
-    assert asked_together(asking, samples[1], halves=False) == (samples, True)
-    assert asked_together(asking, own, halves=True) == (samples, True)
-    assert asked_together(config_of_find_experts(), own, halves=True) == ([own], True)
+    assert asked_together(asking, concepts, samples[1], halves=False) == (samples, True)
+    assert asked_together(asking, concepts, own, halves=True) == (samples, True)
+    assert asked_together(config_of_find_experts(), concepts, own, halves=True) == ([own], True)
+    # What another experiment asks in vain doesn't stop this one.
+    asking.sampled, asking.negatives.ratios = True, (1.0, 1000.0)
+    sampled = [el.Negatives(sampled=True), el.Negatives(1.0, sampled=True)]
+    assert asked_together(asking, concepts, sampled[1], halves=False) == (sampled, False)
