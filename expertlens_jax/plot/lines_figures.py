@@ -56,7 +56,9 @@ def plot_lines(
     panels = figure.subplots(len(shown), len(sets), squeeze=False, sharex=True, sharey="row")
     for down, (statistic, rated) in enumerate(shown):
         title, ylabel = TITLES[statistic]
-        if statistic in LOGARITHMIC:
+        above = known[(known["statistic"] == statistic) & (known["value"] > 0)]["value"]
+        logarithmic = statistic in LOGARITHMIC and len(above) > 0  # all zeros are shown as zeros
+        if logarithmic:
             panels[down, 0].set_yscale("log")
         for axes, sentences in zip(panels[down], sets, strict=True):
             where = (table["statistic"] == statistic) & (table["ratings"] == rated) & (table["sentences"] == sentences)
@@ -67,11 +69,9 @@ def plot_lines(
             mark_places(axes, table[x])
             axes.set_title(title.format(rated), loc="left", fontsize=7.5)
         panels[down, 0].set_ylabel(ylabel)
-        if statistic in LOGARITHMIC:
+        if logarithmic:
             # A value of 0, and an interval that holds it, lie below what the axis shows.
-            above = known[(known["statistic"] == statistic) & (known["value"] > 0)]["value"]
-            if len(above):
-                panels[down, 0].set_ylim(above.min() / 1.8, above.max() * 1.8)
+            panels[down, 0].set_ylim(above.min() / 1.8, above.max() * 1.8)
             panels[down, 0].yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
             panels[down, 0].yaxis.set_major_formatter("{x:g}")
             panels[down, 0].yaxis.set_minor_locator(NullLocator())

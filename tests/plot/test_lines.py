@@ -1,5 +1,7 @@
 """Figures of lines along a log axis, and of agreement: what they draw, and where 0 stands."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +60,17 @@ def test_seeds_are_dots_and_the_line_goes_through_their_mean():
     dots, band = (next(each for each in axes.collections if (each.get_offsets().size > 2) == many) for many in (1, 0))
     assert sorted(dots.get_offsets()[:, 1].tolist()) == [1, 2, 3, 6]
     assert band.get_paths()[0].vertices[:, 1].min() == 0.1 and band.get_paths()[0].vertices[:, 1].max() == 7
+
+
+def test_a_panel_of_zeros_shows_them_on_a_linear_axis():
+    """No concept has an expert: a logarithmic axis would be empty, and matplotlib would warn."""
+    none = lines().assign(value=0.0, ci_low=0.0, ci_high=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot.lines(none, "step", "Training step", ("experts",))
+    axes = figure.axes[0]
+    assert axes.get_yscale() == "linear"
+    assert [line.get_ydata().tolist() for line in axes.lines if len(line.get_xdata()) == 3] == [[0, 0, 0]] * 2
 
 
 def test_a_table_without_its_axis_is_refused():
