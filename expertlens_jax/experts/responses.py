@@ -23,7 +23,7 @@ from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection
-from expertlens_jax.models.taps import POOLINGS, Taps
+from expertlens_jax.models.taps import Taps, check_pooling
 from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
@@ -223,8 +223,7 @@ def prepare_recording(
     if isinstance(sentences, str):
         raise SelectionError("a single string was given; wanted a sequence of sentences.")
     recording = recording or Recording()
-    if recording.pooling not in POOLINGS:
-        raise SelectionError(f"pooling {recording.pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
+    check_pooling(recording.pooling)
     sites = check_sites(model.config, recording.sites, model.saes)
     if tokens is None:
         tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=recording.truncate)

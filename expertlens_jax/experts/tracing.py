@@ -18,7 +18,7 @@ from expertlens_jax.models.interventions import Intervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.reading import choose_units, read_units
 from expertlens_jax.models.steering import Steering
-from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
+from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.token_texts import texts_in_sentence
 from expertlens_jax.models.tokens import row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
@@ -70,8 +70,7 @@ class Trace:
         Raises:
           SelectionError: an unknown pooling.
         """
-        if pooling not in POOLINGS:
-            raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
+        check_pooling(pooling)
         pool = {
             "max": lambda x: x.max(axis=0),
             "min": lambda x: x.min(axis=0),

@@ -24,7 +24,7 @@ from expertlens_jax.models.sae import SAE, check_saes
 from expertlens_jax.models.sharding import split_rows
 from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
-from expertlens_jax.models.taps import POOLINGS, Pooling, Taps
+from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.tokens import as_rows, check_token_ids
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
@@ -232,8 +232,7 @@ class Model:
           SelectionError: unknown sites or pooling, another model's steering, or an intervention that doesn't fit.
           TokenizationError: as in `__call__`.
         """
-        if pooling not in POOLINGS:
-            raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
+        check_pooling(pooling)
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         if pool_mask is None:
             pool_mask = attention_mask

@@ -15,12 +15,23 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import At, PlacedIntervention
 from expertlens_jax.models.sites import SITES
 
 Pooling = Literal["max", "mean", "last", "min"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
+
+
+def check_pooling(pooling: str) -> None:
+    """Refuse a pooling that there isn't.
+
+    Raises:
+      SelectionError: the message lists those there are.
+    """
+    if pooling not in POOLINGS:
+        raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,7 @@ def conclude(
     Args:
       recovery: of `recover_domains`, after columns sentences and measure, as `experts_name` and its like call them.
       hierarchy: of `summarise_inclusion`, after a column sentences.
-      threshold: of the experts that the claims are held against.
+      threshold: τ of the expert sets that the claims are about.
       permutations: that recovery was tested with.
     """
     neighbours = recovery[recovery["statistic"] == "knn_accuracy"]

@@ -54,20 +54,22 @@ def format_services(services: pd.DataFrame, gathering: pd.DataFrame) -> str:
 
 def format_shared(summary: pd.DataFrame) -> str:
     """Return shared against unshared experts."""
-    shown = summary.assign(
-        difference=[f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in summary.itertuples()]
-    ).drop(columns=["ci_low", "ci_high"])
-    text = shown.to_string(index=False, justify="left", float_format="{:.3f}".format)
-    return f"Average precision of shared and unshared experts of pairs that have enough of both\n{text}"
+    title = "Average precision of shared and unshared experts of pairs that have enough of both"
+    return f"{title}\n{_format_differences(summary)}"
 
 
 def format_matched(summary: pd.DataFrame) -> str:
     """Return experts against equally active non-experts."""
+    title = "Experts against non-experts of the same layer and site that respond as strongly"
+    return f"{title}\n{_format_differences(summary)}"
+
+
+def _format_differences(summary: pd.DataFrame) -> str:
+    """Each difference with its interval in one column."""
     shown = summary.assign(
         difference=[f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in summary.itertuples()]
     ).drop(columns=["ci_low", "ci_high"])
-    text = shown.to_string(index=False, justify="left", float_format="{:.3f}".format)
-    return f"Experts against non-experts of the same layer and site that respond as strongly\n{text}"
+    return shown.to_string(index=False, justify="left", float_format="{:.3f}".format)
 
 
 def conclude(tables: Mapping[str, pd.DataFrame], *, threshold: float, permutations: int) -> list[Conclusion]:
