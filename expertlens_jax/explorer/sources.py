@@ -1,7 +1,6 @@
 """A run's own sentences and model, so that their tokens can be read again; nothing else is taken for them."""
 
 import dataclasses
-import importlib.util
 import pathlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from expertlens_jax.explorer.runs import Table
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.loading import load_model
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.packaged import folder_in_package
 from expertlens_jax.models.provenance import read_provenance
 
 
@@ -156,8 +156,8 @@ def _installed(path: str) -> str:
     """A model's path; `package:NAME/FOLDER` is a folder within an installed Python package."""
     if not path.startswith("package:"):
         return path
-    package, _, folder = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    folder = folder_in_package(path)
+    if folder is None:
+        package = path.removeprefix("package:").partition("/")[0]
         raise CheckpointError(f"the Python package {package}, which holds it, isn't installed")
-    return str(epath.Path(spec.submodule_search_locations[0]) / folder)
+    return str(folder)

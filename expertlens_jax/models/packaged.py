@@ -1,6 +1,7 @@
-"""The small models that ship with the package: see `lenslet/README.md`, their model card."""
+"""Models in Python packages: the small ones that ship with this one (see `lenslet/README.md`), and others'."""
 
 import difflib
+import importlib.util
 import pathlib
 
 from expertlens_jax.errors import CheckpointError
@@ -55,3 +56,12 @@ def packaged_directory(name: str, revision: str | None) -> pathlib.Path | None:
     if revision not in revisions:
         raise CheckpointError(f"{name} has no revision {revision!r}; it ships with {', '.join(revisions)}.")
     return ROOT / name / revision
+
+
+def folder_in_package(path: str) -> pathlib.Path | None:
+    """Where `package:NAME/FOLDER` lies, a folder within an installed Python package; None if NAME isn't installed."""
+    package, _, folder = path.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return pathlib.Path(spec.submodule_search_locations[0]) / folder
