@@ -56,6 +56,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.steering import share_expertise, steer
     from expertlens_jax.experts.table import open_expertise
     from expertlens_jax.experts.tracing import Trace, trace
+    from expertlens_jax.explorer.comparing import compare_runs
     from expertlens_jax.explorer.site import explore
     from expertlens_jax.models.generation import Generations, generate
     from expertlens_jax.models.interventions import (
@@ -105,6 +106,7 @@ __all__ = [
     "align",
     "cap",
     "compare_alignments",
+    "compare_runs",
     "connect_hosts",
     "contrast_concepts",
     "cosine",

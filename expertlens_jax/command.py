@@ -49,7 +49,10 @@ COMMANDS = {
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),
 }
-EXPLORE = {"explore": "A page to explore a run: its concepts, units, maps, verdicts"}
+EXPLORE = {
+    "explore": "A page to explore a run: its concepts, units, maps, verdicts",
+    "compare": "Runs side by side: settings, experts, alignments, verdicts",
+}
 LISTS = {"models": "The models that ship, and the families that load", "configs": "The suites, for --config"}
 
 
@@ -75,8 +78,10 @@ def dispatch(arguments: Sequence[str]) -> None:
         print(f"expertlens_jax {expertlens_jax.__version__}")
     elif name in LISTS and not rest:
         print(list_models() if name == "models" else list_configs())
-    elif name in EXPLORE:
+    elif name == "explore":
         explore(rest)
+    elif name == "compare":
+        compare(rest)
     elif name in COMMANDS:
         start(name, rest)
     else:
@@ -160,6 +165,37 @@ def explore(arguments: Sequence[str]) -> None:
     except ExpertLensError as error:
         _stop(str(error))
     print(f"The page is {page}; open it in a browser.")
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Print how runs differ, and write it down where that is asked for."""
+    parser = _Arguments(
+        "expertlens compare",
+        description="Hold runs side by side: of two models, revisions, sentence sets or settings. What differs in "
+        "settings and provenance; of each concept how many experts, how good, and whether they are the same; how the "
+        "overlaps of concepts and the alignments with people's ratings differ; which verdicts change.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="directories of two or more runs; the first is the measure"
+    )
+    parser.add_argument("--out", metavar="DIR", help="a folder to write tables, the figure and a page into")
+    parser.add_argument("--threshold", type=float, default=0.5, metavar="TAU", help="of average precision (0.5)")
+    parser.add_argument("--ratings", action="append", metavar="NAME", help="people's ratings, if not the runs' own")
+    given = parser.parse_args(list(arguments))
+    from expertlens_jax.errors import ExpertLensError
+    from expertlens_jax.experiments.launch import format_warning
+
+    warnings.formatwarning = format_warning
+    try:
+        compared = expertlens_jax.compare_runs(
+            *given.runs, threshold=given.threshold, ratings=given.ratings, out=given.out
+        )
+    except ExpertLensError as error:
+        _stop(str(error))
+    print(compared)
+    if given.out is not None:
+        print(f"\nThe comparison is {os.path.join(given.out, 'comparison.html')}; its tables are beside it.")
 
 
 def list_models() -> str:

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,23 @@ def differing_settings(
     Returns:
       By name, in the order of `second`.
     """
-    flat = [_flatten(_with_defaults(json.loads(json.dumps(each)), defaults or {})) for each in (first, second)]
-    names = dict.fromkeys([*flat[1], *flat[0]])
+    return {name: (one, other) for name, (one, other) in settings_apart([first, second], defaults).items()}
+
+
+def settings_apart(
+    configs: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """The settings in which any of several configs differ, as `differing_settings` has them of two.
+
+    Returns:
+      By name, in the order of the last config: the value in each config, to be shown.
+    """
+    flat = [_flatten(_with_defaults(json.loads(json.dumps(each)), defaults or {})) for each in configs]
+    names = dict.fromkeys(name for each in reversed(flat) for name in each)
     return {
         name: tuple(_shown(each[name]) if name in each else "nothing" for each in flat)
         for name in names
-        if flat[0].get(name) != flat[1].get(name)
+        if any(each.get(name) != flat[0].get(name) for each in flat)
     }
 
 

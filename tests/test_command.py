@@ -79,7 +79,9 @@ def test_help_fits_a_screen_and_names_every_command():
     assert named == [*command.COMMANDS, *command.EXPLORE, *command.LISTS]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["align", "--help"], ["configs"], ["explore", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["align", "--help"], ["configs"], ["explore", "--help"], ["compare", "--help"]]
+)
 def test_help_imports_nothing_heavy_and_takes_a_moment(arguments):
     program = (
         "import sys, time; start = time.process_time(); sys.argv[1:] = "

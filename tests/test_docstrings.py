@@ -16,6 +16,7 @@ MODULES = (
     "expertlens_jax.experts.inspection",
     "expertlens_jax.experts.overlap",
     "expertlens_jax.experts.tracing",
+    "expertlens_jax.explorer.comparing",
     "expertlens_jax.explorer.site",
     "expertlens_jax.models.logit_effect",
     "expertlens_jax.plot.fitting",

@@ -104,6 +104,12 @@ def read_run(directory: epath.PathLike) -> Run:
     )
 
 
+def tell_notes(notes: Sequence[str]) -> None:
+    """Warn the caller's caller of what a reader must know."""
+    for note in notes:
+        warnings.warn(note, ExpertLensWarning, stacklevel=3)
+
+
 def _read_json(directory: epath.Path, name: str, kind: type) -> Any:
     if not directory.is_dir():
         raise RunDirectoryError(

@@ -2,7 +2,6 @@
 
 import importlib.resources
 import json
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +11,9 @@ from etils import epath
 import expertlens_jax
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.ratings import Ratings, load_ratings
-from expertlens_jax.errors import ExpertLensWarning, RunDirectoryError, SelectionError
+from expertlens_jax.errors import RunDirectoryError, SelectionError
 from expertlens_jax.explorer.chunks import write_chunk
-from expertlens_jax.explorer.runs import REPRODUCE, Run, read_run
+from expertlens_jax.explorer.runs import REPRODUCE, Run, read_run, tell_notes
 from expertlens_jax.explorer.sources import check_given, find_model, find_sentences, load_given
 from expertlens_jax.explorer.tables import Bounds, write_table
 from expertlens_jax.models.model import Model
@@ -101,8 +100,7 @@ def explore(
         entries.append(write_table(site, f"t{number}", table, concepts, reader, rated, bounds))
     unread = [] if tokens else ["What units say at each token isn't shown: it wasn't asked for."]
     write_page(site, found, entries, [*notes, *unread])
-    for note in notes:
-        warnings.warn(note, ExpertLensWarning, stacklevel=2)
+    tell_notes(notes)
     return site / "index.html"
 
 

@@ -27,6 +27,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.polysemanticity_figures import plot_shared as shared
     from expertlens_jax.plot.recovery_figures import plot_hierarchy as hierarchy
     from expertlens_jax.plot.recovery_figures import plot_recovery as recovery
+    from expertlens_jax.plot.runs_figures import plot_runs as runs
     from expertlens_jax.plot.significance_figures import plot_significance as significance
     from expertlens_jax.plot.stability_figures import plot_fewer as fewer
     from expertlens_jax.plot.stability_figures import plot_stability as stability
@@ -54,6 +55,7 @@ __all__ = [
     "order_concepts",
     "overlap",
     "recovery",
+    "runs",
     "save_figure",
     "services",
     "shared",

@@ -48,26 +48,31 @@ def read_chunk(site: pathlib.Path, name: str):
     return json.loads(text[len(start) : -3])
 
 
-def run_of_names(directory: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
-    """A finished run of concepts that are called so, of 400 units that no module of Hugging Face's has, at random."""
-    units, number = 400, len(names)
+def run_of_names(
+    directory: pathlib.Path, names: Sequence[str], precision: np.ndarray | None = None, **attributes: object
+) -> pathlib.Path:
+    """A finished run of concepts that are called so, of 400 units that no module of Hugging Face's has.
+
+    Average precision `[concepts, units]` is at random unless it is given; `attributes` are added to the table's.
+    """
+    number = len(names)
+    values = np.random.default_rng(0).beta(8, 8, (number, 400)) if precision is None else precision
+    units = values.shape[1]
     of_concept = {"domain": [""] * number, "base_rate": [0.5] * number, "num_positives": [4] * number}
     of_concept |= {"num_negatives": [4] * number}
     of_unit = {"layer": np.arange(units) // 200, "site": ["attn.head"] * units, "channel": np.arange(units) % 200}
     of_unit |= {"hf_module": [""] * units, "hf_channel": [-1] * units}
     coordinates = {"concept": ("concept", np.array(names, object)), "unit": ("unit", np.arange(units))}
     for dim, columns in (("concept", of_concept), ("unit", of_unit)):
-        for name, values in columns.items():
-            kind = object if isinstance(values[0], str) else None
-            coordinates[name] = (dim, np.array(values, kind))
-    attributes = {"model": "odd", "sentences": "odd", "package": el.__version__, "numbers_version": NUMBERS_VERSION}
-    directory.mkdir()
+        for name, column in columns.items():
+            kind = object if isinstance(column[0], str) else None
+            coordinates[name] = (dim, np.array(column, kind))
+    said = {"model": "odd", "sentences": "odd", "package": el.__version__, "numbers_version": NUMBERS_VERSION}
+    directory.mkdir(parents=True)
     run = epath.Path(directory)
-    table.create_table(
-        run, xr.Dataset(coords=coordinates, attrs=attributes), {"average_precision": ("concept", "unit")}
-    )
-    values = np.random.default_rng(0).beta(8, 8, (number, units)).astype(np.float32)
-    table.write_units(run, 0, {"average_precision": values})
+    described = xr.Dataset(coords=coordinates, attrs=said | attributes)
+    table.create_table(run, described, {"average_precision": ("concept", "unit")})
+    table.write_units(run, 0, {"average_precision": values.astype(np.float32)})
     table.write_progress(run, table.Progress(((0, units),), (), True))
     (directory / "config.json").write_text(json.dumps({"contrast_sha256": ""}))
     return directory

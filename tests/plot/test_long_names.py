@@ -113,6 +113,20 @@ def matched():
     return plot.matched(table(axes, experts=0.6, matched=0.3, difference=0.3, ci_low=0.2, ci_high=0.4))
 
 
+def runs():
+    runs = {"run": f"runs/{MEASURE}", "other": (f"runs/of another model, {MEASURE}", "runs/seed 1")}
+    axes = {"sentences": SETS, "run": (runs["run"],), "other": runs["other"]}
+    draws = np.random.default_rng(0)
+    concepts = table(axes | {"concept": words(12)}, overlap=0.4, chance=0.01)
+    for name, most in (("experts", 5000), ("other_experts", 5000), ("best_ap", 1), ("other_best_ap", 1)):
+        concepts[name] = most * draws.random(len(concepts))
+    pairs = table(axes | {"concept_1": words(12)})
+    pairs = pairs.assign(overlap=draws.random(len(pairs)), other_overlap=draws.random(len(pairs)))
+    agreement = table(axes, spearman=0.5, ci_low=0.1, ci_high=0.7)
+    alignment = table(axes | {"ratings": RATINGS}, spearman=0.5, other_spearman=0.2)
+    return plot.runs(concepts, pairs, agreement, alignment, threshold=0.5)
+
+
 def services():
     nulls = {"null_low": 10.0, "null_high": 30.0}
     spread = table(
@@ -218,6 +232,7 @@ CASES = {
     "overlap, no domains": lambda: plot.overlap(overlap_of(9, ("",)), quantity=MEASURE),
     "overlap, two concepts": lambda: plot.overlap(overlap_of(2), quantity=MEASURE),
     "recovery": recovery,
+    "runs": runs,
     "services": services,
     "shared": shared,
     "significance": significance,
