@@ -277,7 +277,7 @@ def show_selfcond(theirs: dict[str, Any], model: Any, num_concepts: int, ours: t
 
     sentences, labels = tuple(map(str, theirs["sentences"])), theirs["labels"].astype(bool)[None]
     own = el.ConceptDataset("selfcond", sentences, ("last",), ("",), labels, np.ones(len(sentences), bool))
-    responses = el.Responses(theirs["values"], model.units, model.name, sentences)
+    responses = el.Responses.of(theirs["values"], model.units, model.name, sentences)
     ratio = float((~labels).sum() / labels.sum())
     ranked = el.measure_expertise(responses, own, negatives_per_positive=ratio, exclude_mentions=False)
     apart = np.abs(ranked["average_precision"].to_numpy()[0] - theirs["average_precision"]).max()

@@ -61,7 +61,7 @@ class Target:
         """
         if self.num_devices % model:
             raise ExpertLensError(
-                f"model={model} was asked for; the {self.num_devices} device{'s' * (self.num_devices > 1)} of "
+                f"model={model} was given; the {self.num_devices} device{'s' * (self.num_devices > 1)} of "
                 f"{self.name} can be shared out with model="
                 f"{', '.join(str(n) for n in range(1, self.num_devices + 1) if self.num_devices % n == 0)}."
             )

@@ -36,6 +36,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.distributions import measure_distributions
     from expertlens_jax.experts.expertise import measure_expertise
     from expertlens_jax.experts.inspection import top_experts, top_sentences, top_tokens
+    from expertlens_jax.experts.labelled_responses import Responses
     from expertlens_jax.experts.overlap import OVERLAPS as OVERLAPS
     from expertlens_jax.experts.overlap import (
         Overlap,
@@ -49,7 +50,7 @@ with epy.lazy_api_imports(globals()):
     )
     from expertlens_jax.experts.pipeline import find_experts
     from expertlens_jax.experts.response_store import ResponseStore
-    from expertlens_jax.experts.responses import Responses, record_responses
+    from expertlens_jax.experts.responses import record_responses
     from expertlens_jax.experts.scores import SCORES as SCORES
     from expertlens_jax.experts.scores import Score, score_units
     from expertlens_jax.experts.selection import select_experts, select_negatives

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def make_mesh(model: int = 1) -> Mesh:
     devices = jax.devices()
     if model < 1 or len(devices) % model:
         raise ExpertLensError(
-            f"a mesh with model={model} was asked for; {len(devices)} devices can be shared out with "
+            f"a mesh with model={model} was given; {len(devices)} devices can be shared out with "
             f"model={', '.join(str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0)}."
         )
     return auto_mesh(np.array(devices).reshape(-1, model), (DATA, MODEL))
@@ -72,6 +73,26 @@ def place(params: Mapping[str, Any], *, all_hosts: bool = False) -> tuple[Mesh, 
         return mesh, params
     mesh = make_mesh() if all_hosts else data_mesh()
     return mesh, replicate(params, mesh)
+
+
+@functools.cache
+def on_each_device(work: Callable, in_axes: tuple[int | None, ...]) -> Callable:
+    """Return `work`, compiled, on each of this process's devices at once: each does its own, none waits for another.
+
+    It is `jax.pmap`, made when it is asked for: devices aren't known before jax.distributed starts. Work that crosses
+    devices is `jax.shard_map`'s, over a mesh.
+
+    >>> import jax.numpy as jnp
+    >>> from expertlens_jax import parallel
+    >>> blocks = jnp.ones((len(jax.local_devices()), 3))
+    >>> parallel.on_each_device(jnp.sum, (0,))(blocks)[0].item()
+    3.0
+
+    Args:
+      work: a pure function of arrays, the same object each time, so that it is compiled once.
+      in_axes: of each argument, 0 if it is stacked `[devices, ...]`, None if every device takes all of it.
+    """
+    return jax.pmap(work, in_axes=in_axes, devices=jax.local_devices())
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:

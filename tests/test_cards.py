@@ -110,7 +110,7 @@ def test_responses_tell_what_was_read(made):
     assert "mlp.gate 111" in text and "0 to 2" in text and "max over tokens" in text and "'ba a x'" in text
     steered = el.record_responses(made["model"], ["a b"], steering=made["steering"])
     assert "set_median; 50 units" in " ".join(repr(steered).split())
-    assert "pooled" not in repr(el.Responses(np.zeros((1, 1)), made["model"].units.head(1), "mine", ("a",)))
+    assert "pooled" not in repr(el.Responses.of(np.zeros((1, 1)), made["model"].units.head(1), "mine", ("a",)))
 
 
 def test_concepts_show_a_sentence_of_each(made):

@@ -11,8 +11,8 @@ from scipy import stats
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
 from expertlens_jax.experts.expertise import check_same_responses, check_same_sentences
+from expertlens_jax.experts.labelled_responses import Responses, as_responses
 from expertlens_jax.experts.ranking import rank_units
-from expertlens_jax.experts.responses import Responses
 from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.settings import Negatives
 
@@ -34,7 +34,7 @@ def measure_distributions(
 
     Args:
       expertise: of these responses and concepts; its attributes say which sentences were a concept's negatives.
-      responses: values float32 [sentences, units].
+      responses: float32 over (sentence, unit).
       concepts: labels bool [concepts, sentences].
       top: keep what is added for this many units of highest average precision a concept; None keeps all.
       progress: shows a bar.
@@ -47,6 +47,7 @@ def measure_distributions(
     Raises:
       ResponsesError: responses to other sentences, or of other units.
     """
+    responses = as_responses(responses)
     check_same_sentences(responses.sentences, concepts.sentences)
     check_same_responses(expertise, responses)
     lacking = [name for name in MEASURED if name not in expertise or np.isnan(expertise[name].values).any()]

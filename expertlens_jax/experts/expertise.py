@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,11 @@ from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.fingerprints import question
+from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS, Responses, as_column, as_responses, as_text
 from expertlens_jax.experts.ranking import Ranking, rank_units
 from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.settings import Negatives, PlainNegatives, check_scores, settings_of
 
-if TYPE_CHECKING:
-    from expertlens_jax.experts.responses import Responses
-
-UNIT_COLUMNS = ("layer", "site", "channel", "hf_module", "hf_channel")
 BY_NEGATIVES = {"base_rate_by_negatives": "base_rate", "num_negatives_by_negatives": "num_negatives"}
 """Coordinates of a table with several negatives, and what they are of a contrast."""
 
@@ -44,7 +41,7 @@ def measure_expertise(
     meaning next to it.
 
     Args:
-      responses: values float32 [sentences, units], recorded for `concepts.sentences`.
+      responses: float32 over (sentence, unit), recorded for `concepts.sentences`; or the same read from a file.
       concepts: labels bool [concepts, sentences].
       negatives: which sentences a concept is told apart from, and what they weigh.
       transport: whether to measure `transport_slope`, about half of the time that ranking takes on a CPU.
@@ -76,12 +73,9 @@ def measure_expertise(
         others=("transport", "scores", "units_per_block", "progress"),
     )
     scores = check_scores(scores)
-    check_same_sentences(responses.sentences, concepts.sentences)
-    if len(responses.units) != responses.values.shape[1]:
-        raise ResponsesError(
-            f"the units' table has {len(responses.units)} rows, the responses {responses.values.shape[1]} "
-            "columns; wanted a row for each column, in the same order."
-        )
+    responses = as_responses(responses)
+    units, sentences = responses.units, responses.sentences
+    check_same_sentences(sentences, concepts.sentences)
     contrast = contrast_concepts(concepts, negatives)
     ranking = rank_units(
         responses.values,
@@ -89,16 +83,17 @@ def measure_expertise(
         transport=transport,
         scores=scores,
         units_per_block=units_per_block,
-        units=responses.units,
-        sentences=responses.sentences,
+        units=units,
+        sentences=sentences,
         progress=progress,
     )
-    if responses.provenance is None:
+    read = responses.provenance
+    if read is None:
         attributes = {"model": responses.model, "sentences": concepts.name, **negatives.attributes()}
     else:
-        asked = question(responses.provenance, concepts, [contrast], [negatives])
-        attributes = asked | responses.provenance.attributes()
-    return expertise_table(ranking, responses.units, concepts, contrast, attributes)
+        asked = question(read, concepts, [contrast], [negatives])
+        attributes = asked | read.attributes()
+    return expertise_table(ranking, units, concepts, contrast, attributes)
 
 
 def expertise_table(
@@ -120,16 +115,13 @@ def expertise_table(
 def expertise_coordinates(units: pd.DataFrame, concepts: ConceptDataset, contrast: Contrast) -> dict[str, tuple]:
     """What stands beside a table of expertise: who the concepts and the units are, and what was counted."""
     return {
-        "concept": ("concept", _text(concepts.concepts)),
-        "domain": ("concept", _text(concepts.domains)),
+        "concept": ("concept", as_text(concepts.concepts)),
+        "domain": ("concept", as_text(concepts.domains)),
         "base_rate": ("concept", np.asarray(contrast.base_rate)),
         "num_positives": ("concept", np.asarray(contrast.num_positives)),
         "num_negatives": ("concept", np.asarray(contrast.num_negatives)),
         "unit": ("unit", np.asarray(units.index)),
-    } | {
-        name: ("unit", _text(units[name]) if name in ("site", "hf_module") else units[name].to_numpy())
-        for name in UNIT_COLUMNS
-    }
+    } | {name: ("unit", as_column(units[name])) for name in UNIT_COLUMNS}
 
 
 def negatives_coordinates(negatives: Sequence[Negatives], contrasts: Sequence[Contrast]) -> dict[str, tuple]:
@@ -139,11 +131,6 @@ def negatives_coordinates(negatives: Sequence[Negatives], contrasts: Sequence[Co
         name: (("negatives", "concept"), np.stack([getattr(contrast, field) for contrast in contrasts]))
         for name, field in BY_NEGATIVES.items()
     }
-
-
-def _text(strings: Sequence[str]) -> np.ndarray:
-    # Objects, since zarr's format specifies text of any length, and numpy's of fixed length isn't in it.
-    return np.asarray(list(strings), dtype=object)
 
 
 def check_same_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
@@ -166,6 +153,7 @@ def check_same_responses(expertise: xr.Dataset, responses: Responses) -> None:
 
     Where one of them doesn't say of which network it is, as responses of your own making don't, names decide.
     """
+    responses = as_responses(responses)
     table, own = read_provenance(expertise.attrs), responses.provenance
     units = responses.units
     named = str(expertise.attrs.get("model", "an unnamed model"))

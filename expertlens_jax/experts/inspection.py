@@ -9,8 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax.errors import ResponsesError, SelectionError
-from expertlens_jax.experts.expertise import UNIT_COLUMNS
-from expertlens_jax.experts.responses import Responses
+from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS, Responses, as_responses
 from expertlens_jax.experts.selection import average_precision, check_threshold
 from expertlens_jax.experts.steering import check_known_concepts
 from expertlens_jax.experts.tracing import Trace, trace
@@ -144,7 +143,8 @@ def top_sentences(responses: Responses | Trace, unit: Units, count: int = 20, *,
     address, count = one_address(unit), _check_count(count, "sentences")
     if isinstance(responses, Trace):
         values, units, sentences = responses.pooled(), responses.units, responses.sentences
-    elif isinstance(responses, Responses):
+    elif isinstance(responses, xr.DataArray):
+        responses = as_responses(responses)
         values, units, sentences = responses.values, responses.units, responses.sentences
     else:
         raise ResponsesError(_no_responses(responses, address))
@@ -179,13 +179,13 @@ def _column(units: pd.DataFrame, address: Address, model: str) -> int:
     if not at_site.any():
         recorded = ", ".join(dict.fromkeys(map(str, units["site"])))
         raise SelectionError(
-            f"the unit {format_address(address)} was asked for, and these responses of {model} are of {recorded}: "
+            f"the unit {format_address(address)} was given, and these responses of {model} are of {recorded}: "
             f"{site} wasn't recorded. Record it, if the model has it: "
             f"el.record_responses(model, sentences, sites=[{site!r}])."
         )
     here = units[at_site]
     raise SelectionError(
-        f"the unit {format_address(address)} was asked for; these responses of {model} have {len(here)} units at "
+        f"the unit {format_address(address)} was given; these responses of {model} have {len(here)} units at "
         f"{site}, in layers {here['layer'].min()} to {here['layer'].max()} with channels {here['channel'].min()} to "
         f"{here['channel'].max()}, and not this one."
     )

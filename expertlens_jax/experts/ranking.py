@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from expertlens_jax import parallel
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
@@ -241,7 +242,7 @@ def _rank_on_host(
         orders, scratch = free.pop() if free else (empty_orders(sets, len(blocks), chunk), Scratch.empty(sets, chunk))
         for number, part in enumerate(_side_by_side(parts, chunk)):
             order_on_host(part, sets, jax.tree.map(operator.itemgetter(number), orders), scratch)
-        ranked = _over_devices(measure, (0, None))(orders, sets)
+        ranked = parallel.on_each_device(measure, (0, None))(orders, sets)
         for table, each in zip(jax.tree.leaves(ranking), jax.tree.leaves(ranked), strict=True):
             here = table[:, :, start : start + chunk]
             here[:] = np.asarray(each)[:, :, : here.shape[2]]
@@ -265,20 +266,14 @@ def _rank_on_devices(
 ) -> tuple[Ranking | ScoredRanking, tuple[jax.Array, ...]]:
     """Ranks float32 [D, S, B], one block on each device, without leaving them: arrays [D, C, B]."""
     if isinstance(blocks, np.ndarray):
-        blocks = _over_devices(_as_it_is, (0,))(blocks)
-    finite = _over_devices(_all_finite, (0,))(blocks)
+        blocks = parallel.on_each_device(_as_it_is, (0,))(blocks)
+    finite = parallel.on_each_device(_all_finite, (0,))(blocks)
     # Two programs, so that the second is the very one that measures what the host has sorted.
-    orders = _over_devices(order_on_device, (0, None))(blocks, sets)
-    ranking = _over_devices(measure, (0, None))(orders, sets)
+    orders = parallel.on_each_device(order_on_device, (0, None))(blocks, sets)
+    ranking = parallel.on_each_device(measure, (0, None))(orders, sets)
     if not np.asarray(finite).all():
         raise refusal(np.asarray(blocks))
     return ranking
-
-
-@functools.cache
-def _over_devices(work: Callable, in_axes: tuple[int | None, ...]) -> Callable:
-    """`work` on each of this process's devices. Made late: devices aren't known before jax.distributed starts."""
-    return jax.pmap(work, in_axes=in_axes, devices=jax.local_devices())
 
 
 def _as_it_is(values: jax.Array) -> jax.Array:

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
-from expertlens_jax.cards import Card, counted, listed, shortened
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.budget import tokens_per_batch_of
+from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention, describe_interventions
 from expertlens_jax.models.model import Model, respond
@@ -28,47 +28,6 @@ from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
 from expertlens_jax.settings import PlainRecording, Recording, settings_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Responses:
-    """What a model's units said to sentences."""
-
-    values: np.ndarray
-    """float32 `[sentences, units]`."""
-    units: pd.DataFrame
-    """A row per unit: `layer, site, channel, hf_module, hf_channel`."""
-    model: str
-    """The model's name."""
-    sentences: tuple[str, ...]
-    """`[sentences]`, in the order of the rows."""
-    provenance: Provenance | None = None
-    """Which network they are of, and how it was read; None for responses of your own making."""
-
-    @property
-    def _card(self) -> Card:
-        counts = self.units["site"].astype(str).value_counts(sort=False)
-        layers = self.units["layer"]
-        read = self.provenance
-        return Card(
-            f"Responses of {self.model}: {counted(len(self.sentences), 'sentence')} x {counted(len(layers), 'unit')}",
-            {
-                "units": listed([f"{site} {count:,}" for site, count in counts.items()], most=20),
-                "layers": f"{layers.min()} to {layers.max()}" if len(layers) else "",
-                "values": f"{self.values.dtype}, {self.values.nbytes / 1e6:,.1f} MB",
-                "pooled": "" if read is None else f"{read.pooling} over tokens",
-                "steered": "" if read is None else shortened(read.steering, 200),
-                "sentences": listed([repr(shortened(each)) for each in self.sentences[:2]])
-                + (" ..." if len(self.sentences) > 2 else ""),
-            },
-            more="numbers: .values [sentences, units]; .units tells where each stands",
-        )
-
-    def __repr__(self) -> str:
-        return self._card.text()
-
-    def _repr_html_(self) -> str:
-        return self._card.html()
 
 
 def record_responses(
@@ -147,7 +106,7 @@ def record_responses(
             waiting = batch.rows, responses
         if waiting is not None:
             keep(*waiting)
-    return Responses(values, prepared.units, model.name, tuple(sentences), provenance)
+    return Responses.of(values, prepared.units, model.name, sentences, provenance)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -126,7 +126,7 @@ def steer(
         method, no choice of units or an empty one, or a table without what the method needs.
     """
     if method not in METHODS:
-        raise SelectionError(f"method {method!r} was asked for; there are {', '.join(METHODS)}.")
+        raise SelectionError(f"method {method!r} was given; wanted one of {', '.join(METHODS)}.")
     concepts = (concept,) if isinstance(concept, str) else tuple(concept)
     spared = (sparing,) if isinstance(sparing, str) else tuple(sparing)
     if not concepts:
@@ -196,7 +196,7 @@ def _at_sites(expertise: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
     absent = [site for site in sites if site not in recorded]
     if absent or not sites:
         raise SelectionError(
-            f"sites {', '.join(map(str, absent)) or 'of no name'} were asked for, and this table of expertise has "
+            f"sites {', '.join(map(str, absent)) or 'of no name'} were given, and this table of expertise has "
             f"{', '.join(recorded)}. Record others with el.record_responses(model, sentences, sites=...)."
         )
     return expertise.isel(unit=np.flatnonzero([site in sites for site in of_unit]))

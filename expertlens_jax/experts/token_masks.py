@@ -24,7 +24,7 @@ def check_pool_over(pool_over: str) -> None:
       SelectionError: it is none of them.
     """
     if pool_over not in POOLED_OVER:
-        raise SelectionError(f"pool_over {pool_over!r} was asked for; there are {', '.join(POOLED_OVER)}.")
+        raise SelectionError(f"pool_over {pool_over!r} was given; wanted one of {', '.join(POOLED_OVER)}.")
 
 
 def pool_over_words(

@@ -14,7 +14,7 @@ from expertlens_jax.analysis.structure.organisation import map_concepts
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
 from expertlens_jax.experts.concept_tree import link_concepts
-from expertlens_jax.experts.expertise import UNIT_COLUMNS
+from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS
 from expertlens_jax.explorer import activations
 from expertlens_jax.explorer.chunks import exact, packed, rounded, write_chunk
 from expertlens_jax.explorer.counting import Counts, count, threshold_levels

@@ -136,7 +136,7 @@ def _row(
     """The unit's row of the units table; `places` keeps each site's modules and their channels, by layer."""
     layer, site, channel = address
     known = {**block_sites(model.config), **({"sae": SITES["sae"]} if model.saes else {})}
-    unit = f"the unit {format_address(address)} was asked for"
+    unit = f"the unit {format_address(address)} was given"
     if site == "sae" and not model.saes:
         raise SelectionError(
             f"{unit}, and {model.name} carries no sparse autoencoder. Give it one: model.with_sae(el.load_sae(PATH))."

@@ -90,7 +90,7 @@ def load_model(
         has apart; or the directory holds two sets of weights.
     """
     if dtype not in DTYPES:
-        raise CheckpointError(f"dtype {dtype!r} was asked for; there are {', '.join(DTYPES)}.")
+        raise CheckpointError(f"dtype {dtype!r} was given; wanted one of {', '.join(DTYPES)}.")
     if mesh is not None:
         mesh = _usable_mesh(mesh)
     local = _local_directory(path_or_id, revision)
@@ -207,7 +207,7 @@ def _local_directory(path_or_id: str | os.PathLike[str], revision: str | None) -
         here = path.resolve()
         if revision is not None:
             raise CheckpointError(
-                f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was asked for: "
+                f"{path_or_id} is a directory here, which has no revisions, but revision={revision!r} was given: "
                 f"{here}. Leave it out; or, for the hub's or the packaged model of that name, run from another "
                 "directory."
             )

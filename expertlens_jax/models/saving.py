@@ -40,7 +40,7 @@ def save_model(
       UnsupportedModelError: no family translates the config.
     """
     if dtype not in DTYPES:
-        raise CheckpointError(f"dtype {dtype!r} was asked for; there are {', '.join(DTYPES)}.")
+        raise CheckpointError(f"dtype {dtype!r} was given; wanted one of {', '.join(DTYPES)}.")
     tensors = stored_tensors(params, hf_config, DTYPES[dtype])
     directory.mkdir(parents=True, exist_ok=True)
     stated = hf_config.to_diff_dict() | {"dtype": dtype}

@@ -127,7 +127,7 @@ def in_block_order(names: Iterable[str]) -> list[str]:
 
 
 def check_sites(config: TransformerConfig, sites: Sequence[str] | str | None, saes: Sequence = ()) -> tuple[str, ...]:
-    """Return the sites that were asked for, in the order of the units table.
+    """Return the sites that were given, in the order of the units table.
 
     Args:
       config: of the model.
@@ -145,19 +145,19 @@ def check_sites(config: TransformerConfig, sites: Sequence[str] | str | None, sa
     if of_saes:
         if not saes:
             raise SelectionError(
-                f"the site {of_saes[0]} was asked for and the model carries no sparse autoencoder. Give it one: "
+                f"the site {of_saes[0]} was given and the model carries no sparse autoencoder. Give it one: "
                 "model.with_sae(el.load_sae(PATH))."
             )
         if set(sites) != set(of_saes):
             raise SelectionError(
-                f"sites {', '.join(sites)} were asked for; {of_saes[0]} is recorded by itself, since only some layers "
+                f"sites {', '.join(sites)} were given; {of_saes[0]} is recorded by itself, since only some layers "
                 "have it. Record the others in a call of their own."
             )
         return (of_saes[0],)
     unknown = [site for site in sites if site not in known]
     if unknown or not sites:
         raise SelectionError(
-            f"sites {', '.join(map(str, unknown)) or '(none)'} were asked for; this model has {', '.join(known)}."
+            f"sites {', '.join(map(str, unknown)) or '(none)'} were given; this model has {', '.join(known)}."
             + _meant(unknown, known)
         )
     return tuple(site for site in known if site in sites)

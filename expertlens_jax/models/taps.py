@@ -31,7 +31,7 @@ def check_pooling(pooling: str) -> None:
       SelectionError: the message lists those there are.
     """
     if pooling not in POOLINGS:
-        raise SelectionError(f"pooling {pooling!r} was asked for; there are {', '.join(POOLINGS)}.")
+        raise SelectionError(f"pooling {pooling!r} was given; wanted one of {', '.join(POOLINGS)}.")
 
 
 @dataclasses.dataclass(frozen=True)

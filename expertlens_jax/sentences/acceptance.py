@@ -35,7 +35,7 @@ class Limits:
     def __post_init__(self) -> None:
         if not 1 <= self.min_words <= self.max_words:
             raise SelectionError(
-                f"sentences of {self.min_words} to {self.max_words} words were asked for; wanted min_words of at least "
+                f"sentences of {self.min_words} to {self.max_words} words were given; wanted min_words of at least "
                 "1, and max_words no smaller."
             )
 

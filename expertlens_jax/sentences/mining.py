@@ -51,7 +51,7 @@ def mine_sentences(
       SelectionError: `most` is below 1.
     """
     if most < 1:
-        raise SelectionError(f"at most {most} sentences a concept were asked for; wanted 1 or more.")
+        raise SelectionError(f"at most {most} sentences a concept were given; wanted 1 or more.")
     found = dict.fromkeys(concepts, 0)
     heaps: dict[str, list[tuple[int, str]]] = {concept: [] for concept in concepts}  # largest hash first
     kept: dict[str, dict[str, Mined]] = {concept: {} for concept in concepts}  # by sentence key

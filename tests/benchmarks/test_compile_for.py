@@ -52,7 +52,7 @@ def test_missing_compiler_says_how_to_get_it(capsys, monkeypatch):
 
 
 def test_model_axis_that_a_target_lacks():
-    with pytest.raises(ExpertLensError, match=r"model=3 was asked for; the 4 devices of v5e:2x2 .*model=1, 2, 4"):
+    with pytest.raises(ExpertLensError, match=r"model=3 was given; the 4 devices of v5e:2x2 .*model=1, 2, 4"):
         V5E.mesh(3)
     row = compile_for.compile_one(V5E, programs.Program("recording Pythia-12b over 16", None, model=16))
     assert not row.fits and row.why_not == "needs 16 devices or a multiple; there are 4"

@@ -159,7 +159,7 @@ def test_expertise_with_labels_is_scikit_learns(load, sampled, exclude_mentions)
     values = generator.integers(0, 8, (len(rows), 5)).astype(np.float32)
     units = pd.DataFrame({"layer": 0, "site": "mlp.up", "channel": range(5), "hf_module": "up", "hf_channel": range(5)})
     options = {"sampled": sampled, "exclude_mentions": exclude_mentions, "negatives_per_positive": 1.5}
-    responses = el.Responses(values=values, units=units, model="made", sentences=dataset.sentences)
+    responses = el.Responses.of(values=values, units=units, model="made", sentences=dataset.sentences)
     expertise = el.measure_expertise(responses, dataset, **options)
     weights = contrast_concepts(dataset, **options).weights()
     listed = {(concept, sentence): label for concept, sentence, label in rows}

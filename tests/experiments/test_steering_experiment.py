@@ -153,7 +153,7 @@ def test_a_model_that_is_left_alone_keeps_its_experts(monkeypatch):
     concepts = el.load_concepts("facts").subset(CONCEPTS)
     values = np.random.default_rng(0).normal(size=(len(concepts.sentences), 300)).astype(np.float32)
     units = pd.DataFrame({"layer": 0, "site": "mlp.up", "channel": range(300), "hf_module": "m", "hf_channel": 0})
-    responses = el.Responses(values=values, units=units, model="made", sentences=concepts.sentences)
+    responses = el.Responses.of(values=values, units=units, model="made", sentences=concepts.sentences)
     expertise = el.measure_expertise(responses, concepts, sampled=True)
     monkeypatch.setattr(trials, "record_responses", lambda *_, **__: responses)
     monkeypatch.setattr(trials, "word_in_place", lambda *_: np.zeros(3))

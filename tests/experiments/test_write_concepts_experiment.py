@@ -279,7 +279,7 @@ def test_text_without_a_concept(tmp_path):
         ("mine", {"concepts": ()}, ConceptDataError, "give one of them, as in --config.concepts"),
         ("mine", {"concepts_from": "facts"}, ConceptDataError, "give one of them"),
         ("mine", {"sentences_per_concept": 0}, SelectionError, "sentences_per_concept is 0; wanted 1 or more"),
-        ("mine", {"min_words": 30}, SelectionError, "sentences of 30 to 26 words were asked for"),
+        ("mine", {"min_words": 30}, SelectionError, "sentences of 30 to 26 words were given"),
         ("mine", {"name": "config"}, SelectionError, "can't be called 'config'; name it with --config.name"),
         ("model", {"kind": "poems"}, SelectionError, "kind is 'poems'; the prompts are for facts and stories"),
         ("model", {"sense": "here"}, SelectionError, r"sense is 'here'; wanted text with \{domain\}"),

@@ -60,7 +60,7 @@ def measured():
     units = pd.DataFrame(
         {"layer": 0, "site": "mlp.up", "channel": range(8), "hf_module": "mlp", "hf_channel": range(8)}
     )
-    responses = el.Responses(rng.normal(size=(18, 8)).astype(np.float32), units, "made", sentences)
+    responses = el.Responses.of(rng.normal(size=(18, 8)).astype(np.float32), units, "made", sentences)
     return el.measure_expertise(responses, concepts), responses, concepts
 
 

@@ -22,9 +22,9 @@ from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ConceptDataError, ResponsesError
 from expertlens_jax.experts.distributions import transport_slope
 from expertlens_jax.experts.expertise import measure_expertise
+from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.experts.measuring import Ranking
 from expertlens_jax.experts.ranking import rank_units
-from expertlens_jax.experts.responses import Responses
 
 TOLERANCE = 1e-5
 # Fixed shapes, so that each property compiles once.
@@ -245,7 +245,7 @@ def responses_to(concepts, values=None, num_units=6):
             "hf_channel": np.arange(values.shape[1]),
         }
     )
-    return Responses(values=values, units=units, model="made", sentences=concepts.sentences)
+    return Responses.of(values=values, units=units, model="made", sentences=concepts.sentences)
 
 
 def pets(pool=None):

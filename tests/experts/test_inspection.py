@@ -149,7 +149,7 @@ def test_top_sentences_of_a_trace_are_those_of_responses(responses, model):
 
 def test_units_that_were_not_recorded_are_told(responses, model, tmp_path):
     with pytest.raises(
-        SelectionError, match=r"L0 resid 3 was asked for.*are of attn.q, attn.k, .*: resid wasn't recorded"
+        SelectionError, match=r"L0 resid 3 was given.*are of attn.q, attn.k, .*: resid wasn't recorded"
     ):
         el.top_sentences(responses, (0, "resid", 3))
     with pytest.raises(

@@ -125,9 +125,9 @@ def test_a_tokenizer_without_a_pad_token_lends_its_end_of_text_or_is_refused(mod
 
 
 def test_unknown_sites_and_poolings_are_refused(model):
-    with pytest.raises(SelectionError, match=r"attn.x were asked for; this model has resid.pre, attn.q, attn.k"):
+    with pytest.raises(SelectionError, match=r"attn.x were given; this model has resid.pre, attn.q, attn.k"):
         el.record_responses(model, SENTENCES, sites=("attn.q", "attn.x"))
-    with pytest.raises(SelectionError, match="pooling 'median' was asked for; there are max, mean, last"):
+    with pytest.raises(SelectionError, match="pooling 'median' was given; wanted one of max, mean, last"):
         el.record_responses(model, SENTENCES, pooling="median")
     with pytest.raises(SelectionError, match="a single string was given"):
         el.record_responses(model, "a b")

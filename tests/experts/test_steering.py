@@ -17,7 +17,7 @@ import expertlens_jax as el
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.experts.controls import equally_active_units, random_units
-from expertlens_jax.experts.responses import Responses
+from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.experts.steering import METHODS
 from expertlens_jax.models.steering import place_steering
 
@@ -100,7 +100,7 @@ def test_methods_from_responses_to_maps(method):
     concepts = ConceptDataset("made", sentences, ("cat", "dog", "car"), ("",) * 3, labels, np.ones(22, bool))
     units = pd.DataFrame({"layer": 0, "site": "mlp.up", "channel": range(9), "hf_module": "m", "hf_channel": range(9)})
     values = (rng.normal(size=(22, 9)) * 3 + labels[:1].T * rng.normal(size=9)).round().astype(np.float32)
-    responses = Responses(values=values, units=units, model="made", sentences=sentences)
+    responses = Responses.of(values=values, units=units, model="made", sentences=sentences)
     expertise = el.measure_distributions(el.measure_expertise(responses, concepts), responses, concepts, top=None)
     steering = el.steer(expertise, "cat", threshold=0.0, method=method)
 
@@ -177,7 +177,7 @@ def test_only_some_sites(table):
     assert dict(el.steer(table, "cat", top=10, sites="mlp.up").channels) == {"mlp.up": 52}
     stored = table.assign_coords(site=("unit", table["site"].values.astype(np.dtypes.StringDType())))  # as in zarr
     assert el.steer(stored, "cat", top=10, sites=["mlp.up", "attn.v"]).units == steering.units
-    with pytest.raises(SelectionError, match="sites mlp.gate were asked for, and this table of expertise has attn.q"):
+    with pytest.raises(SelectionError, match="sites mlp.gate were given, and this table of expertise has attn.q"):
         el.steer(table, "cat", top=10, sites=["mlp.gate", "mlp.up"])
 
 
@@ -273,7 +273,7 @@ def test_equally_active_units_say_nearly_the_same(table):
         ({"concept": ()}, "no concept was given"),
         ({"concept": ("cat", "cat")}, "a concept is given twice among 'cat', 'cat'"),
         ({"concept": "cat", "top": None}, 'el.steer(expertise, "cat", top=50)'),
-        ({"concept": "cat", "method": "magic"}, "method 'magic' was asked for; there are set_median"),
+        ({"concept": "cat", "method": "magic"}, "method 'magic' was given; wanted one of set_median"),
         ({"concept": "cat", "strength": 1.5}, "strength=1.5; wanted a number from 0"),
         ({"concept": "cat", "sparing": ["cat"]}, "no unit is left to steer 'cat' with"),
         ({"concept": "cat", "units": [0, 10**6]}, "2 units were given, and only 1 of them"),

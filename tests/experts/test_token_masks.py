@@ -207,6 +207,6 @@ def test_it_is_refused_before_the_model_runs(lenslet, concepts, tmp_path, monkey
     dataset = made("A lion.", "A dog sat.", of=[(0,), (1,)], concepts=("cat", "dog"))
     with pytest.raises(ConceptDataError, match="lacks the word of its concept 'cat': 'A lion.'"):
         el.find_experts(lenslet, dataset, tmp_path / "run", pool_over="concept")
-    with pytest.raises(SelectionError, match="pool_over 'words' was asked for; there are all, concept, others"):
+    with pytest.raises(SelectionError, match="pool_over 'words' was given; wanted one of all, concept, others"):
         el.find_experts(lenslet, concepts, tmp_path / "run", pool_over="words")
     assert not (tmp_path / "run").exists()

@@ -122,11 +122,11 @@ def test_features_of_autoencoders_are_traced_to_the_bit(model, options):
     same_bits(traced.pooled(), recorded.values)
     one = el.trace(carrying, SENTENCES, [(2, "sae", 11), (0, "sae", 3), (2, "sae", 4)])
     same_bits(one.pooled(), recorded.values[:, [50 + 11, 3, 50 + 4]])
-    with pytest.raises(SelectionError, match=r"L1 sae 3 was asked for; .* has sae in layers 0, 2"):
+    with pytest.raises(SelectionError, match=r"L1 sae 3 was given; .* has sae in layers 0, 2"):
         el.trace(carrying, SENTENCES, (1, "sae", 3))
     with pytest.raises(SelectionError, match="sae is recorded by itself"):
         el.trace(carrying, SENTENCES, [(0, "sae", 3), (0, "resid", 3)])
-    with pytest.raises(SelectionError, match=r"L0 sae 3 was asked for, and .* carries no sparse autoencoder"):
+    with pytest.raises(SelectionError, match=r"L0 sae 3 was given, and .* carries no sparse autoencoder"):
         el.trace(model, SENTENCES, (0, "sae", 3))
 
 
@@ -138,7 +138,7 @@ def test_all_poolings_are_those_of_recording(model):
         np.testing.assert_allclose(pooled, recorded.values, rtol=1e-6, atol=1e-6)
         if pooling != "mean":
             same_bits(pooled, recorded.values)
-    with pytest.raises(SelectionError, match="pooling 'median' was asked for; there are max, mean, last"):
+    with pytest.raises(SelectionError, match="pooling 'median' was given; wanted one of max, mean, last"):
         el.trace(model, SENTENCES, "L0 mlp.up 1").pooled("median")
 
 
@@ -298,10 +298,10 @@ def test_an_address_that_is_written_is_read_back(layer, site, channel):
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        ((9, "mlp.up", 1), r"the unit L9 mlp.up 1 was asked for; gpt2\S* has mlp.up in layers 0 to 2\."),
-        ((1, "mlp.upp", 1), r"L1 mlp.upp 1 was asked for; gpt2\S* has the sites resid.pre, .* Did you mean mlp.up\?"),
-        ((1, "mlp.up", 96), r"L1 mlp.up 96 was asked for; in gpt2\S* mlp.up has the channels 0 to 95\."),
-        ((1, "mlp.gate", 1), r"L1 mlp.gate 1 was asked for; gpt2\S* has the sites"),
+        ((9, "mlp.up", 1), r"the unit L9 mlp.up 1 was given; gpt2\S* has mlp.up in layers 0 to 2\."),
+        ((1, "mlp.upp", 1), r"L1 mlp.upp 1 was given; gpt2\S* has the sites resid.pre, .* Did you mean mlp.up\?"),
+        ((1, "mlp.up", 96), r"L1 mlp.up 96 was given; in gpt2\S* mlp.up has the channels 0 to 95\."),
+        ((1, "mlp.gate", 1), r"L1 mlp.gate 1 was given; gpt2\S* has the sites"),
         ([], r'no units were given; wanted rows of a table .*"L3 mlp.up 417"'),
         (417, r"417 was given for a unit; wanted rows of a table"),
         ("mlp.up 417", r"'mlp.up 417' was given for a unit; wanted"),

@@ -212,7 +212,7 @@ def test_config_with_nonsense(directory):
 
 
 def test_unknown_dtype(saved):
-    with pytest.raises(CheckpointError, match=r"dtype 'float8' was asked for; there are float32, bfloat16"):
+    with pytest.raises(CheckpointError, match=r"dtype 'float8' was given; wanted one of float32, bfloat16"):
         el.load_model(saved, dtype="float8")
 
 

@@ -122,7 +122,7 @@ def test_other_bad_input_is_told(pairs):
     model, _ = pairs("gpt2")
     with pytest.raises(SelectionError, match="2 units were given; wanted one, such as 'L1 mlp.act 7'"):
         el.logit_effect(model, [(1, "mlp.act", 7), (0, "mlp.act", 7)])
-    with pytest.raises(SelectionError, match="L7 mlp.act 7 was asked for; .* in layers 0 to 2"):
+    with pytest.raises(SelectionError, match="L7 mlp.act 7 was given; .* in layers 0 to 2"):
         el.logit_effect(model, (7, "mlp.act", 7))
     with pytest.raises(SelectionError, match="count=0 was given; wanted a number of tokens"):
         el.logit_effect(model, (1, "mlp.act", 7), 0)

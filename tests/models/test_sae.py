@@ -498,7 +498,7 @@ def test_wrong_use_is_explained(model, carrying):
         model.with_sae(first, narrow)
     with pytest.raises(SelectionError, match=r"carries no sparse autoencoder. Give it one: model.with_sae"):
         el.record_responses(model, SENTENCES, sites=("sae",))
-    with pytest.raises(SelectionError, match="resid, sae were asked for; sae is recorded by itself"):
+    with pytest.raises(SelectionError, match="resid, sae were given; sae is recorded by itself"):
         el.record_responses(carrying, SENTENCES, sites=("resid", "sae"))
     responses = el.record_responses(carrying, SENTENCES, sites=("sae",))
     with pytest.raises(SelectionError, match="units of the site sae can't be steered"):

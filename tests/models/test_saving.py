@@ -54,6 +54,6 @@ def test_parameters_of_another_model_are_refused(neox, tmp_path):
     wide = type(hf_config).from_dict(hf_config.to_dict() | {"vocab_size": 99})
     with pytest.raises(CheckpointError, match="embed/token"):
         save_model(tmp_path / "x", model.params, wide, model.tokenizer)
-    with pytest.raises(CheckpointError, match="dtype 'float8' was asked for; there are float32, bfloat16"):
+    with pytest.raises(CheckpointError, match="dtype 'float8' was given; wanted one of float32, bfloat16"):
         save_model(tmp_path / "x", model.params, hf_config, model.tokenizer, dtype="float8")
     assert not (tmp_path / "x").exists()

@@ -68,10 +68,10 @@ def test_one_name_is_a_site_too():
 @pytest.mark.parametrize(
     ("sites", "message"),
     [
-        (["mlp.act", "mpl.up"], r"sites mpl.up were asked for; this model has resid.pre, .* Did you mean mlp.up\?"),
-        ("attn", r"sites attn were asked for; this model has resid.pre, attn.q, .* attn.head"),
-        (["mlp.gate"], "sites mlp.gate were asked for; this model has"),
-        ([], r"sites \(none\) were asked for"),
+        (["mlp.act", "mpl.up"], r"sites mpl.up were given; this model has resid.pre, .* Did you mean mlp.up\?"),
+        ("attn", r"sites attn were given; this model has resid.pre, attn.q, .* attn.head"),
+        (["mlp.gate"], "sites mlp.gate were given; this model has"),
+        ([], r"sites \(none\) were given"),
         (["sae"], "carries no sparse autoencoder"),
     ],
 )

@@ -74,5 +74,5 @@ def test_order_and_repeats_change_nothing(lines, random, most):
 
 
 def test_none_at_all_is_refused():
-    with pytest.raises(SelectionError, match="at most 0 sentences a concept were asked for"):
+    with pytest.raises(SelectionError, match="at most 0 sentences a concept were given"):
         mine([], most=0)

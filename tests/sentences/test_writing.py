@@ -121,7 +121,7 @@ def test_accepting_is_idempotent_and_its_set_has_no_order(sentences, random, tak
 
 @pytest.mark.parametrize(("least", "most"), [(0, 5), (6, 5)])
 def test_limits_that_nothing_meets(least, most):
-    with pytest.raises(SelectionError, match=f"sentences of {least} to {most} words were asked for"):
+    with pytest.raises(SelectionError, match=f"sentences of {least} to {most} words were given"):
         Limits(least, most)
 
 

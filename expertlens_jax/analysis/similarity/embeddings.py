@@ -10,7 +10,8 @@ import xarray as xr
 
 from expertlens_jax.analysis.similarity.baselines import mean_sentence_embedding
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.experts.responses import Responses, record_responses
+from expertlens_jax.experts.labelled_responses import Responses
+from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.tokens import Tokens, check_token_ids, tokenize
@@ -151,7 +152,7 @@ def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: boo
         sentences_sha256=digest_json(list(sentences)),
         tokens_sha256=digest_tokens(tokens),
     )
-    return Responses(values, units, model.name, tuple(sentences), provenance)
+    return Responses.of(values, units, model.name, sentences, provenance)
 
 
 def _tokenize(model: Model, texts: Sequence[str], *, truncate: bool = False) -> Tokens:

@@ -41,7 +41,7 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
       SelectionError: another method, or fewer than four concepts.
     """
     if method not in MAPS:
-        raise SelectionError(f"a map by {method!r} was asked for; there are {', '.join(MAPS)}.")
+        raise SelectionError(f"a map by {method!r} was given; wanted one of {', '.join(MAPS)}.")
     if len(overlap) < 4:
         raise SelectionError(f"a map of {len(overlap)} concepts says nothing; wanted four or more.")
     distance = concept_distances(overlap)

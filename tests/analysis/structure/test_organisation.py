@@ -154,7 +154,7 @@ def test_domains_stand_apart_on_the_map(method):
 
 
 def test_a_map_must_be_one_there_is():
-    with pytest.raises(SelectionError, match="'umap' was asked for; there are mds, tsne"):
+    with pytest.raises(SelectionError, match="'umap' was given; wanted one of mds, tsne"):
         map_concepts(random_overlap(), "umap")
     with pytest.raises(SelectionError, match="3 concepts says nothing"):
         map_concepts(overlap_of(np.eye(3), ["a", "b", "b"]))
