@@ -10,15 +10,19 @@ import expertlens_jax as el
 
 ROOMS = ("analysis", "sentences", "training")
 MODULES = (
-    "expertlens_jax.analysis.questions",
+    "expertlens_jax.analysis.conditions.questions",
+    "expertlens_jax.analysis.similarity.questions",
+    "expertlens_jax.analysis.structure.questions",
     "expertlens_jax.analysis.result",
     "expertlens_jax.analysis.statistics.draws",
     "expertlens_jax.experts.inspection",
+    "expertlens_jax.experts.labelled_responses",
     "expertlens_jax.experts.overlap",
     "expertlens_jax.experts.tracing",
     "expertlens_jax.explorer.comparing",
     "expertlens_jax.explorer.site",
     "expertlens_jax.models.logit_effect",
+    "expertlens_jax.parallel",
     "expertlens_jax.plot.fitting",
     "expertlens_jax.experts.scores",
     "expertlens_jax.settings",

@@ -7,18 +7,15 @@ them stand `similarity/`, `structure/`, `conditions/`, `steering/` and `statisti
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
-    from expertlens_jax.analysis.questions import (
-        alignment,
-        baselines,
-        controls,
+    from expertlens_jax.analysis.conditions.questions import settling, stability
+    from expertlens_jax.analysis.result import Result
+    from expertlens_jax.analysis.similarity.questions import alignment, baselines, controls
+    from expertlens_jax.analysis.structure.questions import (
         localisation,
         matched_controls,
         organisation,
         polysemanticity,
-        settling,
-        stability,
     )
-    from expertlens_jax.analysis.result import Result
 
 __all__ = [
     "Result",

@@ -10,7 +10,7 @@ import xarray as xr
 
 from expertlens_jax.errors import ResponsesError, SelectionError
 from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS, Responses, as_responses
-from expertlens_jax.experts.selection import average_precision, check_threshold
+from expertlens_jax.experts.scores import Sign, check_threshold, score_units
 from expertlens_jax.experts.steering import check_known_concepts
 from expertlens_jax.experts.tracing import Trace, trace
 from expertlens_jax.models.addresses import (
@@ -25,8 +25,16 @@ from expertlens_jax.models.addresses import (
 from expertlens_jax.models.model import Model
 
 
-def top_experts(expertise: xr.Dataset, concept: str, count: int = 20, *, threshold: float = 0.5) -> pd.DataFrame:
-    """Return the units of highest average precision for a concept, and what else is known of them.
+def top_experts(
+    expertise: xr.Dataset,
+    concept: str,
+    count: int = 20,
+    *,
+    threshold: float = 0.5,
+    by: str = "average_precision",
+    sign: Sign = "up",
+) -> pd.DataFrame:
+    """Return a concept's best units, by average precision or another score, and what else is known of them.
 
     >>> import expertlens_jax as el
     >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
@@ -39,16 +47,20 @@ def top_experts(expertise: xr.Dataset, concept: str, count: int = 20, *, thresho
       expertise: from `measure_expertise` or `find_experts`, or opened by `open_expertise`.
       concept: one of the table's.
       count: how many units; of equal ones, those that come first in the units' order.
-      threshold: of average precision, from which on a unit serves another concept too.
+      threshold: of the score, from which on a unit serves another concept too.
+      by: the score, a name in `el.SCORES`: "average_precision", "auroc", "cohens_d", or one of your own.
+      sign: "up" for units that say a concept by a higher response, "down" by a lower one, "both" for either.
 
     Returns:
       A table, a row per unit, the best first, with the table's `unit` as its index, and the columns
 
         `layer, site, channel`: where it stands.
         `average_precision`: its expertise.
+        `score`: what it was chosen by, unless that is average precision itself.
         `q_value`: the share of false finds among the units that are at least as good; where the table has it.
         `held_out`: its average precision in a half of the sentences, where the other half by itself puts it among the
-          `count` best: the mean of both ways, or of one; NaN where neither does. Where the table has `halves`.
+          `count` best: the mean of both ways, or of one; NaN where neither does. Where the table has `halves`, and
+          units are chosen by average precision.
         `sign`: "+" if the concept's sentences make it say more than others do, "-" if less.
         `hf_module, hf_channel`: its address in Hugging Face's model.
         `serves`: the other concepts it is an expert on, the best served first, with commas between.
@@ -56,23 +68,26 @@ def top_experts(expertise: xr.Dataset, concept: str, count: int = 20, *, thresho
       Its `attrs` are the expertise's, so that `el.trace` knows a model that it isn't of.
 
     Raises:
-      SelectionError: a concept that isn't in the table, or several; a count below 1; a threshold outside 0 to 1.
+      SelectionError: a concept that isn't in the table, or several; a count below 1; a score or sign that the table
+        doesn't have; a threshold that no unit could meet or miss.
     """
-    precision = average_precision(expertise)
-    count, threshold = _check_count(count, "units"), check_threshold(threshold)
+    scores, plain = score_units(expertise, by, sign), (by, sign) == ("average_precision", "up")
+    count, threshold = _check_count(count, "units"), check_threshold(threshold, by)
     if not isinstance(concept, str):
         raise SelectionError(f"concept={concept!r} was given; wanted the name of one concept.")
     check_known_concepts(expertise, (concept,))
-    row = [str(name) for name in precision["concept"].values].index(concept)
-    values = precision.isel(concept=row).values
+    row = [str(name) for name in scores["concept"].values].index(concept)
+    values = scores.isel(concept=row).values
     places = np.argsort(-values, kind="stable")[:count]
     best = expertise.isel(unit=places)
     own = best.isel(concept=row)
     table = pd.DataFrame({name: own[name].values for name in ADDRESS}, index=pd.Index(own["unit"].values, name="unit"))
-    table["average_precision"] = values[places]
+    table["average_precision"] = own["average_precision"].values
+    if not plain:
+        table["score"] = values[places]
     if "q_value" in expertise:
         table["q_value"] = own["q_value"].values
-    if "average_precision_halves" in expertise:
+    if "average_precision_halves" in expertise and plain:
         halves = expertise["average_precision_halves"].isel(concept=row).transpose("half", "unit").values
         table["held_out"] = _held_out(halves, count)[places]
     if sign := _sign(own):
@@ -80,7 +95,7 @@ def top_experts(expertise: xr.Dataset, concept: str, count: int = 20, *, thresho
     for name in UNIT_COLUMNS[len(ADDRESS) :]:
         if name in own.coords:
             table[name] = own[name].values
-    table["serves"] = _serves(best, row, threshold)
+    table["serves"] = _serves(scores.isel(unit=places), row, threshold)
     table.attrs = dict(expertise.attrs)
     return table
 
@@ -106,9 +121,9 @@ def _sign(own: xr.Dataset) -> list[str]:
     return ["+" if each else "-" for each in above]
 
 
-def _serves(best: xr.Dataset, row: int, threshold: float) -> list[str]:
-    """The names of the other concepts that each unit is an expert on."""
-    values = average_precision(best).values.copy()
+def _serves(best: xr.DataArray, row: int, threshold: float) -> list[str]:
+    """The names of the other concepts that each unit is an expert on, by scores (concept, unit)."""
+    values = best.values.copy()
     values[row] = -np.inf
     names = [str(name) for name in best["concept"].values]
     orders = np.argsort(-values, axis=0, kind="stable")

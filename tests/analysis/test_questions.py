@@ -159,6 +159,34 @@ def test_a_similarity_or_sets_can_be_given_in_place_of_a_table(tables, ratings):
     assert by_cosine == el.align(el.cosine(facts), ratings, **FEW).spearman
 
 
+@pytest.mark.parametrize("sign", ["up", "down"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda t, r, **by: el.analysis.alignment(t, r, threshold=0.7, **FEW, **by),
+        lambda t, r, **by: el.analysis.baselines(t, {"same": t}, r, threshold=0.7, **by),
+        lambda t, r, **by: el.analysis.controls(t, {"other": el.cosine(t.roll(unit=1))}, r, threshold=0.7, **by),
+        lambda t, r, **by: el.analysis.stability(
+            {"a": t, "b": t.roll(unit=9)}, threshold=0.7, resamples=20, **FEW, **by
+        ),
+        lambda t, r, **by: el.analysis.organisation(t, threshold=0.7, **FEW, **by),
+        lambda t, r, **by: el.analysis.localisation(t, thresholds=(0.7, 0.8), resamples=20, **by),
+        lambda t, r, **by: el.analysis.polysemanticity(t, threshold=0.7, draws=5, resamples=20, **FEW, **by),
+    ],
+    ids=("alignment", "baselines", "controls", "stability", "organisation", "localisation", "polysemanticity"),
+)
+def test_experts_are_selected_by_any_score(tables, ratings, ask, sign):
+    precision = tables["facts"]["average_precision"]
+    plain = tables["facts"].assign(auroc=precision.roll(unit=7))
+    scored = plain.assign(auroc=precision if sign == "up" else 1 - precision)
+    if sign == "down":  # 1 - (1 - x) isn't x in float32
+        plain = plain.assign(average_precision=1 - scored["auroc"])
+        scored = scored.assign(average_precision=plain["average_precision"])
+    pd.testing.assert_frame_equal(ask(scored, ratings, by="auroc", sign=sign).table, ask(plain, ratings).table)
+    other = scored.assign(auroc=scored["auroc"].roll(concept=1, roll_coords=False))
+    assert not ask(other, ratings, by="auroc", sign=sign).table.equals(ask(plain, ratings).table)
+
+
 def test_ratings_that_share_no_pairs_say_so_and_are_drawn(tables):
     result = el.analysis.alignment(
         tables["facts"], el.Ratings("other", (("sun", "moon"),), (3.0,)), threshold=0.7, **FEW

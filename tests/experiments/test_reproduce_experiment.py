@@ -185,7 +185,7 @@ def test_a_wrong_setting_of_any_experiment_stops_before_anything_runs(tmp_path, 
 def test_an_error_in_one_does_not_lose_the_others(tmp_path, monkeypatch, capsys):
     config = small()
     config.experiments = ("localisation", "negatives", "scale")
-    monkeypatch.setattr("expertlens_jax.analysis.questions.locate_experts", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("expertlens_jax.analysis.structure.questions.locate_experts", lambda *_, **__: 1 / 0)
     refuse = UnsupportedModelError("no such family. Choose another.")
     monkeypatch.setattr("experiments.sources.load_named", lambda *_: (_ for _ in ()).throw(refuse))
     with pytest.raises(FailedExperimentsError, match="2 of 3 experiments failed .localisation: ZeroDivisionError"):

@@ -79,6 +79,25 @@ def test_the_sign_says_whether_positives_are_above(expertise):
     assert "sign" not in el.top_experts(means.drop_vars("negative_mean"), "fi")
 
 
+def test_experts_by_another_score_have_it_beside_their_precision(expertise):
+    auroc = expertise["auroc"]
+    for sign, score in (("up", auroc), ("down", 1 - auroc), ("both", np.maximum(auroc, 1 - auroc))):
+        table = el.top_experts(expertise, "de", 9, threshold=0.9, by="auroc", sign=sign)
+        own = score.sel(concept="de").to_series().sort_values(ascending=False, kind="stable")[:9]
+        np.testing.assert_array_equal(table.index, own.index)
+        np.testing.assert_array_equal(table["score"], own)
+        precision = expertise["average_precision"].sel(concept="de", unit=table.index)
+        np.testing.assert_array_equal(table["average_precision"], precision)
+        for unit, names in table["serves"].items():
+            others = score.sel(unit=unit).to_series().drop("de")
+            assert {*filter(None, names.split(", "))} == {*others[others >= np.float32(0.9)].index}
+    assert set(el.top_experts(expertise, "de", 9, by="auroc", sign="down")["sign"]) == {"-"}
+    with pytest.raises(SelectionError, match="Unknown score 'f1'. Choose from: average_precision, auroc"):
+        el.top_experts(expertise, "de", by="f1")
+    with pytest.raises(SelectionError, match="average_precision_down, which this table of expertise doesn't have"):
+        el.top_experts(expertise, "de", sign="down")
+
+
 def test_q_values_and_held_out_precision_stand_where_the_table_has_them(found):
     table = el.top_experts(found, "ba", 8)
     np.testing.assert_array_equal(table["q_value"], found["q_value"].sel(concept="ba").to_series()[table.index])
@@ -148,9 +167,7 @@ def test_top_sentences_of_a_trace_are_those_of_responses(responses, model):
 
 
 def test_units_that_were_not_recorded_are_told(responses, model, tmp_path):
-    with pytest.raises(
-        SelectionError, match=r"L0 resid 3 was given.*are of attn.q, attn.k, .*: resid wasn't recorded"
-    ):
+    with pytest.raises(SelectionError, match=r"L0 resid 3 was given.*are of attn.q, attn.k, .*: resid wasn't recorded"):
         el.top_sentences(responses, (0, "resid", 3))
     with pytest.raises(
         SelectionError, match=r"L9 mlp.up 3 .* have 288 units at mlp.up, in layers 0 to 2 with channels 0 to 95"

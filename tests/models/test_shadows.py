@@ -45,9 +45,7 @@ def test_a_directory_without_a_model_is_told_to_have_been_taken_for_one(here, no
         el.load_model(name)
     with pytest.raises(CheckpointError, match="has no config.json"):
         el.load_model(here / name)
-    with pytest.raises(
-        CheckpointError, match=rf"has no revisions, but revision='step0' was given: {here / name}\."
-    ):
+    with pytest.raises(CheckpointError, match=rf"has no revisions, but revision='step0' was given: {here / name}\."):
         el.load_model(name, revision="step0")
 
 

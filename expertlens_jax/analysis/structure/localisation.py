@@ -8,6 +8,7 @@ import xarray as xr
 
 from expertlens_jax.analysis.statistics import resample_counts
 from expertlens_jax.experts.ratio import ratio
+from expertlens_jax.experts.scores import Sign
 from expertlens_jax.experts.selection import select_experts
 
 ALL = "all"  # every domain, layer or site together
@@ -81,7 +82,13 @@ def locate_experts(experts: xr.DataArray, *, resamples: int = 2000, seed: int = 
 
 
 def trace_depth(
-    expertise: xr.Dataset, thresholds: Sequence[float], *, resamples: int = 2000, seed: int = 0
+    expertise: xr.Dataset,
+    thresholds: Sequence[float],
+    *,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """How deep the experts of each kind of block lie as the threshold rises, and how they split over the layers.
 
@@ -93,7 +100,9 @@ def trace_depth(
 
     Args:
       expertise: from `measure_expertise`, with `layer` and `site` of the units.
-      thresholds: on average precision.
+      thresholds: on the score.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
       resamples: draws of the bootstrap.
       seed: of `np.random.default_rng`.
 
@@ -111,7 +120,7 @@ def trace_depth(
     num_concepts = expertise.sizes["concept"]
     drawn = resample_counts(num_concepts, resamples, seed)
     rows = []
-    chosen = {threshold: select_experts(expertise, threshold=threshold).values for threshold in thresholds}
+    chosen = {threshold: select_experts(expertise, threshold, by=by, sign=sign).values for threshold in thresholds}
     for block in (ALL, *dict.fromkeys(blocks.tolist())):
         here = (blocks == block) | (block == ALL)
         units = np.bincount(layer_of[here], minlength=len(layers))

@@ -1,0 +1,317 @@
+"""Where are experts, and what do they serve? Questions to one table of expertise, each answered by a `Result`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from expertlens_jax import plot
+from expertlens_jax.analysis.given import SET, given_similarity, given_thresholds
+from expertlens_jax.analysis.result import Result, interval
+from expertlens_jax.analysis.structure import matched_controls as matching
+from expertlens_jax.analysis.structure import polysemanticity as sharing
+from expertlens_jax.analysis.structure.localisation import ALL, count_experts, locate_experts, trace_depth
+from expertlens_jax.analysis.structure.organisation import find_misplaced, map_concepts, relate_domains
+from expertlens_jax.analysis.structure.recovery import recover_domains
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.scores import Sign
+from expertlens_jax.experts.selection import select_experts
+
+
+def organisation(
+    x: xr.Dataset | xr.DataArray,
+    *,
+    method: str = "jaccard",
+    threshold: float | None = None,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    neighbours: int = 5,
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> Result:
+    """Ask whether people's domains (animals, food ...) come out of the overlap, which knows nothing of them.
+
+    Args:
+      x: a table of expertise, expert sets, or a similarity (concept, other), with `domain` of the concepts.
+      method: of `overlap`, if `x` is no similarity yet.
+      threshold: for that.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+      neighbours: how many of a concept's vote on its domain.
+      permutations: of the domains, for the null and p.
+      seed: of those.
+
+    Returns:
+      A `Result`. Its table has a row per statistic (ARI, AMI, NMI, purity, silhouette, accuracy of nearest neighbours):
+      `statistic`, `value`, `null_mean`, `null_low`, `null_high`, `p_value`, `concepts`, `domains`, `clusters`. Tables
+      beside it: "domains" (overlap within and between any two), "misplaced" (concepts that sit elsewhere), "map"
+      (with four concepts or more). Figures: "tree", "recovery", "domains", "map".
+
+    Raises:
+      SelectionError: concepts without domains, or as `overlap`.
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> similarity = xr.DataArray(
+    ...     np.kron(np.eye(2), np.ones((3, 3))), dims=("concept", "other"),
+    ...     coords={"concept": list("abcdef"), "domain": ("concept", ["x"] * 3 + ["y"] * 3), "other": list("abcdef")},
+    ... )
+    >>> result = el.analysis.organisation(similarity, permutations=99)
+    >>> result.table.set_index("statistic").loc["ari", "value"].item()
+    1.0
+    """
+    similarity, quantity = given_similarity(x, method, threshold, by, sign)
+    draws = {"permutations": permutations, "seed": seed}
+    table = recover_domains(similarity, neighbours=neighbours, **draws)
+    tables = {"domains": relate_domains(similarity, **draws), "misplaced": find_misplaced(similarity, neighbours)}
+    figures = {
+        "tree": functools.partial(plot.tree, similarity, quantity=quantity),
+        "recovery": functools.partial(plot.recovery, table.assign(sentences=SET, measure=quantity)),
+        "domains": functools.partial(plot.domain_graph, tables["domains"]),
+    }
+    if len(similarity) >= 4:
+        tables["map"] = map_concepts(similarity, neighbours=neighbours)
+        figures["map"] = functools.partial(plot.map, tables["map"], title=quantity)
+    names = {"ari": "the tree's clusters agree with the domains by an adjusted Rand index of", "knn_accuracy": ""}
+    names["knn_accuracy"] = "the nearest neighbours tell a concept's domain in a share of"
+    sentences = [
+        f"{len(similarity)} concepts of {table['domains'].iloc[0]} domains: {names[row.statistic]} {row.value:.3g} "
+        f"(by chance {row.null_mean:.3g} [{row.null_low:.3g}, {row.null_high:.3g}], p = {row.p_value:.2g})."
+        for row in table.itertuples()
+        if row.statistic in names
+    ]
+    misplaced = list(tables["misplaced"]["concept"])
+    shown = ", ".join(misplaced[:8]) + (" ..." if len(misplaced) > 8 else "")
+    sentences.append(f"{len(misplaced)} concepts sit with another domain{': ' + shown if shown else ''}.")
+    return Result("organisation", table, tuple(sentences), figures, tables)
+
+
+def localisation(
+    expertise: xr.Dataset,
+    *,
+    thresholds: float | Sequence[float] = 0.5,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Result:
+    """Ask where in the model the experts are, and whether that is more than an even spread would give.
+
+    Args:
+      expertise: from `measure_expertise` or `find_experts`, with `layer` and `site` of the units.
+      thresholds: on the score; one or several.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+      resamples: draws of the intervals' bootstrap over concepts.
+      seed: of those.
+
+    Returns:
+      A `Result`. Its table has a row per threshold, domain and place, as `locate_experts` describes: `enrichment` (1 is
+      chance) with `ci_low` and `ci_high`, `share`, `experts_per_concept` ... `tables["depth"]` is of `trace_depth`,
+      `tables["counts"]` of `count_experts` at the first threshold. Figures: "enrichment", "counts", "depth", and
+      "domains" where concepts have domains.
+
+    Raises:
+      SelectionError: this is no table of expertise, or a threshold isn't in [0, 1].
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> precision = np.where(np.arange(40) < 10, 0.9, 0.1).astype(np.float32) * np.ones((3, 1), np.float32)
+    >>> table = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), precision)},
+    ...     {"concept": list("abc"), "layer": ("unit", np.arange(40) // 10), "site": ("unit", ["mlp.up"] * 40)},
+    ... )
+    >>> found = el.analysis.localisation(table, thresholds=0.5).table
+    >>> found.loc[found["site"] == "mlp.up", ["layer", "enrichment"]].values.tolist()[:2]
+    [[0, 4.0], [1, 0.0]]
+    """
+    thresholds = given_thresholds("localisation", thresholds, by)
+    draws = {"resamples": resamples, "seed": seed}
+    experts = {threshold: select_experts(expertise, threshold, by=by, sign=sign) for threshold in thresholds}
+    located = [locate_experts(each, **draws).assign(threshold=threshold) for threshold, each in experts.items()]
+    table = pd.concat(located, ignore_index=True)
+    first = ["threshold", "domain"]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    depth, counts = trace_depth(expertise, thresholds, by=by, sign=sign, **draws), count_experts(experts[thresholds[0]])
+    overall = table[table["domain"] == ALL]
+    sentences = []
+    for threshold in thresholds:
+        here = overall[(overall["threshold"] == threshold) & (overall["site"] != ALL) & (overall["layer"] != ALL)]
+        known = here.dropna(subset="enrichment")
+        if known.empty:
+            sentences.append(f"At τ = {threshold:g} no concept has experts. Lower the threshold.")
+            continue
+        most = known.loc[known["enrichment"].idxmax()]
+        whole = depth[(depth["threshold"] == threshold) & (depth["block"] == ALL)].iloc[0]
+        sentences.append(
+            f"At τ = {threshold:g} a concept has {whole['experts_per_concept']:.3g} experts. They are densest in layer "
+            f"{most['layer']}, {most['site']}: {interval(most, 'enrichment')} times an even spread (chance 1). "
+            f"Their mean depth is {interval(whole, 'depth')}, and {whole['even_depth']:.2g} by chance (0 is the first "
+            "layer, 1 the last)."
+        )
+    figures = {
+        "enrichment": functools.partial(plot.enrichment, overall),
+        "counts": functools.partial(plot.localisation, counts),
+        "depth": functools.partial(plot.depth, depth.assign(weights="trained")),
+    }
+    if len(set(table["domain"])) > 1:
+        figures["domains"] = functools.partial(plot.domain_enrichment, table[table["threshold"] == thresholds[0]])
+    return Result("localisation", table, tuple(sentences), figures, {"depth": depth, "counts": counts})
+
+
+def polysemanticity(
+    expertise: xr.Dataset,
+    *,
+    threshold: float = 0.5,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    draws: int = 200,
+    minimum: int = 5,
+    pairs: int = 2000,
+    resamples: int = 2000,
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> Result:
+    """Ask how many concepts and domains a unit is an expert on, and whether they are of one kind.
+
+    Args:
+      expertise: from `measure_expertise` or `find_experts`, with `domain` of the concepts.
+      threshold: on the score.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+      draws: of random expert sets, for the null of how many concepts a unit serves.
+      minimum: shared and unshared experts that a pair of concepts must have to be compared.
+      pairs: at most so many pairs of either kind.
+      resamples: draws of the intervals' bootstrap over concepts.
+      permutations: of the domains, for the null of how many domains a unit serves.
+      seed: of all these.
+
+    Returns:
+      A `Result`. Its table has a row per number of concepts that a unit is an expert on (0 stands for two or more):
+      `concepts`, `units`, `domains` (mean), `null_mean`, `null_low`, `null_high`, `p_value`, `least_p`. Tables beside
+      it: "units" (each unit's concepts and domains), "spread", "shared", "shared_summary", "distributions". Figures:
+      "services", and "shared" where pairs can be compared.
+
+    Raises:
+      SelectionError: this is no table of expertise, or concepts have no domains.
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> precision = np.kron(np.eye(2, dtype=np.float32), np.full((3, 12), 0.9, np.float32))
+    >>> table = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), precision)},
+    ...     {"concept": list("abcdef"), "domain": ("concept", ["x"] * 3 + ["y"] * 3)},
+    ... )
+    >>> result = el.analysis.polysemanticity(table, permutations=99, draws=10)
+    >>> result.table[["concepts", "units", "domains"]].values.tolist()
+    [[0.0, 24.0, 1.0], [3.0, 24.0, 1.0]]
+    """
+    experts = select_experts(expertise, threshold, by=by, sign=sign)
+    units = sharing.count_services(experts)
+    spread = sharing.spread_services(experts, draws=draws, seed=seed)
+    table = sharing.gather_domains(experts, permutations=permutations, seed=seed)
+    shared = sharing.compare_shared(expertise, experts, minimum=minimum, pairs=pairs, seed=seed)
+    summary = sharing.summarise_shared(shared, resamples=resamples, seed=seed)
+    several = int((units["concepts"] > 1).sum())
+    sentences = [
+        f"Of {len(units)} units, {int((units['concepts'] > 0).sum())} are experts on a concept at τ = {threshold:g}, "
+        f"and {several} on several (at most {units['concepts'].max()})."
+    ]
+    for row in table[table["concepts"] == 0].to_dict("records"):
+        sentences.append(
+            f"The concepts of such a unit are of {row['domains']:.3g} domains on average (by chance "
+            f"{row['null_mean']:.3g} [{row['null_low']:.3g}, {row['null_high']:.3g}], p = {row['p_value']:.2g})."
+        )
+    sentences += [
+        f"Pairs of {'the ' * row['pair'].startswith('same')}{row['pair']}: shared experts have an average precision "
+        f"higher by {interval(row, 'difference')} than unshared ones (chance 0), over {row['pairs']} pairs."
+        for row in summary.to_dict("records")
+    ]
+    figures = {
+        "services": functools.partial(plot.services, spread.assign(sentences=SET), table.assign(sentences=SET)),
+    }
+    distributions = sharing.distribute_shared(expertise, experts, shared)
+    if len(summary):
+        figures["shared"] = functools.partial(
+            plot.shared, distributions.assign(sentences=SET), summary.assign(sentences=SET)
+        )
+    tables = {"units": units, "spread": spread, "shared": shared, "shared_summary": summary}
+    tables["distributions"] = distributions
+    return Result("polysemanticity", table, tuple(sentences), figures, tables)
+
+
+def matched_controls(
+    expertise: xr.Dataset,
+    *,
+    threshold: float = 0.5,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    held_out: xr.Dataset | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Result:
+    """Ask whether experts differ from units of the same layer and site that respond as strongly.
+
+    Args:
+      expertise: from `measure_expertise` or `find_experts`, with `domain` of the concepts.
+      threshold: on the score.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+      held_out: expertise of the same units on other sentences; only there is an expert's average precision free of the
+        selection by it.
+      resamples: draws of the intervals' bootstrap over concepts.
+      seed: of those.
+
+    Returns:
+      A `Result`. Its table has a row per match (by response to the "concept", to the "others", to "both") and measure:
+      `match`, `measure`, `concepts`, `experts`, `matched` (means over concepts), `difference`, `ci_low`, `ci_high`.
+
+    Raises:
+      SelectionError: as `compare_matched`; or no concept has experts that can be matched.
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> rng = np.random.default_rng(0)
+    >>> dims = ("concept", "unit")
+    >>> table = xr.Dataset(
+    ...     {name: (dims, rng.random((4, 60)).astype(np.float32)) for name in
+    ...      ("average_precision", "positive_median", "negative_mean")},
+    ...     {"concept": list("abcd"), "domain": ("concept", ["x", "x", "y", "y"]),
+    ...      "layer": ("unit", np.arange(60) // 30), "site": ("unit", ["mlp.up"] * 60)},
+    ... )
+    >>> found = el.analysis.matched_controls(table, threshold=0.6).table
+    >>> sorted(set(found["match"]))
+    ['both', 'concept', 'others']
+    """
+    experts = select_experts(expertise, threshold, by=by, sign=sign)
+    compared = {match: matching.compare_matched(expertise, experts, held_out, match) for match in matching.MATCHES}
+    if not any(len(each) for each in compared.values()):
+        raise SelectionError(
+            f"no concept has an expert at threshold={threshold:g} with another unit of its layer and site to match. "
+            "Choose a threshold at which some units are experts and others aren't."
+        )
+    parts = [
+        matching.summarise_matched(each, resamples=resamples, seed=seed).assign(match=match)
+        for match, each in compared.items()
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    table = table[["match", *(name for name in table if name != "match")]]
+    both = table[table["match"] == "both"].set_index("measure")
+    names = {
+        "ap": "an average precision (by which experts were chosen)",
+        "held_out_ap": "a held-out average precision",
+        "same_domain": "expertise on other concepts of the domain",
+    }
+    sentences = [
+        f"Experts exceed equally active units of their layer and site in {said} by "
+        f"{interval(both.loc[name], 'difference')} (chance 0)."
+        for name, said in names.items()
+        if not np.isnan(both.loc[name, "difference"])
+    ]
+    figures = {"matched": functools.partial(plot.matched, table.assign(sentences=SET))}
+    per_concept = pd.concat([each.assign(match=match) for match, each in compared.items()], ignore_index=True)
+    return Result("matched controls", table, tuple(sentences), figures, {"concepts": per_concept})
