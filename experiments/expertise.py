@@ -8,7 +8,7 @@ import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from expertlens_jax.errors import ConceptDataError
+from expertlens_jax.errors import ConceptDataError, SettingError
 from expertlens_jax.experts.budget import GB
 from expertlens_jax.experts.token_masks import PoolOver
 from expertlens_jax.models.digests import digest_json
@@ -158,7 +158,24 @@ def read_store(config: ml_collections.ConfigDict, root: epath.Path, *, read_only
 
 def read_settings(config: ml_collections.ConfigDict) -> dict[str, object]:
     """Return what the config says of how sentences are read: arguments of `el.record_responses`."""
-    return {name: config[name] for name in READING} | {"sites": tuple(config.sites) or None}
+    plain = {name: config[name] for name in READING}
+    return plain | {"sites": tuple(config.sites) or None, "chat": read_chat(config)}
+
+
+def read_chat(config: ml_collections.ConfigDict) -> el.Chat | None:
+    """Return the conversation that the config has sentences stand in; None for plain text.
+
+    Raises:
+      SettingError: it says what a chat is without one, or a turn that there isn't.
+    """
+    if config.chat:
+        return el.Chat(config.chat, config.chat_system, config.chat_asked)
+    if config.chat_system or config.chat_asked:
+        raise SettingError(
+            f"chat_system={config.chat_system!r} and chat_asked={config.chat_asked!r} are set, and chat isn't, so "
+            'nothing would read them. Set chat="user" or chat="assistant", or leave them out.'
+        )
+    return None
 
 
 def read_negatives(config: ml_collections.ConfigDict) -> dict[str, object]:

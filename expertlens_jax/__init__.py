@@ -76,13 +76,14 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.models.sae_files import load_sae
     from expertlens_jax.models.steering import Steering, load_steering, steer_units
     from expertlens_jax.parallel import connect_hosts, make_mesh
-    from expertlens_jax.settings import Negatives, Recording, Resampling, Statistics
+    from expertlens_jax.settings import Chat, Negatives, Recording, Resampling, Statistics
 
 __all__ = [
     "SAE",
     "Alignment",
     "At",
     "Budget",
+    "Chat",
     "ConceptDataset",
     "Contrast",
     "ExpertLensError",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import numbers
 import operator
@@ -85,6 +86,68 @@ class Negatives:
         return cls(**{field: attributes[name] for name, field in cls.plain.items()})
 
 
+TURNS = ("user", "assistant")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chat:
+    """A conversation that a sentence stands in, as the model's own chat template writes it.
+
+    What the template writes around the sentence (roles, marks of turns, the system prompt) is read by the model, and
+    never pooled over.
+
+    >>> import expertlens_jax as el
+    >>> el.Chat(turn="assistant", asked="Tell me something.").turn
+    'assistant'
+    """
+
+    turn: str = "user"
+    """Whose words the sentence is: the "user"'s, or the "assistant"'s."""
+    system: str = ""
+    """The system prompt; "" for what the template writes without one."""
+    asked: str = ""
+    """What the user said before, where the sentence is the assistant's."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+          SettingError: an unknown turn, or something asked before the user's own turn.
+        """
+        if self.turn not in TURNS:
+            raise SettingError(f"turn={self.turn!r} of a chat was given; wanted one of {', '.join(TURNS)}.")
+        if self.asked and self.turn == "user":
+            raise SettingError(
+                f"asked={self.asked!r} was given for a chat where the sentence is the user's own turn, which nothing "
+                'comes before. Give turn="assistant" for an answer to it, or leave it out.'
+            )
+        for name in ("system", "asked"):
+            if not isinstance(getattr(self, name), str):
+                raise SettingError(f"{name}={getattr(self, name)!r} of a chat was given; wanted a text.")
+
+    def attribute(self) -> str:
+        """Return it as JSON, as provenance has it."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def of_attribute(cls, text: str) -> Chat | None:
+        """Return the chat of a provenance; None where sentences were read as they are."""
+        return cls(**json.loads(text)) if text else None
+
+
+def check_chat(chat: Chat | bool | None) -> Chat | None:
+    """Return a chat as such: True stands for one where the sentence is all that the user says.
+
+    Raises:
+      SettingError: it is something else.
+    """
+    if chat is None or isinstance(chat, bool):
+        return Chat() if chat else None
+    if not isinstance(chat, Chat):
+        raise SettingError(f"chat={chat!r} was given; wanted True, or el.Chat(turn, system, asked).")
+    return chat
+
+
 @dataclasses.dataclass(frozen=True)
 class Recording:
     """How sentences are read: of which units, and over which tokens a response is pooled.
@@ -104,9 +167,11 @@ class Recording:
     """About how many tokens, padding included, each device takes at a time; None for what suits its kind."""
     truncate: bool = False
     """Cut sentences longer than the model's context, rather than refuse them."""
+    chat: Chat | bool | None = None
+    """The conversation that each sentence stands in, by the model's chat template; True for a plain user's turn."""
 
     plain: ClassVar[Mapping[str, str]] = {
-        name: name for name in ("sites", "pooling", "pool_over", "tokens_per_batch", "truncate")
+        name: name for name in ("sites", "pooling", "pool_over", "tokens_per_batch", "truncate", "chat")
     }
 
     def __post_init__(self) -> None:
@@ -114,7 +179,9 @@ class Recording:
 
         Raises:
           SelectionError: `tokens_per_batch` isn't an integer above 0.
+          SettingError: `chat` is no chat.
         """
+        object.__setattr__(self, "chat", check_chat(self.chat))
         if self.sites is not None:
             object.__setattr__(self, "sites", (self.sites,) if isinstance(self.sites, str) else tuple(self.sites))
         size = self.tokens_per_batch
@@ -219,6 +286,7 @@ class PlainRecording(TypedDict, total=False):
     pooling: str
     tokens_per_batch: int | None
     truncate: bool
+    chat: Chat | bool | None
 
 
 class PlainFinding(PlainNegatives, PlainRecording, total=False):

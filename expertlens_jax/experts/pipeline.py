@@ -90,7 +90,7 @@ def find_experts(
         and nowhere.
       progress: tells the plan, and shows bars with rates and time left.
       **settings: the fields of these as plain keywords, where the value that holds them isn't given: `sites`,
-        `pooling`, `pool_over`, `tokens_per_batch`, `truncate` (see `Recording`); `negatives_per_positive`,
+        `pooling`, `pool_over`, `tokens_per_batch`, `truncate`, `chat` (see `Recording`); `negatives_per_positive`,
         `exclude_mentions`, `sampled`, `seed` (see `Negatives`); `halves`, `transport`, `scores`, `permutations` and,
         again, `seed` (see `Statistics`); `passes`, `store` (see `Budget`). Several `negatives_per_positive` are several
         negatives.
@@ -144,6 +144,7 @@ def find_experts(
             recording.pool_over,
             max_tokens=model.config.max_tokens,
             truncate=recording.truncate,
+            chat=recording.chat,
         )
     prepared = prepare_recording(model, concepts.sentences, recording, tokens=tokens, all_hosts=True)
     job = plan_job(prepared, concepts, contrasts, negatives, statistics)

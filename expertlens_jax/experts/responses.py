@@ -57,7 +57,8 @@ def record_responses(
       **settings: the fields of `recording` as plain keywords: `sites` (names, or one; default the outputs of linear
         layers; "sae" for the features of `model.with_sae`), `pooling` ("max" as in Suau et al. 2022, "min", "mean" or
         "last"), `tokens_per_batch` (about how many tokens, padding included, each device takes at a time), `truncate`
-        (cut sentences longer than the model's context, rather than refuse them).
+        (cut sentences longer than the model's context, rather than refuse them), `chat` (True or `el.Chat`: each
+        sentence as a turn of a conversation, by the model's chat template, which isn't pooled over).
 
     Returns:
       Responses `[S, units]`.
@@ -185,7 +186,8 @@ def prepare_recording(
     check_pooling(recording.pooling)
     sites = check_sites(model.config, recording.sites, model.saes)
     if tokens is None:
-        tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=recording.truncate)
+        reading = {"truncate": recording.truncate, "chat": recording.chat}
+        tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, **reading)
     check_token_ids(
         tokens.ids,
         vocab_size=model.config.vocab_size,
@@ -205,6 +207,7 @@ def prepare_recording(
         pooling=recording.pooling,
         pool_over=recording.pool_over,
         truncate=bool(recording.truncate),
+        chat=recording.chat.attribute() if recording.chat else "",
         tokens_per_batch=int(tokens_per_batch),
         sentences_sha256=digest_json(list(sentences)),
         tokens_sha256=digest_tokens(tokens),

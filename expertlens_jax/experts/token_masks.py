@@ -12,6 +12,7 @@ import numpy as np
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ConceptDataError, SelectionError
 from expertlens_jax.models.tokens import Tokens, tokenize
+from expertlens_jax.settings import Chat
 
 PoolOver = Literal["all", "concept", "others"]
 POOLED_OVER = ("all", "concept", "others")
@@ -34,6 +35,7 @@ def pool_over_words(
     *,
     max_tokens: int,
     truncate: bool = False,
+    chat: Chat | None = None,
 ) -> Tokens:
     """Tokenizes a dataset's sentences, with the tokens of their concepts' words, or all but those, in the pool.
 
@@ -48,6 +50,7 @@ def pool_over_words(
       pool_over: "concept" or "others".
       max_tokens: as in `tokenize`, like `truncate`.
       truncate: what is too long; a word that is cut off is not there.
+      chat: the conversation that each sentence stands in, which is neither its word nor the others.
 
     Returns:
       Tokens, with the same ids as without this.
@@ -57,7 +60,7 @@ def pool_over_words(
         where the word's tokens are wanted. The message names concept and sentence, and counts such sentences.
       TokenizationError: see `tokenize`.
     """
-    tokens = tokenize(tokenizer, concepts.sentences, max_tokens=max_tokens, truncate=truncate, offsets=True)
+    tokens = tokenize(tokenizer, concepts.sentences, max_tokens=max_tokens, truncate=truncate, offsets=True, chat=chat)
     finders = concepts.mention_finders()
     in_pool, refused = [], []
     for column, (sentence, own, places) in enumerate(

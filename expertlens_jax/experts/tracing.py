@@ -22,7 +22,7 @@ from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.token_texts import texts_in_sentence
 from expertlens_jax.models.tokens import row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.settings import Recording
+from expertlens_jax.settings import Chat, Recording
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -107,6 +107,7 @@ def trace(
     interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int | None = None,
     truncate: bool = False,
+    chat: Chat | bool | None = None,
     progress: bool = False,
 ) -> Trace:
     """Read what chosen units say at every token of sentences.
@@ -132,6 +133,8 @@ def trace(
       tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for what
         `record_responses` takes.
       truncate: cut sentences longer than the model's context, rather than refuse them.
+      chat: True, or `el.Chat`: each sentence stands in a conversation, by the model's chat template. The template's
+        tokens are read and shown too, and aren't the sentence's own.
       progress: show a bar of sentences.
 
     Returns:
@@ -148,8 +151,9 @@ def trace(
     sentences = check_sentences(sentences)
     found = locate_units(model, units)
     chosen = choose_units(model, found)
-    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, truncate=truncate, offsets=True)
-    asked = Recording(sites=chosen.sites, tokens_per_batch=tokens_per_batch, truncate=truncate)
+    asked = Recording(sites=chosen.sites, tokens_per_batch=tokens_per_batch, truncate=truncate, chat=chat)
+    reading = {"truncate": truncate, "chat": asked.chat, "offsets": True}
+    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, **reading)
     recording = prepare_recording(model, sentences, asked, tokens=tokens)
     network = Transformer(
         model.config, Taps(captured=chosen.sites), jnp.dtype(model.dtype), mesh=recording.network.mesh

@@ -17,6 +17,7 @@ from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.experts.tracing import trace
 from expertlens_jax.explorer.chunks import packed, rounded
 from expertlens_jax.models.model import Model
+from expertlens_jax.settings import Chat
 
 SENTENCES_PER_GROUP = 512
 BINS = 24
@@ -49,9 +50,10 @@ class Spoken:
 def reader_of(model: Model, expertise: xr.Dataset) -> Reader:
     """Return what reads, with `el.trace`, as the table's responses were read."""
     truncate = bool(expertise.attrs.get("truncate", False))
+    chat = Chat.of_attribute(str(expertise.attrs.get("chat", "")))
 
     def read(sentences: Sequence[str], units: pd.DataFrame) -> tuple[list, list, list]:
-        seen = trace(model, list(sentences), units, truncate=truncate)
+        seen = trace(model, list(sentences), units, truncate=truncate, chat=chat)
         return seen.spans, seen.activations, seen.in_pool
 
     return read

@@ -18,7 +18,8 @@ from flax import struct
 
 from expertlens_jax import parallel
 from expertlens_jax.cards import counted, shortened
-from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
+from expertlens_jax.errors import SelectionError, SettingError, TokenizationError, UnsupportedModelError
+from expertlens_jax.models.chat import Message, conversation_ids, end_of_turn, is_conversation, messages_of
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
@@ -26,6 +27,10 @@ from expertlens_jax.models.sampling import Sampling, draw_tokens
 from expertlens_jax.models.steering import Steering, SteeringCollection
 from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.settings import Chat, check_chat
+
+Prompt = str | Sequence[int] | np.ndarray | Sequence[Message]
+"""A text, its token ids, or a conversation."""
 
 _WHOLE, _ROWS = 5, 20
 """Up to so many texts are shown whole; of more, so many and shortened."""
@@ -70,8 +75,9 @@ class Generations:
 
 def generate(
     model: Model,
-    prompts: str | Sequence[str | Sequence[int] | np.ndarray] | Sequence[int] | np.ndarray,
+    prompts: Prompt | Sequence[Prompt],
     *,
+    chat: Chat | bool | None = None,
     max_new_tokens: int = 32,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -84,11 +90,12 @@ def generate(
 ) -> Generations:
     """Continues each prompt until a token that ends texts (`Model.end_ids`), or by `max_new_tokens`.
 
-    A chat template mostly writes the BOS that the tokenizer adds too, and of text the model would see two. Give the
-    template's token ids:
+    Chat models answer conversations, by the template that their tokenizer has, up to the end of their turn:
 
-        chat = model.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        el.generate(model, chat["input_ids"])
+        el.generate(model, "Tell me of the sea.", chat=True)  # or chat=el.Chat(system="Answer as a sailor.")
+        el.generate(model, [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, I"}])
+
+    Of the text of a template the model would see two BOS, since the tokenizer adds one: give a conversation, or ids.
 
     Each draw's key is folded from the seed, the prompt's place among the prompts, and the token's place in
     the continuation. So a text depends neither on the other prompts nor on the number of devices that share
@@ -98,7 +105,10 @@ def generate(
     Args:
       model: a causal language model.
       prompts: `[prompts]` texts, or one, tokenized as the tokenizer does by default; or token ids, int `[tokens]` a
-        prompt, taken as they are.
+        prompt, taken as they are; or conversations, `{"role": ..., "content": ...}` a turn. One whose last turn is the
+        assistant's goes on with that turn, others with a new one.
+      chat: True, or `el.Chat`: texts are what the user says in a conversation, or with `turn="assistant"` the beginning
+        of the answer.
       max_new_tokens: the most tokens to add to a prompt.
       temperature: what logits are divided by. At 0 the most probable token is always taken (greedy), and
         `top_k`, `top_p` and `seed` change nothing.
@@ -115,22 +125,24 @@ def generate(
 
     Raises:
       SelectionError: an option out of its range, another model's steering, or an intervention that doesn't fit.
-      TokenizationError: an empty prompt, one that with `max_new_tokens` exceeds the model's context, or one with a
-        token that the model has no embedding for.
+      SettingError: `chat` is no chat, or is given beside conversations, which say all of it.
+      TokenizationError: a conversation that the tokenizer's template can't write; an empty prompt, one that with
+        `max_new_tokens` exceeds the model's context, or one with a token that the model has no embedding for.
       UnsupportedModelError: the model is an encoder.
 
     Warns:
       ExpertLensWarning: a prompt's text begins with the BOS, or ends with the EOS, that the tokenizer adds too.
     """
     _check_options(model, max_new_tokens, temperature, top_k, top_p)
-    prompts = _each_prompt(prompts)
+    prompts, chats = _as_conversations(model, _each_prompt(prompts), check_chat(chat))
     prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
     placed = model.place_steering(steering)
     mesh, params = parallel.place(model.params)
     prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
     slots = _bucket(prompt_slots + max_new_tokens)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype), keeps=True)
-    ends = [model.tokenizer.eos_token_id] if model.end_ids is None else model.end_ids
+    ends = [model.tokenizer.eos_token_id] if model.end_ids is None else [*model.end_ids]
+    ends += [end_of_turn(model.tokenizer)] if chats else []
     end_ids = np.array([end for end in ends if end is not None], np.int32)
     sampling = Sampling(
         key=jax.random.key(seed),
@@ -393,9 +405,28 @@ def _check_options(
         raise SelectionError(f"top_p is {top_p}; it should be above 0 and at most 1, or None to draw from all tokens.")
 
 
-def _each_prompt(prompts: Any) -> tuple[str | np.ndarray, ...]:
-    """Prompts one by one: texts, and token ids as int32 `[tokens]`."""
-    if isinstance(prompts, str):
+def _as_conversations(
+    model: Model, prompts: Sequence[Any], chat: Chat | None
+) -> tuple[tuple[str | np.ndarray, ...], bool]:
+    """Prompts with each conversation as its token ids, texts too if they stand in one; and whether there is any."""
+    written, any_chat = [], False
+    for prompt in prompts:
+        talks = is_conversation(prompt)
+        if talks and chat is not None:
+            raise SettingError(
+                f"chat={chat!r} was given beside a conversation, which says by itself who speaks. Give one of them."
+            )
+        if talks or (isinstance(prompt, str) and chat is not None):
+            turns = list(prompt) if talks else messages_of(prompt, chat)
+            prompt = np.asarray(conversation_ids(model.tokenizer, turns), np.int64)
+            any_chat = True
+        written.append(prompt)
+    return tuple(written), any_chat
+
+
+def _each_prompt(prompts: Any) -> tuple[Any, ...]:
+    """Prompts one by one: texts, conversations, and token ids as int `[tokens]`."""
+    if isinstance(prompts, str) or is_conversation(prompts):
         return (prompts,)
     if isinstance(prompts, Mapping):
         raise TokenizationError(
@@ -405,7 +436,10 @@ def _each_prompt(prompts: Any) -> tuple[str | np.ndarray, ...]:
     prompts = list(prompts)
     if prompts and all(np.ndim(each) == 0 and not isinstance(each, str) for each in prompts):
         prompts = [prompts]  # one prompt's ids
-    return tuple(each if isinstance(each, str) else _prompt_ids(number, each) for number, each in enumerate(prompts))
+    return tuple(
+        each if isinstance(each, str) or is_conversation(each) else _prompt_ids(number, each)
+        for number, each in enumerate(prompts)
+    )
 
 
 def _prompt_ids(number: int, prompt: Any) -> np.ndarray:

@@ -24,8 +24,9 @@ change; an option that is added, with a default that does what was done before, 
 """
 
 _OF_MODEL = ("weights", "config", "dtype", "numbers_version", "matmul_precision", "x64")
-_OF_READING = ("sites", "pooling", "pool_over", "truncate", "sentences_sha256", "tokens_sha256", "steering", "saes")
-_UNSAID = ("pool_over", "steering", "saes", "matmul_precision", "x64")  # at their defaults
+_READ_AS = ("sites", "pooling", "pool_over", "truncate", "chat")
+_OF_READING = (*_READ_AS, "sentences_sha256", "tokens_sha256", "steering", "saes")
+_UNSAID = ("pool_over", "chat", "steering", "saes", "matmul_precision", "x64")  # at their defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Provenance:
     """Over a sentence's tokens; "" where nothing was read."""
     pool_over: str = "all"
     truncate: bool = False
+    chat: str = ""
+    """JSON of the conversation that sentences stood in, see `settings.Chat`; "" for none."""
     tokens_per_batch: int = dataclasses.field(default=0, compare=False)
     sentences_sha256: str = ""
     tokens_sha256: str = ""

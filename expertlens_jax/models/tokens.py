@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from expertlens_jax.errors import ExpertLensWarning, TokenizationError
+from expertlens_jax.models.chat import Content, in_conversation
+from expertlens_jax.settings import Chat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,13 @@ class Batch:
 
 
 def tokenize(
-    tokenizer: Any, sentences: Sequence[str], *, max_tokens: int, truncate: bool = False, offsets: bool = False
+    tokenizer: Any,
+    sentences: Sequence[str],
+    *,
+    max_tokens: int,
+    truncate: bool = False,
+    offsets: bool = False,
+    chat: Chat | None = None,
 ) -> Tokens:
     """Tokenizes sentences the way the tokenizer does by default, and marks the tokens it added.
 
@@ -48,32 +56,43 @@ def tokenize(
       max_tokens: the model's context.
       truncate: cut what is longer than the context, rather than refuse it.
       offsets: also where in its sentence each token stands.
+      chat: the conversation that each sentence stands in. What the template writes is no token of the sentence, but
+        for one that holds a character of it; its offsets are 0.
 
     Raises:
       TokenizationError: a sentence is longer than the context, or has no token of its own; or offsets are asked of a
-        slow tokenizer, which doesn't know them.
+        slow tokenizer, which doesn't know them, and which chats need; or see `chat.in_conversation`.
 
     Warns:
       ExpertLensWarning: sentences begin or end with a token that the tokenizer adds once more, or begin with BOS, which
         then is pooled over.
     """
-    if offsets and not getattr(tokenizer, "is_fast", False):
+    if (offsets or chat) and not getattr(tokenizer, "is_fast", False):
         raise TokenizationError(
             f"{type(tokenizer).__name__} doesn't tell where in a text its tokens stand; only a fast tokenizer does: "
             "save one (a tokenizer.json) beside the model."
         )
+    texts, contents = in_conversation(tokenizer, sentences, chat) if chat else (list(sentences), None)
     encoded = tokenizer(
-        list(sentences),
+        texts,
+        add_special_tokens=contents is None,  # a template writes BOS by itself
         padding=False,
         truncation=truncate,
         max_length=max_tokens if truncate else None,
         return_special_tokens_mask=True,
         return_attention_mask=False,
-        return_offsets_mapping=offsets,
+        return_offsets_mapping=offsets or chat is not None,
         verbose=False,
     )
     ids = tuple(np.asarray(row, np.int32) for row in encoded["input_ids"])
-    in_pool = tuple(np.asarray(row) == 0 for row in encoded["special_tokens_mask"])
+    places = None
+    if contents is None:
+        in_pool = tuple(np.asarray(row) == 0 for row in encoded["special_tokens_mask"])
+        if offsets:
+            places = tuple(np.asarray(row, np.int64) for row in encoded["offset_mapping"])
+    else:
+        found = map(_within, encoded["offset_mapping"], contents)
+        in_pool, places = zip(*found, strict=True) if len(contents) else ((), ())
     too_long = [i for i, row in enumerate(ids) if len(row) > max_tokens]
     if too_long:
         first = too_long[0]
@@ -88,10 +107,18 @@ def tokenize(
             f"{len(empty)} of {len(ids)} sentences have no token of their own; the first is number {empty[0]}: "
             f"{_shorten(sentences[empty[0]])!r}. Leave them out."
         )
-    warn_of_doubles(tokenizer, sentences, ids, in_pool, "Take it off the sentences")
-    _warn_of_pooled_start(tokenizer, sentences, ids, in_pool)
-    places = tuple(np.asarray(row, np.int64) for row in encoded["offset_mapping"]) if offsets else None
-    return Tokens(ids, in_pool, places)
+    if contents is None:
+        warn_of_doubles(tokenizer, sentences, ids, in_pool, "Take it off the sentences")
+        _warn_of_pooled_start(tokenizer, sentences, ids, in_pool)
+    return Tokens(ids, in_pool, places if offsets else None)
+
+
+def _within(places: Sequence[tuple[int, int]], content: Content) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens of a conversation hold a character of the sentence, and where in the sentence they stand."""
+    spans = np.asarray(places, np.int64).reshape(-1, 2)
+    own = (spans[:, 0] < content.stop) & (spans[:, 1] > content.start) & (spans[:, 0] < spans[:, 1])
+    moved = np.clip(spans, content.start, content.stop) - content.start + content.cut
+    return own, np.where(own[:, None], moved, 0)
 
 
 def warn_of_doubles(

@@ -58,13 +58,14 @@ ASKED = {
     "seed": 5,
     "passes": 3,
 }
+CHAT = {"chat": "assistant", "chat_system": "Be brief.", "chat_asked": "What is it?"}
 GIGABYTES = {"device_gigabytes": 1.5, "host_gigabytes": 2.0, "disk_gigabytes": 0.0}
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)
 def test_each_setting_reaches_find_experts(name, size, tmp_path, monkeypatch):
     config = config_of(name, size)
-    config.update(ASKED | GIGABYTES)
+    config.update(ASKED | CHAT | GIGABYTES)
     given = {}
     monkeypatch.setattr(el, "find_experts", lambda *_, **settings: given.update(settings) or Table())
     model = type("Model", (), {"name": "made"})()
@@ -77,10 +78,19 @@ def test_each_setting_reaches_find_experts(name, size, tmp_path, monkeypatch):
         expertise.saved_expertise(model, concepts, config, tmp_path)
     for key, value in ASKED.items():
         assert given[key] == value, key
+    assert given["chat"] == el.Chat("assistant", "Be brief.", "What is it?")
     budget = given["budget"]
     assert (budget.device, budget.host, budget.disk) == (int(1.5 * GB), 2 * GB, 0)
     shared = set(common.measuring_settings("")) - set(common.model_settings(""))
-    assert shared == set(ASKED) | set(GIGABYTES)  # a setting that is added to the shared ones is tried here too
+    assert shared == set(ASKED) | set(CHAT) | set(GIGABYTES)  # one that is added is tried here too
+
+
+def test_a_system_prompt_without_a_chat_is_told():
+    config = common.measuring_settings("")
+    assert expertise.read_chat(config) is None
+    config.chat_system = "Be brief."
+    with pytest.raises(el.ExpertLensError, match="chat_system='Be brief.' and chat_asked='' are set, and chat isn't"):
+        expertise.read_chat(config)
 
 
 @pytest.mark.parametrize(("name", "size"), [*SIZES, ("write_concepts", "model")])

@@ -170,7 +170,7 @@ def _check_readable(expertise: xr.Dataset, model: Model) -> None:
             f"{of} doesn't say how its responses were pooled over tokens, so texts can't be read alike. Measure it "
             'from el.record_responses(...); of responses of your own, say it: expertise.assign_attrs(pooling="max").'
         )
-    for setting, plain in (("pool_over", "all"), ("steering", "")):
+    for setting, plain in (("pool_over", "all"), ("steering", ""), ("chat", "")):
         if said.get(setting, plain) != plain:
             raise ResponsesError(
                 f"{of} has {setting}={said[setting]!r}, and texts are read over all their tokens and without steering. "
