@@ -1,7 +1,5 @@
 """AUROC against scikit-learn, the slope of the transport against the paper's formula on samples of one size."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +79,6 @@ def test_the_best_units_are_measured_and_the_others_are_left(measured):
 def test_other_responses_are_refused(measured):
     expertise, responses, concepts = measured
     with pytest.raises(ResponsesError, match="8 units of another, the table of 8 units of made"):
-        el.measure_distributions(expertise, dataclasses.replace(responses, model="another"), concepts)
+        el.measure_distributions(expertise, responses.assign_attrs(model="another"), concepts)
     with pytest.raises(ResponsesError, match="Record them with"):
-        el.measure_distributions(expertise, dataclasses.replace(responses, sentences=("x",) * 18), concepts)
+        el.measure_distributions(expertise, responses.assign_coords(sentence=["x"] * 18), concepts)

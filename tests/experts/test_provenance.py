@@ -320,7 +320,8 @@ def test_a_table_and_responses_of_two_models_of_one_name_are_not_joined(tuned, m
     means = el.record_responses(model, CONCEPTS.sentences, pooling="mean")
     with pytest.raises(ResponsesError, match="pooling: 'max' and 'mean', of table and responses"):
         el.measure_distributions(expertise, means, CONCEPTS)
-    shuffled = dataclasses.replace(means, units=means.units[::-1].reset_index(drop=True), provenance=None)
+    backwards = means.units[::-1].reset_index(drop=True)
+    shuffled = el.Responses.of(means.values, backwards, means.model, means.sentences)
     with pytest.raises(ResponsesError, match="Give the responses it was measured from"):
         el.measure_distributions(expertise, shuffled, CONCEPTS)
     renamed = el.record_responses(model.replace(name="mine"), CONCEPTS.sentences)
