@@ -18,7 +18,7 @@ from expertlens_jax.data.text import TextFile, find_file, tell_shadowed_file
 from expertlens_jax.data.words import find_mentions, mention_finder, normal_name
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning
 
-PACKAGED = ("facts", "stories")
+PACKAGED = ("facts", "stories", "senses")
 
 _OPTIONAL = ("domain", "label", "word", "forms", "language")
 _STATED = ("domain", "word", "language")  # once of each concept
@@ -194,9 +194,9 @@ def load_concepts(
     `experiments.write_concepts` writes, are passed over. Others are told.
 
     Args:
-      name_or_path: "facts" or "stories", the sets that ship with the package (176 concepts in 16 domains, 40
-        sentences each), or a file in UTF-8: tab-separated (`.tsv`), comma-separated (`.csv`) or a JSON object a line
-        (`.jsonl`).
+      name_or_path: "facts" or "stories", sets that ship with the package (176 concepts in 16 domains, 40 sentences
+        each), or "senses" (35 words in two senses each, and another word for each sense, 20 sentences each); or a file
+        in UTF-8: tab-separated (`.tsv`), comma-separated (`.csv`) or a JSON object a line (`.jsonl`).
       negatives: sentences that serve as the only negatives, of every concept without negatives of its own: a `.txt`
         file with one a line, or any of the above with a `sentence` column. Without it, each concept's negatives are
         the other concepts' positives.
@@ -443,6 +443,6 @@ def _find(name_or_path: epath.PathLike) -> TextFile:
     if file is None:
         raise ConceptDataError(
             f"no file {str(name_or_path)!r}; the sets that ship with the package are "
-            f"{' and '.join(map(repr, PACKAGED))}"
+            f"{', '.join(map(repr, PACKAGED[:-1]))} and {PACKAGED[-1]!r}"
         )
     return file

@@ -49,12 +49,14 @@ def read_concept_list(name_or_path: epath.PathLike) -> list[Concept]:
     """
     if name_or_path in PACKAGED:
         packaged = load_concepts(name_or_path)
-        return [Concept(*pair) for pair in zip(packaged.concepts, packaged.domains, strict=True)]
+        concepts = [Concept(*pair) for pair in zip(packaged.words or packaged.concepts, packaged.domains, strict=True)]
+        check_concepts(concepts, f"{name_or_path}: ")
+        return concepts
     file = find_file(name_or_path)
     if file is None:
         raise ConceptDataError(
             f"no file {str(name_or_path)!r} of concepts; give a text file with a concept a line and, after a tab, its "
-            f"domain, or one of {' and '.join(map(repr, PACKAGED))}"
+            f"domain, or one of {', '.join(map(repr, PACKAGED[:-1]))} and {PACKAGED[-1]!r}"
         )
     columns, concepts = _COLUMNS, []
     for number, line in enumerate(read_text(file, ConceptDataError).splitlines(), start=1):

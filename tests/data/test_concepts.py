@@ -1,3 +1,4 @@
+import collections
 import csv
 import io
 import json
@@ -49,7 +50,7 @@ def load(tmp_path):
     return load
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize("name", ["facts", "stories"])
 def test_packaged_sets_are_whole(name):
     # An ExpertLensWarning is an error in these tests, so every sentence holds its concept's word or plural.
     dataset = load_concepts(name)
@@ -61,6 +62,26 @@ def test_packaged_sets_are_whole(name):
     assert (dataset.concepts[0], dataset.domains[0]) == ("animal", "animal")
     assert not (dataset.labels & ~dataset.mentions()).any()
     assert repr(dataset) == f"ConceptDataset({name!r}: 176 concepts in 16 domains, 7040 sentences)"
+
+
+def test_the_senses_are_two_words_each_and_no_sentence_holds_another_concepts_word():
+    dataset = load_concepts("senses")
+    assert "senses" in PACKAGED
+    assert dataset.labels.shape == (140, 2800)
+    assert (dataset.labels.sum(1) == 20).all() and (dataset.labels.sum(0) == 1).all()
+    domains = collections.Counter(dataset.domains)
+    words = collections.Counter(dataset.words)
+    assert set(domains.values()) == {2} and len(domains) == 70
+    assert collections.Counter(words.values()) == {2: 35, 1: 70}
+    for row, word in enumerate(dataset.words):
+        assert dataset.concepts[row].partition(" (")[0] == word
+        twin = [other for other, name in enumerate(dataset.domains) if name == dataset.domains[row] and other != row]
+        assert (words[word] == 2) != (words[dataset.words[twin[0]]] == 2)  # a homograph and its partner
+    same_word = np.equal.outer(np.array(dataset.words), np.array(dataset.words))
+    assert (dataset.mentions() == (same_word @ dataset.labels)).all()
+    for labels in dataset.labels:
+        openings = [tuple(dataset.sentences[column].lower().split()[:2]) for column in np.flatnonzero(labels)]
+        assert max(collections.Counter(openings).values()) <= 2
 
 
 def test_mentions_of_a_packaged_set_are_fast():
@@ -178,7 +199,7 @@ def test_errors_name_file_and_line(load, suffix, text, message):
 
 
 def test_missing_file_names_the_packaged_sets(tmp_path):
-    with pytest.raises(ConceptDataError, match=r"no file 'fact'; .*'facts' and 'stories'"):
+    with pytest.raises(ConceptDataError, match=r"no file 'fact'; .*'facts', 'stories' and 'senses'"):
         load_concepts("fact")
     with pytest.raises(ConceptDataError, match="no file"):
         load_concepts(tmp_path)
