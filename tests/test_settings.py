@@ -69,8 +69,8 @@ def test_settings_are_values_that_can_be_keys_and_come_back_from_a_table():
         (
             dict(negative_per_positive=3),
             "find_experts has no setting 'negative_per_positive'. Did you mean 'negatives_per_positive'? Allowed are "
-            "sites, pooling, pool_over, tokens_per_batch, truncate, negatives_per_positive, exclude_mentions, sampled, "
-            "seed, halves, transport, scores, permutations, passes, store; and recording=, negatives=, statistics=, ",
+            "sites, pooling, pool_over, tokens_per_batch, truncate, chat, negatives_per_positive, exclude_mentions, "
+            "sampled, seed, halves, transport, scores, permutations, passes, store; and recording=, negatives=, ",
         ),
         (dict(progres=True), "has no setting 'progres'. Did you mean 'progress'?"),
         (dict(per_positive=3), "has no setting 'per_positive'. Did you mean 'negatives_per_positive'?"),
@@ -88,7 +88,7 @@ def test_settings_are_values_that_can_be_keys_and_come_back_from_a_table():
             "negatives=5; wanted el.Negatives(per_positive, exclude_mentions, sampled, seed), or plain keywords: "
             "negatives_per_positive, exclude_mentions, sampled, seed.",
         ),
-        (dict(recording=el.Negatives()), "wanted el.Recording(sites, pooling, pool_over, tokens_per_batch, truncate)"),
+        (dict(recording=el.Negatives()), "el.Recording(sites, pooling, pool_over, tokens_per_batch, truncate, chat)"),
     ],
 )
 def test_unknown_doubled_and_mistaken_settings_are_refused_by_name(given, message):
