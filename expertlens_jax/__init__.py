@@ -27,6 +27,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.analysis.similarity.alignment import Alignment, align
     from expertlens_jax.analysis.similarity.comparison import compare_alignments, partial_alignments
     from expertlens_jax.analysis.similarity.odd_one_out import OddOneOut, odd_one_out_accuracy
+    from expertlens_jax.analysis.steering.choosing import choose_steering
     from expertlens_jax.data.concepts import ConceptDataset, load_concepts
     from expertlens_jax.data.contrast import Contrast, contrast_concepts
     from expertlens_jax.data.ratings import Ratings, load_ratings
@@ -107,6 +108,7 @@ __all__ = [
     "ablate_heads",
     "align",
     "cap",
+    "choose_steering",
     "compare_alignments",
     "compare_runs",
     "connect_hosts",

@@ -34,6 +34,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.stability_figures import plot_stability_thresholds as stability_thresholds
     from expertlens_jax.plot.steering_figures import plot_steered_away as steered_away
     from expertlens_jax.plot.steering_figures import plot_steering as steering
+    from expertlens_jax.plot.steering_figures import plot_steering_choice as steering_choice
     from expertlens_jax.plot.steering_figures import plot_steering_cost as steering_cost
     from expertlens_jax.plot.training_figures import plot_training as training
 
@@ -64,6 +65,7 @@ __all__ = [
     "stability_thresholds",
     "steered_away",
     "steering",
+    "steering_choice",
     "steering_cost",
     "training",
     "tree",

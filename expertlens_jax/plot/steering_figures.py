@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, drawn
@@ -135,6 +135,61 @@ def plot_steering_cost(curves: pd.DataFrame) -> Figure:
     axes.set_xlabel(f"Perplexity of held-out text, {strengths.idxmax()} units steered\n(larger points: stronger)")
     axes.set_ylabel("Log-probability of the word,\nchange (nats)")
     figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+@drawn
+def plot_steering_choice(table: pd.DataFrame, *, most_perplexity: float) -> Figure:
+    """Draw what each candidate for steering gains and costs: a point each, the one that was chosen named.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [("set_median", 20, 1.0, 0.1, 1.2, True), ("set_median", 50, 1.0, 0.3, 2.5, False)]
+    >>> table = pd.DataFrame(rows, columns=["method", "top", "strength", "share", "perplexity", "chosen"])
+    >>> figure = el.plot.steering_choice(table.assign(ci_low=0.0, ci_high=0.4, chance=0.02), most_perplexity=1.5)
+    >>> figure.axes[0].get_ylabel()
+    'Texts that name the concept'
+
+    Args:
+      table: of `el.choose_steering`: `method, top, strength, share, ci_low, ci_high, chance, perplexity, chosen`.
+      most_perplexity: what a candidate may cost.
+    """
+    require(table, *("method", "top", "strength", "share", "ci_low", "ci_high", "chance", "perplexity", "chosen"))
+    shade = colours(list(dict.fromkeys(table["method"])))
+    figure = Figure(figsize=(4.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(0, most_perplexity, color=PALE, alpha=0.45, zorder=0, linewidth=0)
+    for method, rows in table.groupby("method", sort=False):
+        reach = np.abs(rows[["ci_low", "ci_high"]].to_numpy().T - rows["share"].to_numpy())
+        axes.errorbar(
+            rows["perplexity"], rows["share"], reach, fmt="none", ecolor=shade[method], elinewidth=0.6, alpha=0.35
+        )
+        size = 8 + 12 * np.log10(rows["top"].clip(lower=1))
+        face = [shade[method] if strength == 1 else "white" for strength in rows["strength"]]
+        axes.scatter(rows["perplexity"], rows["share"], s=size, color=face, edgecolor=shade[method], linewidth=0.9)
+        axes.plot([], [], "o", color=shade[method], markersize=4, label=method.replace("_", " "))
+    axes.axhline(table["chance"].iloc[0], color=FAINT, linestyle=(0, (4, 3)), linewidth=0.8)
+    for row in table[table["chosen"]].itertuples():
+        axes.annotate(
+            f"chosen: {row.top:,} units",
+            (row.perplexity, row.share),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.9, 0.95 * table["perplexity"].min()), 1.1 * max(table["perplexity"].max(), most_perplexity))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_xlabel(
+        f"Perplexity, times that of unsteered text (shaded: up to {most_perplexity:g})\n"
+        "(larger: more units; hollow: less than full strength; dashed: unsteered)"
+    )
+    axes.set_ylabel("Texts that name the concept")
+    figure.legend(loc="outside upper center", ncols=4)
     return figure
 
 

@@ -193,6 +193,14 @@ def curves():
     return rows
 
 
+def steering_choice():
+    methods = ("set_median", "set_p90", "mean_shift", "linear_ot", "aura_ap", "zero")
+    rows = table({"method": methods, "top": (20, 20_000), "strength": (0.5, 1.0)}, chance=0.02)
+    rows = rows.assign(share=np.linspace(0, 0.6, len(rows)), perplexity=np.geomspace(0.8, 40, len(rows)))
+    rows = rows.assign(ci_low=0.0, ci_high=rows["share"] + 0.2, chosen=rows.index == len(rows) - 1)
+    return plot.steering_choice(rows, most_perplexity=1.5)
+
+
 def steered_away():
     cat, dog, car = words(3)
     named = {"concept": cat, "spared": dog}
@@ -240,6 +248,7 @@ CASES = {
     "stability_thresholds": lambda: plot.stability_thresholds(agreement()),
     "steered_away": steered_away,
     "steering": lambda: plot.steering(curves()),
+    "steering_choice": steering_choice,
     "steering_cost": lambda: plot.steering_cost(curves()),
     "training": training,
     "tree": lambda: plot.tree(overlap_of(12), quantity=MEASURE),

@@ -1,0 +1,191 @@
+"""Which way of steering makes a model write of a concept most often, and still write well?
+
+How many experts to steer, by which method and how strongly, differs from model to model. Here each candidate steers a
+few concepts; of those whose text stays within a stated loss of fluency, the one that names the concept most often is
+chosen. What it does is then told from other draws than those it was chosen by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from tqdm.auto import tqdm
+
+from expertlens_jax import plot
+from expertlens_jax.analysis.result import Result
+from expertlens_jax.analysis.statistics import bootstrap_mean
+from expertlens_jax.analysis.steering.effects import Continuations, continue_prompts, count_mentions, surprise
+from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from expertlens_jax.experts.steering import check_known_concepts, steer
+from expertlens_jax.models.model import Model
+from expertlens_jax.models.steering import Steering
+
+PROMPTS = (
+    *("They talked about the", "There was a", "She dreamt of a", "He pointed at the", "We looked for the"),
+    *("The book was about a", "I have always liked the", "In the end it was the", "Nobody had seen the"),
+    "It was the first time that he saw a",
+)
+METHODS, TOPS, STRENGTHS = ("set_median", "set_p90", "mean_shift", "linear_ot"), (20, 50, 200, 1000), (0.5, 1.0)
+SETTINGS = ["method", "top", "strength"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SteeringChoice(Result):
+    """The candidates, what each does, and which was chosen."""
+
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the chosen: arguments of `el.steer`; empty where no candidate stays within the loss of fluency."""
+
+
+def choose_steering(
+    model: Model,
+    expertise: xr.Dataset,
+    concepts: Sequence[str],
+    *,
+    methods: Sequence[str] = METHODS,
+    tops: Sequence[int] = TOPS,
+    strengths: Sequence[float] = STRENGTHS,
+    most_perplexity: float = 1.5,
+    prompts: Sequence[str] = PROMPTS,
+    num_seeds: int = 2,
+    max_new_tokens: int = 24,
+    temperature: float = 1.0,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: bool = False,
+) -> SteeringChoice:
+    """Find the method, number of units and strength that make a model write of a concept most often, and still well.
+
+    >>> import expertlens_jax as el
+    >>> model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(["cat", "rain"])
+    >>> expertise = el.measure_expertise(el.record_responses(model, concepts.sentences, sites="attn.v"), concepts)
+    >>> few = {"methods": ["zero", "mean_shift"], "tops": [20], "strengths": [1.0], "prompts": ["There was a"]}
+    >>> choice = el.choose_steering(model, expertise, ["cat", "rain"], most_perplexity=99, max_new_tokens=4, **few)
+    >>> sorted(choice.settings), len(choice.table)
+    (['method', 'strength', 'top'], 2)
+
+    Args:
+      model: a causal language model.
+      expertise: its table, with the concepts.
+      concepts: to steer with each candidate; their names are the words that are looked for, in any form.
+      methods, tops, strengths: the candidates are all their combinations, see `el.steer`.
+      most_perplexity: how many times the perplexity of unsteered text that of steered text may be, both as the
+        unsteered model reads them.
+      prompts: are continued.
+      num_seeds: continuations of each prompt, and as many again for what is told of the chosen.
+      max_new_tokens: of each.
+      temperature: of each.
+      resamples: of the intervals' bootstrap over concepts.
+      seed: of all draws.
+      progress: show a bar of candidates.
+
+    Returns:
+      A `Result` with `settings`, for `el.steer(expertise, concept, **choice.settings)`. Its table has a row per
+      candidate: `method`, `top`, `strength`, `share` (of texts with the concept's word, mean over concepts), `ci_low`,
+      `ci_high`, `chance` (of unsteered text), `perplexity` (times unsteered text's), `fits`, `chosen`. Beside it "held
+      out" (the chosen, and no steering, by new draws, a row per concept: `texts`, `named`, `unsteered_named`,
+      `perplexity`) and "examples".
+
+    Raises:
+      UnsupportedModelError: the model is an encoder.
+      SelectionError: a concept that isn't in the table, no candidates, or see `el.steer`; told before anything is
+        written.
+    """
+    if not model.config.causal:
+        raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing. Steer a causal language model.")
+    concepts = [concepts] if isinstance(concepts, str) else list(concepts)
+    check_known_concepts(expertise, concepts)
+    candidates = [
+        dict(zip(SETTINGS, each, strict=True)) for each in dict.fromkeys(itertools.product(methods, tops, strengths))
+    ]
+    if not candidates or not concepts or not most_perplexity > 0:
+        raise SelectionError(
+            f"{len(candidates)} candidates, {len(concepts)} concepts and most_perplexity={most_perplexity} were given; "
+            "wanted one or more of each, and a number above 0."
+        )
+    steerings = {
+        (number, concept): steer(expertise, concept, **each)
+        for number, each in enumerate(candidates)
+        for concept in concepts
+    }
+    options = {"num_seeds": num_seeds, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": None}
+    write = functools.partial(continue_prompts, model, prompts, **options)
+    plain = write(seed=seed, steering=None)
+    plain_surprise = _mean_surprise(model, plain)
+    named = {concept: _share_named(plain, concept) for concept in concepts}
+    rows = []
+    for number, each in enumerate(tqdm(candidates, desc="choosing", unit="steering", disable=not progress)):
+        written = {concept: write(seed=seed, steering=steerings[number, concept]) for concept in concepts}
+        shares = np.array([_share_named(written[concept], concept) for concept in concepts])
+        share, low, high = bootstrap_mean(shares[:, None], resamples, seed)
+        dearer = np.mean([_mean_surprise(model, each) for each in written.values()]) - plain_surprise
+        rows.append(
+            {**each, "share": share, "ci_low": low, "ci_high": high, "chance": np.mean([*named.values()])}
+            | {"perplexity": float(np.exp(dearer))}
+        )
+    table = pd.DataFrame(rows)
+    table["fits"] = table["perplexity"] <= most_perplexity
+    best = table[table["fits"]].sort_values(["share", "perplexity"], ascending=[False, True]).head(1)
+    table["chosen"] = table.index.isin(best.index)
+    drawn = functools.partial(plot.steering_choice, table, most_perplexity=most_perplexity)
+    if best.empty:
+        least = table.loc[table["perplexity"].idxmin()]
+        said = (
+            f"None of {len(table)} candidates stays within {most_perplexity:g} times the perplexity of unsteered text; "
+            f"the nearest, {_words(least)}, has {least['perplexity']:.3g} times. Try fewer units or less strength.",
+        )
+        return SteeringChoice("steering's choice", table, said, {"choice": drawn}, {})
+    number = int(best.index[0])
+    held_out, examples = _hold_out(
+        model, {concept: steerings[number, concept] for concept in concepts}, functools.partial(write, seed=seed + 1)
+    )
+    texts, by_steering = held_out["texts"].sum(), held_out["named"].sum()
+    said = (
+        f"{_words(best.iloc[0])} names the concept most often of the {int(table['fits'].sum())} of {len(table)} "
+        f"candidates within {most_perplexity:g} times the perplexity of unsteered text.",
+        f"In new draws it does in {by_steering} of {texts} texts, where unsteered text does in "
+        f"{held_out['unsteered_named'].sum()} (chance), at {held_out['perplexity'].mean():.3g} times its perplexity.",
+    )
+    tables = {"held out": held_out, "examples": examples}
+    return SteeringChoice("steering's choice", table, said, {"choice": drawn}, tables, candidates[number])
+
+
+def _hold_out(
+    model: Model, steerings: dict[str, Steering], write: functools.partial
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the chosen does by new draws, a row per concept; and its texts beside unsteered ones."""
+    plain = write(steering=None)
+    plain_surprise = _mean_surprise(model, plain)
+    rows, examples = [], []
+    for concept, steering in steerings.items():
+        written = write(steering=steering)
+        rows.append(
+            {"concept": concept, "texts": written.texts.size}
+            | {"named": int((count_mentions(written.texts, [concept]) > 0).sum())}
+            | {"unsteered_named": int((count_mentions(plain.texts, [concept]) > 0).sum())}
+            | {"perplexity": float(np.exp(_mean_surprise(model, written) - plain_surprise))}
+        )
+        for prompt, steered, before in zip(written.prompts, written.texts[:, 0], plain.texts[:, 0], strict=True):
+            examples.append({"concept": concept, "prompt": prompt, "steered": steered, "unsteered": before})
+    return pd.DataFrame(rows), pd.DataFrame(examples)
+
+
+def _share_named(written: Continuations, concept: str) -> float:
+    return float((count_mentions(written.texts, [concept]) > 0).mean())
+
+
+def _mean_surprise(model: Model, written: Continuations) -> float:
+    """Mean over texts of their mean surprise under the unsteered model, in nats a token."""
+    return float(np.nanmean(surprise(model, written)))
+
+
+def _words(row: pd.Series) -> str:
+    strength = "" if row["strength"] == 1 else f" at strength {row['strength']:g}"
+    return f"{row['method']} of the {row['top']:,} best units{strength}"
