@@ -7,7 +7,7 @@ A `Steering` names the units it changes. Calls lay it out as a Flax collection t
 import json
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
 from expertlens_jax.models.sites import SITES, check_no_summaries
+
+if TYPE_CHECKING:
+    from expertlens_jax.models.torch_hooks import TorchHooks
 
 SteeringCollection = Mapping[str, Any]
 """`{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths."""
@@ -39,6 +42,7 @@ class Steering:
         steering.table                # a row per unit
         steering.transfer(tuned)      # meant for another model with the same units, such as a tuned sibling
         steering.save("cat.json")     # el.load_steering("cat.json")
+        steering.to_torch(hf_model)   # the same in PyTorch, until its .remove(), or within a `with`
     """
 
     scale: jax.Array | np.ndarray
@@ -164,6 +168,16 @@ class Steering:
             provenance=provenance,
             transferred_to=self.transferred_to if self.transferred_to == other.transferred_to else "",
         )
+
+    def to_torch(self, hf_model: Any) -> "TorchHooks":
+        """Steer a PyTorch model of transformers, see `models.torch_hooks.hook_torch`.
+
+        with steering.to_torch(hf_model):
+            hf_model.generate(**tokenizer("Once upon a time", return_tensors="pt"))
+        """
+        from expertlens_jax.models.torch_hooks import hook_torch  # it imports this file
+
+        return hook_torch(self, hf_model)
 
     def save(self, path: epath.PathLike) -> None:
         """Writes it as JSON, numbers exactly."""

@@ -105,7 +105,11 @@ def test_steering_matches_a_hook_that_does_the_same(reference, model):
 
     with hooks.hooked(reference, list(units["hf_module"].unique()), steer):
         theirs = hooks.run(reference, token_ids, mask)
-    ours = np.asarray(model(token_ids, mask, steering=el.steer_units(model, units, scale, shift)))
+    steering = el.steer_units(model, units, scale, shift)
+    with steering.to_torch(reference):
+        exported = hooks.run(reference, token_ids, mask)
+    np.testing.assert_allclose(exported[mask], theirs[mask], atol=1e-5, rtol=0)
+    ours = np.asarray(model(token_ids, mask, steering=steering))
     np.testing.assert_allclose(ours[mask], theirs[mask], atol=TOLERANCE, rtol=0)
     assert np.abs(ours - np.asarray(model(token_ids, mask)))[mask].max() > 0.1
 

@@ -1,0 +1,134 @@
+"""Steerings in PyTorch: the same affine maps of the same units, as forward hooks on a model of transformers.
+
+Torch isn't imported: hooks are methods of the model that is given, and tensors make tensors of their own kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.families import family_of
+from expertlens_jax.models.sites import SITES
+from expertlens_jax.models.steering import Steering, check_fit
+from expertlens_jax.models.units import site_units
+
+
+class TorchHooks:
+    """Hooks that steer a PyTorch model until they are removed, or until the `with` block that they stand in ends."""
+
+    def __init__(self, steering: Steering, handles: list[Any]) -> None:
+        """Take the handles of hooks that are registered."""
+        self._steering, self._handles = steering, handles
+
+    def remove(self) -> None:
+        """Take the hooks off the model; a second time does nothing."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def __enter__(self) -> TorchHooks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        state = f"{len(self._handles)} hooks in PyTorch" if self._handles else "removed from PyTorch"
+        return f"{self._steering!r}, {state}"
+
+
+def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
+    """Steer a PyTorch model of transformers by forward hooks at its units' Hugging Face addresses.
+
+    >>> import expertlens_jax as el
+    >>> import transformers  # which needs torch for its models
+    >>> small = {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 8, "vocab_size": 9}
+    >>> hf_model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**small))
+    >>> steering = el.Steering([0.0], [3.0], units=((0, "mlp.act", 5),), channels=(("mlp.act", None),), model="mine")
+    >>> with steering.to_torch(hf_model) as hooks:
+    ...     print(hooks)  # hf_model(...) and hf_model.generate(...) are steered here
+    Steering of mine: by hand; 1 units (1 at mlp.act), 1 hooks in PyTorch
+
+    Args:
+      steering: from `el.steer` or `el.steer_units`.
+      hf_model: a `transformers` model of a supported family, with or without its head; in any dtype, on any device.
+
+    Returns:
+      The hooks. The model is steered at once, in every call: at all tokens, prompts' and new ones alike, as
+      `model(..., steering=...)` and `el.generate` are.
+
+    Raises:
+      SelectionError: the steering doesn't fit the model's config, or a unit's module isn't in it.
+      UnsupportedModelError: the model is of no supported family.
+    """
+    family = family_of(hf_model.config)
+    config, name = family.translate(hf_model.config), type(hf_model).__name__
+    check_fit(steering, config, name)
+    table = steering.table
+    handles: list[Any] = []
+    try:
+        for site, at_site in table.groupby("site", sort=False):
+            places = {layer: (module, own) for layer, _, module, own in site_units(SITES[site], family, config, ())}
+            for layer, rows in at_site.groupby("layer"):
+                address, channels = places[layer]
+                module_name, is_input, _ = address.partition("#input")
+                module = _find_module(hf_model, module_name, name)
+                change = _affine(channels[rows["channel"].to_numpy()], rows["scale"], rows["shift"])
+                register = module.register_forward_pre_hook if is_input else module.register_forward_hook
+                handles.append(register(_at_input(change) if is_input else _at_output(change), with_kwargs=True))
+    except BaseException:
+        TorchHooks(steering, handles).remove()
+        raise
+    return TorchHooks(steering, handles)
+
+
+def _find_module(hf_model: Any, name: str, model: str) -> Any:
+    """The module of an address, in a model with a head, without one, or with another one."""
+    prefix = getattr(hf_model, "base_model_prefix", "")
+    for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
+        try:
+            return hf_model.get_submodule(candidate)
+        except AttributeError:
+            continue
+    raise SelectionError(
+        f"{model} has no module {name!r}, where this steering's units are. Give the model as transformers loads it, "
+        "before anything wraps or renames its modules."
+    )
+
+
+def _affine(channels: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Callable[[Any], Any]:
+    """`x * scale + shift` of these channels of a tensor `[..., channels]`, as a new tensor; computed in float32."""
+    places, scale, shift = channels.tolist(), np.asarray(scale).tolist(), np.asarray(shift).tolist()
+
+    def change(x: Any) -> Any:
+        changed = x.clone()
+        own = changed[..., places].float()
+        changed[..., places] = (own * own.new_tensor(scale) + own.new_tensor(shift)).to(x.dtype)
+        return changed
+
+    return change
+
+
+def _at_output(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    def hook(module: Any, args: tuple, kwargs: dict, output: Any) -> Any:
+        del module, args, kwargs
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    return hook
+
+
+def _at_input(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    def hook(module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        del module
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        first = next(iter(kwargs))
+        return args, kwargs | {first: change(kwargs[first])}
+
+    return hook
