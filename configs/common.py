@@ -43,3 +43,15 @@ def measuring_settings(model: str) -> ml_collections.ConfigDict:
     c.disk_gigabytes = -1.0
     c.passes = 0  # over the sentences; 0 makes as few as fit
     return c
+
+
+def ask_novels(config: ml_collections.ConfigDict) -> None:
+    """Turns a suite to the packaged set `novels`: 961 rated words, and SimLex-999 by part of speech; alignment only."""
+    config.sentences = ("novels",)
+    config.ratings = ("simlex999", "simlex999_nouns", "simlex999_verbs", "simlex999_adjectives", "wordsim353")
+    config.thresholds = (0.5,)
+    config.measures = ("jaccard", "weighted_jaccard", "cosine_centred")
+    config.kept_gigabytes = 0.0
+    config.base_rates.negatives_per_positive = ()
+    config.random_weights = (0,)
+    config.embedding_experts, config.masked, config.own_tokens = False, "", False

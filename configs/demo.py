@@ -2,14 +2,16 @@
 
     python -m experiments.NAME --config=configs/demo.py --workdir=runs/NAME
     python -m experiments.NAME --config=configs/demo.py:small --workdir=runs/small_NAME
+    python -m experiments.alignment --config=configs/demo.py:novels --workdir=runs/novels
 
 NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives or steering.
 Settings that all of them read come first, then a section an experiment. `small` takes fewer concepts, to check the
-whole path in less time. Another model's suite imports `get_config` and changes what differs.
+whole path in less time; `novels` is for alignment: the words that people rated, and the ratings by part of speech.
+Another model's suite imports `get_config` and changes what differs.
 """
 
 import ml_collections
-from expertlens_jax.configs.common import measuring_settings
+from expertlens_jax.configs.common import ask_novels, measuring_settings
 
 STEPS = tuple(f"lenslet-2m@step{step}" for step in (0, 16, 64, 256, 1024, 4096))
 # Of the packaged concepts, two dozen in four domains that people rated most pairs of: WordSim-353 has 14, SimLex-999
@@ -20,11 +22,11 @@ SMALL_CONCEPTS = (
     *("landscape", "forest", "woodland", "coast", "shore"),
     *("family", "father", "brother", "son", "child", "boy", "lad", "woman", "man"),
 )
-VARIANTS = ("full", "small")
+VARIANTS = ("full", "small", "novels")
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
-    """Every setting; `size` is "full" or "small"."""
+    """Every setting; `size` is one of `VARIANTS`."""
     if size not in VARIANTS:
         raise ValueError(f"Unknown suite configs/demo.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = measuring_settings("lenslet-5m")
@@ -148,4 +150,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.steering.held_out = 8
         c.resamples = 200
         c.permutations = 500
+    if size == "novels":
+        ask_novels(c)
+        c.experiments = ("alignment",)
     return c

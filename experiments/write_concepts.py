@@ -8,6 +8,8 @@ concept's expert sets overlap no more than those of different concepts.
         --config.concepts="'violin','cello','flute'"
     python -m experiments.write_concepts --config=configs/write_concepts.py:mine --workdir=runs/mined \
         --config.concepts_from=facts --config.text=novels.txt.xz
+    python -m experiments.write_concepts --config=configs/write_concepts.py:novels --workdir=runs/novels \
+        --config.text=novels.txt.xz
 
 Keeps whole sentences that hold the concept's word in a form of it (`words.find_mentions`), each once among concepts,
 and asks again until there are `sentences_per_concept` or it asked `max_attempts` times. Writes into the run directory
@@ -80,6 +82,9 @@ def finish(
     write_text(file, "\n".join(["\t".join(COLUMNS), *lines]) + "\n")
     short = {concept.word: counts[concept.word] for concept in concepts}
     short = {word: count for word, count in short.items() if count < config.sentences_per_concept}
+    if config.get("complete", False) and rows:
+        print(f"Left out, for want of {config.sentences_per_concept} sentences: {', '.join(short) or 'none'}.")
+        short = {}
     without = [word for word, count in short.items() if count == 0]
     if rows:
         fewest = min(counts.values())

@@ -14,11 +14,11 @@ from etils import epath
 from expertlens_jax.cards import Card, listed, shortened
 from expertlens_jax.data.languages import check_language
 from expertlens_jax.data.records import Records, check_no_problems, read_records
-from expertlens_jax.data.text import TextFile, find_file, tell_shadowed_file
+from expertlens_jax.data.text import PackedFile, TextFile, find_file, tell_shadowed_file
 from expertlens_jax.data.words import find_mentions, mention_finder, normal_name
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning
 
-PACKAGED = ("facts", "stories", "senses")
+PACKAGED = ("facts", "stories", "senses", "novels")
 
 _OPTIONAL = ("domain", "label", "word", "forms", "language")
 _STATED = ("domain", "word", "language")  # once of each concept
@@ -195,8 +195,9 @@ def load_concepts(
 
     Args:
       name_or_path: "facts" or "stories", sets that ship with the package (176 concepts in 16 domains, 40 sentences
-        each), or "senses" (35 words in two senses each, and another word for each sense, 20 sentences each); or a file
-        in UTF-8: tab-separated (`.tsv`), comma-separated (`.csv`) or a JSON object a line (`.jsonl`).
+        each), "senses" (35 words in two senses each, and another word for each sense, 20 sentences each), or "novels"
+        (961 words of SimLex-999 and WordSim-353, 40 sentences each, of 95 novels); or a file in UTF-8: tab-separated
+        (`.tsv`), comma-separated (`.csv`) or a JSON object a line (`.jsonl`).
       negatives: sentences that serve as the only negatives, of every concept without negatives of its own: a `.txt`
         file with one a line, or any of the above with a `sentence` column. Without it, each concept's negatives are
         the other concepts' positives.
@@ -438,7 +439,8 @@ def _tell_lacking(dataset: ConceptDataset, place_of: Mapping[str, str]) -> None:
 def _find(name_or_path: epath.PathLike) -> TextFile:
     if name_or_path in PACKAGED:
         tell_shadowed_file(name_or_path, "the sentence set that ships with the package")
-        return resources.files("expertlens_jax") / "data" / "concepts" / f"{name_or_path}.tsv"
+        file = resources.files("expertlens_jax") / "data" / "concepts" / f"{name_or_path}.tsv"
+        return file if file.is_file() else PackedFile(file.name, file.parent / f"{file.name}.xz")
     file = find_file(name_or_path)
     if file is None:
         raise ConceptDataError(

@@ -116,3 +116,13 @@ KNOWN = {
         "CoNLL 2013",
     ),
 }
+
+PARTS = {
+    "simlex999_adjectives": ("simlex999", slice(0, 111)),
+    "simlex999_nouns": ("simlex999", slice(111, 777)),
+    "simlex999_verbs": ("simlex999", slice(777, 999)),
+}
+"""Parts of known datasets, by names of their own: which of a dataset's pairs, in its order.
+
+SimLex-999 lists its pairs by part of speech: 111 of adjectives, 666 of nouns, 222 of verbs. A part has no ceiling.
+"""

@@ -16,7 +16,7 @@ from etils import epath
 
 from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.data.downloads import DownloadError, download, is_intact
-from expertlens_jax.data.known_ratings import COLLECTION, KNOWN, KnownRatings
+from expertlens_jax.data.known_ratings import COLLECTION, KNOWN, PARTS, KnownRatings
 from expertlens_jax.data.text import TextFile, find_file, read_text, tell_shadowed_file
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensWarning, RatingsError
@@ -63,6 +63,7 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
       (EXPERTLENS_CACHE, or ~/.cache/expertlens_jax). Citation and licence are printed when one is fetched.
       "simlex999" isn't fetched where gensim is installed (which isn't imported), or where gensim's `simlex999.txt`
       lies in that directory: it holds the same pairs and ratings.
+    - "simlex999_nouns", "simlex999_verbs" and "simlex999_adjectives" are the pairs of SimLex-999 by part of speech.
 
     Anything else is a file, UTF-8, with two words and a number a line, separated by tabs, commas, semicolons or spaces
     (words of several parts need one of the first three; between semicolons a number may have a decimal comma). Further
@@ -87,7 +88,8 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
         hold two words and a finite number, or fewer than 3 pairs are left. The message names file and line, or
         says where to put the file.
     """
-    known = KNOWN.get(name_or_path) if isinstance(name_or_path, str) else None
+    whole, rows = PARTS.get(name_or_path, (name_or_path, None)) if isinstance(name_or_path, str) else (None, None)
+    known = KNOWN.get(whole)
     if known is not None:
         tell_shadowed_file(name_or_path, "a data set of ratings known by name")
     if known is None:
@@ -95,8 +97,8 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
     elif known.packaged:
         file = epath.resource_path("expertlens_jax") / "data" / "human" / known.file
     else:
-        file = _find_copy(known) or _fetch(name_or_path, known)
-    listed = _read_pairs(file)
+        file = _find_copy(known) or _fetch(whole, known)
+    listed = _read_pairs(file)[rows or slice(None)]
     if all(re.fullmatch(".+-[nvj]", word) for *words, _ in listed for word in words):
         listed = [(first[:-2], second[:-2], score) for first, second, score in listed]
 
@@ -124,8 +126,8 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
         name=str(name_or_path) if known else file.name.rpartition(".")[0] or file.name,
         pairs=tuple(scores_of),
         scores=np.array([math.fsum(scores) / len(scores) for scores in scores_of.values()]),
-        ceiling=known.ceiling if known else None,
-        ceiling_source=known.ceiling_source if known else "",
+        ceiling=known.ceiling if known and not rows else None,
+        ceiling_source=known.ceiling_source if known and not rows else "",
     )
 
 
@@ -166,7 +168,9 @@ def _find_copy(known: KnownRatings) -> epath.Path | None:
 def _find(path: epath.PathLike) -> epath.Path:
     file = find_file(path)
     if file is None:
-        raise RatingsError(f"no ratings {str(path)!r}: neither a file, nor one of the names known: {', '.join(KNOWN)}")
+        raise RatingsError(
+            f"no ratings {str(path)!r}: neither a file, nor one of the names known: {', '.join([*KNOWN, *PARTS])}"
+        )
     return file
 
 

@@ -1,6 +1,8 @@
 """A text file as its user wrote it: found, decoded, or refused with the line and byte that don't fit."""
 
 import codecs
+import dataclasses
+import lzma
 import warnings
 from typing import Protocol
 
@@ -24,6 +26,21 @@ class TextFile(Protocol):
 
     def read_bytes(self) -> bytes:
         """Return all the file's bytes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedFile:
+    """A text file that is kept as `.xz`, under the name that it has unpacked."""
+
+    name: str
+    packed: TextFile
+
+    def read_bytes(self) -> bytes:
+        """Return all the unpacked bytes."""
+        return lzma.decompress(self.packed.read_bytes())
+
+    def __str__(self) -> str:
+        return f"{self.packed}"
 
 
 def find_file(path: epath.PathLike) -> epath.Path | None:

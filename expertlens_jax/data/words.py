@@ -168,6 +168,16 @@ def mention_finder(
     return find
 
 
+def place_finder(concepts: Sequence[str], *, language: str = "en") -> Callable[[str], list[tuple[int, int, int]]]:
+    """Return a function that finds the words of many concepts in a text: `[(row, start, end)]`, in order of the text.
+
+    The table of forms is made once, so that many texts can be read for many concepts. A possessive 's isn't part of the
+    word.
+    """
+    table = _Table([(concept, ()) for concept in concepts], check_language(language))
+    return lambda text: sorted(table.places(text), key=lambda place: place[1:])
+
+
 class _Table:
     """The forms of concepts of one language, to look sentences' words up in."""
 

@@ -19,6 +19,26 @@ _ABBREVIATIONS = frozenset(
     "mr mrs ms mme messrs dr prof rev hon st mt capt col gen lieut lt sgt gov sen rep jr sr esq "
     "no vol fig vs cf e.g i.e viz approx ca".split()
 )
+_STRAY_QUOTE = re.compile(r"(?:^| )[\"“”'](?: |$)|\w[\"“]\w")
+_DOUBLE = (re.compile(r"(?<![^\s(\[—–-])[\"“](?=\S)"), re.compile(r"(?<=\S)[\"”](?!\w)"))
+_SINGLE = (re.compile(r"(?<![\w.,;:!?…])['‘](?=\w)"), re.compile(r"(?<=[\w.,;:!?…])(?<!s)['’](?!\w)"))
+_ROUND = (re.compile(r"[(«]"), re.compile(r"[)»]"))
+"""What opens a quote or bracket, and what closes it."""
+_LOST_DASH = re.compile(r" [,;:!?.](?:\W|$)| n['’]t\b")
+_HEADING = re.compile(r"\b[A-Z]{2,}[ .,]+[A-Z]{2,}\b|\b(?:CHAPTER|VOLUME|BOOK|Chapter [IVXLC\d]+)\b")
+_MARKS = re.compile(r"[_*\[\]{}<>|=~^#@\\]|\.{4}")
+_CLIPPED = re.compile(
+    r"\w['’](?= \w)(?<!s['’])|(?<!\w)['’](?:em|un|ee|im|er|is|tis|twas|twere|twill|t|d|s|re|ll|way|cause)\b"
+)
+_OLD_WORDS = frozenset(
+    "thee thou thy thine ye hath hast doth dost didst hadst wilt shalt canst wouldst shouldst couldst wert tis twas "
+    "methinks nay yea quoth ain't bain't hain't em yer ter wi nowt owt summat summut tha thi mun dunna canna wunna "
+    "didna couldna shanna dunno gwine dat dis dem ze zis zat vas ee oop doan't doant naw wot ov hev "
+    "hisself theirselves yourn hern ourn knowed growed catched wuz sez cos ole feyther ower owd weel wull iss zo "
+    "vor vur zur zee zay yo yow o th bairn lass lassie laddie whilk nae sae frae gie gang auld "
+    "mair wha guid haud mak tak maun verra dinna wadna wouldna hadna wasna isna mem marm".split()
+)
+"""Words of dialect, and of the English of the Bible."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +112,14 @@ def refusal(sentence: str, concept: str, limits: Limits) -> str | None:
       concept: the word that must be in it, in one of its forms (`words.find_mentions`).
       limits: of its length.
     """
+    reason = refusal_of_form(sentence, limits)
+    if reason is None and not find_mentions([concept], [sentence]).item():
+        return "lacks the word"
+    return reason
+
+
+def refusal_of_form(sentence: str, limits: Limits) -> str | None:
+    """Why a text isn't one whole sentence of fitting length, or None if it is."""
     if not sentence.isprintable():
         return "unprintable characters"
     if not _ENDED.search(sentence):
@@ -105,9 +133,38 @@ def refusal(sentence: str, concept: str, limits: Limits) -> str | None:
         return "too short"
     if length > limits.max_words:
         return "too long"
-    if not find_mentions([concept], [sentence]).item():
-        return "lacks the word"
     return None
+
+
+def flaw_of_prose(sentence: str) -> str | None:
+    """Why a sentence of a book isn't whole and plain English prose, or None if it is.
+
+    Refused are quotes and brackets whose other half is missing, spaces before punctuation (where a dash was lost),
+    headings in capitals, footnotes and other marks, and the words of dialect and of an older English ("th' owd 'un",
+    "hath").
+
+    Args:
+      sentence: with single spaces.
+    """
+    if _STRAY_QUOTE.search(sentence) or not all(_in_turn(sentence, *pair) for pair in (_DOUBLE, _SINGLE, _ROUND)):
+        return "torn quotes"
+    if _LOST_DASH.search(sentence):
+        return "a gap"
+    if _HEADING.search(sentence):
+        return "a heading"
+    if _MARKS.search(sentence):
+        return "marks"
+    words = sentence.replace("’", "'").lower().split()
+    if any(word.strip("\"'“”‘’()[],;:.!?…") in _OLD_WORDS for word in words) or _CLIPPED.search(sentence):
+        return "dialect"
+    return None
+
+
+def _in_turn(sentence: str, opener: re.Pattern[str], closer: re.Pattern[str]) -> bool:
+    """Whether what opens and what closes stand in turn, and end with what closes."""
+    opened = {match.start() for match in opener.finditer(sentence)}
+    places = sorted(opened | {match.start() for match in closer.finditer(sentence)})
+    return all((place in opened) is (number % 2 == 0) for number, place in enumerate(places)) and len(places) % 2 == 0
 
 
 def accept_sentences(

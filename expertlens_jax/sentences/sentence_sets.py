@@ -68,18 +68,24 @@ def mine(
     min_words: int = 6,
     max_words: int = 26,
     seed: int = 0,
+    per_book: int = 0,
+    prose: bool = False,
 ) -> SentenceSet:
     """Take sentences that mention each concept out of text.
 
     Args:
-      text: a UTF-8 file, plain or `.xz`, with a paragraph a line; or several, as `pathlib.Path`s; or lines of text.
-      concepts: words, each once; or `Concept`s, words with their domains.
+      text: a UTF-8 file, plain or `.xz`, with a paragraph a line; or several, as `pathlib.Path`s; or lines of text. A
+        line `# NAME` says which book the lines after it are of.
+      concepts: words, each once; or `Concept`s, words with their domains and parts of speech. One with a part of speech
+        is found only where it is that, by form and neighbours, and no name: no "Grace" for "grace".
       per_concept: sentences that a concept gets at most.
       min_words, max_words: of a sentence.
       seed: of the choice among more.
+      per_book: sentences that a concept gets from one book at most; 0 for any number.
+      prose: refuse torn quotes, headings, footnotes' marks, and words of dialect.
 
     Returns:
-      A `SentenceSet`; `source` is a file's name and line ("corpus.txt:12"), or "line 12".
+      A `SentenceSet`; `source` is the book's name; or else a file's name and line ("corpus.txt:12"), or "line 12".
 
     Warns:
       ExpertLensWarning: concepts have fewer sentences than wanted.
@@ -98,10 +104,13 @@ def mine(
     ['line 1', 'line 2']
     """
     listed, limits = _concepts(concepts), Limits(min_words, max_words)
-    words = [concept.word for concept in listed]
-    mined, _ = mine_sentences(_lines(text), words, limits, most=per_concept, seed=seed)
+    mined, _ = mine_sentences(
+        _lines(text), listed, limits, most=per_concept, seed=seed, most_per_book=per_book, prose=prose
+    )
     rows = [
-        (concept.domain, concept.word, each.sentence, each.place) for concept in listed for each in mined[concept.word]
+        (concept.domain, concept.word, each.sentence, each.book or each.place)
+        for concept in listed
+        for each in mined[concept.word]
     ]
     return _sentence_set(rows, listed, per_concept, "Give more text, a paragraph a line, or wider limits of words.")
 

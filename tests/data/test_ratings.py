@@ -55,6 +55,18 @@ def test_known_scores():
     assert score(load_ratings("simlex999"), "old", "new") == 1.58
 
 
+def test_the_parts_of_simlex_are_its_pairs_by_part_of_speech():
+    whole = load_ratings("simlex999")
+    parts = [load_ratings(f"simlex999_{name}") for name in ("adjectives", "nouns", "verbs")]
+    assert [len(part.pairs) for part in parts] == [110, 666, 222]  # of the adjectives one pair is there twice
+    assert [part.pairs[0] for part in parts] == [("old", "new"), ("wife", "husband"), ("go", "come")]
+    assert sum((part.pairs for part in parts), ()) == whole.pairs
+    np.testing.assert_array_equal(np.concatenate([part.scores for part in parts]), whole.scores)
+    words = [{word for pair in part.pairs for word in pair} for part in parts]
+    assert not words[0] & words[1] and not words[0] & words[2] and not words[1] & words[2]
+    assert [(part.name, part.ceiling, part.ceiling_source) for part in parts][1] == ("simlex999_nouns", None, "")
+
+
 def test_gensim_is_not_imported():
     before = set(sys.modules)
     load_ratings("simlex999")

@@ -262,6 +262,27 @@ def test_sentences_are_mined_from_a_packed_text(tmp_path):
     assert contents(tmp_path / "mined") == before
 
 
+def test_rated_words_are_mined_from_the_novels_that_are_wanted(tmp_path, capsys):
+    rated = tmp_path / "rated.tsv"
+    rated.write_text("ship\thorse\t1\nship\towl\t2\nhorse\towl\t3\n")
+    file = tmp_path / "text.txt"
+    named = [[f"# {name}", *LINES[begin::3]] for begin, name in enumerate(("A_One_1900", "B_Two_1931", "C_Three_1901"))]
+    file.write_text("\n".join(line for book in named for line in book))
+    config = get_config("novels")
+    config.update({"text": (str(file),), "sentences_per_concept": 2, "sentences_per_book": 1})
+    config.rated, config.exceptions = {str(rated): "noun"}, {}
+    config.books_left_out = ("C_",)
+    with pytest.raises(ConceptDataError, match="there isn't a sentence of 'horse', 'owl', 'ship'"):
+        write_concepts.run(config, tmp_path / "one")
+    config.books_left_out = ()
+    write_concepts.run(config, tmp_path / "novels")
+    rows, _ = read(tmp_path / "novels")
+    assert sorted((row["concept"], row["source"]) for row in rows) == [
+        (concept, source) for concept in ("horse", "ship") for source in ("A_One_1900", "C_Three_1901")
+    ]
+    assert "Left out, for want of 2 sentences: owl." in capsys.readouterr().out
+
+
 def test_text_without_a_concept(tmp_path):
     file = tmp_path / "text.txt"
     file.write_text("\n".join(LINES))
