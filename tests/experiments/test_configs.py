@@ -14,11 +14,16 @@ from expertlens_jax.experts.budget import GB
 
 ROOT = pathlib.Path(__file__).parents[2]
 MEASURING = {
-    **{"demo": ("full", "small"), "minilm": ("full", "small"), "find_experts": ("",), "gemma": ("2b", "2b-it")},
+    **{
+        "demo": ("full", "small", "novels"),
+        "minilm": ("full", "small", "novels"),
+        "find_experts": ("",),
+        "gemma": ("2b", "2b-it"),
+    },
     **{"gpt2": ("small", "xl"), "llama": ("1b", "3b-it"), "pythia": ("70m", "12b")},
 }
 SIZES = [(name, size) for name, sizes in MEASURING.items() for size in sizes]
-OTHERS = {"write_concepts": ("model", "endpoint", "mine"), "lenslet": ("2m", "tiny")}
+OTHERS = {"write_concepts": ("model", "endpoint", "mine", "novels"), "lenslet": ("2m", "tiny")}
 
 
 def config_of(name, size):
