@@ -48,15 +48,11 @@ def get_config(source: str = "model") -> ml_collections.ConfigDict:
     if source == "novels":
         del c.concepts, c.concepts_from
         # Each data set's part of speech: a word is found where it is that, and no name
-        c.rated = ml_collections.ConfigDict(
-            {
-                "simlex999_nouns": "noun",
-                "simlex999_verbs": "verb",
-                "simlex999_adjectives": "adjective",
-                "wordsim353": "noun",
-            }
+        c.rated = (
+            *(("simlex999_nouns", "noun"), ("simlex999_verbs", "verb"), ("simlex999_adjectives", "adjective")),
+            ("wordsim353", "noun"),
         )
-        c.exceptions = ml_collections.ConfigDict({"eat": "verb", "live": "verb", "holy": "adjective"})
+        c.exceptions = (("eat", "verb"), ("live", "verb"), ("holy", "adjective"))
         c.left_out = ("august",)  # without a capital it is another word
         c.domains_from = "facts"
         c.name = "novels"

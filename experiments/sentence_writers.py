@@ -152,7 +152,9 @@ def find_concepts(config: ml_collections.ConfigDict) -> list[Concept]:
       ConceptDataError: neither or both are given, or the list can't be used.
     """
     if "rated" in config:
-        listed = list_rated_words(config.rated, exceptions=config.exceptions, domains_from=config.domains_from)
+        listed = list_rated_words(
+            dict(config.rated), exceptions=dict(config.exceptions), domains_from=config.domains_from
+        )
         return [concept for concept in listed if concept.word not in config.left_out]
     if bool(config.concepts) == bool(config.concepts_from):
         raise ConceptDataError(

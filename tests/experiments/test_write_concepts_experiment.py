@@ -270,7 +270,7 @@ def test_rated_words_are_mined_from_the_novels_that_are_wanted(tmp_path, capsys)
     file.write_text("\n".join(line for book in named for line in book))
     config = get_config("novels")
     config.update({"text": (str(file),), "sentences_per_concept": 2, "sentences_per_book": 1})
-    config.rated, config.exceptions = {str(rated): "noun"}, {}
+    config.rated, config.exceptions = ((str(rated), "noun"),), ()
     config.books_left_out = ("C_",)
     with pytest.raises(ConceptDataError, match="there isn't a sentence of 'horse', 'owl', 'ship'"):
         write_concepts.run(config, tmp_path / "one")
