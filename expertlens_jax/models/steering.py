@@ -42,6 +42,7 @@ class Steering:
         steering.table                # a row per unit
         steering.transfer(tuned)      # meant for another model with the same units, such as a tuned sibling
         steering.save("cat.json")     # el.load_steering("cat.json")
+        steering.save_gguf("cat.gguf")  # a control vector of llama.cpp, where it is one
         steering.to_torch(hf_model)   # the same in PyTorch, until its .remove(), or within a `with`
     """
 
@@ -178,6 +179,12 @@ class Steering:
         from expertlens_jax.models.torch_hooks import hook_torch  # it imports this file
 
         return hook_torch(self, hf_model)
+
+    def save_gguf(self, path: epath.PathLike, *, model_hint: str = "") -> None:
+        """Write it as a control vector of llama.cpp, if one can carry it, see `models.gguf_files.save_gguf`."""
+        from expertlens_jax.models.gguf_files import save_gguf
+
+        save_gguf(self, path, model_hint=model_hint)
 
     def save(self, path: epath.PathLike) -> None:
         """Writes it as JSON, numbers exactly."""
