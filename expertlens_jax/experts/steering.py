@@ -109,7 +109,7 @@ def steer(
       threshold: steer the units with average precision, or another score, >= threshold; with both, a unit must satisfy
         both. `aura` and `aura_ap` go without either: all units are damped as they deserve.
       method: see above.
-      strength: from 0 (nothing) to 1, see `Steering.at_strength`.
+      strength: from 0 (nothing) to 1; of `mean_shift` any, also below 0; see `Steering.at_strength`.
       sparing: concepts that should stay as they are: units that the same `top` and `threshold` make experts on one
         of them are left alone.
       sites: choose among the units at these sites only, such as `["mlp.up", "mlp.down"]`; default all of the table's.

@@ -5,6 +5,7 @@ A `Steering` names the units it changes. Calls lay it out as a Flax collection t
 """
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -87,13 +88,19 @@ class Steering:
         """The part `strength` of the way from doing nothing (0) to this steering (1), as in Linear-AcT.
 
         Rodriguez et al., "Controlling language and diffusion models by transporting activations" (ICLR 2025):
-        `(1 - strength) * x + strength * (x * scale + shift)`, which is affine again.
+        `(1 - strength) * x + strength * (x * scale + shift)`, which is affine again. A steering that only shifts, as
+        `mean_shift` does, may be made stronger (2) or turned round (-1) as well.
 
         Raises:
-          SelectionError: a strength outside 0 to 1.
+          SelectionError: a strength outside 0 to 1, of a steering that sets or scales units; or none that is finite.
         """
-        if not 0 <= strength <= 1:
-            raise SelectionError(f"strength={strength!r}; wanted a number from 0 (nothing) to 1 (the whole steering).")
+        beyond = not 0 <= strength <= 1
+        if beyond and not (math.isfinite(strength) and _only_shifts(self)):
+            raise SelectionError(
+                f"strength={strength!r}; wanted a number from 0 (nothing) to 1 (the whole steering). Only steerings "
+                "that shift units and don't set or scale them, as method='mean_shift' makes them, can be stronger, or "
+                "turned round by a number below 0."
+            )
         return self.replace(
             scale=1 + strength * (self.scale - 1),
             shift=strength * self.shift,
@@ -204,6 +211,11 @@ class Steering:
         path = epath.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(stored) + "\n")
+
+
+def _only_shifts(steering: Steering) -> bool:
+    """Whether all scales are known, and 1."""
+    return not isinstance(steering.scale, jax.core.Tracer) and bool((np.asarray(steering.scale) == 1).all())
 
 
 def load_steering(path: epath.PathLike) -> Steering:

@@ -157,6 +157,20 @@ def test_the_algebra_of_affine_maps(model, seed, strength):
     np.testing.assert_allclose(act(first.at_strength(strength), x), part, atol=1e-5)
 
 
+def test_shifts_may_be_stronger_or_turned_round(model, table):
+    shifts = el.steer(table, "cat", top=10, method="mean_shift")
+    for strength in (2.0, -1.0):
+        made = el.steer(table, "cat", top=10, method="mean_shift", strength=strength)
+        np.testing.assert_allclose(made.shift, strength * np.asarray(shifts.shift), rtol=1e-6)
+        assert (np.asarray(made.scale) == 1).all() and made.label == f"{strength:g} of {shifts.label}"
+    with pytest.raises(
+        SelectionError, match="strength=-0.5; .* Only steerings that shift units"
+    ):
+        el.steer(table, "cat", top=10, method="set_median", strength=-0.5)
+    with pytest.raises(SelectionError, match="strength=inf; wanted a number"):
+        shifts.at_strength(float("inf"))
+
+
 def test_several_concepts_and_spared_ones(table):
     both = el.steer(table, ["cat", "dog"], top=10)
     cat, dog = (el.steer(table, name, top=10) for name in ("cat", "dog"))
