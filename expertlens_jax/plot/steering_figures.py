@@ -172,10 +172,11 @@ def plot_steering_choice(table: pd.DataFrame, *, most_perplexity: float) -> Figu
         axes.annotate(
             f"chosen: {row.top:,} units",
             (row.perplexity, row.share),
-            xytext=(0, 9),
+            xytext=(0, 34),
             textcoords="offset points",
             ha="center",
             fontsize=7,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": INK, "shrinkB": 4},
         )
     axes.set_xscale("log")
     axes.set_xlim(min(0.9, 0.95 * table["perplexity"].min()), 1.1 * max(table["perplexity"].max(), most_perplexity))
