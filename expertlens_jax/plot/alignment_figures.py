@@ -13,7 +13,7 @@ from expertlens_jax.plot.style import INK, STYLE, Figure, colours, drawn
 
 @drawn
 def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str = "Overlap") -> Figure:
-    """Human rating against similarity, a panel per sentence set (rows) and ratings (columns).
+    """Draw human rating against similarity, a panel per sentence set (rows) and ratings (columns).
 
     The line joins the medians of equally many pairs each. Named are the pairs furthest from a perfect rank
     correlation, on both sides.
@@ -23,6 +23,16 @@ def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str
       results: a row per panel: sentences, ratings, spearman, ci_low, ci_high, pairs, and note where
         spearman is NaN.
       quantity: what the similarity is, for the axis.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> panel = {"sentences": "facts", "ratings": "mine"}
+    >>> pairs = [("cat", "dog", 9.0, 0.6), ("cat", "car", 1.5, 0.1), ("dog", "car", 2.0, 0.2)]
+    >>> tables = pd.DataFrame(pairs, columns=["word_1", "word_2", "rating", "similarity"]).assign(**panel)
+    >>> results = pd.DataFrame([panel | {"spearman": 1.0, "ci_low": 0.5, "ci_high": 1.0, "pairs": 3, "note": ""}])
+    >>> figure = el.plot.alignment(tables, results)
+    >>> print(figure.axes[0].texts[-1].get_text())
+    ρ = 1.00 [0.50, 1.00]
+    3 pairs
     """
     require(tables, "sentences", "ratings", "word_1", "word_2", "rating", "similarity", rows=False)
     require(results, "sentences", "ratings", "spearman", "ci_low", "ci_high", "pairs")

@@ -14,7 +14,7 @@ from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, drawn,
 
 @drawn
 def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = None) -> Figure:
-    """Spearman's correlation by threshold (down) and negatives per positive (across), with the number of experts.
+    """Draw Spearman's correlation by threshold (down) and negatives per positive (across), with the number of experts.
 
     A panel per sentence set (rows) and ratings (columns). A cell says the correlation and, below it, the median over
     concepts of the number of experts; where there is no correlation (all rated pairs overlap alike: no concept has
@@ -24,6 +24,13 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
       table: rows of alignment.csv of one measure: sentences, threshold, negatives_per_positive, ratings,
         experts_median, spearman; one row a cell.
       drawn: threshold and negatives per positive of a cell to frame.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> cells = [(0.3, 1.0, 40, 0.5), (0.3, 2.5, 20, 0.6), (0.5, 1.0, 9, 0.4), (0.5, 2.5, 0, None)]
+    >>> table = pd.DataFrame(cells, columns=["threshold", "negatives_per_positive", "experts_median", "spearman"])
+    >>> figure = el.plot.base_rates(table.assign(sentences="facts", ratings="mine", pairs=30), drawn=(0.3, 2.5))
+    >>> [label.get_text().split() for label in figure.axes[0].get_xticklabels()]  # negatives per positive, base rate
+    [['1', '50%'], ['2.5', '29%']]
     """
     require(
         table, *("sentences", "threshold", "negatives_per_positive", "ratings", "experts_median", "spearman", "pairs")

@@ -10,11 +10,19 @@ from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
 @drawn
 def plot_comparisons(compared: pd.DataFrame, partialled: pd.DataFrame) -> Figure:
-    """Two panels a ratings: the difference from each other measure, and the partial correlation given each control.
+    """Draw two panels a ratings: the difference from each measure, and the partial correlation given each control.
 
     Args:
       compared: a row per sentences, ratings and baseline: difference, ci_low, ci_high, p_holm.
       partialled: a row per sentences, ratings and control: partial_spearman, ci_low, ci_high, spearman.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> row = {"sentences": "facts", "ratings": "mine", "ci_low": 0.05, "ci_high": 0.35}
+    >>> compared = pd.DataFrame([row | {"baseline": "tfidf", "difference": 0.2, "p_holm": 0.01}])
+    >>> partialled = pd.DataFrame([row | {"control": "tfidf", "partial_spearman": 0.2, "spearman": 0.5}])
+    >>> figure = el.plot.comparisons(compared, partialled)
+    >>> [axes.get_xlabel() for axes in figure.axes]
+    ['ρ of the experts less ρ of ...', 'ρ of the experts, given ...']
     """
     require(compared, "sentences", "ratings", "baseline", "difference", "ci_low", "ci_high", "p_holm")
     require(partialled, "sentences", "ratings", "control", "partial_spearman", "ci_low", "ci_high", "spearman")

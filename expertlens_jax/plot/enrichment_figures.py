@@ -17,11 +17,18 @@ _AROUND_CHANCE = mpl.colors.LinearSegmentedColormap.from_list("around_chance", [
 
 @drawn
 def plot_enrichment(places: pd.DataFrame) -> Figure:
-    """Enrichment against layer, a panel per site, a line per threshold with its 95% interval as a band.
+    """Draw enrichment against layer, a panel per site, a line per threshold with its 95% interval as a band.
 
     Args:
       places: a row per threshold, layer and site, of all concepts: threshold, layer, site, enrichment, ci_low,
         ci_high. Rows that pool layers or sites ("all") are left out; NaN leaves a gap.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> places = pd.DataFrame({"layer": [0, 1, 2], "enrichment": [2.0, 0.7, 0.3], "site": "mlp.up", "threshold": 0.5})
+    >>> places = places.assign(ci_low=places["enrichment"] - 0.2, ci_high=places["enrichment"] + 0.2)
+    >>> figure = el.plot.enrichment(places)
+    >>> figure.axes[0].get_title(loc="left"), figure.legends[0].get_texts()[0].get_text()
+    ('mlp.up', 'τ = 0.5')
     """
     require(places, "threshold", "layer", "site", "enrichment", "ci_low", "ci_high")
     # "all" beside numbers makes a column of a CSV text.
@@ -66,12 +73,19 @@ def plot_enrichment(places: pd.DataFrame) -> Figure:
 
 @drawn
 def plot_depth(depths: pd.DataFrame) -> Figure:
-    """Depth of experts, their share, and their bimodality against the threshold, a line per kind of block.
+    """Draw experts' depth, their share, and their bimodality against the threshold, a line per kind of block.
 
     Args:
       depths: a row per weights, block and threshold: weights ("trained", or whose controls are dotted), block,
         threshold, share, depth, ci_low, ci_high, even_depth, bimodality, bimodality_ci_low, bimodality_ci_high.
         The block "all" is left out.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> depths = pd.DataFrame({"threshold": [0.3, 0.5], "depth": [0.5, 0.4], "share": [0.8, 0.9], "bimodality": 0.7})
+    >>> intervals = {"ci_low": 0.3, "ci_high": 0.6, "bimodality_ci_low": 0.5, "bimodality_ci_high": 0.9}
+    >>> figure = el.plot.depth(depths.assign(weights="trained", block="mlp", even_depth=0.5, **intervals))
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [0.5, 0.4]
     """
     require(depths, "weights", "block", "threshold", "share", "depth", "even_depth", "bimodality")
     depths = depths[depths["block"] != "all"]
@@ -114,11 +128,19 @@ def plot_depth(depths: pd.DataFrame) -> Figure:
 
 @drawn
 def plot_domain_enrichment(places: pd.DataFrame) -> Figure:
-    """Enrichment by domain (down) and by site and layer (across), as a logarithm around chance.
+    """Draw enrichment by domain (down) and by site and layer (across), as a logarithm around chance.
 
     Args:
       places: a row per domain, layer and site at one threshold: domain, layer, site, enrichment, ci_low, ci_high.
         Cells whose interval holds 1 have no dot. Rows that pool layers or sites are left out; NaN is grey.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> cells = [("all", 0, 2.0), ("all", 1, 0.5), ("animal", 0, 4.0), ("animal", 1, 0.25)]
+    >>> places = pd.DataFrame(cells, columns=["domain", "layer", "enrichment"]).assign(site="mlp.up")
+    >>> places = places.assign(ci_low=places["enrichment"] / 1.5, ci_high=places["enrichment"] * 1.5)
+    >>> figure = el.plot.domain_enrichment(places)
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['all concepts', 'animal']
     """
     require(places, "domain", "layer", "site", "enrichment", "ci_low", "ci_high")
     places = places[(places["layer"].astype(str) != "all") & (places["site"] != "all")]

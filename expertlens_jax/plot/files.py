@@ -19,6 +19,12 @@ def save_figure(figure: Figure, path: os.PathLike | str) -> tuple[epath.Path, ep
 
     Returns:
       The paths written, in this order.
+
+    >>> import expertlens_jax as el, pandas as pd, tempfile
+    >>> counts = pd.DataFrame({"layer": [0, 1], "experts_per_concept": [3.0, 9.0], "share": [0.01, 0.03]})
+    >>> figure = el.plot.localisation(counts.assign(site="mlp.up"))
+    >>> [path.name for path in el.plot.save_figure(figure, f"{tempfile.mkdtemp()}/figures/where")]
+    ['where.png', 'where.svg', 'where.pdf']
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

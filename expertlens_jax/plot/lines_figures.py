@@ -29,7 +29,7 @@ LOGARITHMIC = ("experts", "share", "overlap")
 def plot_lines(
     table: pd.DataFrame, x: str, xlabel: str, statistics: Sequence[str], *, lines: str = "τ = {:g}", note: str = ""
 ) -> Figure:
-    """A panel per statistic (down) and sentence set (across), a line per threshold with its 95% interval as a band.
+    """Draw a panel per statistic (down) and sentence set (across), a line per threshold with a band, its 95% interval.
 
     Rows with the same `x`, such as seeds of a model, are a dot each; the line goes through their mean.
 
@@ -41,6 +41,14 @@ def plot_lines(
       statistics: of `TITLES`, in order; alignment has a panel per ratings. One that has no value has no panel.
       lines: what to call a threshold's line.
       note: to stand below, of what dashed lines are.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> table = pd.DataFrame({"step": [0, 100, 1000], "value": [3.0, 40.0, 55.0]})
+    >>> table = table.assign(ci_low=table["value"] / 2, ci_high=table["value"] * 2, threshold=0.5, chance=None)
+    >>> table = table.assign(sentences="facts", statistic="experts", ratings="")
+    >>> figure = el.plot.lines(table, "step", "Training step", ["experts", "overlap"])
+    >>> [axes.get_title(loc="left") for axes in figure.axes]  # no panel for what the table doesn't have
+    ['Experts per concept']
     """
     require(table, "sentences", "statistic", "ratings", "threshold", "value", "ci_low", "ci_high", "chance", x)
     table = table[table["threshold"].notna()].assign(ratings=table["ratings"].fillna(""))

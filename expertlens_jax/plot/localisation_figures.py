@@ -12,12 +12,18 @@ from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, dra
 
 @drawn
 def plot_localisation(counts: pd.DataFrame) -> Figure:
-    """Where in the model the experts are: layers across, sites down, and totals along both margins.
+    """Draw where in the model the experts are: layers across, sites down, and totals along both margins.
 
     Args:
       counts: a row per layer and site: layer, site, experts_per_concept (mean over concepts), share (of the
         site's units that are experts for an average concept, 0 to 1). Combinations the model doesn't have
         are left out of the table and stay grey.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> counts = pd.DataFrame({"layer": [0, 1], "experts_per_concept": [3.0, 9.0], "share": [0.01, 0.03]})
+    >>> figure = el.plot.localisation(counts.assign(site="mlp.up"))
+    >>> [text.get_text() for text in figure.axes[0].texts]  # per cent of the site's units
+    ['1.0', '3.0']
     """
     require(counts, "layer", "site", "experts_per_concept", "share")
     sites = in_block_order(counts["site"])

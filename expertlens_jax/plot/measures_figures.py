@@ -14,13 +14,21 @@ from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
 @drawn
 def plot_measures(table: pd.DataFrame) -> Figure:
-    """Alignment of every measure with its 95% interval: a row per measure, a panel per ratings.
+    """Draw the alignment of every measure with its 95% interval: a row per measure, a panel per ratings.
 
     Args:
       table: rows of alignment.csv: group ("ExpertLens", "Baselines", "Controls" or others, drawn apart in
         the order of the table), measure, sentences ("" for a measure that needs none), ratings, spearman,
         ci_low, ci_high, pairs. A NaN spearman shows as "none". With a column `ceiling`, the published agreement
         between people on each ratings, where there is one, is a dashed line.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [("ExpertLens", "Jaccard", 0.6), ("Baselines", "TF-IDF", 0.3)]
+    >>> table = pd.DataFrame(rows, columns=["group", "measure", "spearman"]).assign(sentences="facts", ratings="mine")
+    >>> table = table.assign(ci_low=table["spearman"] - 0.1, ci_high=table["spearman"] + 0.1, pairs=30, ceiling=0.8)
+    >>> figure = el.plot.measures(table)
+    >>> figure.axes[0].get_title(loc="left"), [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ('mine, 30 pairs', ['Jaccard', 'TF-IDF'])
     """
     require(table, "group", "measure", "sentences", "ratings", "spearman", "ci_low", "ci_high", "pairs")
     table = table.assign(sentences=table["sentences"].fillna(""))  # an empty field of a CSV reads as NaN

@@ -17,7 +17,7 @@ from expertlens_jax.plot.style import COLORMAP, INK, MISSING, PALE, PALETTE, Fig
 
 @drawn
 def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
-    """The tree of all concepts, made without their domains; their overlap in its order; and where each domain's are.
+    """Draw the tree of all concepts, made without their domains; their overlap in its order; where each domain's are.
 
     A domain that the overlap recovers is one unbroken run of ticks in its column; columns stand in the order of their
     domains' middle ticks. Up to 60 concepts are named.
@@ -25,6 +25,14 @@ def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     Args:
       overlap: (concept, other), larger = more alike, with `domain`.
       quantity: what it is, for the colour bar.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> sets = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 0]], bool)
+    >>> names = {"concept": ["cat", "rice", "dog"], "domain": ("concept", ["animal", "food", "animal"])}
+    >>> overlap = el.jaccard(xr.DataArray(sets, dims=("concept", "unit"), coords=names))
+    >>> figure = el.plot.tree(overlap)
+    >>> sorted(label.get_text() for label in figure.axes[2].get_xticklabels())
+    ['animal', 'food']
     """
     if len(overlap) < 2 or not np.isfinite(overlap.values).all():
         raise ExpertLensError(
@@ -89,11 +97,17 @@ def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
 
 @drawn
 def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
-    """A map of concepts, a colour and a shape for each domain; concepts are named where there is room.
+    """Draw a map of concepts, a colour and a shape for each domain; concepts are named where there is room.
 
     Args:
       places: a row per concept: concept, domain, x, y. Axes have no unit, and directions no meaning.
       title: what the map is, and how far to trust it.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> places = pd.DataFrame({"concept": ["cat", "dog", "rice"], "x": [0.0, 0.3, 1.0], "y": [0.0, 0.2, 0.9]})
+    >>> figure = el.plot.map(places.assign(domain=["animal", "animal", "food"]), title="facts")
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['cat', 'dog', 'rice']
     """
     require(places, "concept", "domain", "x", "y")
     domains = list(dict.fromkeys(places["domain"]))
@@ -161,7 +175,7 @@ def _places_of_names(
 
 @drawn
 def plot_domain_graph(domains: pd.DataFrame) -> Figure:
-    """The domains as a graph: an edge where two overlap more than domains handed out at random would.
+    """Draw the domains as a graph: an edge where two overlap more than domains handed out at random would.
 
     The domains stand on a circle in the order of their clustering; a disc's area is the overlap within its domain, an
     edge's width and darkness the overlap between two, both as multiples of chance. Edges are those with q ≤ 0.05; a
@@ -169,6 +183,13 @@ def plot_domain_graph(domains: pd.DataFrame) -> Figure:
 
     Args:
       domains: a row per two domains, and per domain with itself: domain_1, domain_2, overlap, ratio, q_value.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> pairs = [("animal", "animal", 0.4, 3.0, 0.01), ("animal", "food", 0.1, 0.7, 0.9), ("food", "food", 0.3, 2.2, 0)]
+    >>> domains = pd.DataFrame(pairs, columns=["domain_1", "domain_2", "overlap", "ratio", "q_value"])
+    >>> figure = el.plot.domain_graph(domains)
+    >>> sorted(text.get_text() for text in figure.axes[0].texts)  # the overlap within each, times chance
+    ['animal 3.0×', 'food 2.2×']
     """
     require(domains, "domain_1", "domain_2", "overlap", "ratio", "q_value")
     names = list(dict.fromkeys([*domains["domain_1"], *domains["domain_2"]]))

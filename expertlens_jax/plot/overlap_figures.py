@@ -13,7 +13,7 @@ from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, dra
 
 
 def order_concepts(overlap: xr.DataArray) -> tuple[np.ndarray, list[str], np.ndarray | None]:
-    """An order of the concepts in which the like stand together, domain by domain.
+    """Return an order of the concepts in which the like stand together, domain by domain.
 
     Concepts within a domain, and domains by their concepts' mean overlap, are ordered by average linkage with
     the leaves turned so that neighbours are alike (Bar-Joseph, Gifford & Jaakkola, "Fast optimal leaf
@@ -28,6 +28,14 @@ def order_concepts(overlap: xr.DataArray) -> tuple[np.ndarray, list[str], np.nda
       linkage: scipy's linkage [domains - 1, 4] of the domains in order of first appearance, with 1 - mean
         overlap as distance (should an overlap exceed 1, it less the mean); None with fewer than two
         domains.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> sets = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 0]], bool)
+    >>> names = {"concept": ["cat", "rice", "dog"], "domain": ("concept", ["animal", "food", "animal"])}
+    >>> overlap = el.jaccard(xr.DataArray(sets, dims=("concept", "unit"), coords=names))
+    >>> order, domains, linkage = el.plot.order_concepts(overlap)
+    >>> sorted(order[:2].tolist()), order[2].item(), domains
+    ([0, 2], 1, ['animal', 'food'])
     """
     values = np.asarray(overlap.values, np.float64)
     names = [str(name) for name in overlap["domain"].to_numpy()] if "domain" in overlap.coords else [""]
@@ -64,7 +72,7 @@ _NAMED = 65  # concepts at most whose names can still be read
 
 @drawn
 def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
-    """The overlap of all concepts, ordered by domain, under the tree of the domains.
+    """Draw the overlap of all concepts, ordered by domain, under the tree of the domains.
 
     Two branches of the tree meet at the mean overlap between their domains. The colour scale ends at the 99th
     percentile of the overlaps of different concepts; the diagonal is left grey. Up to 65 concepts are named: down
@@ -74,6 +82,13 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     Args:
       overlap: [concept, other], as for `order_concepts`, which gives the order.
       quantity: what it is, for the colour bar.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> sets = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1]], bool)
+    >>> overlap = el.jaccard(xr.DataArray(sets, dims=("concept", "unit"), coords={"concept": ["cat", "dog", "rice"]}))
+    >>> figure = el.plot.overlap(overlap, quantity="Jaccard overlap")
+    >>> sorted(label.get_text() for label in figure.axes[0].get_yticklabels())
+    ['cat', 'dog', 'rice']
     """
     values = np.asarray(overlap.values, np.float64)
     different = values[~np.eye(len(values), dtype=bool)]

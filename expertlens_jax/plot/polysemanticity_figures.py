@@ -13,13 +13,22 @@ _DASHED = (0, (1, 1.5))
 
 @drawn
 def plot_services(spread: pd.DataFrame, gathering: pd.DataFrame) -> Figure:
-    """Units by how many concepts and domains they serve, and domains by concepts; nulls as bands.
+    """Draw units by how many concepts and domains they serve, and domains by concepts; nulls as bands.
 
     Args:
       spread: a row per sentence set, kind ("concepts", "domains") and number: sentences, served, number, units,
         null_mean, null_low, null_high.
       gathering: a row per sentence set and number of concepts (0, all together, isn't drawn): sentences, concepts,
         units, domains, null_low, null_high. A number that fewer than 10 units serve isn't drawn.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> null = {"sentences": "facts", "null_mean": 20.0, "null_low": 10.0, "null_high": 30.0}
+    >>> rows = [("concepts", 1, 90), ("concepts", 2, 40), ("domains", 1, 130)]
+    >>> spread = pd.DataFrame(rows, columns=["served", "number", "units"])
+    >>> gathering = pd.DataFrame({"sentences": "facts", "concepts": [2], "units": 40, "domains": 1.1})
+    >>> figure = el.plot.services(spread.assign(**null), gathering.assign(null_low=1.8, null_high=2.0))
+    >>> [axes.get_xlabel() for axes in figure.axes][:2]
+    ['Concepts that a unit serves', 'Domains that a unit serves']
     """
     require(spread, "sentences", "served", "number", "units", "null_mean", "null_low", "null_high")
     require(gathering, "sentences", "concepts", "units", "domains", "null_low", "null_high", rows=False)
@@ -64,11 +73,20 @@ def plot_services(spread: pd.DataFrame, gathering: pd.DataFrame) -> Figure:
 
 @drawn
 def plot_shared(distributions: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """Distribution of average precision over shared and unshared experts, by kind of pair and sentence set.
+    """Draw the average precision of shared and of unshared experts, by kind of pair and sentence set.
 
     Args:
       distributions: a row per sentence set, pair, experts ("shared", "unshared") and average_precision: share.
       summary: a row per sentence set and pair: sentences, pair, pairs, ks_median, small_p, difference, ci_low, ci_high.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> pair = {"sentences": "facts", "pair": "same domain"}
+    >>> rows = [("shared", 0.5, 0.2), ("shared", 0.7, 1.0), ("unshared", 0.5, 0.4), ("unshared", 0.7, 1.0)]
+    >>> distributions = pd.DataFrame(rows, columns=["experts", "average_precision", "share"]).assign(**pair)
+    >>> numbers = {"pairs": 12, "ks_median": 0.2, "small_p": 0.1, "difference": 0.01, "ci_low": 0.0, "ci_high": 0.02}
+    >>> figure = el.plot.shared(distributions, pd.DataFrame([pair | numbers]))
+    >>> figure.axes[0].get_title(loc="left"), figure.axes[0].texts[0].get_text().splitlines()[0]
+    ('Pairs of the same domain', '12 pairs, median KS 0.20')
     """
     require(distributions, "sentences", "pair", "experts", "average_precision", "share")
     require(summary, "sentences", "pair", "pairs", "ks_median", "small_p", "difference", "ci_low", "ci_high")
@@ -111,11 +129,18 @@ _MEASURES = {
 
 @drawn
 def plot_matched(summary: pd.DataFrame) -> Figure:
-    """Experts (filled) and non-experts that are as active (hollow), a panel per measure, a row per match and set.
+    """Draw experts (filled) and non-experts that are as active (hollow), a panel per measure, a row per match and set.
 
     Args:
       summary: a row per sentence set, match and measure: sentences, match ("concept", "others", "both"), measure,
         experts, matched, difference, ci_low, ci_high (of the difference). NaN isn't drawn.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> summary = pd.DataFrame({"match": ["concept", "others", "both"], "experts": 0.6, "matched": [0.3, 0.35, 0.4]})
+    >>> summary = summary.assign(difference=summary["experts"] - summary["matched"], ci_low=0.1, ci_high=0.4)
+    >>> figure = el.plot.matched(summary.assign(sentences="facts", measure="held_out_ap"))
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['to the concept', 'to the others', 'to both']
     """
     require(summary, "sentences", "match", "measure", "experts", "matched", "difference", "ci_low", "ci_high")
     summary = summary[summary["measure"].isin(_MEASURES)].dropna(subset="difference")

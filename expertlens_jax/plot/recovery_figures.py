@@ -19,12 +19,18 @@ _STATISTICS = {
 
 @drawn
 def plot_recovery(recovery: pd.DataFrame) -> Figure:
-    """Recovery of domains, a panel per statistic: a dot per measure and sentence set, its null as a grey bar.
+    """Draw the recovery of domains, a panel per statistic: a dot per measure and sentence set, its null as a grey bar.
 
     Args:
       recovery: a row per sentence set, measure and statistic: sentences, measure (as people read it), statistic,
         value, null_low, null_high (95% of the permutation null), domains, clusters. A dot is hollow where the
         tree couldn't be cut into as many clusters as there are domains.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> recovery = pd.DataFrame({"statistic": ["ari", "purity"], "value": [0.7, 0.8], "null_low": 0, "null_high": 0.3})
+    >>> figure = el.plot.recovery(recovery.assign(sentences="facts", measure="Jaccard", domains=16, clusters=16))
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['Adjusted Rand index', 'Purity']
     """
     require(recovery, "sentences", "measure", "statistic", "value", "null_low", "null_high", "domains", "clusters")
     statistics = [name for name in _STATISTICS if name in set(recovery["statistic"])]
@@ -71,13 +77,22 @@ def plot_recovery(recovery: pd.DataFrame) -> Figure:
 
 @drawn
 def plot_hierarchy(summary: pd.DataFrame, sharing: pd.DataFrame) -> Figure:
-    """Inclusion of a domain's word and its members in one another, and who is expert on what members share.
+    """Draw how far a domain's word and its members hold one another, and who is expert on what members share.
 
     Args:
       summary: a row per sentence set, statistic (a_in_b, b_in_a, lift) and pair: sentences, statistic, pair, mean,
         ci_low, ci_high.
       sharing: a row per sentence set and k: sentences, members, units, own, own_ci_low, own_ci_high, others. Of
         fewer than 20 units, a share isn't drawn.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [("a_in_b", 0.5), ("b_in_a", 0.2), ("lift", 8.0)]
+    >>> summary = pd.DataFrame(rows, columns=["statistic", "mean"]).assign(sentences="facts", pair="own word")
+    >>> summary = summary.assign(ci_low=summary["mean"] / 2, ci_high=summary["mean"] * 2)
+    >>> sharing = pd.DataFrame({"members": [1, 2], "units": [100, 40], "own": [0.2, 0.5], "others": [0.1, 0.1]})
+    >>> sharing = sharing.assign(sentences="facts", own_ci_low=0.1, own_ci_high=0.6)
+    >>> [axes.get_ylabel() for axes in el.plot.hierarchy(summary, sharing).axes][:2]
+    ['Inclusion (%)', 'Shared experts, times chance']
     """
     require(summary, "sentences", "statistic", "pair", "mean", "ci_low", "ci_high")
     require(sharing, "sentences", "members", "units", "own", "own_ci_low", "own_ci_high", "others", rows=False)

@@ -13,11 +13,17 @@ _COUNTS = {"experts": "all", "significant": "q ≤ 0.05", "familywise": "family-
 
 @drawn
 def plot_significance(counts: pd.DataFrame) -> Figure:
-    """Experts per concept by threshold, all and significant; and the AP of experts chosen in the other half.
+    """Draw experts per concept by threshold, all and significant; and the AP of experts chosen in the other half.
 
     Args:
       counts: a row per concept and threshold: concept, threshold, experts; and, where they were measured,
         significant and familywise (of these experts), held_out (average precision).
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> counts = pd.DataFrame({"threshold": [0.3, 0.5], "experts": [100, 20], "significant": [60, 20]})
+    >>> figure = el.plot.significance(counts.assign(concept="cat"))
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    ['all', 'q ≤ 0.05']
     """
     require(counts, "concept", "threshold", "experts")
     has_halves = "held_out" in counts

@@ -25,11 +25,19 @@ OTHERS = "#E69F00"  # different concepts, beside the same
 
 @drawn
 def plot_stability(table: pd.DataFrame) -> Figure:
-    """A row per comparison with its 95% intervals; panels for overlap matrices, the sets themselves, and retrieval.
+    """Draw a row per comparison with its 95% intervals; panels for overlap matrices, the sets themselves, retrieval.
 
     Args:
       table: rows of stability.csv at one threshold: kind, first, second, count, statistic, value, ci_low, ci_high,
         chance.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [("overlap_correlation", 0.8, 0.0), ("jaccard_same", 0.5, 0.05), ("retrieval", 0.9, 0.1)]
+    >>> table = pd.DataFrame(rows, columns=["statistic", "value", "chance"]).assign(first="facts", second="stories")
+    >>> table = table.assign(ci_low=table["value"] - 0.1, ci_high=table["value"] + 0.1, kind="sentences", count=40)
+    >>> figure = el.plot.stability(table)
+    >>> [axes.get_title(loc="left") for axes in figure.axes], figure.axes[0].get_yticklabels()[0].get_text()
+    (['Overlap matrices', 'Expert sets', 'Retrieval'], 'facts / stories')
     """
     require(table, "kind", "first", "second", "count", "statistic", "value", "ci_low", "ci_high", "chance")
     table = table.assign(row=[_name(row) for row in table.itertuples()])
@@ -84,10 +92,17 @@ def plot_stability(table: pd.DataFrame) -> Figure:
 
 @drawn
 def plot_stability_thresholds(table: pd.DataFrame) -> Figure:
-    """Each statistic against the threshold, a line per kind of comparison: its mean, and a band from least to most.
+    """Draw each statistic against the threshold, a line per kind of comparison: its mean, in a band from least to most.
 
     Args:
       table: rows of stability.csv: kind, threshold, statistic, value.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [(0.3, "retrieval", 0.9), (0.3, "retrieval", 0.7), (0.5, "retrieval", 0.4), (0.3, "jaccard_same", 0.5)]
+    >>> table = pd.DataFrame(rows, columns=["threshold", "statistic", "value"]).assign(kind="sentences")
+    >>> figure = el.plot.stability_thresholds(table)
+    >>> figure.axes[2].lines[0].get_ydata().round(2).tolist()
+    [0.8, 0.4]
     """
     require(table, "kind", "threshold", "statistic", "value")
     kinds = list(dict.fromkeys(table["kind"]))
@@ -115,11 +130,19 @@ def plot_stability_thresholds(table: pd.DataFrame) -> Figure:
 
 @drawn
 def plot_fewer(table: pd.DataFrame) -> Figure:
-    """Each statistic against the number of sentences a concept, a line per threshold.
+    """Draw each statistic against the number of sentences a concept, a line per threshold.
 
     Args:
       table: the rows of kinds "fewer" and "sentences" (all there are) of stability.csv: first, second, count,
         threshold, statistic, value, ci_low, ci_high. Draws of one set are dotted; lines are means over sets.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [(name, count, count / 50) for name in ("overlap_correlation", "jaccard_same") for count in (5, 40)]
+    >>> table = pd.DataFrame(rows, columns=["statistic", "count", "value"]).assign(first="facts", second="stories")
+    >>> table = table.assign(ci_low=table["value"] - 0.1, ci_high=table["value"] + 0.1, threshold=0.5)
+    >>> figure = el.plot.fewer(table)
+    >>> figure.axes[0].get_xlabel(), [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ('Sentences per concept', ['5', '40'])
     """
     require(table, "first", "second", "count", "threshold", "statistic", "value")
     thresholds = sorted(set(table["threshold"]))

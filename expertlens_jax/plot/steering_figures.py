@@ -33,11 +33,21 @@ _LIMITS = {"mention": (0, 5), "distinct_2": (95, 100)}
 
 @drawn
 def plot_steering(curves: pd.DataFrame) -> Figure:
-    """Each measure (rows) against the number of steered units and against strength (columns), a line an arm.
+    """Draw each measure (rows) against the number of steered units and against strength (columns), a line an arm.
 
     Args:
       curves: a row per arm, method, count, strength and measure: value, ci_low, ci_high, change, change_ci_low,
         change_ci_high. The arm "unsteered" is a dashed line.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [("experts", 5, 1.0, 0.3), ("experts", 50, 1.0, 0.9), ("experts", 50, 0.5, 0.6), ("random", 50, 1.0, 0)]
+    >>> curves = pd.DataFrame(rows, columns=["arm", "count", "strength", "change"]).assign(method="set_median")
+    >>> curves = curves.assign(change_ci_low=curves["change"] - 0.1, change_ci_high=curves["change"] + 0.1)
+    >>> measures = ["word_log_prob", "mention", "expert_response", "surprise", "held_out_surprise", "distinct_2"]
+    >>> curves = curves.merge(pd.Series(measures, name="measure"), how="cross")
+    >>> figure = el.plot.steering(curves.assign(value=0.5, ci_low=0.4, ci_high=0.6))
+    >>> figure.axes[-2].get_xlabel(), figure.axes[-1].get_xlabel()
+    ('Steered units (strength 1)', 'Strength (50 units)')
     """
     require(curves, "arm", "method", "count", "strength", "measure", "value", "ci_low", "change", "change_ci_low")
     method = curves.loc[curves["arm"] != "experts", "method"].replace("none", np.nan).dropna()
@@ -104,10 +114,20 @@ def _draw_line(
 
 @drawn
 def plot_steering_cost(curves: pd.DataFrame) -> Figure:
-    """What each method gains and what it costs, a point a strength: the concept against held-out perplexity.
+    """Draw what each method gains and what it costs, a point a strength: the concept against held-out perplexity.
 
     Args:
       curves: as `plot_steering` takes them; rows of the arm "experts" and of "unsteered" are drawn.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = [("word_log_prob", 0.5, -5.0, 0.6), ("word_log_prob", 1.0, -4.0, 1.6)]
+    >>> rows += [("held_out_surprise", 0.5, 3.1, 0.1), ("held_out_surprise", 1.0, 3.4, 0.4)]
+    >>> curves = pd.DataFrame(rows, columns=["measure", "strength", "value", "change"])
+    >>> for prefix, column in (("", "value"), ("change_", "change")):
+    ...     curves[f"{prefix}ci_low"], curves[f"{prefix}ci_high"] = curves[column] - 0.1, curves[column] + 0.1
+    >>> figure = el.plot.steering_cost(curves.assign(arm="experts", method="set_median", count=50))
+    >>> figure.axes[0].get_xlabel().splitlines()[0]
+    'Perplexity of held-out text, 50 units steered'
     """
     require(curves, "arm", "method", "count", "strength", "measure", "value", "ci_low", "change", "change_ci_low")
     experts = curves[curves["arm"] == "experts"]
@@ -196,13 +216,23 @@ def plot_steering_choice(table: pd.DataFrame, *, most_perplexity: float) -> Figu
 
 @drawn
 def plot_steered_away(away: pd.DataFrame, moved: pd.DataFrame) -> Figure:
-    """A concept removed, another spared: their words' probability, what is left of every concept's experts, and what
-    moved on the map of overlaps.
+    """Draw a concept removed, another spared: their words' probability, what is left of every concept's experts, and
+    what moved on the map of overlaps.
 
     Args:
       away: a row per concept, spared, method, sparing (bool) and word: change, ci_low, ci_high.
       moved: a row per concept, spared and `of` (any concept): kept, from 0 to 1; its places x, y and, steered, x_after,
         y_after.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> pair = {"concept": "cat", "spared": "dog"}
+    >>> away = pd.DataFrame({"word": ["cat", "dog"], "change": [-2.0, -0.1]})
+    >>> away = away.assign(ci_low=away["change"] - 0.5, ci_high=away["change"] + 0.5)
+    >>> moved = pd.DataFrame({"of": ["cat", "dog"], "kept": [0.1, 0.9], "x": [0, 1], "y": 0.0, "x_after": [2, 1]})
+    >>> moved = moved.assign(y_after=[1.0, 0.0], **pair)
+    >>> figure = el.plot.steered_away(away.assign(method="set_median", sparing=True, **pair), moved)
+    >>> figure.axes[0].get_yticklabels()[0].get_text()
+    'set median, dog spared'
     """
     require(away, "concept", "spared", "method", "sparing", "word", "change", "ci_low", "ci_high", rows=False)
     require(moved, "concept", "spared", "of", "kept", "x", "y", "x_after", "y_after", rows=False)

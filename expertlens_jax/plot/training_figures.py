@@ -10,11 +10,18 @@ from expertlens_jax.plot.style import FAINT, Figure, colours, drawn
 
 @drawn
 def plot_training(training: pd.DataFrame, evaluation: pd.DataFrame) -> Figure:
-    """Loss against tokens read (both axes' meaning: nats a token; log tokens), with the learning rate beneath.
+    """Draw loss against tokens read (both axes' meaning: nats a token; log tokens), with the learning rate beneath.
 
     Args:
       training: a row per logged step: tokens, loss (of one batch), rate.
       evaluation: a row per evaluated step and corpus: tokens, corpus, loss (held out).
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> training = pd.DataFrame({"tokens": [1e3, 1e4, 1e5], "loss": [9.0, 6.0, 4.0], "rate": [0.1, 1.0, 0.2]})
+    >>> evaluation = pd.DataFrame({"tokens": [1e4, 1e5], "loss": [6.1, 4.2], "corpus": "novels"})
+    >>> figure = el.plot.training(training, evaluation)
+    >>> figure.axes[0].texts[0].get_text().strip()
+    'novels 4.20'
     """
     require(training, "tokens", "loss", "rate")
     require(evaluation, "tokens", "corpus", "loss")
