@@ -2,7 +2,15 @@
 
 
 class ExpertLensError(ValueError):
-    """Base of every error a user can cause; launchers print it without a traceback."""
+    """Base of every error a user can cause; launchers print it without a traceback.
+
+    >>> import expertlens_jax as el
+    >>> try:
+    ...     el.load_ratings("wordsim")
+    ... except el.ExpertLensError as error:
+    ...     print(type(error).__name__)
+    RatingsError
+    """
 
 
 class ConceptDataError(ExpertLensError):
@@ -74,4 +82,14 @@ class FailedExperimentsError(ExpertLensError):
 
 
 class ExpertLensWarning(UserWarning):
-    """Something a user should know that doesn't stop the work."""
+    """Something a user should know that doesn't stop the work.
+
+    >>> import expertlens_jax as el, pathlib, tempfile, warnings
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.txt"
+    >>> _ = path.write_text("cat dog 9\\ncat car 2\\ndog car 1\\ndog cat 7\\n")
+    >>> with warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always", el.ExpertLensWarning)  # or "error", to stop at any of them
+    ...     ratings = el.load_ratings(path)
+    >>> [each.category.__name__ for each in told], ratings.scores.tolist()  # cat and dog are rated twice
+    (['ExpertLensWarning'], [8.0, 2.0, 1.0])
+    """

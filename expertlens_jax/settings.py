@@ -191,7 +191,12 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True)
 class Resampling:
-    """How often something is drawn anew (permuted labels, a bootstrap), and from which seed."""
+    """How often something is drawn anew (permuted labels, a bootstrap), and from which seed.
+
+    >>> import expertlens_jax as el
+    >>> el.Statistics(permutations=el.Resampling(draws=1000, seed=3)).permutations
+    Resampling(draws=1000, seed=3)
+    """
 
     draws: int
     seed: int = 0

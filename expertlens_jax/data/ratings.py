@@ -39,6 +39,11 @@ class Ratings:
       scores: float64 `[pairs]`, the mean human rating, on the dataset's own scale; larger is more alike.
       ceiling: Spearman's correlation between people, as published; None where it isn't, or for a user's file.
       ceiling_source: between whom, and who says so; "" without a ceiling.
+
+    >>> import expertlens_jax as el, numpy as np
+    >>> ratings = el.Ratings("mine", (("cat", "dog"), ("cat", "car")), scores=np.array([9.0, 1.5]))
+    >>> ratings
+    Ratings('mine': 2 pairs)
     """
 
     name: str
@@ -52,7 +57,7 @@ class Ratings:
 
 
 def load_ratings(name_or_path: epath.PathLike) -> Ratings:
-    """Loads human similarity ratings.
+    """Load human similarity ratings.
 
     Known names, from `known_ratings.py`, which tells whom to cite:
 
@@ -87,6 +92,14 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
       RatingsError: the name or file isn't known, a dataset can't be fetched, a line doesn't
         hold two words and a finite number, or fewer than 3 pairs are left. The message names file and line, or
         says where to put the file.
+
+    >>> import expertlens_jax as el, pathlib, tempfile
+    >>> el.load_ratings("wordsim353")
+    Ratings('wordsim353': 350 pairs)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.txt"
+    >>> _ = path.write_text("cat dog 9\\ncat car 1.5\\ndog car 2\\n")
+    >>> el.load_ratings(path).scores.tolist()
+    [9.0, 1.5, 2.0]
     """
     whole, rows = PARTS.get(name_or_path, (name_or_path, None)) if isinstance(name_or_path, str) else (None, None)
     known = KNOWN.get(whole)

@@ -42,6 +42,16 @@ class Things:
       triplets: int64 `[triplets, 3]`, indices of concepts, the odd one out last.
       ceiling: how often a person's odd one out is the one most people choose, over triplets that many judged.
       ceiling_source: who says so.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> names = ["cat", "dog", "rice", "bread"]
+    >>> alike = np.array([[1, 0.9, 0.1, 0.2], [0.9, 1, 0.2, 0.1], [0.1, 0.2, 1, 0.8], [0.2, 0.1, 0.8, 1]])
+    >>> similarity = xr.DataArray(alike, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> things = el.Things(tuple(names), similarity, triplets=np.array([[0, 1, 2], [2, 3, 0], [0, 2, 1]]))
+    >>> things
+    Things(4 concepts, 3 triplets)
+    >>> things.ratings(["cat", "dog", "bread"]).pairs
+    (('cat', 'dog'), ('cat', 'bread'), ('dog', 'bread'))
     """
 
     concepts: tuple[str, ...]
@@ -76,7 +86,7 @@ class Things:
 
 
 def load_things(directory: str | os.PathLike[str], triplets: str = "validationset.txt") -> Things:
-    """Loads the user's copy of THINGS' similarity judgements.
+    """Load the user's copy of THINGS' similarity judgements.
 
     Args:
       directory: holds, itself or in folders below, the files that this module's docstring names.
@@ -84,6 +94,15 @@ def load_things(directory: str | os.PathLike[str], triplets: str = "validationse
 
     Raises:
       RatingsError: a file isn't there, is there twice, or isn't what it should be; the message names it.
+
+    >>> import expertlens_jax as el, numpy as np, pathlib, scipy.io, tempfile
+    >>> copy = pathlib.Path(tempfile.mkdtemp())  # of three objects, in place of yours
+    >>> _ = (copy / "unique_id.txt").write_text("cat\\ndog\\nice_cream\\n")
+    >>> _ = (copy / "validationset.txt").write_text("0 1 2\\n1 0 2\\n")
+    >>> scipy.io.savemat(copy / "spose_similarity.mat", {"spose_sim": np.eye(3)})
+    >>> things = el.load_things(copy)
+    >>> things, things.concepts
+    (Things(3 concepts, 2 triplets), ('cat', 'dog', 'ice cream'))
     """
     root = pathlib.Path(directory).expanduser()
     if not root.is_dir():

@@ -27,7 +27,7 @@ _SCORING = ("by", "sign")
 
 
 def jaccard(experts: xr.DataArray) -> xr.DataArray:
-    """Jaccard overlap of expert sets: shared experts over experts of either, in [0, 1].
+    """Measure the Jaccard overlap of expert sets: shared experts over experts of either, in [0, 1].
 
     Two concepts without experts share nothing, and have overlap 0; so has a concept without experts with
     itself.
@@ -37,6 +37,12 @@ def jaccard(experts: xr.DataArray) -> xr.DataArray:
 
     Raises:
       SelectionError: these aren't expert sets.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> sets = np.array([[1, 1, 0], [1, 1, 1]], bool)
+    >>> experts = xr.DataArray(sets, dims=("concept", "unit"), coords={"concept": ["cat", "dog"]})
+    >>> el.jaccard(experts).round(2).values.tolist()
+    [[1.0, 0.67], [0.67, 1.0]]
     """
     experts = expert_sets(experts)
     shared = sum((ones @ ones.T).astype(np.float64) for ones in _blocks(experts, np.float32))
@@ -46,7 +52,7 @@ def jaccard(experts: xr.DataArray) -> xr.DataArray:
 
 
 def overlap_coefficient(experts: xr.DataArray) -> xr.DataArray:
-    """Overlap coefficient (Szymkiewicz-Simpson) of expert sets: shared experts over those of the smaller set.
+    """Measure the overlap coefficient (Szymkiewicz-Simpson) of expert sets: shared experts over the smaller set.
 
     It is 1 where one set holds the other, which Jaccard punishes if the sets differ in size; 0 where a concept has no
     experts.
@@ -56,6 +62,12 @@ def overlap_coefficient(experts: xr.DataArray) -> xr.DataArray:
 
     Raises:
       SelectionError: these aren't expert sets.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> sets = np.array([[1, 1, 0], [1, 1, 1]], bool)
+    >>> experts = xr.DataArray(sets, dims=("concept", "unit"), coords={"concept": ["cat", "dog"]})
+    >>> el.overlap_coefficient(experts).sel(concept="cat", other="dog").item()
+    1.0
     """
     experts = expert_sets(experts)
     shared = sum((ones @ ones.T).astype(np.float64) for ones in _blocks(experts, np.float32))
@@ -66,7 +78,7 @@ def overlap_coefficient(experts: xr.DataArray) -> xr.DataArray:
 def weighted_jaccard(
     expertise: xr.Dataset, threshold: float, *, by: str = "average_precision", sign: Sign = "up"
 ) -> xr.DataArray:
-    """Weighted Jaccard (Ruzicka) overlap: sum of the smaller AP over sum of the larger, in [0, 1].
+    """Measure weighted Jaccard (Ruzicka) overlap: sum of the smaller AP over sum of the larger, in [0, 1].
 
     AP below the threshold counts as 0, so experts count by how expert they are. Without experts the overlap
     is 0, as in `jaccard`.
@@ -79,6 +91,14 @@ def weighted_jaccard(
 
     Raises:
       SelectionError: this isn't a table of expertise, or the threshold isn't in [0, 1].
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> expertise = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32))},
+    ...     {"concept": ["cat", "dog"]},
+    ... )
+    >>> el.weighted_jaccard(expertise, threshold=0.5).sel(concept="cat", other="dog").round(2).item()  # 0.7 / 1.7
+    0.41
     """
     precision = score_units(expertise, by, sign)
     threshold = check_threshold(threshold, by)
@@ -100,7 +120,7 @@ def weighted_jaccard(
 def cosine(
     expertise: xr.Dataset, centred: bool = True, *, by: str = "average_precision", sign: Sign = "up"
 ) -> xr.DataArray:
-    """Cosine of the concepts' AP over all units, in [-1, 1].
+    """Measure the cosine of the concepts' AP over all units, in [-1, 1].
 
     Args:
       expertise: from `measure_expertise`.
@@ -112,6 +132,14 @@ def cosine(
 
     Raises:
       SelectionError: this isn't a table of expertise, or there is only one concept to centre.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> expertise = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32))},
+    ...     {"concept": ["cat", "dog"]},
+    ... )
+    >>> el.cosine(expertise, centred=False).sel(concept="cat", other="dog").round(2).item()
+    0.95
     """
     precision = score_units(expertise, by, sign)
     _check_concepts(precision, centred)
@@ -128,7 +156,7 @@ def cosine(
 def kl(
     expertise: xr.Dataset, centred: bool = False, *, by: str = "average_precision", sign: Sign = "up"
 ) -> xr.DataArray:
-    """Minus the symmetrised Kullback-Leibler divergence of the concepts' AP over units, at most 0.
+    """Measure minus the symmetrised Kullback-Leibler divergence of the concepts' AP over units, at most 0.
 
     Each concept's AP, divided by its sum, is a distribution p over units, and the similarity of two concepts
     is -(KL(p, q) + KL(q, p)) / 2, half of Jeffreys' divergence, in nats.
@@ -142,6 +170,14 @@ def kl(
 
     Raises:
       SelectionError: this isn't a table of expertise, some AP is 0, or there is only one concept to centre.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> expertise = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32))},
+    ...     {"concept": ["cat", "dog"]},
+    ... )
+    >>> el.kl(expertise).sel(concept="cat", other="dog").round(2).item()
+    -0.07
     """
     precision = score_units(expertise, by, sign)
     _check_concepts(precision, centred)
@@ -168,7 +204,7 @@ def kl(
 
 
 def js(expertise: xr.Dataset, *, by: str = "average_precision", sign: Sign = "up") -> xr.DataArray:
-    """Minus the Jensen-Shannon divergence of the concepts' AP over units, in [-ln 2, 0].
+    """Measure minus the Jensen-Shannon divergence of the concepts' AP over units, in [-ln 2, 0].
 
     Each concept's AP, divided by its sum, is a distribution p over units; the divergence is
     H((p + q) / 2) - (H(p) + H(q)) / 2 in nats (Lin, IEEE Trans. Inf. Theory 37, 1991).
@@ -180,6 +216,14 @@ def js(expertise: xr.Dataset, *, by: str = "average_precision", sign: Sign = "up
 
     Raises:
       SelectionError: this isn't a table of expertise, or a score is below 0.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> expertise = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32))},
+    ...     {"concept": ["cat", "dog"]},
+    ... )
+    >>> el.js(expertise).sel(concept="cat", other="dog").round(2).item()
+    -0.02
     """
     precision = score_units(expertise, by, sign)
     if any((block < 0).any() for block in _blocks(precision, np.float64)):
@@ -202,6 +246,17 @@ class Overlap:
     """A way to compare concepts: a method of `overlap`.
 
     A method of your own is one more entry of the table: `el.OVERLAPS["dice"] = el.Overlap("dice", dice, "experts")`.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> sets = np.array([[1, 1, 0], [1, 1, 1]], bool)
+    >>> experts = xr.DataArray(sets, dims=("concept", "unit"), coords={"concept": ["cat", "dog"]})
+    >>> def dice(experts):
+    ...     jaccard = el.jaccard(experts)
+    ...     return 2 * jaccard / (1 + jaccard)
+    >>> el.OVERLAPS["dice"] = el.Overlap("dice", dice, takes="experts")
+    >>> el.overlap(experts, method="dice").sel(concept="cat", other="dog").round(2).item()
+    0.8
+    >>> del el.OVERLAPS["dice"]
     """
 
     name: str

@@ -31,6 +31,16 @@ class Score:
 
     A score of your own is one more entry: `el.SCORES["mine"] = el.Score("mine", up)`, where `up` takes a table of
     expertise and returns numbers over (concept, unit).
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> expertise = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), np.array([[0.75, 0.25]], np.float32))},
+    ...     {"concept": ["cat"], "base_rate": ("concept", [0.25])},
+    ... )
+    >>> el.SCORES["lift"] = el.Score("lift", up=lambda table: table["average_precision"] / table["base_rate"])
+    >>> el.score_units(expertise, by="lift").values.tolist()
+    [[3.0, 1.0]]
+    >>> del el.SCORES["lift"]
     """
 
     name: str

@@ -24,7 +24,7 @@ def select_experts(
     by: str = "average_precision",
     sign: Sign = "up",
 ) -> xr.DataArray:
-    """Selects each concept's experts.
+    """Select each concept's experts.
 
     A threshold only has a meaning next to the base rate, 1 / (1 + negatives_per_positive), which stays among
     the attributes.
@@ -43,6 +43,16 @@ def select_experts(
     Raises:
       SelectionError: neither was given, or one that no unit could meet or miss; an unknown score, or one that the
         table doesn't have.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> expertise = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32))},
+    ...     {"concept": ["cat", "dog"]},
+    ... )
+    >>> el.select_experts(expertise, threshold=0.5).values.tolist()
+    [[True, True, False], [True, False, False]]
+    >>> el.select_experts(expertise, top=1).sum("unit").values.tolist()
+    [1, 1]
     """
     scores = score_units(expertise, by, sign)
     if threshold is None and top is None:

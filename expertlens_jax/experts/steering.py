@@ -243,7 +243,7 @@ def _steer_units(
 
 
 def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, name: str | None = None) -> xr.Dataset:
-    """What a domain's members have in common, as a table with the domain for its one concept.
+    """Return what a domain's members have in common, as a table with the domain for its one concept.
 
         el.steer(el.share_expertise(expertise, "animal"), "animal", top=50)
 
@@ -261,6 +261,15 @@ def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, n
 
     Raises:
       SelectionError: a domain without members in the table, or a share out of its range.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> precision = np.array([[0.75, 0.5], [0.5, 0.25], [0.25, 0.75]], np.float32)
+    >>> animals = {"concept": ["cat", "dog", "cow"], "domain": ("concept", ["animal"] * 3)}
+    >>> expertise = xr.Dataset({"average_precision": (("concept", "unit"), precision)}, animals)
+    >>> expertise = expertise.assign_coords(base_rate=("concept", [0.3] * 3))
+    >>> shared = el.share_expertise(expertise, "animal")
+    >>> shared["concept"].values.tolist(), shared["average_precision"].values.tolist()
+    (['animal'], [[0.5, 0.5]])
     """
     if not 0 < share <= 1:
         raise SelectionError(f"share={share!r}; wanted a part of the domain's members, above 0 and up to 1.")

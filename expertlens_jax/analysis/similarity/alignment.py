@@ -34,7 +34,18 @@ MINIMUM_CONCEPTS = 5  # that so many pairs are of
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Alignment:
-    """Spearman's correlation of a similarity with human ratings, or NaN and a `note` why there is none."""
+    """Spearman's correlation of a similarity with human ratings, or NaN and a `note` why there is none.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> names = [f"word{i}" for i in range(6)]
+    >>> near = -np.abs(np.subtract.outer(np.arange(6.0), np.arange(6)))
+    >>> similarity = xr.DataArray(near, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> pairs = tuple((names[i], names[j]) for i in range(6) for j in range(i))
+    >>> ratings = el.Ratings("mine", pairs, near[np.tril_indices(6, -1)])
+    >>> result = el.align(similarity, ratings, permutations=99)
+    >>> result.pairs, round(result.spearman, 2), result.table.columns.tolist()
+    (15, 1.0, ['word_1', 'word_2', 'rating', 'similarity'])
+    """
 
     ratings: str
     pairs: int
@@ -151,6 +162,15 @@ def align(
     Raises:
       ExpertLensError: the similarity isn't concepts x the same concepts, isn't symmetric to 1e-9, or is NaN
         for a pair of rated concepts; or an unknown interval.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> names = [f"word{i}" for i in range(6)]
+    >>> near = -np.abs(np.subtract.outer(np.arange(6.0), np.arange(6)))
+    >>> similarity = xr.DataArray(near, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> pairs = tuple((names[i], names[j]) for i in range(6) for j in range(i))
+    >>> ratings = el.Ratings("mine", pairs, near[np.tril_indices(6, -1)])
+    >>> el.align(similarity, ratings, permutations=99)
+    Alignment(mine: rho = 1.00 [1.00, 1.00], p = 0.01, 15 pairs (0 rated words are not concepts))
     """
     check_interval(interval)
     rated, of_pairs = similarity_of_pairs(similarity, ratings)

@@ -55,6 +55,17 @@ def compare_alignments(
 
     Raises:
       ExpertLensError: as `align`, naming the baseline; or no baselines.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> names = [f"word{i}" for i in range(6)]
+    >>> near = -np.abs(np.subtract.outer(np.arange(6.0), np.arange(6)))
+    >>> similarity = xr.DataArray(near, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> pairs = tuple((names[i], names[j]) for i in range(6) for j in range(i))
+    >>> ratings = el.Ratings("mine", pairs, near[np.tril_indices(6, -1)])
+    >>> noise = similarity.copy(data=np.cos(np.multiply.outer(np.arange(6), np.arange(6))))
+    >>> table = el.compare_alignments(similarity, {"noise": noise}, ratings)
+    >>> table["baseline"].tolist(), table["spearman"].round(2).tolist(), bool(table["difference"][0] > 0)
+    (['noise'], [1.0], True)
     """
     check_interval(interval)
     rows = []
@@ -96,7 +107,7 @@ def partial_alignments(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What is left of a similarity's alignment with human ratings when a control is partialled out.
+    """Measure what is left of a similarity's alignment with human ratings when a control is partialled out.
 
     Args:
       similarity: [concept, other], as for `align`.
@@ -115,6 +126,17 @@ def partial_alignments(
 
     Raises:
       ExpertLensError: as `align`, naming the control; or no controls.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> names = [f"word{i}" for i in range(6)]
+    >>> near = -np.abs(np.subtract.outer(np.arange(6.0), np.arange(6)))
+    >>> similarity = xr.DataArray(near, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> pairs = tuple((names[i], names[j]) for i in range(6) for j in range(i))
+    >>> ratings = el.Ratings("mine", pairs, near[np.tril_indices(6, -1)])
+    >>> noise = similarity.copy(data=np.cos(np.multiply.outer(np.arange(6), np.arange(6))))
+    >>> table = el.partial_alignments(similarity, {"noise": noise}, ratings)
+    >>> table[["control", "pairs"]].values.tolist(), table["partial_spearman"].round(2).tolist()
+    ([['noise', 15]], [1.0])
     """
     check_interval(interval)
     alone = {name: {name: control} for name, control in _named(controls, "controls").items()}

@@ -16,7 +16,17 @@ CHANCE = 1 / 3
 
 @dataclasses.dataclass(frozen=True)
 class OddOneOut:
-    """How often a similarity agrees with people on the odd one out; by chance, in a third of the triplets."""
+    """How often a similarity agrees with people on the odd one out; by chance, in a third of the triplets.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> names = ["cat", "dog", "rice", "bread"]
+    >>> alike = np.array([[1, 0.9, 0.1, 0.2], [0.9, 1, 0.2, 0.1], [0.1, 0.2, 1, 0.8], [0.2, 0.1, 0.8, 1]])
+    >>> similarity = xr.DataArray(alike, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> things = el.Things(tuple(names), similarity, triplets=np.array([[0, 1, 2], [2, 3, 0], [0, 2, 1]]))
+    >>> found = el.odd_one_out_accuracy(similarity, things)
+    >>> found.triplets, found.concepts, round(found.accuracy, 2)
+    (3, 4, 0.67)
+    """
 
     triplets: int  # of which all three are concepts of the similarity
     concepts: int  # in them
@@ -27,7 +37,7 @@ class OddOneOut:
 
 
 def odd_one_out_accuracy(similarity: xr.DataArray, things: Things) -> OddOneOut:
-    """The share of triplets in which a similarity's odd one out is the person's.
+    """Measure in what share of triplets a similarity's odd one out is the person's.
 
     A similarity's odd one out is the one that isn't in the most similar of the three pairs (Zheng, Pereira, Baker
     & Hebart, "Revealing interpretable object representations from human behavior", ICLR 2019). Where two pairs, or
@@ -43,6 +53,14 @@ def odd_one_out_accuracy(similarity: xr.DataArray, things: Things) -> OddOneOut:
 
     Raises:
       ExpertLensError: the similarity doesn't fit, is NaN between objects of a triplet, or no triplet is left.
+
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
+    >>> names = ["cat", "dog", "rice", "bread"]
+    >>> alike = np.array([[1, 0.9, 0.1, 0.2], [0.9, 1, 0.2, 0.1], [0.1, 0.2, 1, 0.8], [0.2, 0.1, 0.8, 1]])
+    >>> similarity = xr.DataArray(alike, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> things = el.Things(tuple(names), similarity, triplets=np.array([[0, 1, 2], [2, 3, 0], [0, 2, 1]]))
+    >>> round(el.odd_one_out_accuracy(similarity, things).accuracy, 2)  # cat and rice aren't nearer than cat and dog
+    0.67
     """
     concepts = concepts_along(similarity)
     row_of = {normal_name(concept): row for row, concept in enumerate(concepts)}
