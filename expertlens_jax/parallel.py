@@ -24,7 +24,7 @@ HEARTBEAT_SECONDS = 20
 
 
 def make_mesh(model: int = 1) -> Mesh:
-    """A mesh `(data, model)` of all devices, for models that one device can't hold.
+    """Make a mesh `(data, model)` of all devices, for models that one device can't hold.
 
     Args:
       model: over how many devices each parameter is split. The rest, `devices / model`, each work on other
@@ -32,6 +32,11 @@ def make_mesh(model: int = 1) -> Mesh:
 
     Raises:
       ExpertLensError: `model` doesn't divide the number of devices.
+
+    >>> import expertlens_jax as el
+    >>> mesh = el.make_mesh(model=1)
+    >>> mesh.axis_names, mesh.shape["model"]
+    (('data', 'model'), 1)
     """
     devices = jax.devices()
     if model < 1 or len(devices) % model:

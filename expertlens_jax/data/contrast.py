@@ -28,6 +28,11 @@ class Contrast:
       corrections: float32 `[concepts, corrections]`, what is added to the pool's 1 or 0 at those sentences:
         -1 takes one out (a positive, a mention), +1 puts one in (a sampled negative), and 0 pads.
       negative_weight: float32 `[concepts]`, the weight of each negative; each positive weighs 1.
+
+    >>> import expertlens_jax as el
+    >>> contrast = el.contrast_concepts(el.load_concepts("facts").subset(["cat", "rain"]))
+    >>> contrast.num_positives.tolist(), contrast.base_rate.round(2).tolist()  # 2.5 negatives per positive, by weight
+    ([40, 40], [0.29, 0.29])
     """
 
     positives: np.ndarray
@@ -65,7 +70,7 @@ class Contrast:
 def contrast_concepts(
     dataset: ConceptDataset, negatives: Negatives | None = None, **settings: Unpack[PlainNegatives]
 ) -> Contrast:
-    """Sets each concept's positives against negatives from the dataset's pool.
+    """Set each concept's positives against negatives from the dataset's pool.
 
     A concept that has negatives of its own is set against these and no others, whatever they mention: they were given
     as its negatives. The others are set against the pool.
@@ -87,6 +92,12 @@ def contrast_concepts(
       ConceptDataError: a concept has no positives, or fewer negatives are allowed than needed (the message
         names the concept); or `negatives_per_positive` isn't above 0, or the seed is below.
       SettingError: an unknown setting, or one that is given twice.
+
+    >>> import expertlens_jax as el
+    >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
+    >>> contrast = el.contrast_concepts(concepts, negatives_per_positive=4)
+    >>> contrast.weights().shape, contrast.base_rate.round(2).tolist()  # [concepts, sentences]
+    ((2, 80), [0.2, 0.2])
     """
     (negatives,) = settings_of("contrast_concepts", settings, {"negatives": (Negatives, negatives)})
     sampled = negatives.sampled

@@ -27,7 +27,7 @@ def measure_distributions(
     top: int | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Adds to a table of expertise what it lacks of `auroc` and `transport_slope`.
+    """Measure what a table of expertise lacks of `auroc` and `transport_slope`, and add it.
 
     Tables from `measure_expertise` and `find_experts` have both, unless `transport=False` was asked for, and come back
     as they are; those of older versions have neither.
@@ -46,6 +46,14 @@ def measure_distributions(
 
     Raises:
       ResponsesError: responses to other sentences, or of other units.
+
+    >>> import expertlens_jax as el
+    >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
+    >>> responses = el.record_responses(el.load_model("lenslet-2m"), concepts.sentences, sites="attn.v")
+    >>> expertise = el.measure_expertise(responses, concepts, transport=False)
+    >>> more = el.measure_distributions(expertise, responses, concepts)
+    >>> "transport_slope" in expertise, "transport_slope" in more
+    (False, True)
     """
     responses = as_responses(responses)
     check_same_sentences(responses.sentences, concepts.sentences)

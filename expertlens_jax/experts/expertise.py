@@ -33,7 +33,7 @@ def measure_expertise(
     progress: bool = False,
     **settings: Unpack[PlainNegatives],
 ) -> xr.Dataset:
-    """Measures every unit's expertise on every concept: exact average precision, as scikit-learn defines it.
+    """Measure every unit's expertise on every concept: exact average precision, as scikit-learn defines it.
 
     The finding-experts method of Suau et al., "Self-conditioning pre-trained language models" (ICML 2022), as
     ExpertLens reads it (Fedzechkina et al., arXiv 2502.15090). `negatives_per_positive` fixes the base rate,
@@ -65,6 +65,14 @@ def measure_expertise(
       ResponsesError: responses to other sentences, or that aren't finite.
       ConceptDataError: a concept without enough negatives.
       SettingError: an unknown setting, or one that is given twice.
+
+    >>> import expertlens_jax as el
+    >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
+    >>> responses = el.record_responses(el.load_model("lenslet-2m"), concepts.sentences, sites="attn.v")
+    >>> expertise = el.measure_expertise(responses, concepts)
+    >>> best = expertise["average_precision"].sel(concept="cat").max().item()
+    >>> round(best, 1), expertise["base_rate"].values.round(2).tolist()
+    (1.0, [0.29, 0.29])
     """
     (negatives,) = settings_of(
         "measure_expertise",

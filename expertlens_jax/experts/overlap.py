@@ -336,14 +336,14 @@ def overlap(
       SelectionError: an unknown method or option; a threshold that the method doesn't take, or that is missing; or
         expert sets where the method compares average precision.
 
-    >>> import numpy as np, xarray as xr
+    >>> import expertlens_jax as el, numpy as np, xarray as xr
     >>> expertise = xr.Dataset(
     ...     {"average_precision": (("concept", "unit"), np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32))},
     ...     {"concept": ["cat", "dog"]},
     ... )
-    >>> overlap(expertise, method="jaccard", threshold=0.5).sel(concept="cat", other="dog").item()
+    >>> el.overlap(expertise, method="jaccard", threshold=0.5).sel(concept="cat", other="dog").item()
     0.5
-    >>> overlap(expertise, method="cosine", centred=False).round(2).values.tolist()
+    >>> el.overlap(expertise, method="cosine", centred=False).round(2).values.tolist()
     [[1.0, 0.95], [0.95, 1.0]]
     """
     chosen = _chosen(method)

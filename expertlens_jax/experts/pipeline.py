@@ -61,7 +61,7 @@ def find_experts(
     progress: bool = False,
     **settings: Unpack[PlainFinding],
 ) -> xr.Dataset:
-    """Measures every unit's expertise on every concept, however many there are.
+    """Find every concept's experts: measure every unit's expertise on every concept, however many there are.
 
         expertise = el.find_experts(model, el.load_concepts("facts"), workdir="runs/facts", progress=True)
 
@@ -114,6 +114,13 @@ def find_experts(
         process; or can't be written.
       SelectionError, TokenizationError: see `record_responses`.
       SettingError: an unknown setting, or one that is given twice.
+
+    >>> import expertlens_jax as el, tempfile
+    >>> model, run = el.load_model("lenslet-2m"), tempfile.mkdtemp()
+    >>> concepts = el.load_concepts("facts").subset(["cat", "dog", "tiger"])
+    >>> expertise = el.find_experts(model, concepts, run, sites="attn.v", permutations=0)
+    >>> expertise["average_precision"].dims, el.top_experts(expertise, "cat", 1).index.size
+    (('concept', 'unit'), 1)
     """
     gathered = [
         settings_of(

@@ -40,7 +40,7 @@ def record_responses(
     progress: bool = False,
     **settings: Unpack[PlainRecording],
 ) -> Responses:
-    """Runs every sentence through the model once and keeps each unit's pooled activation.
+    """Run every sentence through the model once and keep each unit's pooled activation.
 
     Rows of a batch are split over this process's devices, or over the `data` axis of the mesh that the model was
     loaded onto. What the tokenizer adds (CLS, SEP, BOS) and padding
@@ -68,6 +68,12 @@ def record_responses(
         intervention that doesn't fit.
       SettingError: an unknown setting, or one that is given twice.
       TokenizationError: a sentence too long or empty, see `models.tokens.tokenize`.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> responses = el.record_responses(model, ["A dog ran.", "A cat sat there."], sites="attn.v")
+    >>> responses.dims, responses.shape == (2, model.config.num_layers * model.config.d_model)
+    (('sentence', 'unit'), True)
     """
     (recording,) = settings_of(
         "record_responses",

@@ -95,6 +95,14 @@ def select_negatives(
     Raises:
       SelectionError: the table has none such, or several.
       SettingError: an unknown setting, or negatives beside plain ones.
+
+    >>> import expertlens_jax as el, tempfile
+    >>> model, run = el.load_model("lenslet-2m"), tempfile.mkdtemp()
+    >>> concepts = el.load_concepts("facts").subset(["cat", "dog", "tiger"])
+    >>> both = {"sites": "attn.v", "permutations": 0, "negatives_per_positive": [2.5, 1]}
+    >>> expertise = el.find_experts(model, concepts, run, **both)
+    >>> el.select_negatives(expertise, negatives_per_positive=1)["base_rate"].values.round(2).tolist()
+    [0.5, 0.5, 0.5]
     """
     if negatives is not None or not settings:
         (negatives,) = settings_of("select_negatives", settings, {"negatives": (Negatives, negatives)})

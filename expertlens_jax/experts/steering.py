@@ -84,7 +84,7 @@ def steer(
     by: str = "average_precision",
     sign: Sign = "up",
 ) -> Steering:
-    """Makes a steering of a concept's experts.
+    """Make a steering of a concept's experts.
 
         el.generate(model, "Once upon a time", steering=el.steer(expertise, "cat", top=50))
 
@@ -124,6 +124,13 @@ def steer(
     Raises:
       SelectionError: a concept that isn't in the table or is given twice, a site that wasn't recorded, an unknown
         method, no choice of units or an empty one, or a table without what the method needs.
+
+    >>> import expertlens_jax as el
+    >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
+    >>> responses = el.record_responses(el.load_model("lenslet-2m"), concepts.sentences, sites="attn.v")
+    >>> expertise = el.measure_expertise(responses, concepts)
+    >>> el.steer(expertise, "cat", top=5)
+    Steering of lenslet-2m: cat, set_median; 5 units (5 at attn.v)
     """
     if method not in METHODS:
         raise SelectionError(f"method {method!r} was given; wanted one of {', '.join(METHODS)}.")

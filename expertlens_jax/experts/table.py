@@ -119,7 +119,7 @@ def remove_leftovers(workdir: epath.Path) -> None:
 
 
 def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
-    """Opens the table that `find_experts` wrote into a run directory, without reading it.
+    """Open the table that `find_experts` wrote into a run directory, without reading it.
 
         expertise = el.open_expertise("runs/pythia")
         expertise.average_precision.sel(concept="cat").values  # reads this concept's units only
@@ -136,6 +136,13 @@ def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
 
     Raises:
       RunDirectoryError: there is no table, or none of its units is done.
+
+    >>> import expertlens_jax as el, tempfile
+    >>> model, run = el.load_model("lenslet-2m"), tempfile.mkdtemp()
+    >>> concepts = el.load_concepts("facts").subset(["cat", "dog", "tiger"])
+    >>> expertise = el.find_experts(model, concepts, run, sites="attn.v", permutations=0)
+    >>> el.open_expertise(run).identical(expertise)
+    True
     """
     directory = epath.Path(workdir)
     if not (directory / STORE).exists():

@@ -38,7 +38,14 @@ _WHOLE, _ROWS = 5, 20
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Generations:
-    """Prompts and how a model continued them; prints as text."""
+    """Prompts and how a model continued them; prints as text.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> written = el.generate(model, ["The dog", "The cat"], max_new_tokens=4, temperature=0)
+    >>> written.prompts, [len(ids) for ids in written.token_ids]
+    (('The dog', 'The cat'), [4, 4])
+    """
 
     prompts: tuple[str, ...]
     """`[prompts]`, as given; the text of those given as token ids."""
@@ -88,7 +95,7 @@ def generate(
     on_token: Callable[[int, int, str], None] | None = None,
     tokens_per_batch: int = 16384,
 ) -> Generations:
-    """Continues each prompt until a token that ends texts (`Model.end_ids`), or by `max_new_tokens`.
+    """Continue each prompt until a token that ends texts (`Model.end_ids`), or by `max_new_tokens`.
 
     Chat models answer conversations, by the template that their tokenizer has, up to the end of their turn:
 
@@ -132,6 +139,13 @@ def generate(
 
     Warns:
       ExpertLensWarning: a prompt's text begins with the BOS, or ends with the EOS, that the tokenizer adds too.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> written = el.generate(model, ["The dog", "The cat"], max_new_tokens=4, temperature=0)
+    >>> print(written)
+    The dog ▸ had been a little
+    The cat ▸hedral, and
     """
     _check_options(model, max_new_tokens, temperature, top_k, top_p)
     prompts, chats = _as_conversations(model, _each_prompt(prompts), check_chat(chat))

@@ -32,7 +32,17 @@ from expertlens_jax.models.sites import SITES, check_activation_site, check_no_s
 
 @struct.dataclass
 class At:
-    """Where the activations that an intervention is given stand."""
+    """Where the activations that an intervention is given stand.
+
+    >>> import expertlens_jax as el, jax.numpy as jnp
+    >>> def silence_first_token(x, at):
+    ...     return jnp.where((at.positions == 0)[..., None], 0.0, x)
+    >>> model = el.load_model("lenslet-2m")
+    >>> silent = el.intervene("attn.v", silence_first_token)
+    >>> values = model.capture([[5, 6, 7]], sites="attn.v", interventions=silent)["attn.v"]
+    >>> values[0, 0].any(axis=-1).tolist()  # of layer 0, by token
+    [False, True, True]
+    """
 
     layer: jax.Array
     """int32 scalar, from 0; traced, since one program runs all layers: choose by it with `jnp.where` or indexing."""
@@ -53,7 +63,14 @@ shape and dtype."""
 
 @struct.dataclass(eq=False, repr=False)
 class Intervention:
-    """What is done to the activations at a site, in some layers. A pytree of `params`, with all else static."""
+    """What is done to the activations at a site, in some layers. A pytree of `params`, with all else static.
+
+    >>> import expertlens_jax as el
+    >>> def damp(x, at, strength):
+    ...     return x * (1 - strength)
+    >>> el.intervene("mlp.act", damp, layers=[2, 3], params=0.1)
+    Intervention damp at mlp.act, layers 2, 3
+    """
 
     params: Any
     """A pytree of arrays that the function is given; None if it takes none."""
@@ -85,6 +102,16 @@ def intervene(
     Raises:
       SelectionError: an unknown site, or one that is only read; a layer that isn't a whole number from 0 on, or none;
         or what can't be called with these arguments.
+
+    >>> import expertlens_jax as el
+    >>> def flip(x, at):
+    ...     return -x
+    >>> model = el.load_model("lenslet-2m")
+    >>> plain = model.capture([[5, 6, 7]], sites="resid")["resid"]
+    >>> turned = el.intervene("resid", flip, layers=0)
+    >>> flipped = model.capture([[5, 6, 7]], sites="resid", interventions=turned)["resid"]
+    >>> bool((flipped[0] == -plain[0]).all())
+    True
     """
     check_no_summaries([site], "intervened on")
     if site not in SITES:
@@ -267,6 +294,13 @@ def remove_direction(
 
     Raises:
       SelectionError: a direction of length 0 or not finite; or see `intervene`.
+
+    >>> import expertlens_jax as el, numpy as np
+    >>> model = el.load_model("lenslet-2m")
+    >>> first = np.eye(1, model.config.d_model)[0]  # the direction of the first channel
+    >>> seen = model.capture([[5, 6, 7]], sites="resid", interventions=el.remove_direction("resid", first))["resid"]
+    >>> bool((seen[..., 0] == 0).all()), bool((seen[..., 1] == 0).any())
+    (True, False)
     """
     lengths = np.linalg.norm(np.asarray(direction, np.float32), axis=-1)
     if np.ndim(direction) not in (1, 2) or not np.isfinite(lengths).all() or not lengths.all():
@@ -308,6 +342,14 @@ def patch_tokens(
 
     Raises:
       SelectionError: activations of another shape, or a position that they don't have; or see `intervene`.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> other = model.capture([[5, 6, 7]], sites="resid")["resid"]
+    >>> patch = el.patch_tokens("resid", other, positions=1, layers=2)
+    >>> seen = model.capture([[8, 9, 10]], sites="resid", interventions=patch)["resid"]
+    >>> (seen[2, 0] == other[2, 0]).all(axis=-1).tolist()
+    [False, True, False]
     """
     where = np.atleast_1d(np.asarray(positions))
     if np.ndim(activations) != 4:
@@ -345,6 +387,13 @@ def cap(
 
     Raises:
       SelectionError: see `intervene`.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> low = el.cap("attn.v", 0.5)
+    >>> responses = el.record_responses(model, ["A dog ran.", "A cat sat there."], sites="attn.v", interventions=low)
+    >>> responses.max().item()
+    0.5
     """
     return intervene(site, _cap, layers=layers, params=jnp.asarray(highest, jnp.float32))
 
@@ -364,6 +413,14 @@ def ablate_heads(model: Any, heads: Sequence[tuple[int, int]]) -> Intervention:
 
     Raises:
       SelectionError: no head, or one that the model doesn't have.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> silent = el.ablate_heads(model, [(0, 1), (3, 2)])
+    >>> seen = model.capture([[5, 6, 7]], sites="attn.z", interventions=silent)["attn.z"]
+    >>> heads = seen.reshape(*seen.shape[:-1], model.config.num_heads, model.config.head_dim)
+    >>> heads[0, 0, 2].any(axis=-1).tolist()  # layer 0, the last token
+    [True, False, True, True]
     """
     heads, config = list(heads), model.config
     shape = (config.num_layers, config.num_heads)

@@ -43,7 +43,7 @@ def load_model(
     use_cache: bool | None = None,
     name: str | None = None,
 ) -> Model:
-    """Loads a model and its tokenizer: one that ships with the package, a local directory, or one of the hub.
+    """Load a model and its tokenizer: one that ships with the package, a local directory, or one of the hub.
 
         model = el.load_model("lenslet-2m", revision="step256")  # nothing to download
         model = el.load_model("EleutherAI/pythia-1b", revision="step512")
@@ -88,6 +88,11 @@ def load_model(
       ExpertLensWarning: a directory here has a packaged model's name, or one that the hub may have; the files of the
         tokenizer contradict each other; the config has fields that nobody reads, or ties a head that the checkpoint
         has apart; or the directory holds two sets of weights.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m", revision="step256")
+    >>> model.config.num_layers, model.config.num_heads, model.dtype
+    (4, 4, 'float32')
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} was given; wanted one of {', '.join(DTYPES)}.")
@@ -130,7 +135,7 @@ def load_model(
 
 
 def randomize_weights(model: Model, seed: int) -> Model:
-    """The same network with random weights, drawn as its family draws them before training.
+    """Return the same network with random weights, drawn as its family draws them before training.
 
     Kernels and embeddings are normal with the config's `initializer_range`, biases zero, norms one. This is
     the control that asks what training, as opposed to architecture and sentences, gives to the responses.
@@ -138,6 +143,12 @@ def randomize_weights(model: Model, seed: int) -> Model:
     Args:
       model: whose architecture, dtype, tokenizer and layout over devices to keep.
       seed: of the weights.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> control = el.randomize_weights(model, seed=0)
+    >>> control.config == model.config, control.digest == model.digest
+    (True, False)
     """
     network = Transformer(model.config, dtype=DTYPES[model.dtype])
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)

@@ -36,6 +36,14 @@ class Model:
 
     `model(token_ids, attention_mask)` gives logits; `model.units` tells where its units are. What is computed is
     a pure function of `params`: `model.replace(params=...)` is the same network with others.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> token_ids = model.tokenizer(["A dog ran.", "A cat sat there."])["input_ids"]
+    >>> [len(row) for row in token_ids], model(token_ids).shape == (2, 5, model.config.vocab_size)
+    ([4, 5], True)
+    >>> model.units.columns.tolist()
+    ['layer', 'site', 'channel', 'hf_module', 'hf_channel']
     """
 
     name: str

@@ -35,6 +35,14 @@ class SAE:
 
     A pytree of its arrays, float32, with all else static. One of your own making needs no file:
     `el.SAE(encoder, bias, layer=5, site="resid")`.
+
+    >>> import expertlens_jax as el, numpy as np
+    >>> model = el.load_model("lenslet-2m")
+    >>> sae = el.SAE(np.eye(model.config.d_model, 6, dtype=np.float32), np.zeros(6, np.float32), layer=2, site="resid")
+    >>> sae
+    SAE by hand: 6 features (ReLU) of resid in layer 2
+    >>> el.record_responses(model.with_sae(sae), ["A dog ran.", "A cat sat there."], sites="sae").shape
+    (2, 6)
     """
 
     encoder: jax.Array | np.ndarray

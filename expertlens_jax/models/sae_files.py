@@ -88,6 +88,14 @@ def load_sae(
     Warns:
       ExpertLensWarning: it was trained on some positions of texts only, or on one of a model's checkpoints; or its
         files don't say whether its model was centred, and may mean either.
+
+    >>> import expertlens_jax as el, numpy as np, pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp()) / "layer_2" / "width_6"  # as Gemma Scope's are called
+    >>> folder.mkdir(parents=True)
+    >>> weights = {"W_enc": np.eye(8, 6), "b_enc": np.zeros(6), "W_dec": np.eye(6, 8), "b_dec": np.zeros(8)}
+    >>> np.savez(folder / "params.npz", threshold=np.full(6, 0.1), **weights)
+    >>> el.load_sae(folder)
+    SAE width_6: 6 features (JumpReLU) of resid in layer 2
     """
     if not isinstance(centred, bool | None):
         raise UnsupportedSAEError(f"centred={centred!r} was given for {path}; wanted True, False or None.")

@@ -45,6 +45,13 @@ class Steering:
         steering.save("cat.json")     # el.load_steering("cat.json")
         steering.save_gguf("cat.gguf")  # a control vector of llama.cpp, where it is one
         steering.to_torch(hf_model)   # the same in PyTorch, until its .remove(), or within a `with`
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> units = model.units.query("site == 'attn.v' and layer == 0").head(2)
+    >>> steering = el.steer_units(model, units, scale=0.0, shift=1.0, label="to one")
+    >>> steering.at_strength(0.5).table[["layer", "site", "channel", "scale", "shift"]].values.tolist()
+    [[0, 'attn.v', 0, 0.5, 0.5], [0, 'attn.v', 1, 0.5, 0.5]]
     """
 
     scale: jax.Array | np.ndarray
@@ -219,7 +226,7 @@ def _only_shifts(steering: Steering) -> bool:
 
 
 def load_steering(path: epath.PathLike) -> Steering:
-    """Reads what `Steering.save` wrote.
+    """Load what `Steering.save` wrote.
 
     Raises:
       SelectionError: there is no such file, or it holds something else.
@@ -227,6 +234,13 @@ def load_steering(path: epath.PathLike) -> Steering:
     Warns:
       ExpertLensWarning: the file is of version 0.1.0, which says no more of the model than its name; that is then all
         that a call can go by.
+
+    >>> import expertlens_jax as el, tempfile
+    >>> model = el.load_model("lenslet-2m")
+    >>> path = f"{tempfile.mkdtemp()}/silence.json"
+    >>> el.steer_units(model, model.units.head(2), label="silence").save(path)
+    >>> el.load_steering(path)
+    Steering of lenslet-2m: silence; 2 units (2 at attn.q)
     """
     path = epath.Path(path)
     if not path.is_file():
@@ -363,7 +377,7 @@ def steer_units(
     shift: np.ndarray | float = 0.0,
     label: str = "",
 ) -> Steering:
-    """The steering that maps each unit's activation x to `x * scale + shift` at every token.
+    """Return the steering that maps each unit's activation x to `x * scale + shift` at every token.
 
     Setting a unit to a value is scale 0 and shift the value; ablating it, both 0. `el.steer` chooses units and
     values from a table of expertise.
@@ -381,6 +395,16 @@ def steer_units(
     Raises:
       SelectionError: a unit that the model doesn't have, or one given twice; a scale or shift of another length, or
         that isn't finite.
+
+    >>> import expertlens_jax as el
+    >>> model = el.load_model("lenslet-2m")
+    >>> units = model.units.query("site == 'attn.v' and layer == 0").head(2)
+    >>> steering = el.steer_units(model, units, scale=0.0, shift=[1.0, 2.0], label="to one and two")
+    >>> steering
+    Steering of lenslet-2m: to one and two; 2 units (2 at attn.v)
+    >>> sentences = ["A dog ran.", "A cat sat there."]
+    >>> el.record_responses(model, sentences, sites="attn.v", steering=steering).values[:, :2].tolist()
+    [[1.0, 2.0], [1.0, 2.0]]
     """
     check_no_summaries(units["site"])
     channels = model.config.site_channels()
