@@ -124,7 +124,19 @@ def _lay_out(tree: Any, sharding: NamedSharding) -> Any:
 def connect_hosts(
     coordinator: str | None = None, num_hosts: int | None = None, host: int | None = None
 ) -> Callable[[], None]:
-    """Makes this process one of a program of several, before anything else is done with jax.
+    """Make this process one of a program of several, before anything else is done with jax.
+
+    Such a program, `experts.py`, is launched once on each host:
+
+        import sys
+        import expertlens_jax as el
+
+        el.connect_hosts("10.0.0.1:8476", num_hosts=2, host=int(sys.argv[1]))
+        model = el.load_model("lenslet-2m")
+        expertise = el.find_experts(model, el.load_concepts("facts"), workdir="/shared/facts")
+
+        $ python experts.py 0    # on the host 10.0.0.1
+        $ python experts.py 1    # on the other
 
     On TPU pods, and under Slurm or Open MPI, jax finds out by itself; elsewhere all three arguments are needed.
 

@@ -26,7 +26,7 @@ def plot_runs(
     *,
     threshold: float,
 ) -> Figure:
-    """A row per sentence set: the first run across, the others up; where both are alike, points lie on the line.
+    """Draw a row per sentence set: the first run across, the others up; where both are alike, points lie on the line.
 
     Args:
       concepts: a row per sentences, run, other and concept: experts, other_experts, best_ap, other_best_ap, overlap,
@@ -35,6 +35,17 @@ def plot_runs(
       agreement: a row per sentences and other: spearman, ci_low, ci_high.
       alignment: a row per sentences, ratings and other: spearman, other_spearman; NaN where there is none.
       threshold: τ, for the labels.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> two = {"sentences": "facts", "run": "seed 0", "other": "seed 1"}
+    >>> concepts = pd.DataFrame({"concept": ["cat", "dog"], "experts": [9, 5], "other_experts": [8, 7], "best_ap": 0.9})
+    >>> concepts = concepts.assign(other_best_ap=[0.8, 0.9], overlap=None, chance=None, **two)  # other units
+    >>> pairs = pd.DataFrame({"overlap": [0.3], "other_overlap": 0.2}).assign(**two)
+    >>> agreement = pd.DataFrame([two | {"spearman": 0.7, "ci_low": 0.4, "ci_high": 0.9}])
+    >>> alignment = pd.DataFrame([two | {"ratings": "mine", "spearman": None, "other_spearman": None}])
+    >>> figure = el.plot.runs(concepts, pairs, agreement, alignment, threshold=0.5)
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['Experts at τ = 0.5', 'Best unit of a concept', 'Pairs of concepts']
     """
     experts = ("experts", "other_experts", "best_ap", "other_best_ap", "overlap", "chance")
     require(concepts, "sentences", "run", "other", "concept", *experts)
