@@ -103,11 +103,11 @@ def score_units(expertise: xr.Dataset, by: str = "average_precision", sign: Sign
     Raises:
       SelectionError: no table of expertise, an unknown score or sign, or a table that wasn't measured with it.
 
-    >>> import numpy as np, xarray as xr
+    >>> import expertlens_jax as el, xarray as xr
     >>> table = xr.Dataset(
     ...     {"average_precision": (("concept", "unit"), [[0.9, 0.2]]), "auroc": (("concept", "unit"), [[0.95, 0.1]])}
     ... )
-    >>> score_units(table, by="auroc", sign="both").values.tolist()
+    >>> el.score_units(table, by="auroc", sign="both").values.tolist()
     [[0.95, 0.9]]
     """
     check_score(by, sign)
