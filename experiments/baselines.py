@@ -51,6 +51,21 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
     check_contrasts(config, datasets, config.base_rates.negatives_per_positive)
     if config.own_tokens:
         check_words(datasets)
+    if config.masked:
+        check_masks(datasets)
+
+
+def check_masks(datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check that each concept has a word to mask, which is a control.
+
+    Raises:
+      UnfitConceptsError: one has none; the message says how to leave the control out.
+    """
+    for concepts in datasets:
+        try:
+            concepts.check_words("masked sentences")
+        except ExpertLensError as error:
+            raise type(error)(f"{error} --config.masked='' leaves them out.") from error
 
 
 def check_words(datasets: Sequence[el.ConceptDataset]) -> None:
@@ -93,6 +108,7 @@ def without_unfit_controls(
     config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model
 ) -> tuple[ml_collections.ConfigDict, str]:
     """Return the config without the controls that these sentences can't have, and why, or "" where they have all."""
+    reasons = []
     try:
         if config.own_tokens:
             check_words(datasets)
@@ -100,8 +116,15 @@ def without_unfit_controls(
     except ConceptDataError as error:
         config = ml_collections.ConfigDict(config.to_dict())
         config.own_tokens = False
-        return config, str(error)
-    return config, ""
+        reasons.append(str(error))
+    try:
+        if config.masked:
+            check_masks(datasets)
+    except ConceptDataError as error:
+        config = ml_collections.ConfigDict(config.to_dict())
+        config.masked = ""
+        reasons.append(str(error))
+    return config, " ".join(reasons)
 
 
 def word_vector_files(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict[str, epath.Path]:

@@ -106,6 +106,7 @@ def check_names(config: ml_collections.ConfigDict, concepts: el.ConceptDataset, 
                 f"{', '.join(dict.fromkeys(concepts.domains)).strip(', ') or 'none'}. Name domains, or none: "
                 '--config.steering.domains="()".'
             )
+    concepts.check_words("continuations that hold a concept's word, which steering counts,", s.concepts)
     for word in dict.fromkeys(word for pair in s.away for word in pair):
         try:
             find_in_place(elsewhere, word)

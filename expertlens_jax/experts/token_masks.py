@@ -56,10 +56,12 @@ def pool_over_words(
       Tokens, with the same ids as without this.
 
     Raises:
+      UnfitConceptsError: a concept has no word at all.
       ConceptDataError: a sentence lacks the word of a concept of its own, or holds nothing else, or is of no concept
         where the word's tokens are wanted. The message names concept and sentence, and counts such sentences.
       TokenizationError: see `tokenize`.
     """
+    concepts.check_words(f"responses with pool_over={pool_over!r}")
     tokens = tokenize(tokenizer, concepts.sentences, max_tokens=max_tokens, truncate=truncate, offsets=True, chat=chat)
     finders = concepts.mention_finders()
     in_pool, refused = [], []

@@ -86,10 +86,12 @@ def read_concept_list(name_or_path: epath.PathLike) -> list[Concept]:
         tabs, its domain and part of speech. A first line of `concept`, `domain`, `part_of_speech` names the columns.
 
     Raises:
-      ConceptDataError: no such file, a line with other fields, or see `check_concepts`.
+      ConceptDataError: no such file, a line with other fields, a packaged set of concepts without words, or see
+        `check_concepts`.
     """
     if name_or_path in PACKAGED:
         packaged = load_concepts(name_or_path)
+        packaged.check_words("sentences that hold a concept's word")
         concepts = [Concept(*pair) for pair in zip(packaged.words or packaged.concepts, packaged.domains, strict=True)]
         check_concepts(concepts, f"{name_or_path}: ")
         return concepts

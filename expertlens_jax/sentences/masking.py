@@ -19,7 +19,11 @@ def mask_words(dataset: ConceptDataset, mask: str) -> ConceptDataset:
 
     Returns:
       A dataset called `NAME_masked`.
+
+    Raises:
+      UnfitConceptsError: a concept has no word to mask.
     """
+    dataset.check_words("masked sentences")
     finders = dataset.mention_finders()
     of_concept = dataset.labels if dataset.own_negatives is None else dataset.labels | dataset.own_negatives
     masked = []

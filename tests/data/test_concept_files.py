@@ -232,25 +232,18 @@ def test_negatives_of_a_file_are_those_of_concepts_without_their_own(load, tmp_p
             "concept,sentence,label\ncat,Cats.,1\ncat,Cats.,0\n",
             "mine.csv:3: .* positive of 'cat' here or at .*mine.csv:2",
         ),
-        (
-            "concept,sentence,label\ncat,Cats.,1\ncat,Cats.,1\n",
-            "mine.csv:3: duplicate sentence, which is at .*mine.csv:2",
-        ),
         ("concept,sentence,label\ncat,Dogs.,0\n", "mine.csv:2: concept 'cat', which starts here, has 0 sentences"),
-        ("concept,sentence\ncat,Cats.\ndog,Cats.\n", "mine.csv:3: duplicate .*or say with a column `label`"),
         ("concept,sentence,language\ncat,Cats.,xx\n", "mine.csv:2: no language 'xx'; give an ISO 639 code"),
         (
             "concept,sentence,word\ncat,Cats.,cat\ncat,A cat.,tom\n",
             "mine.csv:3: concept 'cat' is in word 'tom' here and in 'cat' at .*mine.csv:2; give it one word",
         ),
-        ("concept;sentence\ncat;A cat.\n", r"mine.csv:1: missing column.*separated by semicolons: save it with commas"),
-        ("concept\tsentence\ncat\tA cat.\n", r"mine.csv:1: missing column.*separated by tabs: name it .tsv"),
+        ("concept|sentence\ncat|A cat.\n", r"mine.csv:1: missing column.*separated by vertical bars: save it with "),
         ('concept,sentence\ncat,"A \\"cat\\"."\n', "mine.csv:2: not a .csv row: .*has its own quotes doubled"),
         (
-            b"concept,sentence\ncat,The cat\x92s caf\xe9.\n",
+            b"concept,sentence\ncat,The cat\x92s caf\xc3\xa9.\n",  # UTF-8 but for one byte
             r"mine.csv:2: byte 0x92 .* not UTF-8 .*1252.*\u2019.*'CSV UTF-8'",
         ),
-        ("concept,sentence\ncat,A cat.\n".encode("utf-16"), "mine.csv: the file is UTF-16.*'CSV UTF-8'"),
         ("concept,sentence\ncat,A cat.\n".encode("utf-16-le"), "mine.csv:1: the file holds zero bytes, as UTF-16"),
         ("concept,sentence\ncat,A cat.\n".encode("utf-32"), "mine.csv: the file is UTF-32"),
     ],
@@ -266,9 +259,9 @@ def test_all_problems_of_a_file_are_told_at_once(load):
     with pytest.raises(ConceptDataError) as caught:
         load(text, minimum_sentences=2)
     lines = str(caught.value).split("\n")
-    assert lines[0].endswith("mine.csv: 6 problems:")
+    assert lines[0].endswith("mine.csv: 5 problems:")
     for line, said in [
-        *((6, "4 fields"), (3, "the sentence is empty"), (4, "the concept is empty"), (5, "duplicate sentence")),
+        *((6, "4 fields"), (3, "the sentence is empty"), (4, "the concept is empty")),
         *((7, "is in domain 'food' here"), (8, "concept 'owl'")),
     ]:
         assert sum(f"mine.csv:{line}: " in each and said in each for each in lines[1:]) == 1, (line, said)

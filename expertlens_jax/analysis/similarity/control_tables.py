@@ -66,8 +66,10 @@ def check_words_present(concepts: ConceptDataset) -> None:
     """Check that each sentence has its concept's word, which the controls by own tokens want.
 
     Raises:
-      UnfitConceptsError: the message counts the sentences without, and shows the first.
+      UnfitConceptsError: the message counts the sentences without, and shows the first; or names concepts that have
+        no word.
     """
+    concepts.check_words("the controls by own_tokens")
     lacking = concepts.labels & ~concepts.mentions()
     rows, columns = np.nonzero(lacking)
     if len(columns):

@@ -282,16 +282,17 @@ def find_in_place(dataset: ConceptDataset, concept: str) -> tuple[list[str], lis
 
     Args:
       dataset: has the concept.
-      concept: its word, in the form and case it has there; sentences that start with it are left out.
+      concept: whose word is found, in the form and case it has there; sentences that start with it are left out.
 
     Returns:
       The beginnings `[sentences]` and the words `[sentences]`, each with the space before it.
 
     Raises:
-      ConceptDataError: there is no such concept, or no sentence has its word after another one.
+      ConceptDataError: there is no such concept, it has no word, or no sentence has its word after another one.
     """
     if concept not in dataset.concepts:
         raise ConceptDataError(f"{dataset.name!r} has no concept {concept!r}; its {len(dataset.concepts)} are others.")
+    dataset.check_words("the probability of a concept's word in its sentences", [concept])
     row = dataset.concepts.index(concept)
     find = dataset.mention_finders()[row]
     beginnings, words = [], []

@@ -121,8 +121,9 @@ def measure_trial(
 
 
 def held_out_texts(dataset: ConceptDataset, concepts: Sequence[str], count: int, *, seed: int = 0) -> tuple[str, ...]:
-    """Draw sentences that mention none of some concepts: at most `count`."""
-    mentions = dataset.mentions()[[name in concepts for name in dataset.concepts]].any(0)
+    """Draw sentences that mention none of some concepts, and are positives of none: at most `count`."""
+    chosen = [name in concepts for name in dataset.concepts]
+    mentions = dataset.mentions()[chosen].any(0) | dataset.labels[chosen].any(0)
     free = np.flatnonzero(~mentions)
     chosen = np.random.default_rng(seed).choice(free, min(count, len(free)), replace=False)
     return tuple(dataset.sentences[i] for i in np.sort(chosen))
