@@ -163,9 +163,7 @@ def test_shifts_may_be_stronger_or_turned_round(model, table):
         made = el.steer(table, "cat", top=10, method="mean_shift", strength=strength)
         np.testing.assert_allclose(made.shift, strength * np.asarray(shifts.shift), rtol=1e-6)
         assert (np.asarray(made.scale) == 1).all() and made.label == f"{strength:g} of {shifts.label}"
-    with pytest.raises(
-        SelectionError, match="strength=-0.5; .* Only steerings that shift units"
-    ):
+    with pytest.raises(SelectionError, match="strength=-0.5; .* Only steerings that shift units"):
         el.steer(table, "cat", top=10, method="set_median", strength=-0.5)
     with pytest.raises(SelectionError, match="strength=inf; wanted a number"):
         shifts.at_strength(float("inf"))
