@@ -28,6 +28,7 @@ from expertlens_jax.data.records import (
     text_column,
 )
 from expertlens_jax.data.tables import (
+    HUB,
     is_dataset,
     is_hub_id,
     load_hub_dataset,
@@ -270,6 +271,8 @@ def _read_path(source: epath.PathLike, reading: _Reading) -> Records:
     if source in PACKAGED:
         tell_shadowed_file(str(source), "the sentence set that ships with the package")
         return _finish(read_records(_packaged(str(source)), reading.columns, quoted=False), reading)
+    if isinstance(source, str) and source.startswith(HUB):
+        return _read_hub(source, reading)
     path = epath.Path(source).expanduser()
     if path.is_dir():
         reading.used.add("encoding")
@@ -278,12 +281,16 @@ def _read_path(source: epath.PathLike, reading: _Reading) -> Records:
     if file is not None:
         return _read_file(file, reading)
     if isinstance(source, str) and is_hub_id(source):
-        reading.used.add("split")
-        return _finish(read_dataset(load_hub_dataset(source, reading.split), reading.columns, source), reading)
+        return _read_hub(source, reading)
     raise ConceptDataError(
         f"no file {str(source)!r}; the sets that ship with the package are {', '.join(map(repr, PACKAGED[:-1]))} and "
         f"{PACKAGED[-1]!r}"
     )
+
+
+def _read_hub(name: str, reading: _Reading) -> Records:
+    reading.used.add("split")
+    return _finish(read_dataset(load_hub_dataset(name, reading.split), reading.columns, name), reading)
 
 
 def _read_file(file: TextFile, reading: _Reading) -> Records:

@@ -19,7 +19,7 @@ from expertlens_jax.errors import ConceptDataError
 
 _BATCH = 50_000  # rows at a time, so that a long table is never there twice
 _HUB_ID = re.compile(r"[\w.-]+/[\w-]+")
-_HUB = "hf://datasets/"
+HUB = "hf://datasets/"
 _EXTRAS = {"pyarrow": "parquet", "openpyxl": "xlsx", "datasets": "datasets"}
 
 Batch = tuple[Sequence[int], dict[int, Sequence[Any]], Callable[[int], bool]]
@@ -161,8 +161,11 @@ def is_dataset(value: Any) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no file's may be a dataset's on the hub, as "owner/name"; one with a dot needs "hf://"."""
-    return name.startswith(_HUB) or bool(_HUB_ID.fullmatch(name))
+    """Whether a name that is no file's may be a dataset's on the hub, as "owner/name".
+
+    One with a dot in it would look like a file's: it is called "hf://datasets/owner/na.me".
+    """
+    return bool(_HUB_ID.fullmatch(name))
 
 
 def load_hub_dataset(name: str, split: str | None) -> Any:
@@ -176,7 +179,7 @@ def load_hub_dataset(name: str, split: str | None) -> Any:
       ConceptDataError: the package `datasets` isn't installed, there is no such dataset, or it can't be reached, or it
         has several splits and none is named.
     """
-    name = name.removeprefix(_HUB)
+    name = name.removeprefix(HUB)
     datasets = needed("datasets", f"{name!r} is no file here, and to read it from the Hugging Face hub", "give a file")
     try:
         splits = list(datasets.get_dataset_split_names(name))

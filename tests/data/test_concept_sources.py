@@ -471,7 +471,7 @@ def test_a_package_that_is_not_there_is_named(tmp_path, monkeypatch, package, lo
 
 def test_the_hub_package_is_imported_for_the_hub_only():
     assert tables.is_hub_id("owner/name") and not tables.is_hub_id("name") and not tables.is_hub_id("a/b/c")
-    assert not tables.is_hub_id("folder/file.txt") and tables.is_hub_id("hf://datasets/a/b.c")
+    assert not tables.is_hub_id("folder/file.txt")
 
 
 def workbook(sheets):
