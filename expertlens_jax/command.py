@@ -145,25 +145,42 @@ def explore(arguments: Sequence[str]) -> None:
     parser.add_argument("--speaking", type=int, default=5, metavar="N", help="of these, to read at every token (5)")
     parser.add_argument("--model", metavar="NAME", help="the run's model, if its own name for it doesn't load it")
     parser.add_argument("--sentences", action="append", default=[], metavar="FILE", help="the run's, if they moved")
-    parser.add_argument("--notokens", action="store_true", help="don't load the model, and show no tokens")
+    parser.add_argument("--notokens", action="store_true", help="don't read tokens, and show none")
+    parser.add_argument(
+        "--compare", action="append", default=[], metavar="RUN", help="a further run, to hold beside it"
+    )
+    parser.add_argument(
+        "--live", action="store_true", help="serve it with the model loaded: type, steer, watch it write"
+    )
+    parser.add_argument("--host", metavar="HOST", help="with --live, the address to serve at (127.0.0.1: this machine)")
+    parser.add_argument("--port", type=int, metavar="PORT", help="with --live, the port to serve at (any that is free)")
     given = parser.parse_args(list(arguments))
+    if not given.live and (given.host is not None or given.port is not None):
+        parser.error("--host and --port say where a page is served, which --live does")
     from expertlens_jax.errors import ExpertLensError
     from expertlens_jax.experiments.launch import format_warning
 
     warnings.formatwarning = format_warning
+    settings = {
+        "experts": given.experts,
+        "speaking": given.speaking,
+        "model": given.model,
+        "sentences": given.sentences,
+        "tokens": not given.notokens,
+        "compare": given.compare,
+        "progress": True,
+    }
     try:
-        page = expertlens_jax.explore(
-            given.run,
-            given.out,
-            experts=given.experts,
-            speaking=given.speaking,
-            model=given.model,
-            sentences=given.sentences,
-            tokens=not given.notokens,
-            progress=True,
-        )
+        if given.live:
+            from expertlens_jax.explorer.live import LOOPBACK, serve
+
+            serve(given.run, given.out, host=given.host or LOOPBACK, port=given.port or 0, **settings)
+            return
+        page = expertlens_jax.explore(given.run, given.out, **settings)
     except ExpertLensError as error:
         _stop(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     print(f"The page is {page}; open it in a browser.")
 
 

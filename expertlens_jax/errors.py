@@ -69,6 +69,10 @@ class EndpointError(ExpertLensError):
     """An endpoint of a language model that can't be reached, refuses, or doesn't answer as it should."""
 
 
+class ServerError(ExpertLensError):
+    """An address at which a page can't be served, or what serves it that isn't installed."""
+
+
 class SuiteError(ExpertLensError):
     """A config, or a setting on the command line, that doesn't exist or isn't for the experiment."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from etils import epath
 
 GIVE = "EXPERTLENS.give"
@@ -17,7 +18,17 @@ def write_chunk(site: epath.Path, name: str, data: Any) -> None:
     """Write `data/NAME.js`, which hands its data to the page when the page loads it as a script."""
     path = site / "data" / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{GIVE}({json.dumps(name)},{json.dumps(data, separators=(',', ':'), allow_nan=False)});\n")
+    path.write_text(chunk_script(name, data))
+
+
+def chunk_script(name: str, data: Any) -> str:
+    """Return the script that hands data to the page."""
+    return f"{GIVE}({json.dumps(name)},{json.dumps(data, separators=(',', ':'), allow_nan=False)});\n"
+
+
+def rows_of(table: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return a table's rows, each by its columns' names; numbers that are missing are None."""
+    return [] if table is None else json.loads(table.to_json(orient="records", double_precision=10))
 
 
 def packed(array: np.ndarray) -> dict[str, Any]:

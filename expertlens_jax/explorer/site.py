@@ -1,8 +1,9 @@
 """A site of plain files that shows a run: its concepts, units, pairs, maps, sentences and verdicts."""
 
+import dataclasses
 import importlib.resources
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,15 +12,30 @@ from etils import epath
 import expertlens_jax
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.ratings import Ratings, load_ratings
-from expertlens_jax.errors import RunDirectoryError, SelectionError
-from expertlens_jax.explorer.chunks import write_chunk
-from expertlens_jax.explorer.runs import REPRODUCE, Run, read_run, tell_notes
+from expertlens_jax.errors import CheckpointError, RunDirectoryError, SelectionError
+from expertlens_jax.explorer.chunks import rows_of, write_chunk
+from expertlens_jax.explorer.compared_tables import write_compared
+from expertlens_jax.explorer.comparing import common_concepts, match_tables, name_runs
+from expertlens_jax.explorer.runs import REPRODUCE, Run, Table, read_run, tell_notes
 from expertlens_jax.explorer.sources import check_given, find_model, find_sentences, load_given
 from expertlens_jax.explorer.tables import Bounds, write_table
 from expertlens_jax.models.model import Model
 
 _MARKER = "expertlens-explore"
 _PACKAGED_RATINGS = "wordsim353"
+_GIVE_MODEL = "Give the model with --model."
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """A page that was written."""
+
+    page: epath.Path
+    """Its file."""
+    index: Mapping[str, Any]
+    """What the page loads first."""
+    models: Mapping[str, tuple[Table, Model]]
+    """By the tables' ids, those whose model was loaded."""
 
 
 def explore(
@@ -31,6 +47,7 @@ def explore(
     model: Model | epath.PathLike | None = None,
     sentences: Sequence[ConceptDataset | epath.PathLike] = (),
     tokens: bool = True,
+    compare: Sequence[epath.PathLike] = (),
     progress: bool = False,
 ) -> epath.Path:
     """Write a page to explore a run: its concepts, units, pairs, sentences and verdicts, each view with its own link.
@@ -61,47 +78,106 @@ def explore(
       model: the run's model, or where it is, if the run's own name for it doesn't load it.
       sentences: the run's sentence sets, or their files, if they aren't where the run's config says.
       tokens: whether to read tokens at all: it takes about as long as recording the sentences did.
+      compare: directories of further runs, to be shown in the same page and held beside this one, as `el.compare_runs`
+        does it.
       progress: show bars.
 
     Returns:
       The page's file, `out/index.html`.
 
     Raises:
-      RunDirectoryError: `run` is no run or has ranked no unit; or `out` holds something else.
+      RunDirectoryError: `run` is no run or has ranked no unit, or one of `compare` is; or `out` holds something else.
       SelectionError: `experts` or `speaking` is below 1.
+      SelectionError: the runs that are compared have no sentences or no concepts in common.
       ConceptDataError, CheckpointError: `model` or `sentences` that can't be loaded, or aren't the run's.
 
     Warns:
       ExpertLensWarning: that the run isn't done, or of another version; what the page leaves out, and why.
     """
+    return write_site(
+        run,
+        out,
+        experts=experts,
+        speaking=speaking,
+        model=model,
+        sentences=sentences,
+        tokens=tokens,
+        compare=compare,
+        progress=progress,
+    ).page
+
+
+def write_site(
+    run: epath.PathLike,
+    out: epath.PathLike | None = None,
+    *,
+    experts: int = 100,
+    speaking: int = 5,
+    model: Model | epath.PathLike | None = None,
+    sentences: Sequence[ConceptDataset | epath.PathLike] = (),
+    tokens: bool = True,
+    compare: Sequence[epath.PathLike] = (),
+    live: bool = False,
+    progress: bool = False,
+) -> Site:
+    """Write a page as `explore` does; with `live`, the models are loaded whether or not tokens are read.
+
+    Raises:
+      CheckpointError: `live`, and no table's model can be had; and as `explore`.
+    """
     for name, number in (("experts", experts), ("speaking", speaking)):
         if number < 1:
             raise SelectionError(f"{name} is {number}; wanted 1 or more units of each concept.")
-    found = read_run(run)
+    compare = [compare] if isinstance(compare, str | os.PathLike) else list(compare)
+    directories = [epath.Path(each) for each in (run, *compare)]
+    runs = dict(zip(name_runs(directories), map(read_run, directories), strict=True))
+    main, found = next(iter(runs.items()))
+    groups = match_tables(runs) if compare else {}
+    common = {name: common_concepts(tables) for name, tables in groups.items()}
     site = found.directory / "explore" if out is None else epath.Path(out)
     check_no_other_files(site)
     given = load_given(model, sentences)
-    check_given(given, found.tables)
+    check_given(given, [table for each in runs.values() for table in each.tables])
+    shown = {
+        f"t{number}": (name, table)
+        for number, (name, table) in enumerate((name, table) for name, each in runs.items() for table in each.tables)
+    }
 
+    loaded: dict[tuple[str, str], tuple[Model | None, str]] = {}
+
+    def model_of(table_id: str) -> tuple[Model | None, str]:
+        """A table's model, loaded once for all tables of one network."""
+        name, table = shown[table_id]
+        network = tuple(str(table.expertise.attrs.get(each)) for each in ("model", "weights"))
+        if network not in loaded:
+            loaded[network] = find_model(table, given, runs[name].config)
+        return loaded[network]
+
+    if live and not any(model_of(table_id)[0] for table_id in shown):
+        raise CheckpointError(f"a live page needs the run's model: {model_of(next(iter(shown)))[1]}. {_GIVE_MODEL}")
     clear(site)
     rated = found.rated if len(found.rated) else _packaged_ratings()
-    notes, entries, loaded = list(found.notes), [], {}
-    for number, table in enumerate(found.tables):
-        concepts, why_not = find_sentences(table, given, found.config, found.directory)
+    notes = [note if name == main else f"{name}: {note}" for name, each in runs.items() for note in each.notes]
+    entries = []
+    for table_id, (name, table) in shown.items():
+        concepts, why_not = find_sentences(table, given, runs[name].config, runs[name].directory)
         told, reader = [why_not], None
-        if tokens and concepts is not None:
-            key = table.expertise.attrs.get("model"), table.expertise.attrs.get("weights")
-            if key not in loaded:
-                loaded[key] = find_model(table, given, found.config)
-            reader, why_not = loaded[key]
-            told.append(why_not)
-        notes += [f"{table.title}: {each}" for each in told if each]
+        if live or (tokens and concepts is not None):
+            reader, why_not = model_of(table_id)
+            told.append(why_not and f"What units say at each token isn't shown: {why_not}. {_GIVE_MODEL}")
+        title = f"{name}: {table.title}" if compare else table.title
+        notes += [f"{title}: {each}" for each in told if each]
         bounds = Bounds(experts, speaking, progress)
-        entries.append(write_table(site, f"t{number}", table, concepts, reader, rated, bounds))
+        entry = write_table(site, table_id, table, concepts, reader if tokens else None, rated, bounds)
+        entries.append(entry | {"title": title, "run": name})
     unread = [] if tokens else ["What units say at each token isn't shown: it wasn't asked for."]
-    write_page(site, found, entries, [*notes, *unread])
+    notes += unread
+    ids = {id(table): table_id for table_id, (_, table) in shown.items()}
+    compared = write_compared(site, runs, groups, common, ids) if compare else None
+    index = write_page(site, found, entries, notes, compared)
     tell_notes(notes)
-    return site / "index.html"
+    models = {table_id: (table, model_of(table_id)[0]) for table_id, (_, table) in shown.items() if live}
+    return Site(site / "index.html", index, {name: pair for name, pair in models.items() if pair[1] is not None})
 
 
 def check_no_other_files(site: epath.Path) -> None:
@@ -148,30 +224,40 @@ def _packaged_ratings() -> pd.DataFrame:
     return words.assign(rating=ratings.scores, ratings=ratings.name)
 
 
-def write_page(site: epath.Path, run: Run, entries: Sequence[dict[str, Any]], notes: Sequence[str]) -> None:
-    """Write the index, which the page loads first, and copy the run's figures and report beside it."""
+def write_page(
+    site: epath.Path,
+    run: Run,
+    entries: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    compared: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Write the index, which the page loads first, and copy the run's figures and report beside it.
+
+    Returns:
+      What is in the index.
+    """
     figures = copy_figures(site, run)
     report = run.directory / "report.html"
     if report.exists():
         (site / "report.html").write_bytes(report.read_bytes())
-    write_chunk(
-        site,
-        "index",
-        {
-            "version": expertlens_jax.__version__,
-            "run": run.directory.resolve().name,
-            "kind": run.kind,
-            "started": str(run.environment.get("started", "")),
-            "notes": list(notes),
-            "leftOut": list(run.left_out),
-            "tables": list(entries),
-            "alignment": _rows(run.alignment),
-            "conclusions": _rows(run.conclusions),
-            "experiments": _rows(run.experiments),
-            "figures": figures,
-            "report": report.exists(),
-        },
-    )
+    index = {
+        "version": expertlens_jax.__version__,
+        "run": run.directory.resolve().name,
+        "kind": run.kind,
+        "started": str(run.environment.get("started", "")),
+        "notes": list(notes),
+        "leftOut": list(run.left_out),
+        "tables": list(entries),
+        "alignment": rows_of(run.alignment),
+        "conclusions": rows_of(run.conclusions),
+        "experiments": rows_of(run.experiments),
+        "figures": figures,
+        "report": report.exists(),
+        "compared": compared,
+        "live": None,
+    }
+    write_chunk(site, "index", index)
+    return index
 
 
 def copy_figures(site: epath.Path, run: Run) -> dict[str, str]:
@@ -190,7 +276,3 @@ def copy_figures(site: epath.Path, run: Run) -> dict[str, str]:
                 target.write_bytes(figure.read_bytes())
                 copied[f"{prefix}{figure.stem}"] = f"figures/{prefix}{figure.name}"
     return copied
-
-
-def _rows(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    return [] if table is None else json.loads(table.to_json(orient="records", double_precision=10))

@@ -126,23 +126,19 @@ def find_model(table: Table, given: Given, config: Mapping[str, Any]) -> tuple[M
         return given.model, ""
     called = str(expertise.attrs.get("model", ""))
     if provenance is None:
-        return None, _unread(f"the table doesn't say enough of its model {called!r} to tell it from others")
+        return None, f"the table doesn't say enough of its model {called!r} to tell it from others"
     if provenance.saes or provenance.steering:
-        return None, _unread("its responses are of a sparse autoencoder's features, or of a steered model")
+        return None, "its responses are of a sparse autoencoder's features, or of a steered model"
     stated, revision = str(config.get("model", "")), config.get("revision") or None
     if not stated or "weights" in config:  # a run of `el.find_experts` has the name alone
         stated, revision = _name_and_revision(called)
     try:
         model = load_model(_installed(stated), revision=revision, dtype=provenance.dtype)
     except (ExpertLensError, OSError, ImportError) as error:
-        return None, _unread(f"the model can't be loaded ({error})")
+        return None, f"the model can't be loaded ({error})"
     if not is_model_of(model, expertise):
-        return None, _unread(f"the model {stated} isn't the one that was measured, or this version reads it otherwise")
+        return None, f"the model {stated} isn't the one that was measured, or this version reads it otherwise"
     return model, ""
-
-
-def _unread(why: str) -> str:
-    return f"What units say at each token isn't shown: {why}. Give the model with --model."
 
 
 def _name_and_revision(name: str) -> tuple[str, str | None]:

@@ -45,20 +45,22 @@ function App({ index }) {
     location.hash = linkTo(state, ["search"], { q: new FormData(event.target).get("q") });
   };
   const views = {
-    concept: () => html`<${ConceptView} key=${rest[0]} state=${state} name=${rest[0]} />`,
+    concept: () => html`<${ConceptView} key=${rest[0]} index=${index} state=${state} name=${rest[0]} />`,
     unit: () => html`<${UnitView} state=${state} layer=${rest[0]} site=${rest[1]} channel=${rest[2]} />`,
     pair: () => html`<${PairView} state=${state} names=${rest} />`,
     map: () => html`<${MapView} state=${state} />`,
     matrix: () => html`<${MatrixView} key=${table.id} state=${state} />`,
     search: () => html`<${SearchView} key=${table.id} state=${state} asked=${route.query.get("q") || ""} />`,
     verdicts: () => html`<${VerdictsView} index=${index} state=${state} />`,
+    compare: () => html`<${CompareView} index=${index} state=${state} />`,
+    live: () => html`<${LiveView} key=${`${table.id}/${rest[0] || ""}`} index=${index} state=${state} name=${rest[0]} />`,
   };
   const enough = { concept: 1, unit: 3, pair: 2 };
   const known = view in views && rest.length >= (enough[view] || 0);
   const tab = (name, target, label) => html`<a href=${linkTo(state, target)} aria-current=${(view || "") === name ? "page" : undefined}>${label}</a>`;
   return html`
     <header>
-      <nav aria-label="Views">${tab("", [], "Concepts")}${tab("map", ["map"], "Map")}${tab("matrix", ["matrix"], "Matrix")}${tab("verdicts", ["verdicts"], "Verdicts")}${tab("search", ["search"], "Search")}</nav>
+      <nav aria-label="Views">${tab("", [], "Concepts")}${tab("map", ["map"], "Map")}${tab("matrix", ["matrix"], "Matrix")}${tab("verdicts", ["verdicts"], "Verdicts")}${index.compared && tab("compare", ["compare"], "Compare")}${index.live && tab("live", ["live"], "Live")}${tab("search", ["search"], "Search")}</nav>
       <form role="search" onSubmit=${find}><input id="find" name="q" type="search" placeholder="Search  ( / )" aria-label="Search concepts, units, sentences" /></form>
       ${index.tables.length > 1 && html`<label class="field">Table <select value=${table.id} onChange=${(e) => setTable(e.target.value)}>${index.tables.map((each) => html`<option value=${each.id} selected=${each.id === table.id}>${each.title}</option>`)}</select></label>`}
       <label class="field tau">τ <input type="range" id="tau" min="0" max=${table.levels.length - 1} step="1" value=${level} aria-valuetext=${String(state.tau)} onInput=${(e) => setTau(Number(e.target.value))} /> <output for="tau">${state.tau}</output></label>

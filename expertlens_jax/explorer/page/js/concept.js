@@ -94,7 +94,7 @@ function PlainSentences({ table, ids }) {
     <p class="faint">${whole(here.length)} of ${whole(ids.length)}, without colours: the notes on the first page say why.</p>`;
 }
 
-function ConceptView({ state, name }) {
+function ConceptView({ index, state, name }) {
   const { table, level, tau } = state;
   const row = table.concepts.indexOf(name);
   const chunk = useChunk(row < 0 ? null : `${table.id}/concepts/${row}`);
@@ -134,5 +134,5 @@ function ConceptView({ state, name }) {
       ${chunk.data && hidden > 0 && html`<p class="faint">Listed are the best ${whole(rows.length)}; ${plural(hidden, "further expert")} ${hidden === 1 ? "is" : "are"} counted above, and not listed.</p>`}
     </section>
     <section><h2>Nearest concepts</h2><${Neighbours} state=${state} row=${row} /></section>
-    <section><h2>Sentences</h2>${chunk.data && list.data ? html`<${Sentences} key=${row} state=${state} row=${row} chunk=${chunk.data} list=${list.data} />` : html`<${Waiting} of=${chunk} />`}</section>`;
+    <section><h2>Sentences</h2>${index.live && index.live.tables[table.id] && html`<p><a href=${linkTo(state, ["live", name])}>Type a text of your own, and steer</a></p>`}${chunk.data && list.data ? html`<${Sentences} key=${row} state=${state} row=${row} chunk=${chunk.data} list=${list.data} />` : html`<${Waiting} of=${chunk} />`}</section>`;
 }
