@@ -1,17 +1,26 @@
 """One concept's experts, and what one unit reads: tables to look at."""
 
+import json
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from etils import epath
 
-from expertlens_jax.errors import ResponsesError, SelectionError
+from expertlens_jax.cards import listed
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.errors import ResponsesError, RunDirectoryError, SelectionError
 from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS, Responses, as_responses
+from expertlens_jax.experts.response_store import ResponseStore
+from expertlens_jax.experts.responses import prepare_recording
+from expertlens_jax.experts.run_sources import check_given, find_model, find_sentences, load_given
 from expertlens_jax.experts.scores import Sign, check_threshold, score_units
 from expertlens_jax.experts.steering import check_known_concepts
+from expertlens_jax.experts.table import STORE, open_expertise
 from expertlens_jax.experts.tracing import Trace, trace
 from expertlens_jax.models.addresses import (
     ADDRESS,
@@ -20,9 +29,12 @@ from expertlens_jax.models.addresses import (
     as_rows_of_table,
     check_same_places,
     format_address,
+    locate_units,
     one_address,
 )
 from expertlens_jax.models.model import Model
+from expertlens_jax.run_directory import is_local
+from expertlens_jax.settings import Recording
 
 
 def top_experts(
@@ -133,7 +145,15 @@ def _serves(best: xr.DataArray, row: int, threshold: float) -> list[str]:
     ]
 
 
-def top_sentences(responses: Responses | Trace, unit: Units, count: int = 20, *, lowest: bool = False) -> pd.DataFrame:
+def top_sentences(
+    responses: Responses | Trace | epath.PathLike,
+    unit: Units,
+    count: int = 20,
+    *,
+    lowest: bool = False,
+    model: Model | epath.PathLike | None = None,
+    sentences: ConceptDataset | epath.PathLike | None = None,
+) -> pd.DataFrame:
     """Return the sentences that a unit responds to most.
 
     >>> import expertlens_jax as el
@@ -142,32 +162,49 @@ def top_sentences(responses: Responses | Trace, unit: Units, count: int = 20, *,
     ['A cat sat there.']
 
     Args:
-      responses: from `record_responses`; or a trace.
-      unit: one that they have, as `el.trace` takes them.
+      responses: from `record_responses`; or a trace; or the directory of a run of `el.find_experts`. A run's model
+        reads its sentences again, for this unit alone, unless experiments keep the responses beside it.
+      unit: one that they have, as `el.trace` takes them; of a run, any that its model has.
       count: how many sentences; of equal ones, those that come first.
       lowest: those it responds to least, instead.
+      model: of a run, its model, or where it is, if the run's own name for it doesn't load it.
+      sentences: of a run, its sentences, or their file, if they aren't where the run's config says.
 
     Returns:
       A table `response, sentence`, the highest first (with `lowest`, the lowest), with the sentences' numbers as its
-      index.
+      index. Of a run, responses are pooled over tokens as the run's were.
 
     Raises:
-      SelectionError: a unit that wasn't recorded, several units, or a count below 1.
-      ResponsesError: something else than responses, such as a run directory, which keeps none.
+      SelectionError: a unit that wasn't recorded, or that the model doesn't have; several units; a count below 1; a
+        model or sentences, and no run.
+      ResponsesError: something else than responses, or a run whose sentences or model can't be had.
+      RunDirectoryError: a directory that isn't one table's run.
     """
     address, count = one_address(unit), _check_count(count, "sentences")
+    if isinstance(responses, str | os.PathLike):
+        values, texts = _read_again(epath.Path(responses), unit, model, sentences)
+        return _highest(values, texts, count, lowest)
+    if model is not None or sentences is not None:
+        raise SelectionError("model and sentences are of a run, and no run's directory was given. Leave them out.")
     if isinstance(responses, Trace):
-        values, units, sentences = responses.pooled(), responses.units, responses.sentences
+        values, units, texts = responses.pooled(), responses.units, responses.sentences
     elif isinstance(responses, xr.DataArray):
         responses = as_responses(responses)
-        values, units, sentences = responses.values, responses.units, responses.sentences
+        values, units, texts = responses.values, responses.units, responses.sentences
     else:
-        raise ResponsesError(_no_responses(responses, address))
+        raise ResponsesError(
+            f"a {type(responses).__name__} was given for responses. Give what el.record_responses or el.trace returns, "
+            "or the directory of a run; a table of expertise keeps no responses."
+        )
     found = _column(units, address, responses.model)
     given = as_rows_of_table(unit)
     if isinstance(given, pd.DataFrame):
         check_same_places(given, units.iloc[[found]], responses.model)
-    own = values[:, found]
+    return _highest(values[:, found], texts, count, lowest)
+
+
+def _highest(own: np.ndarray, sentences: Sequence[str], count: int, lowest: bool) -> pd.DataFrame:
+    """The sentences with a unit's highest responses `[sentences]`, or lowest."""
     order = np.argsort(own if lowest else -own, kind="stable")[:count]
     return pd.DataFrame(
         {"response": own[order], "sentence": [sentences[place] for place in order]},
@@ -175,13 +212,66 @@ def top_sentences(responses: Responses | Trace, unit: Units, count: int = 20, *,
     )
 
 
-def _no_responses(given: object, address: Address) -> str:
-    what = f"{os.fspath(given)}, a path," if isinstance(given, str | os.PathLike) else f"a {type(given).__name__}"
-    return (
-        f"{what} was given for responses. Runs and tables of expertise keep none: read the unit again, "
-        f"el.top_sentences(el.trace(model, concepts.sentences, {address!r}), {address!r}); or give what "
-        "el.record_responses returns."
+def _read_again(
+    run: epath.Path,
+    unit: Units,
+    model: Model | epath.PathLike | None,
+    sentences: ConceptDataset | epath.PathLike | None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A unit's responses `[sentences]` to a run's sentences, pooled as the run's were; and the sentences."""
+    inner = run / "expertise"
+    if not (run / STORE).exists() and inner.is_dir():
+        names = listed(sorted(each.name for each in inner.iterdir() if (each / STORE).exists()))
+        raise RunDirectoryError(
+            f"{run} is a run of several tables, and what a unit responds to is one table's: give {inner / 'NAME'}, of "
+            f"{names}."
+        )
+    expertise = open_expertise(run)
+    config = json.loads((run / "config.json").read_text()) if (run / "config.json").exists() else {}
+    given = load_given(model, () if sentences is None else (sentences,))
+    check_given(given, [expertise])
+    concepts, why_not = find_sentences(expertise, given, config, run)
+    if concepts is None:
+        raise ResponsesError(f"the sentences of {run} can't be had: {why_not}. Give them: sentences=...")
+    reader, why_not = find_model(expertise, given, config)
+    if reader is None:
+        raise ResponsesError(f"{run} can't be read again: {why_not}. Give its model: model=...")
+    attributes = expertise.attrs
+    pooling, pool_over = str(attributes.get("pooling", "max")), str(attributes.get("pool_over", "all"))
+    if pool_over != "all":
+        raise ResponsesError(
+            f"the responses of {run} are over {pool_over!r} tokens of each concept, so a sentence has none of its own. "
+            "Read it whole: el.top_sentences(el.trace(model, sentences, unit), unit)."
+        )
+    ((layer, site, channel),) = locate_units(reader, unit)[list(ADDRESS)].itertuples(index=False, name=None)
+    address = int(layer), str(site), int(channel)
+    kept = _kept_response(run.parent / "responses", reader, concepts.sentences, attributes, address)
+    if kept is not None:
+        return kept, concepts.sentences
+    asked = {"tokens_per_batch": int(attributes["tokens_per_batch"]), "truncate": bool(attributes["truncate"])}
+    seen = trace(reader, concepts.sentences, address, **asked)
+    return seen.pooled(pooling)[:, 0], concepts.sentences
+
+
+def _kept_response(
+    store: epath.Path, model: Model, sentences: Sequence[str], attributes: Mapping[str, Any], address: Address
+) -> np.ndarray | None:
+    """A unit's responses `[sentences]` as experiments keep them beside their tables; None if they aren't there."""
+    if not is_local(store) or not store.is_dir():
+        return None
+    recording = Recording(
+        sites=str(attributes["sites"]).split(", "),
+        pooling=str(attributes["pooling"]),
+        tokens_per_batch=int(attributes["tokens_per_batch"]),
+        truncate=bool(attributes["truncate"]),
     )
+    prepared = prepare_recording(model, sentences, recording)
+    layer, site, channel = (
+        prepared.units[name].to_numpy() == part for name, part in zip(ADDRESS, address, strict=True)
+    )
+    places = np.flatnonzero(layer & site & channel)
+    found = ResponseStore(store, read_only=True).find(prepared) if places.size else None
+    return None if found is None else found.of_unit(int(places[0]))
 
 
 def _column(units: pd.DataFrame, address: Address, model: str) -> int:

@@ -219,6 +219,11 @@ class StoredResponses:
             into[:, done : done + columns.shape[1]] = columns[self.rows]
             done += columns.shape[1]
 
+    def of_unit(self, unit: int) -> np.ndarray:
+        """Return one unit's responses, float32 `[sentences]`."""
+        block, within = divmod(unit, UNITS_PER_BLOCK)
+        return np.array(self.values[block, self.rows, within])
+
     def free(self) -> None:
         """See `ResponseBuffer`; what is kept is kept."""
 

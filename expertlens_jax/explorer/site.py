@@ -13,11 +13,11 @@ import expertlens_jax
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.ratings import Ratings, load_ratings
 from expertlens_jax.errors import CheckpointError, RunDirectoryError, SelectionError
+from expertlens_jax.experts.run_sources import check_given, find_model, find_sentences, load_given
 from expertlens_jax.explorer.chunks import rows_of, write_chunk
 from expertlens_jax.explorer.compared_tables import write_compared
 from expertlens_jax.explorer.comparing import common_concepts, match_tables, name_runs
 from expertlens_jax.explorer.runs import REPRODUCE, Run, Table, read_run, tell_notes
-from expertlens_jax.explorer.sources import check_given, find_model, find_sentences, load_given
 from expertlens_jax.explorer.tables import Bounds, write_table
 from expertlens_jax.models.model import Model
 
@@ -137,7 +137,7 @@ def write_site(
     site = found.directory / "explore" if out is None else epath.Path(out)
     check_no_other_files(site)
     given = load_given(model, sentences)
-    check_given(given, [table for each in runs.values() for table in each.tables])
+    check_given(given, [table.expertise for each in runs.values() for table in each.tables])
     shown = {
         f"t{number}": (name, table)
         for number, (name, table) in enumerate((name, table) for name, each in runs.items() for table in each.tables)
@@ -150,7 +150,7 @@ def write_site(
         name, table = shown[table_id]
         network = tuple(str(table.expertise.attrs.get(each)) for each in ("model", "weights"))
         if network not in loaded:
-            loaded[network] = find_model(table, given, runs[name].config)
+            loaded[network] = find_model(table.expertise, given, runs[name].config)
         return loaded[network]
 
     if live and not any(model_of(table_id)[0] for table_id in shown):
@@ -160,8 +160,8 @@ def write_site(
     notes = [note if name == main else f"{name}: {note}" for name, each in runs.items() for note in each.notes]
     entries = []
     for table_id, (name, table) in shown.items():
-        concepts, why_not = find_sentences(table, given, runs[name].config, runs[name].directory)
-        told, reader = [why_not], None
+        concepts, why_not = find_sentences(table.expertise, given, runs[name].config, runs[name].directory)
+        told, reader = [why_not and f"Its sentences aren't shown: {why_not}. Give them with --sentences."], None
         if live or (tokens and concepts is not None):
             reader, why_not = model_of(table_id)
             told.append(why_not and f"What units say at each token isn't shown: {why_not}. {_GIVE_MODEL}")

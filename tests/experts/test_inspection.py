@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import expertlens_jax as el
-from expertlens_jax.errors import ExpertLensWarning, ResponsesError, SelectionError
+from expertlens_jax.errors import ExpertLensWarning, ResponsesError, RunDirectoryError, SelectionError
 
 SENTENCES = [f"{word} {a} {b}" for word in ("ba", "de", "fi") for a in "abcde" for b in "xyz"]
 
@@ -180,10 +180,47 @@ def test_units_that_were_not_recorded_are_told(responses, model, tmp_path):
     other = model.units.loc[[40]].assign(hf_module="gpt_neox.layers.0.attention")
     with pytest.raises(SelectionError, match="1 of 1 units are another model's"):
         el.top_sentences(responses, other)
-    with pytest.raises(
-        ResponsesError, match=r"run, a path, was given for responses. Runs .* keep none: .*el.trace\(model"
-    ):
+    with pytest.raises(RunDirectoryError, match=r"run holds no expertise.zarr. Give the workdir of el.find_experts"):
         el.top_sentences(tmp_path / "run", (0, "mlp.up", 3))
+    with pytest.raises(ResponsesError, match=r"a DataFrame was given for responses. Give what el.record_responses"):
+        el.top_sentences(model.units, (0, "mlp.up", 3))
+    with pytest.raises(SelectionError, match="model and sentences are of a run, and no run's directory was given"):
+        el.top_sentences(responses, (0, "mlp.up", 3), model=model)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_top_sentences_of_a_run_are_read_by_its_model(model, concepts, tmp_path, pooling):
+    run = tmp_path / "expertise" / "tiny"
+    el.find_experts(model, concepts, run, permutations=0, halves=False, pooling=pooling)
+    expected = el.top_sentences(el.record_responses(model, concepts.sentences, pooling=pooling), "L1 mlp.up 5", 7)
+    given = {"model": model, "sentences": concepts}
+    read = el.top_sentences(str(run), "L1 mlp.up 5", 7, **given)
+    pd.testing.assert_frame_equal(read, expected)
+    elsewhere = el.top_sentences(run, (1, "resid", 3), 2, lowest=True, **given)  # at a site that wasn't recorded
+    seen = el.trace(model, concepts.sentences, (1, "resid", 3)).pooled(pooling)[:, 0]
+    assert elsewhere.index.tolist() == np.argsort(seen, kind="stable")[:2].tolist()
+    # Experiments keep responses beside their tables: these are then taken, and nothing is read.
+    store = el.ResponseStore(run.parent / "responses")
+    el.find_experts(model, concepts, tmp_path / "other", permutations=0, halves=False, pooling=pooling, store=store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("expertlens_jax.experts.inspection.trace", None)
+        pd.testing.assert_frame_equal(el.top_sentences(run, "L1 mlp.up 5", 7, **given), expected)
+    with pytest.raises(RunDirectoryError, match=r"is a run of several tables.*expertise/NAME, of tiny\."):
+        el.top_sentences(tmp_path, "L1 mlp.up 5", **given)
+
+
+def test_a_run_whose_sentences_or_model_are_gone_says_so(model, concepts, tmp_path):
+    el.find_experts(model, concepts, tmp_path, permutations=0, halves=False)
+    with pytest.raises(
+        ResponsesError, match=r"the sentences of .* can't be had: the run knows them as 'syllables' only"
+    ):
+        el.top_sentences(tmp_path, "L1 mlp.up 5", model=model)
+    with pytest.raises(
+        ResponsesError, match=r"can't be read again: the model can't be loaded \(.*Give its model: model="
+    ):
+        el.top_sentences(tmp_path, "L1 mlp.up 5", sentences=concepts)
+    with pytest.raises(el.ExpertLensError, match="the run's tables are of tiny, and lenslet-2m isn't what they were"):
+        el.top_sentences(tmp_path, "L1 mlp.up 5", model="lenslet-2m", sentences=concepts)
 
 
 # Tokens.

@@ -353,7 +353,7 @@ def test_what_live_cannot_do_without_is_told(run, tmp_path, capsys, monkeypatch)
     lost.mkdir()
     for name in ("expertise.zarr", "progress.json", "config.json"):
         os.symlink(run / name, lost / name)
-    monkeypatch.setattr("expertlens_jax.explorer.sources.load_model", lost_model)
+    monkeypatch.setattr("expertlens_jax.experts.run_sources.load_model", lost_model)
     with pytest.raises(
         el.ExpertLensError, match=r"a live page needs the run's model: the model can't be loaded \(no mo"
     ):

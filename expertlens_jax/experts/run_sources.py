@@ -11,7 +11,6 @@ from etils import epath
 
 from expertlens_jax.data.concepts import PACKAGED, ConceptDataset, load_concepts
 from expertlens_jax.errors import CheckpointError, ConceptDataError, ExpertLensError
-from expertlens_jax.explorer.runs import Table
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.loading import load_model
 from expertlens_jax.models.model import Model
@@ -41,14 +40,13 @@ def load_given(model: Model | epath.PathLike | None, sentences: Sequence[Concept
     return Given(model, sets)
 
 
-def check_given(given: Given, tables: Sequence[Table]) -> None:
-    """Refuse a model, or sentences, with which no table was measured.
+def check_given(given: Given, measured: Sequence[xr.Dataset]) -> None:
+    """Refuse a model, or sentences, with which none of some tables of expertise was measured.
 
     Raises:
       CheckpointError: the model is another.
       ConceptDataError: the sentences are others.
     """
-    measured = [table.expertise for table in tables]
     if given.model is not None and not any(is_model_of(given.model, each) for each in measured):
         raise CheckpointError(
             f"the run's tables are of {_names(measured, 'model')}, and {given.model.name} isn't what they were "
@@ -83,10 +81,10 @@ def fitted(concepts: ConceptDataset, expertise: xr.Dataset) -> ConceptDataset | 
 
 
 def find_sentences(
-    table: Table, given: Given, config: Mapping[str, Any], directory: epath.Path
+    expertise: xr.Dataset, given: Given, config: Mapping[str, Any], directory: epath.Path
 ) -> tuple[ConceptDataset | None, str]:
     """Return a table's sentences, and "" or why they can't be had."""
-    expertise, tried = table.expertise, []
+    tried = []
     for concepts in given.sentences:
         if part := fitted(concepts, expertise):
             return part, ""
@@ -103,7 +101,7 @@ def find_sentences(
         tried.append(f"{name} holds other sentences than those that were measured, or an earlier version noted them")
     called = expertise.attrs.get("sentences", "")
     why = "; ".join(tried) or f"the run knows them as {called!r} only, and not where they are"
-    return None, f"Its sentences aren't shown: {why}. Give them with --sentences."
+    return None, why
 
 
 def _places_of_sentences(expertise: xr.Dataset, config: Mapping[str, Any], directory: epath.Path) -> Iterator[Any]:
@@ -118,9 +116,8 @@ def _places_of_sentences(expertise: xr.Dataset, config: Mapping[str, Any], direc
                 yield directory / each
 
 
-def find_model(table: Table, given: Given, config: Mapping[str, Any]) -> tuple[Model | None, str]:
+def find_model(expertise: xr.Dataset, given: Given, config: Mapping[str, Any]) -> tuple[Model | None, str]:
     """Return the model with which a table was measured, and "" or why it can't be had."""
-    expertise = table.expertise
     provenance = read_provenance(expertise.attrs)
     if given.model is not None and is_model_of(given.model, expertise):
         return given.model, ""
