@@ -17,12 +17,16 @@ from expertlens_jax.experts.run_sources import check_given, find_model, find_sen
 from expertlens_jax.explorer.chunks import rows_of, write_chunk
 from expertlens_jax.explorer.compared_tables import write_compared
 from expertlens_jax.explorer.comparing import common_concepts, match_tables, name_runs
+from expertlens_jax.explorer.linked_report import link_report
 from expertlens_jax.explorer.runs import REPRODUCE, Run, Table, read_run, tell_notes
 from expertlens_jax.explorer.tables import Bounds, write_table
 from expertlens_jax.models.model import Model
 
 _MARKER = "expertlens-explore"
 _PACKAGED_RATINGS = "wordsim353"
+_TOLD = ("conclusions.csv", "experiments.csv")  # which the page shows itself
+_LARGEST_TABLE = 2 * 10**6
+"""Bytes of a table of numbers that is copied into the page."""
 _GIVE_MODEL = "Give the model with --model."
 
 
@@ -198,7 +202,7 @@ def check_no_other_files(site: epath.Path) -> None:
 def clear(site: epath.Path) -> None:
     """Make the folder, without the data of a page of before."""
     site.mkdir(parents=True, exist_ok=True)
-    for name in ("data", "figures"):
+    for name in ("data", "figures", "numbers"):
         if (site / name).exists():
             (site / name).rmtree()
     # The page first: a launch that is killed leaves a folder that the next one knows as its own.
@@ -236,10 +240,10 @@ def write_page(
     Returns:
       What is in the index.
     """
-    figures = copy_figures(site, run)
+    figures, numbers = copy_figures(site, run), copy_numbers(site, run)
     report = run.directory / "report.html"
     if report.exists():
-        (site / "report.html").write_bytes(report.read_bytes())
+        (site / "report.html").write_text(link_report(report.read_text()))
     index = {
         "version": expertlens_jax.__version__,
         "run": run.directory.resolve().name,
@@ -252,6 +256,7 @@ def write_page(
         "conclusions": rows_of(run.conclusions),
         "experiments": rows_of(run.experiments),
         "figures": figures,
+        "numbers": numbers,
         "report": report.exists(),
         "compared": compared,
         "live": None,
@@ -260,19 +265,38 @@ def write_page(
     return index
 
 
+def parts_of(run: Run) -> dict[str, epath.Path]:
+    """The folders of a run that hold results: its experiments by name, or itself as ""."""
+    if run.kind != REPRODUCE:
+        return {"": run.directory}
+    names = [] if run.experiments is None else run.experiments["experiment"]
+    return {str(each): run.directory / str(each) for each in names}
+
+
 def copy_figures(site: epath.Path, run: Run) -> dict[str, str]:
     """Copy the run's figures (SVG); return their places in the site by `experiment/figure`, or `figure` alone."""
-    parts = {"": run.directory}
-    if run.kind == REPRODUCE:
-        names = [] if run.experiments is None else run.experiments["experiment"]
-        parts = {f"{each}/": run.directory / each for each in names}
     copied = {}
-    for prefix, directory in parts.items():
-        folder = directory / "figures"
+    for name, directory in {"": run.directory, **parts_of(run)}.items():
+        prefix, folder = f"{name}/" if name else "", directory / "figures"
         for figure in sorted(folder.iterdir()) if folder.is_dir() else ():
             if figure.suffix == ".svg":
-                target = site / "figures" / f"{prefix}{figure.name}"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(figure.read_bytes())
-                copied[f"{prefix}{figure.stem}"] = f"figures/{prefix}{figure.name}"
+                copied[f"{prefix}{figure.stem}"] = _copy(figure, site, f"figures/{prefix}{figure.name}")
     return copied
+
+
+def copy_numbers(site: epath.Path, run: Run) -> dict[str, list[str]]:
+    """Copy the tables (CSV) that an experiment's verdicts rest on; return their places in the site by experiment."""
+    copied: dict[str, list[str]] = {}
+    for name, directory in parts_of(run).items():
+        prefix = f"{name}/" if name else ""
+        for table in sorted(directory.iterdir()) if directory.is_dir() else ():
+            if table.suffix == ".csv" and table.name not in _TOLD and table.stat().length <= _LARGEST_TABLE:
+                copied.setdefault(name, []).append(_copy(table, site, f"numbers/{prefix}{table.name}"))
+    return copied
+
+
+def _copy(file: epath.Path, site: epath.Path, place: str) -> str:
+    target = site / place
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(file.read_bytes())
+    return place

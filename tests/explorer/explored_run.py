@@ -19,6 +19,7 @@ CONCEPTS = (
     "brother",
 )
 
+REPORT = '<h1>Report</h1>\n<h2 id="alignment">Alignment</h2>\n<p>Found.</p>'
 PAIRS = ["word_1", "word_2", "rating", "similarity", "sentences", "ratings"]
 
 
@@ -94,7 +95,7 @@ def reproduced_run(shown, folder):
     (root / "config.json").write_text(json.dumps(config))
     (root / "alignment" / "config.json").write_text(json.dumps(config))
     (root / "alignment" / "figures" / "alignment.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    (root / "report.html").write_text("<h1>Report</h1>")
+    (root / "report.html").write_text(REPORT)
     pd.DataFrame(
         [("alignment", "done", ""), ("stability", "left out", "one set"), ("steering", "waiting", "")],
         columns=["experiment", "state", "reason"],

@@ -4,7 +4,6 @@ Run by `make browser`, which installs what these tests need.
 """
 
 import contextlib
-import os
 import shutil
 
 import pytest
@@ -14,7 +13,6 @@ import expertlens_jax as el
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 VIEWS = {
     "": "lenslet-2m, facts",
     "concept/cat": "cat",
@@ -24,18 +22,6 @@ VIEWS = {
     "search?q=tiger": "Search",
     "verdicts": "Verdicts",
 }
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("BROWSER_PATH") or next(filter(None, map(shutil.which, NAMES)), None)
-    assert path, f"there is no browser: none of {', '.join(NAMES)} is installed, and BROWSER_PATH names none"
-    with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +300,14 @@ def test_verdicts_lead_to_figures_and_report(chromium, shown, tmp_path):
     assert page.get_attribute("article img", "src") == "figures/alignment/alignment.svg"
     assert page.get_attribute("article p a", "href") == "report.html#alignment"
     assert rows(page, "Alignment with people's ratings")[0][1] == "jaccard"
+    page.click("summary >> text=Numbers: 2 tables")
+    assert page.get_attribute("article li a >> nth=1", "href") == "numbers/alignment/pairs.csv"
+    page.click("article p a >> text=alignment")  # the report's section, and from there back
+    page.wait_for_selector("h2#alignment")
+    assert page.url.endswith("report.html#alignment")
+    page.click(".links >> text=its verdicts and numbers")
+    page.wait_for_selector("h1:has-text('Verdicts of alignment')")
+    assert page.locator("article").count() == 1
     page.click("nav a >> text=Concepts")
     page.wait_for_selector("section.note")
     assert "The run isn't done: steering didn't run yet" in page.inner_text("section.note")

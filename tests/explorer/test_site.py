@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import sklearn.metrics
-from explored_run import CONCEPTS, change, read_chunk, reproduced_run
+from explored_run import CONCEPTS, REPORT, change, read_chunk, reproduced_run
 
 import expertlens_jax as el
 from expertlens_jax import command
@@ -297,7 +297,12 @@ def test_a_run_of_all_experiments_has_verdicts_ratings_and_controls(reproduced, 
     assert index["alignment"] == [{"measure": "jaccard", "ratings": "mine", "spearman": 0.5}]
     assert index["figures"] == {"alignment/alignment": "figures/alignment/alignment.svg"}
     assert (tmp_path / "out" / "figures" / "alignment" / "alignment.svg").exists()
-    assert (tmp_path / "out" / "report.html").read_text() == "<h1>Report</h1>"
+    assert index["numbers"] == {"alignment": ["numbers/alignment/alignment.csv", "numbers/alignment/pairs.csv"]}
+    assert (tmp_path / "out" / "numbers" / "alignment" / "pairs.csv").read_text().startswith("word_1,word_2,rating")
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert report.startswith("<h1>Report</h1>") and '<a href="index.html">Explore this run</a>' in report
+    assert '<a href="index.html#/verdicts/alignment">its verdicts and numbers</a>' in report
+    assert (reproduced / "report.html").read_text() == REPORT  # the run's own stays as it is
 
 
 def test_an_experiment_within_it_can_be_explored_alone(reproduced, tmp_path):

@@ -51,7 +51,7 @@ function App({ index }) {
     map: () => html`<${MapView} state=${state} />`,
     matrix: () => html`<${MatrixView} key=${table.id} state=${state} />`,
     search: () => html`<${SearchView} key=${table.id} state=${state} asked=${route.query.get("q") || ""} />`,
-    verdicts: () => html`<${VerdictsView} index=${index} state=${state} />`,
+    verdicts: () => html`<${VerdictsView} index=${index} state=${state} only=${rest[0]} />`,
     compare: () => html`<${CompareView} index=${index} state=${state} />`,
     live: () => html`<${LiveView} key=${`${table.id}/${rest[0] || ""}`} index=${index} state=${state} name=${rest[0]} />`,
   };
