@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 
+import ml_collections
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import expertlens_jax as el
+from experiments.baselines import without_unfit_controls
 from expertlens_jax.analysis.similarity.control_tables import check_words_present
 from expertlens_jax.analysis.steering.effects import find_in_place
 from expertlens_jax.analysis.steering.trials import held_out_texts
@@ -235,6 +237,13 @@ def test_nothing_mentions_a_concept_without_a_word():
 def test_what_needs_a_word_refuses_concepts_without_by_name(ask, what):
     with pytest.raises(UnfitConceptsError, match=f"{what}.* can't be had of .*'sentiment' has: positive sentiment"):
         ask(el.load_concepts("sentiment"))
+
+
+def test_alignment_leaves_out_the_controls_that_need_a_word():
+    config = ml_collections.ConfigDict({"own_tokens": True, "masked": "something", "truncate": False})
+    left, why = without_unfit_controls(config, [el.load_concepts("sentiment")], None)
+    assert not left.own_tokens and left.masked == "" and config.masked == "something"
+    assert "--config.own_tokens=False" in why and "--config.masked='' leaves them out" in why
 
 
 def test_held_out_texts_are_no_positives_of_a_concept_without_a_word():
