@@ -17,6 +17,8 @@ import torch
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "models")]
 
+from quick_compilation import clear_programs, quick_compilation  # noqa: E402
+
 # The reference models are tiny: a second thread only waits, and takes the core of another worker.
 torch.set_num_threads(1)
 
@@ -41,9 +43,15 @@ jax.config.update("jax_enable_compilation_cache", False)
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_file():
-    """A compiled program takes several memory maps, of which Linux gives a process 65,530: the next one crashes it."""
     yield
-    jax.clear_caches()
+    clear_programs()
+
+
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """What the tests of a file compile in this process is not optimised."""
+    with quick_compilation():
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ import families
 import forked
 import numpy as np
 import pandas as pd
+from quick_compilation import quick_environment
 
 from experiments.launch import format_warning, launch
 
@@ -75,8 +76,7 @@ def forks() -> multiprocessing.context.ForkServerContext:
     context.set_forkserver_preload(["preloaded"])
     # Where Python 3.11 looks for what it imports before a fork, and what jax reads when it is imported.
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    settings = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    with unittest.mock.patch.dict(os.environ, settings):
+    with unittest.mock.patch.dict(os.environ, quick_environment(PYTHONPATH=path)):
         multiprocessing.forkserver.ensure_running()
     first = context.Process(target=time.monotonic)  # once it has run, all is imported
     first.start()
@@ -133,7 +133,7 @@ def start(inputs, workdir, *flags, devices: int = 1) -> Launched:
         "--config.tokens_per_batch=256",
         f"--workdir={workdir}",
     ]
-    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = {"XLA_FLAGS": quick_environment(devices)["XLA_FLAGS"]}
     pipe = pathlib.Path(tempfile.mkdtemp(dir=inputs)) / "said"
     given = "experiments.find_experts", [*settings, *flags], str(ROOT), environment, str(pipe)
     return Launched(forks().Process(target=forked.run_module, args=given), pipe)

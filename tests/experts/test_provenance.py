@@ -24,13 +24,7 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.provenance import read_provenance
 from expertlens_jax.models.rotary import Rotary
 
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Without XLA's optimisations, which take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def save(name, directory, **options):

@@ -6,7 +6,6 @@ import json
 
 import families
 import hooks
-import jax
 import numpy as np
 import pytest
 import safetensors.torch
@@ -417,13 +416,6 @@ def batch(width: int = 20) -> tuple[np.ndarray, np.ndarray]:
     mask = np.ones(token_ids.shape, bool)
     mask[1, :7], mask[2, 9:] = False, False
     return token_ids, mask
-
-
-@pytest.fixture
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize(("model_type", "name"), ROWS, ids=lambda value: value.replace(" ", "+"))

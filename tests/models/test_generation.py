@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import subprocess
 import sys
 
@@ -15,6 +14,7 @@ import scipy.stats
 import tokenizers
 import torch
 import transformers
+from quick_compilation import quick_environment
 
 import expertlens_jax as el
 from expertlens_jax.errors import ExpertLensWarning, SelectionError, TokenizationError, UnsupportedModelError
@@ -25,6 +25,9 @@ from expertlens_jax.models.units import units_table
 PROMPTS = ("a b c", "k", "z 9 8 q e r t y", "p o")
 NEW_TOKENS = 12
 TOLERANCE = 1e-4  # absolute, float32, on log-probabilities of order 1 to 10
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 CAUSAL = [case for case in families.CASES if case.config not in ("BertConfig", "RobertaConfig")]
 
 
@@ -35,17 +38,6 @@ def load(case, directory):
     reference.generation_config.eos_token_id = None
     model.tokenizer.eos_token = None
     return reference, model
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Most of these tests' time would be XLA's compilation, and torch's threads waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=CAUSAL, ids=lambda case: case.name)
@@ -374,17 +366,12 @@ import json, jax
 import expertlens_jax as el
 from expertlens_jax.models.generation import generate
 assert jax.device_count() == 8
-jax.config.update("jax_disable_most_optimizations", True)
 model = el.load_model({str(gpt2_directory)!r})
 result = generate(model, {PROMPTS!r}, max_new_tokens={NEW_TOKENS}, top_p=0.9, seed=5)
 print(json.dumps([ids.tolist() for ids in result.token_ids]))
 """
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-    }
     output = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], env=quick_environment(devices=8), capture_output=True, text=True, check=True
     ).stdout
     one = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, top_p=0.9, seed=5)
     assert json.loads(output.splitlines()[-1]) == [ids.tolist() for ids in one.token_ids]

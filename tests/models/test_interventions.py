@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from quick_compilation import quick_environment
 from test_generation import hf_generate
 
 import expertlens_jax as el
@@ -27,6 +28,8 @@ LENGTHS = (9, 12, 4)
 NAMES = ("gpt2", "llama", "gpt_neox", "bert")
 CASES = [case for case in families.CASES if case.name in NAMES]
 PLACES = ("resid.pre", "resid", "mlp.act", "attn.z", "attn.q")
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
@@ -44,14 +47,6 @@ def llama_directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def llama(llama_directory):
     return el.load_model(llama_directory)
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    """Without XLA's optimisations, which take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def batch(seed=0):
@@ -409,7 +404,6 @@ sys.path.insert(0, {os.path.dirname(__file__)!r})
 import expertlens_jax as el
 from expertlens_jax.models.scoring import score_words
 assert jax.device_count() == 8
-jax.config.update("jax_disable_most_optimizations", True)
 direction = jax.device_put(jnp.arange(24.0), jax.devices()[0])
 def closes_over(x, at):
     return (x - 0.01 * direction * at.positions[..., None]).astype(x.dtype)
@@ -431,12 +425,12 @@ print(json.dumps([alone, mesh]))
         [sys.executable, "-c", script.replace("assert jax.device_count() == 8", "")
          .replace("mesh = everything(", "mesh = (").replace(", mesh=el.make_mesh(model=2)", "")
          .replace("[alone, mesh]", "alone")],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}, capture_output=True, text=True,
+        env=quick_environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert one.returncode == 0, one.stderr
     eight = subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env=quick_environment(devices=8),
         capture_output=True,
         text=True,
     )

@@ -1,11 +1,14 @@
 """Every family against Hugging Face PyTorch: outputs, all sites' pooled responses, steering, and bfloat16."""
 
+import contextlib
+
 import families
 import hooks
 import jax
 import numpy as np
 import pytest
 import torch
+from quick_compilation import quick_compilation
 
 import expertlens_jax as el
 from expertlens_jax.models.units import units_table
@@ -40,9 +43,8 @@ def model(directory):
 @pytest.fixture(autouse=True)
 def compile_quickly(request):
     """Without XLA's optimisations, which take most of the time, except for the first test of each model."""
-    jax.config.update("jax_disable_most_optimizations", request.function is not test_output_matches)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with contextlib.nullcontext() if request.function is test_output_matches else quick_compilation():
+        yield
 
 
 def batch(width: int = max(LENGTHS)):

@@ -1,6 +1,5 @@
 """Sparse autoencoders: features against PyTorch, from both kinds of files; found, measured and carried like units."""
 
-import os
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from quick_compilation import quick_environment
 from sae_files import FEATURES, random_weights, save_gemma_scope, save_gemma_scope_2, save_oldest, save_sae_lens
 from sklearn.metrics import average_precision_score
 
@@ -30,12 +30,7 @@ def case_named(name: str) -> families.Case:
     return next(case for case in families.CASES if case.name == name)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Without XLA's optimisations, which take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")
@@ -436,9 +431,7 @@ split = el.load_model({str(directory)!r}, mesh=el.make_mesh(model=2)).with_sae(*
 over_mesh = el.record_responses(split, {list(CONCEPTS.sentences)!r}, sites=("sae",))
 np.savez({str(tmp_path / "eight.npz")!r}, data=responses.values, mesh=over_mesh.values)
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    flags["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    subprocess.run([sys.executable, "-c", script], env=os.environ | flags, check=True)
+    subprocess.run([sys.executable, "-c", script], env=quick_environment(devices=8), check=True)
     eight = np.load(tmp_path / "eight.npz")
     here = el.record_responses(carrying, CONCEPTS.sentences, sites=("sae",)).values
     np.testing.assert_allclose(eight["data"], here, atol=TOLERANCE)

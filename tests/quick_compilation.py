@@ -1,0 +1,62 @@
+"""XLA at its quickest, for tests of what is computed, where it doesn't matter how: most of their time is compilation.
+
+What XLA optimises, and how it fuses, changes roundings; tests of bytes that only the compiler of every day can give, or
+of figures near what their tolerance allows, leave it as it is.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import jax
+
+FLAG = "xla_cpu_use_fusion_emitters"  # each fusion goes through MLIR's passes, which takes half of all that's left
+MOST_MAPS = 20_000
+"""A compiled program takes several memory maps, of which Linux gives a process 65,530: the next one crashes it."""
+
+compiler = jax._src.compiler
+get_compile_options = compiler.get_compile_options
+is_any_kept = False
+
+
+def get_quick_options(*args, env_options_overrides=None, **options):
+    return get_compile_options(*args, env_options_overrides={FLAG: False} | (env_options_overrides or {}), **options)
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Within it, what this process compiles is not optimised."""
+    global is_any_kept
+    is_any_kept = True
+    jax.config.update("jax_disable_most_optimizations", True)
+    compiler.get_compile_options = get_quick_options
+    yield
+    compiler.get_compile_options = get_compile_options
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def clear_programs() -> None:
+    """Forgets what was compiled quickly, before a file that may want it optimised; and all programs, when many."""
+    global is_any_kept
+    if is_any_kept or num_maps() > MOST_MAPS:
+        jax.clear_caches()
+        is_any_kept = False
+
+
+def num_maps() -> int:
+    """How many memory maps this process has; all there could be where the system doesn't say."""
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            return sum(1 for _ in maps)
+    except FileNotFoundError:
+        return MOST_MAPS + 1
+
+
+def quick_environment(devices: int = 1, **settings: str) -> dict[str, str]:
+    """The environment of a process that compiles as within `quick_compilation`, with so many CPU devices."""
+    quick = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": f"--{FLAG}=false --xla_force_host_platform_device_count={devices}",
+    }
+    return os.environ | quick | settings
