@@ -4,6 +4,7 @@ Each test is in one lane: what its own marker says, or what its folder does.
 """
 
 import atexit
+import contextlib
 import os
 import pathlib
 import shutil
@@ -24,6 +25,9 @@ torch.set_num_threads(1)
 
 LANES = ("unit", "parity", "process")
 FOLDERS = {"models": "parity", "experiments": "process", "benchmarks": "process"}
+COMPILED_QUICKLY = ("experiments", "explorer")
+"""Folders whose tests ask what is made of numbers. That these are right is for those that compile as users do."""
+
 LONG = (
     *("test_find_experts_experiment.py", "test_generation.py", "test_config_fields.py", "test_hosts.py"),
     *("test_minilm.py", "test_parity.py", "test_alignment_experiment.py", "test_tensor_names.py", "test_sharding.py"),
@@ -42,15 +46,12 @@ jax.config.update("jax_enable_compilation_cache", False)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def programs_of_one_file():
-    yield
-    clear_programs()
-
-
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """What the tests of a file compile in this process is not optimised."""
-    with quick_compilation():
+def programs_of_one_file(request):
+    """Compiles as the file wants it, and keeps programs for the next file, unless there are too many."""
+    folder = request.path.relative_to(HERE).parts[0]
+    quickly = request.node.get_closest_marker("compiled_quickly") or folder in COMPILED_QUICKLY
+    clear_programs(unless_quickly=not quickly)
+    with quick_compilation() if quickly else contextlib.nullcontext():
         yield
 
 

@@ -24,7 +24,7 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.provenance import read_provenance
 from expertlens_jax.models.rotary import Rotary
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+pytestmark = pytest.mark.compiled_quickly
 
 
 def save(name, directory, **options):

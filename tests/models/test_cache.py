@@ -17,6 +17,8 @@ from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.errors import ExpertLensWarning
 from expertlens_jax.models import cache, loading
 
+pytestmark = pytest.mark.compiled_quickly
+
 CASE = next(case for case in families.CASES if case.name == "gpt_neox")
 
 

@@ -17,6 +17,8 @@ from expertlens_jax.errors import CheckpointError, ExpertLensWarning, Unsupporte
 from expertlens_jax.models.families import FAMILIES, family_of, fields
 from expertlens_jax.models.scoring import score_continuations, score_words
 
+pytestmark = pytest.mark.compiled_quickly
+
 TOLERANCE = 1e-4  # absolute, float32, on outputs of order 1 to 10
 
 BASES = {}
@@ -420,7 +422,7 @@ def batch(width: int = 20) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(("model_type", "name"), ROWS, ids=lambda value: value.replace(" ", "+"))
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_changed_field_is_honoured_as_in_pytorch_or_refused_by_name(model_type, name, tmp_path, compile_quickly):
+def test_a_changed_field_is_honoured_as_in_pytorch_or_refused_by_name(model_type, name, tmp_path):
     content = stated(model_type, **CHANGES[model_type][name])
     if name in REFUSED.get(model_type, {}):
         (tmp_path / "config.json").write_text(json.dumps(content))
@@ -475,7 +477,7 @@ def test_fields_without_effect_have_none_in_pytorch(model_type):
 
 
 @pytest.mark.parametrize("model_type", [name for name in CHANGES if name not in ("bert", "roberta", "gpt_neo")])
-def test_a_model_without_causality_answers_as_pytorch_and_writes_nothing(model_type, tmp_path, compile_quickly):
+def test_a_model_without_causality_answers_as_pytorch_and_writes_nothing(model_type, tmp_path):
     """Every decoder that transformers makes bidirectional; with windows, where the family has them."""
     window = {"sliding_window": 3} if "sliding_window" in FAMILIES[model_type].fields else {}
     reference = write_model(tmp_path, stated(model_type, is_causal=False, **window))

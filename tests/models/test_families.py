@@ -10,6 +10,8 @@ from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.families import FAMILIES, family_of
 from expertlens_jax.models.families.table import families_table
 
+pytestmark = pytest.mark.compiled_quickly
+
 
 def translate(config: transformers.PreTrainedConfig):
     return family_of(config).translate(config)

@@ -26,7 +26,7 @@ PROMPTS = ("a b c", "k", "z 9 8 q e r t y", "p o")
 NEW_TOKENS = 12
 TOLERANCE = 1e-4  # absolute, float32, on log-probabilities of order 1 to 10
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+pytestmark = pytest.mark.compiled_quickly
 
 CAUSAL = [case for case in families.CASES if case.config not in ("BertConfig", "RobertaConfig")]
 

@@ -21,6 +21,8 @@ import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, UnsupportedModelError
 from expertlens_jax.models import hub as hub_module
 
+pytestmark = pytest.mark.compiled_quickly
+
 CASE = next(case for case in families.CASES if case.name == "gpt_neox")
 NAME = "EleutherAI/pythia-tiny"
 

@@ -29,7 +29,7 @@ NAMES = ("gpt2", "llama", "gpt_neox", "bert")
 CASES = [case for case in families.CASES if case.name in NAMES]
 PLACES = ("resid.pre", "resid", "mlp.act", "attn.z", "attn.q")
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+pytestmark = pytest.mark.compiled_quickly
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)

@@ -28,6 +28,8 @@ from expertlens_jax.errors import (
     UnsupportedModelError,
 )
 
+pytestmark = pytest.mark.compiled_quickly
+
 CASE = next(case for case in families.CASES if case.name == "gpt_neox")
 GPT2 = next(case for case in families.CASES if case.name == "gpt2")
 REPOSITORY = pathlib.Path(__file__).parents[2]

@@ -30,7 +30,7 @@ def case_named(name: str) -> families.Case:
     return next(case for case in families.CASES if case.name == name)
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+pytestmark = pytest.mark.compiled_quickly
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from sae_files import FEATURES, random_weights, save_gemma_scope, save_gemma_sco
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedSAEError
 
+pytestmark = pytest.mark.compiled_quickly
+
 
 def test_weights_of_half_precision_are_read_as_they_are(tmp_path):
     weights = {name: tensor.bfloat16() for name, tensor in random_weights().items()}

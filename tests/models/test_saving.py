@@ -10,6 +10,8 @@ import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.saving import save_model
 
+pytestmark = pytest.mark.compiled_quickly
+
 
 @pytest.fixture(params=families.CASES, ids=lambda case: case.name)
 def saved(request, tmp_path):

@@ -11,6 +11,8 @@ from expertlens_jax.errors import CheckpointError, ExpertLensWarning
 from expertlens_jax.models import hub
 from expertlens_jax.models.packaged import check_spelling, packaged_models
 
+pytestmark = pytest.mark.compiled_quickly
+
 NAMES = ["lenslet-2m", "gpt2", "EleutherAI/pythia-70m"]
 
 

@@ -17,6 +17,8 @@ import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning
 from expertlens_jax.models import loading
 
+pytestmark = pytest.mark.compiled_quickly
+
 TOLERANCE = 1e-4  # absolute, float32, on outputs of order 1 to 10
 TOKEN_IDS = np.random.default_rng(0).integers(4, families.VOCABULARY, (3, 9))
 
