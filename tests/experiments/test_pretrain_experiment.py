@@ -14,6 +14,7 @@ import safetensors.numpy
 import torch
 import transformers
 from launched import ROOT, launch_here
+from quick_compilation import quick_environment
 
 import expertlens_jax as el
 from expertlens_jax.errors import CorpusError, RunDirectoryError
@@ -75,7 +76,8 @@ def test_its_revisions_load_here_and_in_transformers(finished):
 def test_killed_and_resumed_it_ends_with_the_same_bits(text, finished, tmp_path):
     workdir = tmp_path / "killed"
     command = [sys.executable, "-m", "experiments.pretrain", *arguments(text, workdir)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, env=quick_environment(), **silence)  # as what resumes it
     deadline = time.monotonic() + 300
     while not (workdir / "checkpoints" / "4").exists() and time.monotonic() < deadline:
         time.sleep(0.02)

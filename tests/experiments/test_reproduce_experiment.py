@@ -7,6 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
+from quick_compilation import quick_environment
 
 import expertlens_jax as el
 from configs.demo import get_config
@@ -216,7 +217,8 @@ def test_the_launch_of_a_failed_suite_ends_with_status_1(tmp_path):
     )
     flags = ["--config=configs/demo.py:small", f"--workdir={tmp_path / 'run'}", "--config.experiments=('negatives',)"]
     few = ["--config.concepts=('cat','dog','bread')", "--config.sentences=('facts',)", "--config.resamples=20"]
-    done = subprocess.run([sys.executable, "-c", script, *flags, *few], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", script, *flags, *few]
+    done = subprocess.run(command, cwd=ROOT, env=quick_environment(), capture_output=True, text=True)
     assert done.returncode == 1
     assert "Error: 1 of 1 experiments failed (negatives: ZeroDivisionError" in plain(done.stderr)
     assert (tmp_path / "run" / "report.html").exists()
