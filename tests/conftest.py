@@ -1,6 +1,6 @@
 """Test modules stand in rooms like the package's; reference code beside them is importable by name.
 
-Each test is in one lane: what its own marker says, or what its folder does.
+Each test is in one lane: what its own marker says, or its file, or its folder.
 """
 
 import atexit
@@ -23,9 +23,17 @@ from quick_compilation import clear_programs, quick_compilation  # noqa: E402
 # The reference models are tiny: a second thread only waits, and takes the core of another worker.
 torch.set_num_threads(1)
 
-LANES = ("unit", "parity", "process")
+LANES = ("unit", "models", "parity", "process")
 FOLDERS = {"models": "parity", "experiments": "process", "benchmarks": "process"}
-COMPILED_QUICKLY = ("experiments", "explorer")
+WITH_MODELS = (
+    *("test_choosing.py", "test_comparisons.py", "test_control_tables.py", "test_docstrings.py", "test_inspection.py"),
+    *("test_labelled_responses.py", "test_minilm.py", "test_pipeline.py", "test_provenance.py", "test_readme.py"),
+    *("test_responses.py", "test_site.py", "test_steering.py", "test_steering_effects.py", "test_token_masks.py"),
+    *("test_tracing.py", "test_training_step.py"),
+)
+"""Files in other folders whose tests run models: most of their time is compilation."""
+
+COMPILED_QUICKLY = ("experiments",)
 """Folders whose tests ask what is made of numbers. That these are right is for those that compile as users do."""
 
 LONG = (
@@ -50,7 +58,7 @@ def programs_of_one_file(request):
     """Compiles as the file wants it, and keeps programs for the next file, unless there are too many."""
     folder = request.path.relative_to(HERE).parts[0]
     quickly = request.node.get_closest_marker("compiled_quickly") or folder in COMPILED_QUICKLY
-    clear_programs(unless_quickly=not quickly)
+    clear_programs(for_optimised=not quickly)
     with quick_compilation() if quickly else contextlib.nullcontext():
         yield
 
@@ -59,5 +67,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(lane) for lane in LANES):
             folder = item.path.relative_to(HERE).parts[0]
-            item.add_marker(FOLDERS.get(folder, "unit"))
+            otherwise = "models" if item.path.name in WITH_MODELS else "unit"
+            item.add_marker(FOLDERS.get(folder, otherwise))
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))

@@ -35,10 +35,10 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def clear_programs(unless_quickly: bool) -> None:
+def clear_programs(for_optimised: bool) -> None:
     """Forgets all programs when they are many, and, for a file that wants them optimised, any compiled quickly."""
     global is_any_kept
-    if (unless_quickly and is_any_kept) or num_maps() > MOST_MAPS:
+    if (for_optimised and is_any_kept) or num_maps() > MOST_MAPS:
         jax.clear_caches()
         is_any_kept = False
 

@@ -28,11 +28,16 @@ def save_figure(figure: Figure, path: os.PathLike | str) -> tuple[epath.Path, ep
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
+    layout = figure.get_layout_engine()
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    for suffix, options in (("png", {"dpi": 200}), *((suffix, {"metadata": none}) for suffix, none in undated.items())):
-        file = io.BytesIO()
-        figure.savefig(file, format=suffix, **options)
-        written.append(path.parent / f"{path.name}.{suffix}")
-        written[-1].write_bytes(file.getvalue())
+    written = []
+    try:
+        for suffix, options in (("png", {"dpi": 200}), *((kind, {"metadata": none}) for kind, none in undated.items())):
+            file = io.BytesIO()
+            figure.savefig(file, format=suffix, **options)
+            written.append(path.parent / f"{path.name}.{suffix}")
+            written[-1].write_bytes(file.getvalue())
+            figure.set_layout_engine(None)  # the others are laid out as the first: that is most of the time
+    finally:
+        figure.set_layout_engine(layout)
     return tuple(written)

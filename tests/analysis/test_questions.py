@@ -14,8 +14,6 @@ from expertlens_jax.analysis.structure.localisation import locate_experts
 from expertlens_jax.analysis.structure.recovery import recover_domains
 from expertlens_jax.errors import ExpertLensError, SelectionError
 
-pytestmark = pytest.mark.compiled_quickly
-
 FEW = {"permutations": 99, "seed": 3}
 
 

@@ -9,8 +9,6 @@ import xarray as xr
 import expertlens_jax as el
 from expertlens_jax.errors import ExpertLensWarning, ResponsesError, RunDirectoryError, SelectionError
 
-pytestmark = pytest.mark.compiled_quickly
-
 SENTENCES = [f"{word} {a} {b}" for word in ("ba", "de", "fi") for a in "abcde" for b in "xyz"]
 
 

@@ -15,8 +15,6 @@ from expertlens_jax.experts.responses import prepare_recording
 from expertlens_jax.experts.token_masks import pool_over_words
 from expertlens_jax.models.tokens import tokenize
 
-pytestmark = pytest.mark.compiled_quickly
-
 NAMES = ("animal", "hummingbird", "cheese", "mother", "bicycle", "foot", "church", "violin")
 
 

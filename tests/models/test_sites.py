@@ -13,8 +13,6 @@ from expertlens_jax.models.families import family_of
 from expertlens_jax.models.sites import SITES, block_sites, check_sites, in_block_order, sites_table
 from expertlens_jax.models.units import units_table
 
-pytestmark = pytest.mark.compiled_quickly
-
 README = pathlib.Path(__file__).parents[2] / "README.md"
 
 

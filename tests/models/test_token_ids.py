@@ -19,8 +19,6 @@ from expertlens_jax.models.scoring import score_continuations, score_words
 from expertlens_jax.models.tokens import tokenize
 from expertlens_jax.training.corpus import tokenize_file
 
-pytestmark = pytest.mark.compiled_quickly
-
 GPT2 = next(case for case in families.CASES if case.name == "gpt2")
 BEYOND = r"has no embedding for; the first, number 0 \('.*w7.*'\), has 87, the token 'w7'\..* of .* has 83, 0 to 82"
 REMEDY = r"resize_token_embeddings\(len\(tokenizer\)\)"

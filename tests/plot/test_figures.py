@@ -131,6 +131,13 @@ def test_measures_read_back_from_csv_are_the_same_figure(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_figure_that_was_saved_is_laid_out_as_before(tmp_path):
+    figure = plot.measures(measures_table())
+    layout = figure.get_layout_engine()
+    plot.save_figure(figure, tmp_path / "measures")
+    assert figure.get_layout_engine() is layout is not None
+
+
 # --- Base rates ---------------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,6 @@ from expertlens_jax.analysis.conditions.stability import compare_conditions
 from expertlens_jax.analysis.structure.thresholds import describe_thresholds
 from expertlens_jax.errors import SelectionError
 
-pytestmark = pytest.mark.compiled_quickly
-
 CONCEPTS = ("cat", "dog", "horse", "bread", "cheese", "soup")
 DRAWS = {"resamples": 20, "permutations": 19, "seed": 1}
 

@@ -10,8 +10,6 @@ from expertlens_jax.data.concepts import ConceptDataset, load_concepts
 from expertlens_jax.data.ratings import load_ratings
 from expertlens_jax.errors import ConceptDataError, ExpertLensError
 
-pytestmark = pytest.mark.compiled_quickly
-
 
 def small_dataset(sentences=("The cat sat.", "A cat ran.", "The dog ran.", "One old car.")):
     labels = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], bool)

@@ -18,8 +18,6 @@ from expertlens_jax.analysis.similarity.embeddings import embedding_responses
 from expertlens_jax.analysis.similarity.measures import Measure, named_measures
 from expertlens_jax.errors import UnfitConceptsError
 
-pytestmark = pytest.mark.compiled_quickly
-
 CONCEPTS = ("cat", "dog", "horse", "bread", "cheese", "soup")
 
 

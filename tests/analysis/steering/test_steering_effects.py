@@ -8,8 +8,6 @@ from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.steering import effects
 from expertlens_jax.errors import ConceptDataError
 
-pytestmark = pytest.mark.compiled_quickly
-
 PROMPTS = ("They talked about the", "There was a")
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
 
