@@ -219,7 +219,8 @@ def test_the_packaged_concepts():
         ("cat\nCat\n", "the concepts 'cat' and 'Cat' are the same word"),
         ("cat\n...\n", "the concept '...' has no word"),
         ("domain\tconcept\nanimal\n", "the concept '' has no word"),
-        ("cat\tanimal\tmore\n", "concepts.txt:1: 3 fields separated by tabs; wanted concept and domain"),
+        ("cat\tanimal\tnoun\tmore\n", "concepts.txt:1: 4 fields separated by tabs; wanted concept and domain"),
+        ("cat\tanimal\tmore\n", "concepts.txt:1: no part of speech 'more'; give noun, verb, adjective, or '' for any"),
     ],
 )
 def test_lists_that_cannot_be_used(tmp_path, text, message):
