@@ -24,6 +24,8 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax import plot as plot
     from expertlens_jax import sentences as sentences
     from expertlens_jax import training as training
+    from expertlens_jax.analysis.detecting.detectors import DETECTORS as DETECTORS
+    from expertlens_jax.analysis.detecting.detectors import Detector
     from expertlens_jax.analysis.similarity.alignment import Alignment, align
     from expertlens_jax.analysis.similarity.comparison import compare_alignments, partial_alignments
     from expertlens_jax.analysis.similarity.odd_one_out import OddOneOut, odd_one_out_accuracy
@@ -87,6 +89,7 @@ __all__ = [
     "Chat",
     "ConceptDataset",
     "Contrast",
+    "Detector",
     "ExpertLensError",
     "ExpertLensWarning",
     "Generations",

@@ -13,6 +13,8 @@ MODULES = (
     "expertlens_jax.analysis.conditions.questions",
     "expertlens_jax.analysis.similarity.questions",
     "expertlens_jax.analysis.structure.questions",
+    "expertlens_jax.analysis.detecting.detectors",
+    "expertlens_jax.analysis.detecting.question",
     "expertlens_jax.analysis.result",
     "expertlens_jax.analysis.statistics.draws",
     "expertlens_jax.data.concept_dataset",

@@ -1,13 +1,14 @@
 """What experts say: questions to tables of expertise, each answered by a `Result`.
 
 `el.analysis.alignment(expertise, "wordsim353", threshold=0.5)` and its like give a table, a summary and figures. Behind
-them stand `similarity/`, `structure/`, `conditions/`, `steering/` and `statistics/`, a file a question.
+them stand `similarity/`, `structure/`, `conditions/`, `steering/`, `detecting/` and `statistics/`, a file a question.
 """
 
 from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from expertlens_jax.analysis.conditions.questions import settling, stability
+    from expertlens_jax.analysis.detecting.question import detection
     from expertlens_jax.analysis.result import Result
     from expertlens_jax.analysis.similarity.questions import alignment, baselines, controls
     from expertlens_jax.analysis.structure.questions import (
@@ -22,6 +23,7 @@ __all__ = [
     "alignment",
     "baselines",
     "controls",
+    "detection",
     "localisation",
     "matched_controls",
     "organisation",

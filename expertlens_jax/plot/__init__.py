@@ -10,6 +10,8 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.alignment_figures import plot_alignment as alignment
     from expertlens_jax.plot.base_rates_figures import plot_base_rates as base_rates
     from expertlens_jax.plot.comparisons_figures import plot_comparisons as comparisons
+    from expertlens_jax.plot.detection_figures import plot_detection as detection
+    from expertlens_jax.plot.detection_figures import plot_detection_examples as detection_examples
     from expertlens_jax.plot.enrichment_figures import plot_depth as depth
     from expertlens_jax.plot.enrichment_figures import plot_domain_enrichment as domain_enrichment
     from expertlens_jax.plot.enrichment_figures import plot_enrichment as enrichment
@@ -43,6 +45,8 @@ __all__ = [
     "base_rates",
     "comparisons",
     "depth",
+    "detection",
+    "detection_examples",
     "domain_enrichment",
     "domain_graph",
     "enrichment",

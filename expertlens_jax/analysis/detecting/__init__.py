@@ -1,0 +1,1 @@
+"""Do a concept's experts tell its sentences from others, in new text, and does anything else do it better?"""
