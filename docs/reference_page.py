@@ -12,7 +12,12 @@ from mkdocs.structure.pages import Page
 import expertlens_jax as el
 
 ROOMS = ("analysis", "plot", "sentences", "training")
-OVERLAPS = """
+TABLES = """
+### `el.DETECTORS`
+
+The detectors that `el.analysis.detection(model, train, test, detectors=...)` knows by name: a mapping to `el.Detector`. A
+row may be added.
+
 ### `el.OVERLAPS`
 
 The methods that `el.overlap(expertise, method=...)` knows by name: a mapping to `el.Overlap`. A row may be added.
@@ -39,7 +44,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 def reference() -> str:
     """Return the page: a heading a room, and below it a directive for each public name."""
     parts = ["# Reference", "Everything here is reached as `el.NAME`, after `import expertlens_jax as el`."]
-    parts += ["## el", *(_entry(el, name) for name in sorted(set(el.__all__), key=str.lower)), OVERLAPS]
+    parts += ["## el", *(_entry(el, name) for name in sorted(set(el.__all__), key=str.lower)), TABLES]
     for room in ROOMS:
         module = importlib.import_module(f"expertlens_jax.{room}")
         parts += [f"## el.{room}", module.__doc__ or "", *(_entry(module, name) for name in module.__all__)]

@@ -77,6 +77,7 @@ def probe(values: np.ndarray, labels: np.ndarray, keys: Sequence[np.random.SeedS
     `C = REGULARISATION`. The weights are those of the channels as they are.
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     del keys
     weights = []
@@ -85,7 +86,8 @@ def probe(values: np.ndarray, labels: np.ndarray, keys: Sequence[np.random.SeedS
         centre, scale = class_spread(values[own], row[None, own])
         standardised = (values[own] - centre) / scale
         regression = LogisticRegression(C=REGULARISATION, class_weight="balanced", max_iter=1000)
-        weights.append(regression.fit(standardised, row[own]).coef_[0] / scale[0])
+        with threadpool_limits(1):  # so small a problem only waits for other threads
+            weights.append(regression.fit(standardised, row[own]).coef_[0] / scale[0])
     return np.array(weights)
 
 

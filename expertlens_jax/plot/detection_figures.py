@@ -11,7 +11,7 @@ from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALE, PALETTE, Figure, drawn
 
 TITLES = {"average_precision": "Average precision", "auroc": "AUROC", "f1": "F1, threshold from training"}
-GROUPS = {"units": "Units", "resid": "Residual stream", "sae": "SAE", "embedding": "Embedding", "sentences": "Text"}
+GROUPS = {"units": "Units", "stream": "Residual stream", "sae": "SAE", "embedding": "Embedding", "sentences": "Text"}
 SHADES = dict(zip(GROUPS, (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], PALETTE[4]), strict=True))
 MARKERS = ("o", "s", "D", "^", "v", "P")
 _COLUMNS = ("train", "test", "detector", "reads", "positives", "label_noise", "measure", "negatives_per_positive")

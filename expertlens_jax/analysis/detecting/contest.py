@@ -144,14 +144,15 @@ def share_of_directions(training: Training, concepts: Sequence[str]) -> pd.DataF
     precision 0.5 or more in the same sentences, or the best one.
 
     Args:
-      training: of units, a row per concept.
+      training: of units; its first rows are of the concepts.
       concepts: their names.
 
     Returns:
       A row per concept: `concept`, `experts`, `share_of_units` (what the share would be if all units were alike),
       `share_of_square`.
     """
-    experts, squares = experts_of(training), standardised_difference(training) ** 2
+    experts = experts_of(training)[: len(concepts)]
+    squares = standardised_difference(training)[: len(concepts)] ** 2
     return pd.DataFrame(
         {
             "concept": list(concepts),

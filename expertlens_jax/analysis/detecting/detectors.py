@@ -17,9 +17,9 @@ from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts import direction_fits
 from expertlens_jax.experts.ranking import rank_units
 
-READINGS = ("units", "resid", "embedding", "sae", "sentences")
-"""What a detector may read of a sentence: pooled responses of units, or of the residual stream after every layer; an
-embedding; features of sparse autoencoders; or its text."""
+READINGS = ("units", "stream", "embedding", "sae", "sentences")
+"""What a detector may read of a sentence: pooled responses of units; the residual stream at every token; an embedding;
+pooled features of sparse autoencoders; or its text."""
 
 NEGATIVES_PER_POSITIVE = 2.5  # that experts are ranked with, as everywhere
 TOP = 10  # experts that are asked together, and as many random units
@@ -32,7 +32,8 @@ class Training:
     """Sentences to learn from, for several concepts at once."""
 
     values: np.ndarray
-    """What is read of each: float32 `[sentences, channels]`, or `[sentences]` of text."""
+    """What is read of each: float32 `[sentences, channels]`; of the stream `[sentences, tokens, channels]`, NaN where a
+    sentence has no token; or `[sentences]` of text."""
     labels: np.ndarray
     """int8 `[concepts, sentences]`: 1 a positive, 0 a negative, -1 not to be learned from."""
     keys: tuple[np.random.SeedSequence, ...]
@@ -46,9 +47,14 @@ class Training:
         return rank_units(np.ascontiguousarray(self.values[used]), contrast, transport=False).average_precision
 
     @functools.cached_property
+    def means(self) -> np.ndarray:
+        """float32 `[sentences, channels]`: of the stream, means over tokens; else the values."""
+        return self.values if self.values.ndim < 3 else np.nanmean(self.values, axis=1)
+
+    @functools.cached_property
     def spread(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of each channel `[concepts, channels]`, see `direction_fits.class_spread`."""
-        return direction_fits.class_spread(self.values, self.labels)
+        return direction_fits.class_spread(self.means, self.labels)
 
     def top(self, number: int) -> np.ndarray:
         """int `[concepts, number]`: the channels of highest average precision, the best first."""
@@ -63,15 +69,15 @@ class Detector:
     >>> def loudest(values, labels, key):
     ...     best = (values[labels].mean(0) - values[~labels].mean(0)).argmax()
     ...     return lambda others: others[:, best]
-    >>> el.Detector("loudest", loudest, reads="resid").reads
-    'resid'
+    >>> el.Detector("loudest", loudest, reads="embedding").reads
+    'embedding'
     """
 
     name: str
     fit: Callable
-    """`fit(values, labels, key)` takes what is read of one concept's sentences, float32 `[sentences, channels]` (or
-    text `[sentences]`), bool `[sentences]`, and a key for `np.random.default_rng`. It returns a function from what is
-    read of other sentences to their scores `[others]`, larger where they are more of the concept."""
+    """`fit(values, labels, key)` takes what is read of one concept's sentences (`Training.values`), bool `[sentences]`,
+    and a key for `np.random.default_rng`. It returns a function from what is read of other sentences to their scores
+    `[others]`, larger where they are more of the concept."""
     reads: str = "units"
     """One of `READINGS`."""
     together: bool = False
@@ -166,18 +172,29 @@ def _expert_vote(training: Training) -> Score:
 
 
 def _along(directions: np.ndarray) -> Score:
-    """What sentences have in the direction of each concept `[concepts, channels]`."""
+    """What sentences have in the direction of each concept `[concepts, channels]`; of the stream, at most at a token.
+
+    The maximum over tokens is what units are pooled by, and how AxBench's detectors score (arXiv 2501.17148).
+    """
     weights = directions.T.astype(np.float32)
-    return lambda others: (others @ weights).T.astype(np.float64)
+
+    def score(others: np.ndarray) -> np.ndarray:
+        if others.ndim < 3:
+            return (others @ weights).T.astype(np.float64)
+        there = ~np.isnan(others[:, :, 0])
+        first = np.cumsum(there.sum(axis=1)) - there.sum(axis=1)
+        return np.maximum.reduceat(others[there] @ weights, first, axis=0).T.astype(np.float64)
+
+    return score
 
 
 def _direction(name: str) -> Callable[[Training], Score]:
-    return lambda training: _along(direction_fits.FITS[name](training.values, training.labels, training.keys))
+    return lambda training: _along(direction_fits.FITS[name](training.means, training.labels, training.keys))
 
 
 def standardised_difference(training: Training) -> np.ndarray:
     """Return the difference of the means in deviations of each channel, float64 `[concepts, channels]`."""
-    return direction_fits.mean_difference(training.values, training.labels) / training.spread[1]
+    return direction_fits.mean_difference(training.means, training.labels) / training.spread[1]
 
 
 def experts_of(training: Training) -> np.ndarray:
@@ -209,7 +226,7 @@ def _bag_of_words(training: Training) -> Score:
     vectorizer = TfidfVectorizer(sublinear_tf=True).fit(training.values[used].tolist())
     words = vectorizer.transform(training.values.tolist())
     regressions = [
-        LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000).fit(words[row >= 0], row[row >= 0])
+        LogisticRegression(C=10.0, class_weight="balanced", solver="liblinear").fit(words[row >= 0], row[row >= 0])
         for row in training.labels
     ]
 
@@ -230,10 +247,10 @@ DETECTORS: dict[str, Detector] = {
         ("unit_difference", _scaled_difference("all"), "units"),
         ("unit_difference_experts", _scaled_difference("experts"), "units"),
         ("unit_difference_others", _scaled_difference("others"), "units"),
-        ("mean_difference", _direction("mean_difference"), "resid"),
-        ("scaled_difference", _scaled_difference("all"), "resid"),
-        ("pca", _direction("pca"), "resid"),
-        ("probe", _direction("probe"), "resid"),
+        ("mean_difference", _direction("mean_difference"), "stream"),
+        ("scaled_difference", _scaled_difference("all"), "stream"),
+        ("pca", _direction("pca"), "stream"),
+        ("probe", _direction("probe"), "stream"),
         ("embedding_probe", _direction("probe"), "embedding"),
         ("bag_of_words", _bag_of_words, "sentences"),
         ("sae_feature", _best_expert, "sae"),

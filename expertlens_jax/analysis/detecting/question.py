@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,20 +17,16 @@ from expertlens_jax.analysis.detecting.contest import (
 )
 from expertlens_jax.analysis.detecting.detectors import DETECTORS, Training, check_detectors
 from expertlens_jax.analysis.detecting.examples import check_examples, concept_labels, draw_examples, plan_examples
+from expertlens_jax.analysis.detecting.pairs import pair_sets
+from expertlens_jax.analysis.detecting.readings import Read, read_all, read_model
 from expertlens_jax.analysis.result import Result, interval
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.data.contrast import contrast_concepts
-from expertlens_jax.data.resampling import split_halves
-from expertlens_jax.errors import ExpertLensWarning, ResponsesError, SelectionError, UnfitConceptsError
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.direction_fits import concept_key
-from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sites import check_sites
 
-Read = Callable[[Sequence[str], Sequence[str]], Mapping[str, np.ndarray]]
-"""`read(sentences, readings)` returns, of each of `readings`, an array `[sentences, channels]`."""
 REFERENCE = "top_experts"
-FEWEST_OF_A_HALF = 2
 
 
 def detection(
@@ -62,7 +56,7 @@ def detection(
     Args:
       model: whose units, residual stream and last layer are read, and the sparse autoencoders that it carries; or a
         function `read(sentences, readings)` that returns an array `[sentences, channels]` for each name it is given of
-        "units", "resid", "embedding" and "sae".
+        "units", "embedding" and "sae", and `[sentences, tokens, channels]` for "stream", NaN beyond a sentence's end.
       train: sentences to learn from.
       test: sentences to try on, of some of the same concepts; None to learn from one half of `train` and try on the
         other.
@@ -144,8 +138,7 @@ def detection(
     table = summarise_detectors(per_concept, **draws)
     tables = {"comparisons": compare_detectors(per_concept, reference, **draws), "concepts": per_concept}
     if "units" in training:
-        most = Training(learned["units"], drawn[0], keys[:count])
-        tables["shares"] = share_of_directions(most, train.concepts)
+        tables["shares"] = share_of_directions(training["units"], train.concepts)
     table, tables = _named(table, sets), {name: _named(each, sets) for name, each in tables.items()}
     figures = {
         "detection": functools.partial(plot.detection, table, reference=reference),
@@ -185,134 +178,6 @@ def check_readable(model: Model | Read, names: Sequence[str], sites: Sequence[st
     check_sites(model.config, sites)
 
 
-def pair_sets(
-    train: ConceptDataset, test: ConceptDataset | None, *, seed: int = 0
-) -> tuple[ConceptDataset, ConceptDataset]:
-    """Return sentences to learn from and to try on, of the same concepts in the same order.
-
-    Args:
-      train: to learn from.
-      test: to try on; None to halve the first.
-      seed: of the halves.
-
-    Raises:
-      UnfitConceptsError: they have no concept in common, or the same sentences; or a concept has too few to halve.
-
-    Warns:
-      ExpertLensWarning: concepts that only one has are left out.
-    """
-    if test is None:
-        counts = train.labels.sum(axis=1)
-        least = int(counts.min())
-        if least < 2 * FEWEST_OF_A_HALF:
-            raise UnfitConceptsError(
-                f"the concept {train.concepts[int(counts.argmin())]!r} of {train.name!r} has {least} positive "
-                f"sentence{'s' * (least != 1)}, too few to learn from a half and try on the other; wanted "
-                f"{2 * FEWEST_OF_A_HALF} or more. Add sentences, leave the concept out, or give a test set."
-            )
-        first, second = split_halves(contrast_concepts(train), seed=seed)
-        return _part(train, first, "first half"), _part(train, second, "second half")
-    common = [concept for concept in train.concepts if concept in test.concepts]
-    if not common:
-        raise UnfitConceptsError(
-            f"{train.name!r} and {test.name!r} have no concept in common: {_few(train.concepts)} there, "
-            f"{_few(test.concepts)} here. Give sentence sets of the same concepts."
-        )
-    for each, other in ((train, test), (test, train)):
-        alone = [concept for concept in each.concepts if concept not in other.concepts]
-        if alone:
-            warnings.warn(
-                ExpertLensWarning(
-                    f"{len(alone)} of the {len(each.concepts)} concepts of {each.name!r} aren't in {other.name!r} and "
-                    f"are left out, and so are their sentences: {_few(alone)}."
-                ),
-                stacklevel=3,
-            )
-    if list(train.concepts) != common:
-        train = train.subset(common)
-    if list(test.concepts) != common:
-        test = test.subset(common)
-    same = set(train.sentences) & set(test.sentences)
-    if same:
-        raise UnfitConceptsError(
-            f"{len(same)} sentences of {test.name!r} are in {train.name!r} too, such as {min(same)!r}: what is learned "
-            "from can't be tried on. Take them out of one, or give one set alone, to try on a half of it."
-        )
-    return train, test
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (" ..." if len(names) > 3 else "")
-
-
-def _part(concepts: ConceptDataset, keep: np.ndarray, name: str) -> ConceptDataset:
-    """The set with the kept sentences alone."""
-    return dataclasses.replace(
-        concepts,
-        name=f"{concepts.name}, {name}",
-        sentences=tuple(np.array(concepts.sentences, object)[keep]),
-        labels=concepts.labels[:, keep],
-        negative_pool=concepts.negative_pool[keep],
-        own_negatives=None if concepts.own_negatives is None else concepts.own_negatives[:, keep],
-    )
-
-
-def read_model(
-    model: Model,
-    sentences: Sequence[str],
-    readings: Sequence[str],
-    *,
-    sites: Sequence[str] | None = None,
-    embedder: Model | None = None,
-    truncate: bool = False,
-    tokens_per_batch: int | None = None,
-    progress: bool = False,
-) -> dict[str, np.ndarray]:
-    """Return what a model says of sentences, as detectors read it.
-
-    "units" are pooled by maximum over tokens, and so is "resid", the residual stream after every layer: with the mean,
-    what is said of one word is lost among the others. "embedding" is the mean over tokens of the last layer's stream.
-    One pass gives the first two.
-    """
-    reading = {"truncate": truncate, "tokens_per_batch": tokens_per_batch, "progress": progress}
-    wanted, found = check_sites(model.config, sites), {}
-    if {"units", "resid"} & set(readings):
-        together = (*(wanted if "units" in readings else ()), *(("resid",) if "resid" in readings else ()))
-        responses = record_responses(model, sentences, sites=tuple(dict.fromkeys(together)), **reading)
-        of_unit = responses.units["site"].astype(str)
-        for name, own in (("units", wanted), ("resid", ("resid",))):
-            if name in readings:
-                found[name] = responses.values[:, of_unit.isin(own).to_numpy()]
-    if "sae" in readings:
-        found["sae"] = record_responses(model, sentences, sites=("sae",), **reading).values
-    if "embedding" in readings:
-        other = embedder or model
-        means = record_responses(other, sentences, sites=("resid",), pooling="mean", **reading)
-        found["embedding"] = means.values[:, (means.units["layer"] == other.config.num_layers - 1).to_numpy()]
-    return found
-
-
-def read_all(read: Read, sentences: Sequence[str], readings: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return each of the readings, text among them, checked.
-
-    Raises:
-      ResponsesError: `read` lacks one, or it has other rows than sentences, or isn't finite.
-    """
-    numeric = tuple(name for name in readings if name != "sentences")
-    found = dict(read(tuple(sentences), numeric)) if numeric else {}
-    for name in numeric:
-        if name not in found:
-            raise ResponsesError(f"read(sentences, {numeric}) returned {', '.join(found) or 'nothing'}, and no {name}.")
-        values = found[name] = np.asarray(found[name], np.float32)
-        if values.ndim != 2 or len(values) != len(sentences) or not np.isfinite(values).all():
-            raise ResponsesError(
-                f"what was read as {name!r} has shape {list(values.shape)}; wanted [{len(sentences)}, channels], "
-                "finite, a row for each sentence."
-            )
-    text = {"sentences": np.array(sentences, dtype=object)} if "sentences" in readings else {}
-    return {name: found[name] for name in numeric} | text
-
-
 def spoken(detector: str) -> str:
     """Return what a detector is called in a sentence."""
     return detector.replace("_", " ")
@@ -332,12 +197,10 @@ def tell_detection(table: pd.DataFrame, comparisons: pd.DataFrame, shares: pd.Da
     own = rows.loc[reference]
     better = compared[(compared["difference"] < 0) & (compared["p_holm"] < 0.05)]["other"].tolist()
     worse = compared[(compared["difference"] > 0) & (compared["p_holm"] < 0.05)]["other"].tolist()
-    lost = f"{spoken(reference).capitalize()} lose against {_listed(better)}" if better else (
-        f"{spoken(reference).capitalize()} lose against no other detector"
-    )  # fmt: skip
+    ends = "over {} concepts, p < 0.05 by Wilcoxon's signed ranks after Holm".format(int(own["concepts"]))
     told = [
-        f"{first['train']} to {first['test']}: {lost}, and win against {_listed(worse) or 'none'} (average precision "
-        f"over {int(own['concepts'])} concepts, p < 0.05 by Wilcoxon's test after Holm)."
+        f"{first['train']} to {first['test']}: {spoken(reference)} lose against {_listed(better)}, and win against "
+        f"{_listed(worse)} (average precision {ends})."
     ]
     told.append(
         f"At {ratio:g} negatives per positive, learning from {int(first['positives'])} positives, average precision is "
@@ -359,5 +222,4 @@ def typical_ratio(table: pd.DataFrame) -> float:
 
 
 def _listed(names: Sequence[str]) -> str:
-    said = [f"{'a ' if not name.endswith('s') else ''}{spoken(name)}" for name in names]
-    return said[0] if len(said) == 1 else " and ".join([", ".join(said[:-1]), said[-1]]) if said else ""
+    return ", ".join(map(spoken, names)) or "none"

@@ -101,6 +101,19 @@ def test_the_order_of_sentences_and_of_concepts_changes_no_score(training, name)
     np.testing.assert_allclose(second, first, atol=2e-3 * np.abs(first).max())
 
 
+def test_the_stream_is_scored_by_its_highest_token_and_learned_from_by_its_mean():
+    rng = np.random.default_rng(2)
+    stream = rng.normal(size=(40, 6, 5)).astype(np.float32)
+    lengths = rng.integers(1, 7, 40)
+    stream[np.arange(6) >= lengths[:, None]] = np.nan
+    labels = np.tile([1, 0, 0, -1], 10).astype(np.int8)[None]
+    learned = Training(stream, labels, KEYS[:1])
+    means = np.stack([each[:length].mean(axis=0) for each, length in zip(stream, lengths, strict=True)])
+    direction = means[labels[0] == 1].mean(axis=0) - means[labels[0] == 0].mean(axis=0)
+    wanted = [(each[:length] @ direction).max() for each, length in zip(stream, lengths, strict=True)]
+    np.testing.assert_allclose(scores("mean_difference", learned)[0], wanted, atol=1e-5)
+
+
 def test_a_bag_of_words_finds_the_word():
     text = [f"the {word} is {thing}" for word in ("cat", "bread") for thing in ("here", "there", "gone", "lost")]
     text += [f"a {word} was {thing}" for word in ("dog", "car") for thing in ("here", "there", "gone", "lost")]
@@ -154,7 +167,7 @@ def test_scores_of_no_use_are_refused_by_the_detectors_name(training, monkeypatc
         (lambda: check_detectors("probe"), r"wanted several names, such as detectors=\('probe',\)"),
         (lambda: check_detectors(()), "wanted one or more, each once"),
         (lambda: check_detectors(("probe", "probe")), "wanted one or more, each once"),
-        (lambda: el.Detector("mine", len, reads="logits"), "reads='logits'.: unknown. Choose from: units, resid"),
+        (lambda: el.Detector("mine", len, reads="logits"), "reads='logits'.: unknown. Choose from: units, stream"),
         (lambda: el.Detector("mine", 3), "was given a int; wanted a function of values, labels and key"),
     ],
 )

@@ -9,7 +9,9 @@ import scipy.stats
 
 import expertlens_jax as el
 from expertlens_jax.analysis.detecting.examples import Examples, concept_labels, draw_examples
-from expertlens_jax.analysis.detecting.question import default_detectors, pair_sets
+from expertlens_jax.analysis.detecting.pairs import pair_sets
+from expertlens_jax.analysis.detecting.question import default_detectors
+from expertlens_jax.analysis.detecting.readings import read_stream
 from expertlens_jax.errors import (
     ConceptDataError,
     ExpertLensWarning,
@@ -28,7 +30,7 @@ def read(sentences, readings):
     values = rng.normal(size=(len(sentences), 40)).astype(np.float32)
     for column, word in enumerate(WORDS):
         values[:, column] += 3 * np.array([word in each.lower() for each in sentences])
-    return {name: values for name in readings}
+    return {name: values[:, None] if name == "stream" else values for name in readings}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_numbers_are_means_over_concepts_and_tests_pair_them(result):
 
 def test_what_was_found_is_told_with_the_losses_first(result):
     first, second, third = result.sentences
-    assert first.startswith("facts to stories: Top experts lose against a") or "no other detector" in first
+    assert first.startswith("facts to stories: top experts lose against none, and win against")
     assert "(chance 0.091)" in second and "of mean difference" in second
     assert third.startswith("Experts are ") and "of the squared difference" in third
     shares = result.tables["shares"]
@@ -117,7 +119,16 @@ def test_examples_are_drawn_within_one_another_and_noise_keeps_the_number(sets):
     assert not ((many >= 0) & (labels < 0)).any()
 
 
-def test_a_model_is_read_and_its_saes_are_asked_only_if_it_carries_some(sets):
+def short(name, place):
+    """Sentences of one length, which compile once."""
+    sentences = [
+        f"The {word} was in the {thing} {place}." for word in ("cat", "dog") for thing in ("old", "new", "red")
+    ]
+    labels = np.repeat(np.eye(2, dtype=bool), 3, axis=1)
+    return el.ConceptDataset(name, tuple(sentences), ("cat", "dog"), ("", ""), labels, np.ones(6, bool))
+
+
+def test_a_model_is_read_and_its_saes_are_asked_only_if_it_carries_some():
     model = el.load_model("lenslet-2m")
     assert "sae_feature" not in default_detectors(model) and "sae_feature" in default_detectors(read)
     sae = el.SAE(
@@ -126,23 +137,33 @@ def test_a_model_is_read_and_its_saes_are_asked_only_if_it_carries_some(sets):
         layer=2,
         site="resid",
     )
-    few = {name: each.subset(WORDS[:3]) for name, each in sets.items()}
     found = el.analysis.detection(
         model.with_sae(sae),
-        *few.values(),
+        *(short(name, place) for name, place in (("here", "house"), ("there", "field"))),
         detectors=("top_experts", "mean_difference", "embedding_probe", "sae_feature"),
-        positives=(20,),
         sites=("mlp.up",),
         **FAST,
     )
     rows = found.table[found.table["measure"] == "auroc"].set_index("detector")
     assert rows["reads"].to_dict() == {
         "top_experts": "units",
-        "mean_difference": "resid",
+        "mean_difference": "stream",
         "embedding_probe": "embedding",
         "sae_feature": "sae",
     }
     assert rows.loc["top_experts", "value"] > 0.8
+
+
+def test_the_stream_of_a_model_is_what_it_captures():
+    model = el.load_model("lenslet-2m")
+    sentences = ["The cat was in the house.", "A cat."]
+    found = read_stream(model, sentences, el.Recording("resid"))
+    for sentence, row in zip(sentences, found, strict=True):
+        ids = model.tokenizer([sentence])["input_ids"]
+        captured = np.asarray(model.capture(ids, sites="resid")["resid"])[:, 0]  # [layers, tokens, channels]
+        wanted = captured.transpose(1, 0, 2).reshape(captured.shape[1], -1)
+        np.testing.assert_allclose(row[: len(wanted)], wanted, atol=1e-4)
+        assert np.isnan(row[len(wanted) :]).all()
 
 
 def nobody(*_):
@@ -206,7 +227,7 @@ def test_labels_of_one_kind_or_too_few_to_halve_are_told_by_the_concepts_name(se
 
 def test_features_of_no_sae_are_refused_before_the_model_runs(sets, monkeypatch):
     model = el.load_model("lenslet-2m")
-    monkeypatch.setattr("expertlens_jax.analysis.detecting.question.record_responses", nobody)
+    monkeypatch.setattr("expertlens_jax.analysis.detecting.readings.record_responses", nobody)
     with pytest.raises(SelectionError, match="'sae_feature' reads features of sparse autoencoders, and lenslet-2m"):
         el.analysis.detection(model, *sets.values(), detectors=("top_experts", "sae_feature"))
     with pytest.raises(SelectionError, match="sites mlp.gate were asked for"):

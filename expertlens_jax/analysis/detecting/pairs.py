@@ -1,0 +1,88 @@
+"""Sentences to learn from and sentences to try on: two sets of the same concepts, or two halves of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.contrast import contrast_concepts
+from expertlens_jax.data.resampling import split_halves
+from expertlens_jax.errors import ExpertLensWarning, UnfitConceptsError
+
+FEWEST_OF_A_HALF = 2
+
+
+def pair_sets(
+    train: ConceptDataset, test: ConceptDataset | None, *, seed: int = 0
+) -> tuple[ConceptDataset, ConceptDataset]:
+    """Return sentences to learn from and to try on, of the same concepts in the same order.
+
+    Args:
+      train: to learn from.
+      test: to try on; None to halve the first.
+      seed: of the halves.
+
+    Raises:
+      UnfitConceptsError: they have no concept in common, or the same sentences; or a concept has too few to halve.
+
+    Warns:
+      ExpertLensWarning: concepts that only one has are left out.
+    """
+    if test is None:
+        counts = train.labels.sum(axis=1)
+        least = int(counts.min())
+        if least < 2 * FEWEST_OF_A_HALF:
+            raise UnfitConceptsError(
+                f"the concept {train.concepts[int(counts.argmin())]!r} of {train.name!r} has {least} positive "
+                f"sentence{'s' * (least != 1)}, too few to learn from a half and try on the other; wanted "
+                f"{2 * FEWEST_OF_A_HALF} or more. Add sentences, leave the concept out, or give a test set."
+            )
+        first, second = split_halves(contrast_concepts(train), seed=seed)
+        return _part(train, first, "first half"), _part(train, second, "second half")
+    common = [concept for concept in train.concepts if concept in test.concepts]
+    if not common:
+        raise UnfitConceptsError(
+            f"{train.name!r} and {test.name!r} have no concept in common: {_few(train.concepts)} there, "
+            f"{_few(test.concepts)} here. Give sentence sets of the same concepts."
+        )
+    for each, other in ((train, test), (test, train)):
+        alone = [concept for concept in each.concepts if concept not in other.concepts]
+        if alone:
+            warnings.warn(
+                ExpertLensWarning(
+                    f"{len(alone)} of the {len(each.concepts)} concepts of {each.name!r} aren't in {other.name!r} and "
+                    f"are left out, and so are their sentences: {_few(alone)}."
+                ),
+                stacklevel=3,
+            )
+    if list(train.concepts) != common:
+        train = train.subset(common)
+    if list(test.concepts) != common:
+        test = test.subset(common)
+    same = set(train.sentences) & set(test.sentences)
+    if same:
+        raise UnfitConceptsError(
+            f"{len(same)} sentences of {test.name!r} are in {train.name!r} too, such as {min(same)!r}: what is learned "
+            "from can't be tried on. Take them out of one, or give one set alone, to try on a half of it."
+        )
+    return train, test
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (" ..." if len(names) > 3 else "")
+
+
+def _part(concepts: ConceptDataset, keep: np.ndarray, name: str) -> ConceptDataset:
+    """The set with the kept sentences alone."""
+    return dataclasses.replace(
+        concepts,
+        name=f"{concepts.name}, {name}",
+        sentences=tuple(np.array(concepts.sentences, object)[keep]),
+        labels=concepts.labels[:, keep],
+        negative_pool=concepts.negative_pool[keep],
+        own_negatives=None if concepts.own_negatives is None else concepts.own_negatives[:, keep],
+    )

@@ -1,0 +1,96 @@
+"""What detectors read of sentences: from a model, or from a user's own function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from expertlens_jax import parallel
+from expertlens_jax.errors import ResponsesError
+from expertlens_jax.experts.responses import prepare_recording, record_responses
+from expertlens_jax.models.model import Model, capture
+from expertlens_jax.models.taps import Taps
+from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.settings import Recording
+
+Read = Callable[[Sequence[str], Sequence[str]], Mapping[str, np.ndarray]]
+"""`read(sentences, readings)` returns an array for each of `readings`, see `detectors.READINGS`."""
+MOST_LAYERS = 4  # of the stream, which is held at every token
+
+
+def read_model(
+    model: Model,
+    sentences: Sequence[str],
+    readings: Sequence[str],
+    *,
+    sites: Sequence[str] | None = None,
+    embedder: Model | None = None,
+    truncate: bool = False,
+    tokens_per_batch: int | None = None,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+    """Return what a model says of sentences, as detectors read it.
+
+    "units" are pooled by maximum over tokens, and so are features of an "sae". "stream" is the residual stream at every
+    token of the sentence, after each of at most four layers, evenly spaced, side by side: `[sentences, tokens,
+    channels]`. "embedding" is the mean over tokens of the last layer's stream.
+    """
+    reading, found = {"truncate": truncate, "tokens_per_batch": tokens_per_batch}, {}
+    if "units" in readings:
+        found["units"] = record_responses(model, sentences, sites=sites, **reading, progress=progress).values
+    if "stream" in readings:
+        found["stream"] = read_stream(model, sentences, Recording("resid", **reading))
+    if "sae" in readings:
+        found["sae"] = record_responses(model, sentences, sites=("sae",), **reading, progress=progress).values
+    if "embedding" in readings:
+        other = embedder or model
+        means = record_responses(other, sentences, sites=("resid",), pooling="mean", **reading, progress=progress)
+        found["embedding"] = means.values[:, (means.units["layer"] == other.config.num_layers - 1).to_numpy()]
+    return found
+
+
+def read_stream(model: Model, sentences: Sequence[str], recording: Recording) -> np.ndarray:
+    """Return the residual stream at each of a sentence's own tokens, float32 `[sentences, tokens, channels]`.
+
+    Channels are those of at most four layers, evenly spaced up to the last. There is NaN beyond a sentence's tokens.
+    """
+    prepared = prepare_recording(model, sentences, recording)
+    network = Transformer(model.config, Taps(captured=("resid",)), jnp.dtype(model.dtype), mesh=prepared.network.mesh)
+    count = model.config.num_layers
+    layers = np.unique(np.linspace(0, count - 1, min(count, MOST_LAYERS)).round().astype(int))
+    longest = max(int(own.sum()) for own in prepared.tokens.in_pool)
+    stream = np.full((len(sentences), longest, len(layers) * model.config.d_model), np.nan, np.float32)
+    for batch in prepared.batches():
+        arrays = parallel.split_rows((batch.token_ids, batch.attention_mask), prepared.mesh)
+        (captured,) = capture(network, prepared.params, *arrays, None)  # [layers, batch, tokens, channels]
+        values = np.asarray(captured[layers], np.float32).transpose(1, 2, 0, 3)
+        for row, by_token, own in zip(batch.rows, values, np.asarray(batch.pool_mask), strict=False):
+            stream[row, : own.sum()] = by_token[own].reshape(own.sum(), -1)
+    return stream
+
+
+def read_all(read: Read, sentences: Sequence[str], readings: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return each of the readings, text among them, checked.
+
+    Raises:
+      ResponsesError: `read` lacks one, or it has other rows than sentences, or isn't finite.
+    """
+    numeric = tuple(name for name in readings if name != "sentences")
+    found = dict(read(tuple(sentences), numeric)) if numeric else {}
+    for name in numeric:
+        if name not in found:
+            raise ResponsesError(f"read(sentences, {numeric}) returned {', '.join(found) or 'nothing'}, and no {name}.")
+        values = found[name] = np.asarray(found[name], np.float32)
+        axes = ("tokens", "channels") if name == "stream" else ("channels",)
+        real = values if name != "stream" or values.ndim != 3 else values[~np.isnan(values).all(axis=2)]
+        lacking = name == "stream" and values.ndim == 3 and np.isnan(values).all(axis=(1, 2)).any()
+        if values.ndim != 1 + len(axes) or len(values) != len(sentences) or not np.isfinite(real).all() or lacking:
+            raise ResponsesError(
+                f"what was read as {name!r} has shape {list(values.shape)}; wanted [{len(sentences)}, "
+                f"{', '.join(axes)}], finite, a row for each sentence"
+                f"{', and NaN where a sentence has no more tokens' if name == 'stream' else ''}."
+            )
+    text = {"sentences": np.array(sentences, dtype=object)} if "sentences" in readings else {}
+    return {name: found[name] for name in numeric} | text
