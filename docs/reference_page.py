@@ -15,8 +15,8 @@ ROOMS = ("analysis", "plot", "sentences", "training")
 TABLES = """
 ### `el.DETECTORS`
 
-The detectors that `el.analysis.detection(model, train, test, detectors=...)` knows by name: a mapping to `el.Detector`. A
-row may be added.
+The detectors that `el.analysis.detection(model, train, test)` knows by name: a mapping to `el.Detector`. A row may be
+added.
 
 ### `el.OVERLAPS`
 
