@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALE, PALETTE, Figure, drawn
 
-TITLES = {"average_precision": "Average precision", "auroc": "AUROC", "f1": "F1, threshold from training"}
+TITLES = {"average_precision": "Average precision", "auroc": "AUROC", "f1": "F1"}
 GROUPS = {"units": "Units", "stream": "Residual stream", "sae": "SAE", "embedding": "Embedding", "sentences": "Text"}
 SHADES = dict(zip(GROUPS, (PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], PALETTE[4]), strict=True))
 MARKERS = ("o", "s", "D", "^", "v", "P")
@@ -70,9 +70,16 @@ def plot_detection(table: pd.DataFrame, reference: str = "top_experts") -> Figur
         label.set_fontweight("bold" if name == reference else "normal")
     for group, y in headings.items():
         panels[0].text(
-            0, y, GROUPS[group], color=SHADES[group], fontweight="bold", fontsize=7.5, va="center",
+            -0.02,
+            y,
+            GROUPS[group],
+            color=SHADES[group],
+            fontweight="bold",
+            fontsize=7.5,
+            ha="right",
+            va="center",
             transform=panels[0].get_yaxis_transform(),
-        )  # fmt: skip
+        )
     marks = [
         Line2D([], [], marker=MARKERS[i % len(MARKERS)], linestyle="", color=FAINT, markersize=4, label=f"{a} → {b}")
         for i, (a, b) in enumerate(pairs)
@@ -97,6 +104,8 @@ def plot_detection_examples(table: pd.DataFrame, reference: str = "top_experts")
     require(table, *_COLUMNS, *_NUMBERS)
     rows = table[table["measure"] == "average_precision"]
     ratio, most = _typical(table), table["positives"].max()
+    tried = rows.groupby(["train", "test"])["positives"].transform("nunique")
+    rows = rows[tried == tried.max()]  # sets that more was tried on
     at_ratio = rows[rows["negatives_per_positive"] == ratio]
     clean, learned = at_ratio[at_ratio["label_noise"] == 0], rows[rows["positives"] == most]
     panels_of = (
@@ -110,7 +119,8 @@ def plot_detection_examples(table: pd.DataFrame, reference: str = "top_experts")
     figure = Figure(figsize=(1.5 + 2.3 * len(panels_of), 3.4), layout="constrained")
     styles = {}
     for group in GROUPS:
-        for i, name in enumerate(each for each in names if reads[each] == group):
+        own = sorted((name for name in names if reads[name] == group), key=lambda name: name != reference)
+        for i, name in enumerate(own):
             dashes = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)), (0, (2, 1)), (0, (6, 2)), (0, (1, 3)))
             styles[name] = {"color": SHADES[group], "linestyle": dashes[i % len(dashes)], "marker": MARKERS[i % 6]}
     for axes, (along, label, part, log) in zip(

@@ -50,6 +50,20 @@ def ratings(tables):
     return el.Ratings("mine", tuple(pairs), tuple(scores))
 
 
+def detected():
+    """Experts that count a word's letters, beside noise, on sentences that hold it."""
+    facts, stories = (el.load_concepts(name).subset(("cat", "bread")) for name in ("facts", "stories"))
+
+    def read(sentences, readings):
+        noise = np.random.default_rng(0).normal(size=(len(sentences), 20)).astype(np.float32)
+        noise[:, 0] += 4 * np.array(["cat" in each.lower() for each in sentences])
+        noise[:, 1] += 4 * np.array(["bread" in each.lower() for each in sentences])
+        return dict.fromkeys(readings, noise)
+
+    detectors = ("best_expert", "top_experts", "bag_of_words")
+    return el.analysis.detection(read, facts, stories, detectors=detectors, positives=(5, 40), resamples=50)
+
+
 @pytest.fixture(scope="module")
 def results(tables, ratings):
     facts = tables["facts"]
@@ -71,6 +85,7 @@ def results(tables, ratings):
         "settling": el.analysis.settling(
             {64: facts, 0: tables["stories"]}, ratings, thresholds=(0.7, 0.8), resamples=50, **FEW
         ),
+        "detection": detected(),
         "matched controls": el.analysis.matched_controls(facts, threshold=0.7, resamples=50),
     }
 

@@ -216,11 +216,23 @@ def training():
     return plot.training(losses, table({"tokens": (0, 400_000_000), "corpus": corpora}, loss=6.2))
 
 
+def detected():
+    axes = {"train": SETS, "test": SETS[::-1], "positives": (5, 40), "label_noise": (0.0, 0.25)}
+    axes |= {
+        "detector": ("top_experts", "bag_of_words", "a detector of mine that knows all"),
+        "reads": ("units", "stream"),
+    }
+    axes |= {"measure": ("average_precision", "auroc", "f1"), "negatives_per_positive": (1.0, 10.0, 100.0)}
+    return table(axes, chance=0.2, **intervals())
+
+
 CASES = {
     "alignment": alignment,
     "base_rates": base_rates,
     "comparisons": comparisons,
     "depth": depth,
+    "detection": lambda: plot.detection(detected()),
+    "detection_examples": lambda: plot.detection_examples(detected()),
     "domain_enrichment": lambda: plot.domain_enrichment(places(("all", *DOMAINS)).query("threshold == 0.4")),
     "domain_graph": domain_graph,
     "enrichment": lambda: plot.enrichment(places()),

@@ -82,7 +82,7 @@ def test_votes_are_shares_of_the_experts_nearer_to_the_positives(training):
 
 def test_experts_and_others_are_parts_of_the_difference_over_all_units(training):
     whole, experts, others = (
-        scores(name, training) for name in ("unit_difference", "unit_difference_experts", "unit_difference_others")
+        scores(name, training) for name in ("unit_difference", "expert_difference", "nonexpert_difference")
     )
     np.testing.assert_allclose(experts + others, whole, atol=1e-3)
     assert experts[0, :20].mean() - experts[0, 20:].mean() > others[0, :20].mean() - others[0, 20:].mean()
