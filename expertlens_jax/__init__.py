@@ -36,6 +36,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.data.things import Things, load_things
     from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
     from expertlens_jax.experts.budget import Budget
+    from expertlens_jax.experts.directions import find_directions, mask_directions
     from expertlens_jax.experts.distributions import measure_distributions
     from expertlens_jax.experts.expertise import measure_expertise
     from expertlens_jax.experts.inspection import top_experts, top_sentences, top_tokens
@@ -118,6 +119,7 @@ __all__ = [
     "contrast_concepts",
     "cosine",
     "explore",
+    "find_directions",
     "find_experts",
     "generate",
     "intervene",
@@ -132,6 +134,7 @@ __all__ = [
     "load_things",
     "logit_effect",
     "make_mesh",
+    "mask_directions",
     "measure_distributions",
     "measure_expertise",
     "odd_one_out_accuracy",

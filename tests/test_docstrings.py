@@ -20,6 +20,7 @@ MODULES = (
     "expertlens_jax.data.concept_dataset",
     "expertlens_jax.data.concepts",
     "expertlens_jax.data.listed",
+    "expertlens_jax.experts.directions",
     "expertlens_jax.experts.inspection",
     "expertlens_jax.experts.labelled_responses",
     "expertlens_jax.experts.overlap",

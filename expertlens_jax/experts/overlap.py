@@ -17,6 +17,7 @@ import scipy.special
 import xarray as xr
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.directions import is_directions
 from expertlens_jax.experts.ratio import ratio
 from expertlens_jax.experts.scores import Sign, check_threshold, score_units
 from expertlens_jax.experts.selection import expert_sets, select_experts
@@ -120,10 +121,11 @@ def weighted_jaccard(
 def cosine(
     expertise: xr.Dataset, centred: bool = True, *, by: str = "average_precision", sign: Sign = "up"
 ) -> xr.DataArray:
-    """Measure the cosine of the concepts' AP over all units, in [-1, 1].
+    """Measure the cosine of the concepts' AP over all units, in [-1, 1]; or of their directions.
 
     Args:
-      expertise: from `measure_expertise`.
+      expertise: from `measure_expertise`; or directions, from `find_directions`, which weigh alike at each layer and
+        site.
       centred: first subtracts each unit's mean AP over the concepts. Some units are good at any concept, and
         without this they make all concepts alike. A concept that is nothing but the mean has cosine 0 with
         any.
@@ -141,7 +143,12 @@ def cosine(
     >>> el.cosine(expertise, centred=False).sel(concept="cat", other="dog").round(2).item()
     0.95
     """
-    precision = score_units(expertise, by, sign)
+    if is_directions(expertise):
+        if (by, sign) != ("average_precision", "up"):
+            raise SelectionError(f"by={by!r}, sign={sign!r} are of scores, and directions were given. Leave them out.")
+        precision = expertise["direction"].transpose("concept", "unit").assign_attrs(expertise.attrs)
+    else:
+        precision = score_units(expertise, by, sign)
     _check_concepts(precision, centred)
     products = sum(
         block @ block.T

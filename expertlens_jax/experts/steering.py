@@ -1,6 +1,7 @@
 """From a table of expertise to a steering: which units, and what affine map each is given."""
 
 import difflib
+import numbers
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -8,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.experts.directions import is_directions
 from expertlens_jax.experts.scores import Sign, check_score
 from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.models.provenance import read_provenance
-from expertlens_jax.models.sites import check_no_summaries
+from expertlens_jax.models.sites import SITES, check_no_summaries
 from expertlens_jax.models.steering import Steering
 
 
@@ -83,8 +85,9 @@ def steer(
     units: np.ndarray | Sequence[int] | None = None,
     by: str = "average_precision",
     sign: Sign = "up",
+    layers: Sequence[int] | int | None = None,
 ) -> Steering:
-    """Make a steering of a concept's experts.
+    """Make a steering of a concept's experts, or along its direction.
 
         el.generate(model, "Once upon a time", steering=el.steer(expertise, "cat", top=50))
 
@@ -101,8 +104,14 @@ def steer(
     All of them read the table's responses as they were pooled. Suau et al. take the maximum over tokens, as is the
     default here; Rodriguez et al. take the mean, which a table has that was recorded with `pooling="mean"`.
 
+    Directions, from `find_directions`, are added to the residual stream at every token of a layer:
+
+        el.generate(model, "Once upon a time", steering=el.steer(directions, "cat", layers=2))
+
     Args:
-      expertise: from `measure_expertise` or `find_experts`; for `linear_ot`, not without `transport`.
+      expertise: from `measure_expertise` or `find_experts`; for `linear_ot`, not without `transport`. Or directions at
+        a site that writes to the residual stream ("resid", "resid.pre", "attn.out", "mlp.down"); what chooses units is
+        then left out, and `strength` may be above 1.
       concept: a concept of the table, or several: their steerings one after the other, so that where two set the
         same unit, the later stands.
       top: steer the `top` units of highest average precision, or other score.
@@ -116,6 +125,8 @@ def steer(
       units: steer these instead of the experts, as values of the table's `unit` coordinate: for controls.
       by: the score that units are chosen by, as in `select_experts`; damping goes by the method's own.
       sign: "up", "down" or "both", likewise.
+      layers: choose among the units of these layers only, from 0; default all of the table's. Directions of several
+        layers add up in the stream, so of these one or more must be named, unless the table has a single one.
 
     Returns:
       A `Steering`, which any call of the model takes, with the table's provenance: given to another model it warns, see
@@ -123,7 +134,8 @@ def steer(
 
     Raises:
       SelectionError: a concept that isn't in the table or is given twice, a site that wasn't recorded, an unknown
-        method, no choice of units or an empty one, or a table without what the method needs.
+        method, no choice of units or an empty one, or a table without what the method needs; directions at another
+        site, or without a layer.
 
     >>> import expertlens_jax as el
     >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
@@ -132,6 +144,12 @@ def steer(
     >>> el.steer(expertise, "cat", top=5)
     Steering of lenslet-2m: cat, set_median; 5 units (5 at attn.v)
     """
+    if is_directions(expertise):
+        asked = {"top": top, "threshold": threshold, "units": units, "sparing": tuple(sparing) or None}
+        asked |= {"method": None if method == "set_median" else method, "by": None if by == "average_precision" else by}
+        return _steer_along(
+            expertise, concept, strength, sites, layers, asked | {"sign": None if sign == "up" else sign}
+        )
     if method not in METHODS:
         raise SelectionError(f"method {method!r} was given; wanted one of {', '.join(METHODS)}.")
     concepts = (concept,) if isinstance(concept, str) else tuple(concept)
@@ -149,6 +167,9 @@ def steer(
         expertise = _at_sites(expertise, (sites,) if isinstance(sites, str) else tuple(sites))
         precision = average_precision(expertise)
         channels = tuple(each for each in channels if each[0] in expertise["site"].values)
+    if layers is not None:
+        expertise = _in_layers(expertise, layers)
+        precision = average_precision(expertise)
     if units is None and top is None and threshold is None and method not in _DAMPING:
         raise SelectionError(
             f'steering needs a choice of units: el.steer(expertise, "{concepts[0]}", top=50), or threshold=0.5.'
@@ -207,6 +228,77 @@ def _at_sites(expertise: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
             f"{', '.join(recorded)}. Record others with el.record_responses(model, sentences, sites=...)."
         )
     return expertise.isel(unit=np.flatnonzero([site in sites for site in of_unit]))
+
+
+def _in_layers(table: xr.Dataset, layers: Sequence[int] | int) -> xr.Dataset:
+    """The table of the units in some layers.
+
+    Raises:
+      SelectionError: a layer that the table doesn't have.
+    """
+    wanted = [layers] if np.ndim(layers) == 0 else list(layers)
+    there = sorted({int(each) for each in table["layer"].values})
+    absent = [layer for layer in wanted if layer not in there]
+    if absent or not wanted:
+        raise SelectionError(
+            f"layers={layers!r} were asked for, and this table has layers {', '.join(map(str, there))}."
+        )
+    return table.isel(unit=np.flatnonzero(np.isin(table["layer"].values, wanted)))
+
+
+def _steer_along(
+    directions: xr.Dataset,
+    concept: str | Sequence[str],
+    strength: float,
+    sites: Sequence[str] | None,
+    layers: Sequence[int] | int | None,
+    asked: dict[str, object],
+) -> Steering:
+    """The steering that adds a concept's direction to the stream, or those of several concepts together."""
+    given = [name for name, value in asked.items() if value is not None]
+    if given:
+        raise SelectionError(
+            f"{', '.join(given)} choose units and what they say, and directions were given, which move all channels "
+            "together. Leave them out; mask directions with el.mask_directions(directions, experts)."
+        )
+    concepts = (concept,) if isinstance(concept, str) else tuple(concept)
+    if not concepts or len(set(concepts)) < len(concepts):
+        raise SelectionError(f"concept={concept!r}; wanted one of the table's, or several, each once.")
+    check_known_concepts(directions, concepts)
+    if not isinstance(strength, numbers.Real) or not 0 <= strength < np.inf:
+        raise SelectionError(f"strength={strength!r}; wanted a number from 0 on, where 1 is the distance of the means.")
+    channels = _site_channels(directions)
+    if sites is not None:
+        directions = _at_sites(directions, (sites,) if isinstance(sites, str) else tuple(sites))
+        channels = tuple(each for each in channels if each[0] in directions["site"].values)
+    inside = [name for name, _ in channels if name not in SITES or not SITES[name].in_stream]
+    if inside:
+        writing = ", ".join(name for name, site in SITES.items() if site.in_stream)
+        raise SelectionError(
+            f"these directions are at {', '.join(inside)}, which isn't written to the residual stream as it is, so "
+            f"nothing moves along them there. Find directions at one of {writing}, or steer units: el.steer(expertise, "
+            f"{concepts[0]!r}, top=50)."
+        )
+    there = sorted({int(each) for each in directions["layer"].values})
+    if layers is None and len(there) > 1:
+        raise SelectionError(
+            f"these directions are of layers {', '.join(map(str, there))}, and would add up in the residual stream. "
+            f"Name one or more: el.steer(directions, {concepts[0]!r}, layers={there[len(there) // 2]})."
+        )
+    if layers is not None:
+        directions = _in_layers(directions, layers)
+    shift = directions["step"].sel(concept=list(concepts)).sum("concept").values * strength
+    columns = (directions[name].values.tolist() for name in ("layer", "site", "channel"))
+    told = f"{', '.join(concepts)}, along {directions.attrs.get('method', 'a direction')}"
+    return Steering(
+        scale=np.ones(len(shift), np.float32),
+        shift=shift.astype(np.float32),
+        units=tuple((int(layer), str(site), int(channel)) for layer, site, channel in zip(*columns, strict=True)),
+        channels=channels,
+        model=str(directions.attrs.get("model", "an unnamed model")),
+        label=told if strength == 1 else f"{strength:g} of {told}",
+        provenance=read_provenance(directions.attrs),
+    )
 
 
 def _steer_units(

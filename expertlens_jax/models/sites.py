@@ -46,6 +46,8 @@ class Site:
     summarize: Callable[[jax.Array, int], jax.Array] | None = None
     """How: from activations `[batch, tokens, channels]` and the number of units to `[batch, tokens, units]`, which is
     then pooled over tokens like all else. None where they are the activations themselves, and for SAEs."""
+    in_stream: bool = False
+    """Whether what is added here is added to the residual stream: it is the stream, or is written to it as it is."""
 
     @property
     def steered(self) -> bool:
@@ -64,11 +66,17 @@ def norm_by_head(z: jax.Array, num_heads: int) -> jax.Array:
 
 
 def _rows() -> Iterable[Site]:
-    def linear(name: str, what: str, channels: Callable[[TransformerConfig], int]) -> Site:
-        return Site(name, what, channels, ("layers", *name.split(".")), address=name, default=True)
+    def linear(name: str, what: str, channels: Callable[[TransformerConfig], int], in_stream: bool = False) -> Site:
+        place = ("layers", *name.split("."))
+        return Site(name, what, channels, place, address=name, default=True, in_stream=in_stream)
 
     yield Site(
-        "resid.pre", "the residual stream before the block", lambda c: c.d_model, ("layers", "pre"), "block#input"
+        "resid.pre",
+        "the residual stream before the block",
+        lambda c: c.d_model,
+        ("layers", "pre"),
+        "block#input",
+        in_stream=True,
     )
     yield linear("attn.q", "queries, before rotary positions and norms", lambda c: c.num_heads * c.head_dim)
     yield linear("attn.k", "keys, likewise", lambda c: c.num_kv_heads * c.head_dim)
@@ -89,7 +97,7 @@ def _rows() -> Iterable[Site]:
         summary_of="attn.z",
         summarize=norm_by_head,
     )
-    yield linear("attn.out", "what attention adds to the residual stream", lambda c: c.d_model)
+    yield linear("attn.out", "what attention adds to the residual stream", lambda c: c.d_model, in_stream=True)
     yield linear("mlp.gate", "of gated MLPs: the gate, before the nonlinearity", lambda c: c.d_mlp if c.gated else 0)
     yield linear("mlp.up", "the MLP's inner layer, before the nonlinearity", lambda c: c.d_mlp)
     yield Site(
@@ -99,8 +107,10 @@ def _rows() -> Iterable[Site]:
         ("layers", "mlp", "act"),
         "mlp.down#input",
     )
-    yield linear("mlp.down", "what the MLP adds to the residual stream", lambda c: c.d_model)
-    yield Site("resid", "the residual stream after the block", lambda c: c.d_model, ("layers",), "block")
+    yield linear("mlp.down", "what the MLP adds to the residual stream", lambda c: c.d_model, in_stream=True)
+    yield Site(
+        "resid", "the residual stream after the block", lambda c: c.d_model, ("layers",), "block", in_stream=True
+    )
     yield Site(
         "sae",
         "features of the sparse autoencoders that a model carries (`model.with_sae`), by themselves",
