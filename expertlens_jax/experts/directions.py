@@ -18,10 +18,11 @@ from expertlens_jax.errors import ResponsesError, SelectionError
 from expertlens_jax.experts.direction_fits import FITS, check_fit, class_means, concept_key
 from expertlens_jax.experts.expertise import check_same_sentences, expertise_coordinates
 from expertlens_jax.experts.fingerprints import question
+from expertlens_jax.experts.labelled_responses import Responses, as_responses
 from expertlens_jax.experts.ratio import ratio
-from expertlens_jax.experts.responses import Responses, record_responses
+from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.models.model import Model
-from expertlens_jax.settings import Negatives, PlainNegatives, settings_of
+from expertlens_jax.settings import Chat, Negatives, PlainNegatives, settings_of
 
 
 def find_directions(
@@ -34,6 +35,7 @@ def find_directions(
     pooling: str | None = None,
     truncate: bool | None = None,
     tokens_per_batch: int | None = None,
+    chat: Chat | bool | None = None,
     direction_seed: int = 0,
     negatives: Negatives | None = None,
     progress: bool = False,
@@ -52,6 +54,7 @@ def find_directions(
       pooling: over a sentence's tokens, by default the mean.
       truncate: cut sentences longer than the context, rather than refuse them.
       tokens_per_batch: as in `record_responses`.
+      chat: likewise.
       direction_seed: of the negatives that "pca" draws.
       negatives: which sentences a concept is told apart from.
       progress: show a bar of sentences.
@@ -81,12 +84,22 @@ def find_directions(
         "find_directions",
         settings,
         {"negatives": (Negatives, negatives)},
-        others=("sites", "method", "layers", "pooling", "truncate", "tokens_per_batch", "direction_seed", "progress"),
+        others=(
+            "sites",
+            "method",
+            "layers",
+            "pooling",
+            "truncate",
+            "tokens_per_batch",
+            "chat",
+            "direction_seed",
+            "progress",
+        ),
     )
     contrast = contrast_concepts(concepts, negatives)
-    if isinstance(model, Responses):
-        responses = model
-        said = {"pooling": pooling, "truncate": truncate, "tokens_per_batch": tokens_per_batch}
+    if not isinstance(model, Model):
+        responses = as_responses(model)
+        said = {"pooling": pooling, "truncate": truncate, "tokens_per_batch": tokens_per_batch, "chat": chat}
         if given := [name for name, value in said.items() if value is not None]:
             raise SelectionError(
                 f"responses were given, which are recorded already, and {', '.join(given)}. Leave that out, or give "
@@ -103,6 +116,7 @@ def find_directions(
             pooling=pooling or "mean",
             truncate=bool(truncate),
             tokens_per_batch=tokens_per_batch,
+            chat=chat,
             progress=progress,
         )
         keep = np.ones(len(responses.units), bool)

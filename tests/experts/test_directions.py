@@ -75,7 +75,7 @@ def test_a_mention_counts_on_neither_side(responses, concepts):
     mentioned = dataclasses.replace(
         concepts, sentences=(*concepts.sentences[:-1], "The bread was in the cat garden."),
     )  # fmt: skip
-    values = dataclasses.replace(responses, sentences=mentioned.sentences)
+    values = responses.assign_coords(sentence=np.array(mentioned.sentences, object))
     found = el.find_directions(values, mentioned, sites="resid", layers=1)
     own = ((responses.units["site"] == "resid") & (responses.units["layer"] == 1)).to_numpy()
     wanted = responses.values[:5, own].mean(axis=0) - responses.values[5:14, own].mean(axis=0)
@@ -85,7 +85,7 @@ def test_a_mention_counts_on_neither_side(responses, concepts):
 def test_responses_that_do_not_differ_have_no_direction(responses, concepts):
     values = responses.values.copy()
     values[:, :512] = 1.0
-    flat = el.find_directions(dataclasses.replace(responses, values=values), concepts, sites="mlp.up")
+    flat = el.find_directions(responses.copy(data=values), concepts, sites="mlp.up")
     first = flat.isel(unit=flat["layer"].values == 0)
     assert (first["direction"] == 0).all() and (first["step"] == 0).all() and np.isfinite(flat["direction"]).all()
 
@@ -193,7 +193,7 @@ def test_responses_that_do_not_fit_are_told(responses, concepts):
     with pytest.raises(SelectionError, match="sites attn.q were asked for, and these responses have mlp.up, resid"):
         el.find_directions(responses, concepts, sites="attn.q")
     with pytest.raises(ResponsesError, match="NaN or infinity"):
-        el.find_directions(dataclasses.replace(responses, values=responses.values * np.nan), concepts)
+        el.find_directions(responses.copy(data=responses.values * np.nan), concepts)
 
 
 def test_masks_that_do_not_fit_are_told(responses, concepts, directions):

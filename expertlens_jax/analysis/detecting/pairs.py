@@ -12,6 +12,7 @@ from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
 from expertlens_jax.data.resampling import split_halves
 from expertlens_jax.errors import ExpertLensWarning, UnfitConceptsError
+from expertlens_jax.sentences.masking import mask_words
 
 FEWEST_OF_A_HALF = 2
 
@@ -86,3 +87,54 @@ def _part(concepts: ConceptDataset, keep: np.ndarray, name: str) -> ConceptDatas
         negative_pool=concepts.negative_pool[keep],
         own_negatives=None if concepts.own_negatives is None else concepts.own_negatives[:, keep],
     )
+
+
+def draw_concepts(concepts: ConceptDataset, number: int, *, seed: int = 0) -> ConceptDataset:
+    """Return the set of so many of its concepts, one of each domain in turn; the others' sentences are gone.
+
+    Args:
+      concepts: the whole set.
+      number: of concepts; 0, or more than there are, for all.
+      seed: of the order within a domain, by name: sets of the same concepts give the same ones.
+    """
+    if not 0 < number < len(concepts.concepts):
+        return concepts
+    order = np.random.default_rng(seed).permutation(len(concepts.concepts))
+    names = [sorted(concepts.concepts)[i] for i in order]
+    domain_of = dict(zip(concepts.concepts, concepts.domains, strict=True))
+    of_domain: dict[str, int] = {}
+    rounds = []
+    for name in names:
+        of_domain[domain_of[name]] = of_domain.get(domain_of[name], 0) + 1
+        rounds.append(of_domain[domain_of[name]])
+    chosen = {names[i] for i in np.argsort(rounds, kind="stable")[:number]}
+    return concepts.subset([name for name in concepts.concepts if name in chosen])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """Sentences to learn from, and sentences to try on."""
+
+    train: ConceptDataset
+    test: ConceptDataset
+    kind: str
+    """"sets"; "masked", where the concepts' words are masked in the second; or "halves"."""
+
+
+def pairs_to_try(datasets: Sequence[ConceptDataset], *, mask: str = "", seed: int = 0) -> list[Pair]:
+    """Return which sentences to learn from and which to try on.
+
+    Each set and each other one; each set and another with the words masked; and the halves of each.
+
+    Args:
+      datasets: one or more.
+      mask: what replaces a concept's word; "" for no such sets.
+      seed: of the halves.
+
+    Raises:
+      UnfitConceptsError: see `pair_sets`.
+    """
+    ordered = [(one, other) for one in datasets for other in datasets if one is not other]
+    whole = [Pair(*pair_sets(*each), "sets") for each in ordered]
+    masked = [Pair(*pair_sets(one, mask_words(other, mask)), "masked") for one, other in ordered if mask]
+    return [*whole, *masked, *(Pair(*pair_sets(each, None, seed=seed), "halves") for each in datasets)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,13 @@ from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.direction_fits import concept_key
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sites import check_sites
+from expertlens_jax.settings import PlainRecording, Recording, settings_of
 
 REFERENCE = "top_experts"
+_OTHERS = (
+    *("detectors", "reference", "positives", "negatives_per_positive", "label_noise", "training_negatives"),
+    *("most_only", "embedder", "resamples", "seed", "progress"),
+)
 
 
 def detection(
@@ -40,13 +46,13 @@ def detection(
     negatives_per_positive: Sequence[float] = (1, 10, 100),
     label_noise: Sequence[float] = (),
     training_negatives: int = 400,
-    sites: Sequence[str] | None = None,
+    most_only: bool = False,
     embedder: Model | None = None,
-    truncate: bool = False,
-    tokens_per_batch: int | None = None,
+    recording: Recording | None = None,
     resamples: int = 2000,
     seed: int = 0,
     progress: bool = False,
+    **settings: Unpack[PlainRecording],
 ) -> Result:
     """Ask whether experts tell a concept's sentences from others in new text, and whether anything does it better.
 
@@ -66,13 +72,14 @@ def detection(
       negatives_per_positive: base rates to measure at; negatives are weighted to meet them.
       label_noise: shares of wrong labels, tried beside none at the most positives.
       training_negatives: of each concept, at most.
-      sites: of units; default the outputs of linear layers.
+      most_only: learn from the most positives without wrong labels, and no fewer.
       embedder: another model, whose last layer's mean over tokens is the embedding; None for the model itself.
-      truncate: cut sentences longer than the context, rather than refuse them.
-      tokens_per_batch: as in `el.record_responses`.
+      recording: how a model reads sentences, and which sites' units.
       resamples: draws of the intervals' bootstrap over concepts.
       seed: of all that is drawn.
       progress: show bars.
+      **settings: the fields of `recording` as plain keywords: `sites`, `pooling`, `truncate`, `tokens_per_batch`,
+        `chat`.
 
     Returns:
       A `Result`. Its table has a row per detector, number of positives, label noise, measure ("average_precision",
@@ -100,20 +107,35 @@ def detection(
     >>> found.table.query("detector == 'best_expert' and positives == 40").set_index("measure")["value"].to_dict()
     {'auroc': 1.0, 'average_precision': 1.0, 'f1': 1.0}
     """
+    said = recording is not None
+    (recording,) = settings_of(
+        "detection",
+        settings,
+        {"recording": (Recording, recording)},
+        others=_OTHERS,
+        without=("pool_over",),
+    )
     names = default_detectors(model) if detectors is None else detectors
     check_detectors(names)
     if reference not in names:
         raise SelectionError(f"reference={reference!r} isn't among the detectors, which are {', '.join(names)}.")
-    check_readable(model, names, sites)
+    if not isinstance(model, Model) and (
+        given := [*settings, *(["embedder"] if embedder else []), *(["recording"] if said else [])]
+    ):
+        raise SelectionError(
+            f"{', '.join(given)} say how a model is read, and a function that reads was given. Leave them out."
+        )
+    check_readable(model, names, recording.sites)
     check_examples(positives, negatives_per_positive, label_noise, training_negatives)
     train, test = pair_sets(train, test, seed=seed)
     labels, test_labels = concept_labels(train), concept_labels(test)
     planned = plan_examples(labels, train.concepts, positives, label_noise, train.name)
+    planned = planned[:1] if most_only else planned
     drawn = [draw_examples(labels, train.concepts, each, negatives=training_negatives, seed=seed) for each in planned]
-    read = model if not isinstance(model, Model) else functools.partial(
-        read_model, model, sites=sites, embedder=embedder, truncate=truncate,
-        tokens_per_batch=tokens_per_batch, progress=progress,
-    )  # fmt: skip
+    if isinstance(model, Model):
+        read = functools.partial(read_model, model, recording=recording, embedder=embedder, progress=progress)
+    else:
+        read = model
     readings = tuple(dict.fromkeys(DETECTORS[name].reads for name in names))
     learned, tried = (read_all(read, each.sentences, readings) for each in (train, test))
     keys = tuple(concept_key(seed, concept) for concept in train.concepts) * len(planned)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from expertlens_jax import parallel
+from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.responses import prepare_recording, record_responses
 from expertlens_jax.models.model import Model, capture
@@ -25,29 +28,40 @@ def read_model(
     sentences: Sequence[str],
     readings: Sequence[str],
     *,
-    sites: Sequence[str] | None = None,
+    recording: Recording | None = None,
     embedder: Model | None = None,
-    truncate: bool = False,
-    tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return what a model says of sentences, as detectors read it.
 
-    "units" are pooled by maximum over tokens, and so are features of an "sae". "stream" is the residual stream at every
-    token of the sentence, after each of at most four layers, evenly spaced, side by side: `[sentences, tokens,
-    channels]`. "embedding" is the mean over tokens of the last layer's stream.
+    "units" are pooled over tokens, by maximum unless the recording says otherwise, and so are features of an "sae".
+    "stream" is the residual stream at every token of the sentence, after each of at most four layers, evenly spaced,
+    side by side: `[sentences, tokens, channels]`. "embedding" is the mean over tokens of the last layer's stream.
+
+    Args:
+      model: from `load_model`.
+      sentences: `[S]` texts.
+      readings: of "units", "stream", "embedding" and "sae".
+      recording: how sentences are read, and which sites' units.
+      embedder: whose embedding it is; None for the model's own.
+      progress: show bars.
     """
-    reading, found = {"truncate": truncate, "tokens_per_batch": tokens_per_batch}, {}
+    recording = recording or Recording()
+    found = {}
     if "units" in readings:
-        found["units"] = record_responses(model, sentences, sites=sites, **reading, progress=progress).values
+        found["units"] = record_responses(model, sentences, recording=recording, progress=progress).values
     if "stream" in readings:
-        found["stream"] = read_stream(model, sentences, Recording("resid", **reading))
+        found["stream"] = read_stream(model, sentences, dataclasses.replace(recording, sites="resid"))
     if "sae" in readings:
-        found["sae"] = record_responses(model, sentences, sites=("sae",), **reading, progress=progress).values
+        features = dataclasses.replace(recording, sites="sae")
+        found["sae"] = record_responses(model, sentences, recording=features, progress=progress).values
     if "embedding" in readings:
         other = embedder or model
-        means = record_responses(other, sentences, sites=("resid",), pooling="mean", **reading, progress=progress)
-        found["embedding"] = means.values[:, (means.units["layer"] == other.config.num_layers - 1).to_numpy()]
+        means = dataclasses.replace(recording, sites="resid", pooling="mean")
+        if embedder is not None:
+            means = dataclasses.replace(means, chat=None)
+        stream = record_responses(other, sentences, recording=means, progress=progress)
+        found["embedding"] = stream.values[:, stream["layer"].values == other.config.num_layers - 1]
     return found
 
 
@@ -94,3 +108,25 @@ def read_all(read: Read, sentences: Sequence[str], readings: Sequence[str]) -> d
             )
     text = {"sentences": np.array(sentences, dtype=object)} if "sentences" in readings else {}
     return {name: found[name] for name in numeric} | text
+
+
+def read_once(model: Model, datasets: Sequence[ConceptDataset], **reading: Any) -> Read:
+    """Return a function that reads any of these sets' sentences, and runs the model on each of them once.
+
+    Args:
+      model: of which it is.
+      datasets: all that will be read.
+      **reading: of `read_model`.
+    """
+    sentences = tuple(dict.fromkeys(sentence for each in datasets for sentence in each.sentences))
+    row_of = {sentence: row for row, sentence in enumerate(sentences)}
+    kept: dict[str, np.ndarray] = {}
+
+    def read(wanted: Sequence[str], readings: Sequence[str]) -> dict[str, np.ndarray]:
+        new = [name for name in readings if name not in kept]
+        if new:
+            kept.update(read_model(model, sentences, new, **reading))
+        rows = np.array([row_of[sentence] for sentence in wanted])
+        return {name: kept[name][rows] for name in readings}
+
+    return read
