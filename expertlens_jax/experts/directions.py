@@ -230,7 +230,7 @@ def _of_sites(of_unit: np.ndarray, sites: Sequence[str] | str | None) -> np.ndar
     absent = [site for site in wanted if site not in of_unit]
     if absent or not len(wanted):
         raise SelectionError(
-            f"sites {', '.join(absent) or 'of no name'} were asked for, and these responses have "
+            f"sites {', '.join(absent) or 'of no name'} were given, and these responses have "
             f"{', '.join(dict.fromkeys(of_unit))}. Record others with el.record_responses(model, sentences, sites=...)."
         )
     return np.isin(of_unit, wanted)
@@ -244,6 +244,6 @@ def _of_layers(of_unit: np.ndarray, layers: Sequence[int] | int | None, model: s
     absent = [layer for layer in wanted if layer not in of_unit.tolist()]
     if absent or not wanted:
         raise SelectionError(
-            f"layers={layers!r} were asked for, and {model} has layers {of_unit.min()} to {of_unit.max()}."
+            f"layers={layers!r} were given, and {model} has layers {of_unit.min()} to {of_unit.max()}."
         )
     return np.isin(of_unit, wanted)

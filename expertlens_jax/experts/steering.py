@@ -241,7 +241,7 @@ def _in_layers(table: xr.Dataset, layers: Sequence[int] | int) -> xr.Dataset:
     absent = [layer for layer in wanted if layer not in there]
     if absent or not wanted:
         raise SelectionError(
-            f"layers={layers!r} were asked for, and this table has layers {', '.join(map(str, there))}."
+            f"layers={layers!r} were given, and this table has layers {', '.join(map(str, there))}."
         )
     return table.isel(unit=np.flatnonzero(np.isin(table["layer"].values, wanted)))
 

@@ -132,7 +132,7 @@ def test_units_too_are_chosen_in_some_layers(responses, concepts):
     expertise = el.measure_expertise(responses, concepts)
     steering = el.steer(expertise, "cat", top=10, layers=(1, 3))
     assert set(steering.table["layer"]) <= {1, 3} and len(steering) == 10
-    with pytest.raises(SelectionError, match=r"layers=7 were asked for, and this table has layers 0, 1, 2, 3"):
+    with pytest.raises(SelectionError, match=r"layers=7 were given, and this table has layers 0, 1, 2, 3"):
         el.steer(expertise, "cat", top=10, layers=7)
 
 
@@ -144,12 +144,12 @@ def test_the_sites_that_write_to_the_stream_are_those_a_shift_of_which_moves_it(
     ("settings", "message"),
     [
         ({}, r"of layers 0, 1, 2, 3, and would add up in the residual stream. Name one or more: .*layers=2"),
-        ({"layers": 9}, "layers=9 were asked for, and this table has layers 0, 1, 2, 3"),
-        ({"layers": ()}, r"layers=\(\) were asked for"),
+        ({"layers": 9}, "layers=9 were given, and this table has layers 0, 1, 2, 3"),
+        ({"layers": ()}, r"layers=\(\) were given"),
         ({"layers": 2, "top": 50}, "top choose units and what they say, and directions were given"),
         ({"layers": 2, "method": "zero", "sign": "down"}, "method, sign choose units"),
         ({"layers": 2, "strength": -1}, "strength=-1; wanted a number from 0 on"),
-        ({"layers": 2, "sites": "attn.out"}, "sites attn.out were asked for"),
+        ({"layers": 2, "sites": "attn.out"}, "sites attn.out were given"),
     ],
 )
 def test_steering_that_means_nothing_is_refused(directions, settings, message):
@@ -175,7 +175,7 @@ def nobody(*_, **__):
     ("settings", "message"),
     [
         ({"method": "median"}, "Unknown method of directions 'median'. Choose from: mean_difference, pca, probe"),
-        ({"layers": 4}, "layers=4 were asked for, and lenslet-2m has layers 0 to 3"),
+        ({"layers": 4}, "layers=4 were given, and lenslet-2m has layers 0 to 3"),
         ({"exclude": True}, "exclude"),
     ],
 )
@@ -190,7 +190,7 @@ def test_responses_that_do_not_fit_are_told(responses, concepts):
         el.find_directions(responses, concepts.subset(("cat", "dog")))
     with pytest.raises(SelectionError, match="responses were given, which are recorded already, and pooling"):
         el.find_directions(responses, concepts, pooling="max")
-    with pytest.raises(SelectionError, match="sites attn.q were asked for, and these responses have mlp.up, resid"):
+    with pytest.raises(SelectionError, match="sites attn.q were given, and these responses have mlp.up, resid"):
         el.find_directions(responses, concepts, sites="attn.q")
     with pytest.raises(ResponsesError, match="NaN or infinity"):
         el.find_directions(responses.copy(data=responses.values * np.nan), concepts)

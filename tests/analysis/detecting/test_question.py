@@ -230,7 +230,7 @@ def test_features_of_no_sae_are_refused_before_the_model_runs(sets, monkeypatch)
     monkeypatch.setattr("expertlens_jax.analysis.detecting.readings.record_responses", nobody)
     with pytest.raises(SelectionError, match="'sae_feature' reads features of sparse autoencoders, and lenslet-2m"):
         el.analysis.detection(model, *sets.values(), detectors=("top_experts", "sae_feature"))
-    with pytest.raises(SelectionError, match="sites mlp.gate were asked for"):
+    with pytest.raises(SelectionError, match="sites mlp.gate were given"):
         el.analysis.detection(model, *sets.values(), sites=("mlp.gate",))
 
 
