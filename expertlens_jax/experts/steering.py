@@ -240,9 +240,7 @@ def _in_layers(table: xr.Dataset, layers: Sequence[int] | int) -> xr.Dataset:
     there = sorted({int(each) for each in table["layer"].values})
     absent = [layer for layer in wanted if layer not in there]
     if absent or not wanted:
-        raise SelectionError(
-            f"layers={layers!r} were given, and this table has layers {', '.join(map(str, there))}."
-        )
+        raise SelectionError(f"layers={layers!r} were given, and this table has layers {', '.join(map(str, there))}.")
     return table.isel(unit=np.flatnonzero(np.isin(table["layer"].values, wanted)))
 
 

@@ -58,7 +58,7 @@ def draw_examples(
         positives = rng.permutation(np.flatnonzero(row == 1))
         if len(positives) < examples.positives:
             raise ConceptDataError(
-                f"{examples.positives} positives were asked for, and the concept {concept!r} has {len(positives)} to "
+                f"{examples.positives} positives were given, and the concept {concept!r} has {len(positives)} to "
                 "train on. Ask for fewer, or leave the concept out."
             )
         positives = positives[: examples.positives]
