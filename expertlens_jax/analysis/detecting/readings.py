@@ -55,7 +55,9 @@ def read_model(
     if "sae" in readings:
         features = dataclasses.replace(recording, sites="sae")
         found["sae"] = record_responses(model, sentences, recording=features, progress=progress).values
-    if "embedding" in readings:
+    if "embedding" in readings and embedder is None and "stream" in found:
+        found["embedding"] = np.nanmean(found["stream"][:, :, -model.config.d_model :], axis=1)
+    elif "embedding" in readings:
         other = embedder or model
         means = dataclasses.replace(recording, sites="resid", pooling="mean")
         if embedder is not None:
