@@ -1,7 +1,6 @@
 """From a table of expertise to a steering: which units, and what affine map each is given."""
 
 import difflib
-import numbers
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -111,7 +110,7 @@ def steer(
     Args:
       expertise: from `measure_expertise` or `find_experts`; for `linear_ot`, not without `transport`. Or directions at
         a site that writes to the residual stream ("resid", "resid.pre", "attn.out", "mlp.down"); what chooses units is
-        then left out, and `strength` may be above 1.
+        then left out, and `strength` may be above 1, or below 0.
       concept: a concept of the table, or several: their steerings one after the other, so that where two set the
         same unit, the later stands.
       top: steer the `top` units of highest average precision, or other score.
@@ -263,8 +262,6 @@ def _steer_along(
     if not concepts or len(set(concepts)) < len(concepts):
         raise SelectionError(f"concept={concept!r}; wanted one of the table's, or several, each once.")
     check_known_concepts(directions, concepts)
-    if not isinstance(strength, numbers.Real) or not 0 <= strength < np.inf:
-        raise SelectionError(f"strength={strength!r}; wanted a number from 0 on, where 1 is the distance of the means.")
     channels = _site_channels(directions)
     if sites is not None:
         directions = _at_sites(directions, (sites,) if isinstance(sites, str) else tuple(sites))
@@ -285,18 +282,18 @@ def _steer_along(
         )
     if layers is not None:
         directions = _in_layers(directions, layers)
-    shift = directions["step"].sel(concept=list(concepts)).sum("concept").values * strength
+    shift = directions["step"].sel(concept=list(concepts)).sum("concept").values
     columns = (directions[name].values.tolist() for name in ("layer", "site", "channel"))
-    told = f"{', '.join(concepts)}, along {directions.attrs.get('method', 'a direction')}"
-    return Steering(
+    steering = Steering(
         scale=np.ones(len(shift), np.float32),
         shift=shift.astype(np.float32),
         units=tuple((int(layer), str(site), int(channel)) for layer, site, channel in zip(*columns, strict=True)),
         channels=channels,
         model=str(directions.attrs.get("model", "an unnamed model")),
-        label=told if strength == 1 else f"{strength:g} of {told}",
+        label=f"{', '.join(concepts)}, along {directions.attrs.get('method', 'a direction')}",
         provenance=read_provenance(directions.attrs),
     )
+    return steering.at_strength(strength)
 
 
 def _steer_units(

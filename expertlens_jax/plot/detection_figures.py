@@ -27,6 +27,14 @@ def plot_detection(table: pd.DataFrame, reference: str = "top_experts") -> Figur
         value, ci_low, ci_high, chance. Drawn are the most positives without noise, and the number of negatives per
         positive nearest to 10.
       reference: the detector whose name stands out.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> sets = {"train": "facts", "test": "stories", "positives": 40, "label_noise": 0.0, "chance": 0.09}
+    >>> at = {"measure": "average_precision", "negatives_per_positive": 10.0, "ci_low": 0.7, "ci_high": 0.9}
+    >>> table = pd.DataFrame({"detector": ["top_experts", "probe"], "reads": ["units", "stream"], "value": [0.8, 0.85]})
+    >>> figure = el.plot.detection(table.assign(**sets, **at))
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['top experts', 'probe']
     """
     require(table, *_COLUMNS, *_NUMBERS)
     table = _most(table)
@@ -100,6 +108,14 @@ def plot_detection_examples(table: pd.DataFrame, reference: str = "top_experts")
     Args:
       table: as in `plot_detection`; lines are means over train and test sets that have all that an axis has.
       reference: the detector whose line is thicker.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> sets = {"train": "facts", "test": "stories", "positives": 40, "label_noise": 0.0, "chance": 0.09}
+    >>> at = {"measure": "average_precision", "negatives_per_positive": 10.0, "ci_low": 0.7, "ci_high": 0.9}
+    >>> table = pd.DataFrame({"detector": ["top_experts", "probe"], "reads": ["units", "stream"], "value": [0.8, 0.85]})
+    >>> figure = el.plot.detection_examples(table.assign(**sets, **at))
+    >>> figure.axes[0].get_xlabel()
+    'Positives to learn from'
     """
     require(table, *_COLUMNS, *_NUMBERS)
     rows = table[table["measure"] == "average_precision"]

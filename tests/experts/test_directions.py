@@ -116,7 +116,7 @@ def test_a_mask_splits_the_square_of_a_direction(responses, concepts):
 
 def test_steering_along_a_direction_shifts_the_stream_by_its_step(model, directions):
     ids = model.tokenizer(["The old house was"])["input_ids"]
-    for layer, strength in ((1, 1.0), (2, 2.5)):
+    for layer, strength in ((1, 1.0), (3, -1.0), (2, 2.5)):
         steering = el.steer(directions, "cat", layers=layer, strength=strength)
         plain, steered = (model.capture(ids, sites="resid", steering=each)["resid"] for each in (None, steering))
         step = directions["step"].sel(concept="cat").values.reshape(4, 128)[layer]
@@ -148,7 +148,7 @@ def test_the_sites_that_write_to_the_stream_are_those_a_shift_of_which_moves_it(
         ({"layers": ()}, r"layers=\(\) were given"),
         ({"layers": 2, "top": 50}, "top choose units and what they say, and directions were given"),
         ({"layers": 2, "method": "zero", "sign": "down"}, "method, sign choose units"),
-        ({"layers": 2, "strength": -1}, "strength=-1; wanted a number from 0 on"),
+        ({"layers": 2, "strength": float("nan")}, "strength=nan; wanted a number"),
         ({"layers": 2, "sites": "attn.out"}, "sites attn.out were given"),
     ],
 )
