@@ -45,7 +45,6 @@ COMMANDS = {
     "organise": Command("organisation", "Do domains and hierarchies come out of their overlap?"),
     "polysemanticity": Command("polysemanticity", "How many concepts does a unit serve, and which?"),
     "negatives": Command("negatives", "What do more negative sentences change?"),
-    "detect": Command("detection", "Do experts detect their concept, and does anything better?"),
     "steer": Command("steering", "Does the model write of what its experts are made to say?"),
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),
@@ -96,10 +95,12 @@ def overview() -> str:
     return "\n".join(
         [
             "expertlens finds the neurons of a language model that are experts on a concept.",
+            "",
             "  expertlens find --model=lenslet-5m --concepts=facts --workdir=runs/facts",
             "  expertlens align --config=demo:small --workdir=runs/align",
             "",
             *lines,
+            "",
             "expertlens COMMAND --help tells the claim, the flags and every setting.",
         ]
     )
