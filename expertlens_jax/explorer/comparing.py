@@ -46,7 +46,7 @@ def compare_runs(
     >>> import expertlens_jax as el
     >>> concepts, runs = el.load_concepts("facts").subset(["cat", "dog", "car", "train"]), tempfile.mkdtemp()
     >>> for name in ("lenslet-2m", "lenslet-2m-seed1"):
-    ...     table = el.find_experts(el.load_model(name), concepts, f"{runs}/{name}", permutations=0)
+    ...     table = el.find_experts(el.load_model(name), concepts, f"{runs}/{name}", sites="attn.v", permutations=0)
     >>> compared = el.compare_runs(f"{runs}/lenslet-2m", f"{runs}/lenslet-2m-seed1", permutations=99)
     >>> compared.table["concept"].tolist(), sorted(compared.tables)
     (['cat', 'dog', 'car', 'train'], ['agreement', 'alignment', 'settings', 'verdicts'])

@@ -60,7 +60,7 @@ def explore(
     >>> import expertlens_jax as el
     >>> run, model = tempfile.mkdtemp(), el.load_model("lenslet-2m")
     >>> concepts = el.load_concepts("facts").subset(["cat", "dog", "tiger"])
-    >>> expertise = el.find_experts(model, concepts, run, permutations=0)
+    >>> expertise = el.find_experts(model, concepts, run, sites="attn.v", permutations=0)
     >>> page = el.explore(run)  # or el.explore(run, out="site")
     >>> page.name, page.parent.name  # open it in a browser
     ('index.html', 'explore')
