@@ -175,10 +175,9 @@ def write_site(
         entry = write_table(site, table_id, table, concepts, reader if tokens else None, rated, bounds)
         entries.append(entry | {"title": title, "run": name})
     unread = [] if tokens else ["What units say at each token isn't shown: it wasn't asked for."]
-    notes += unread
     ids = {id(table): table_id for table_id, (_, table) in shown.items()}
     compared = write_compared(site, runs, groups, common, ids) if compare else None
-    index = write_page(site, found, entries, notes, compared)
+    index = write_page(site, found, entries, [*notes, *unread], compared)
     tell_notes(notes)
     models = {table_id: (table, model_of(table_id)[0]) for table_id, (_, table) in shown.items() if live}
     return Site(site / "index.html", index, {name: pair for name, pair in models.items() if pair[1] is not None})
