@@ -4,7 +4,8 @@
     python -m experiments.NAME --config=configs/demo.py:small --workdir=runs/small_NAME
     python -m experiments.alignment --config=configs/demo.py:novels --workdir=runs/novels
 
-NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives or steering.
+NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives, senses or
+steering.
 Settings that all of them read come first, then a section an experiment. `small` takes fewer concepts, to check the
 whole path in less time; `novels` is for alignment: the words that people rated, and the ratings by part of speech.
 Another model's suite imports `get_config` and changes what differs.
@@ -41,7 +42,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     # What experiments.reproduce runs
     c.experiments = (
         *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity"),
-        *("negatives", "steering"),
+        *("negatives", "senses", "steering"),
     )
 
     # Overlap
@@ -83,6 +84,8 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.stability.counts = (5, 10, 20)  # sentences a concept, drawn from those there are
     c.stability.seeds = (0, 1, 2)  # of sampled negatives
     c.stability.models = ("lenslet-2m", "lenslet-2m-seed1", "lenslet-5m")  # NAME or NAME@REVISION; () to leave out
+    c.stability.grid_positives = (5, 10, 20)  # of a concept of the first sentence set, crossed with; () to leave out
+    c.stability.grid_negatives = (100, 400, 1600)  # sentences that all concepts share
     c.training = ml_collections.ConfigDict()
     c.training.checkpoints = STEPS  # NAME@REVISION, @REVISION of `model`, or directories; () all of a packaged model
     c.scale = ml_collections.ConfigDict()
@@ -92,6 +95,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.organisation = ml_collections.ConfigDict()
     c.organisation.neighbours = 5  # that say where a concept sits, and that its map should keep
     c.organisation.maps = ("mds", "tsne")
+    c.organisation.graph_domains = 10  # the first so many, in the graph of concepts
+    c.organisation.graph_members = 4  # concepts of each: the first so many beside the domain's own word
+    c.organisation.graph_edges = 3  # from each concept to those that it overlaps with most
     c.polysemanticity = ml_collections.ConfigDict()
     c.polysemanticity.draws = 200  # of random expert sets
     c.polysemanticity.minimum = 5  # experts shared, and not shared, by a pair that is compared
@@ -100,6 +106,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.negatives = ml_collections.ConfigDict()
     c.negatives.ratios = (1, 2.5, 5, 10, 25)  # negatives per positive, instead of negatives_per_positive
     c.negatives.top = (20, 100)  # experts per concept, where their number is to stay the same
+    c.senses = ml_collections.ConfigDict()
+    c.senses.sentences = ("senses",)  # with words in two senses, instead of `sentences`
+    c.senses.tokens = True  # also experts at the word's own tokens, and at all others
     # Steering: experts from the first sentence set, held-out text from the last
     c.steering = ml_collections.ConfigDict()
     c.steering.concepts = ("cat", "bread", "car", "rain", "piano", "mother", "ship", "church")
@@ -129,11 +138,13 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.measures = ("jaccard", "cosine_centred")
         c.stability.counts = (20,)
         c.stability.seeds = (0, 1)
+        c.stability.grid_positives = ()
         c.stability.models = ("lenslet-2m", "lenslet-2m-seed1")
         c.training.checkpoints = (STEPS[0], STEPS[3], STEPS[5])
         c.scale.models = ("lenslet-2m", "lenslet-5m")
         c.negatives.ratios = (1, 10)
         c.negatives.top = (20,)
+        c.senses.tokens = False
         c.base_rates.negatives_per_positive = (10,)
         c.base_rates.thresholds = ()
         c.random_weights = (0,)

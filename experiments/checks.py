@@ -9,9 +9,12 @@ import ml_collections
 import xarray as xr
 
 import expertlens_jax as el
+from expertlens_jax.analysis.conditions.grid import check_grid
+from expertlens_jax.analysis.similarity.control_tables import check_words_present
 from expertlens_jax.analysis.structure.hierarchy import members_of_domains
 from expertlens_jax.analysis.structure.matched_controls import MATCHES
 from expertlens_jax.analysis.structure.organisation import MAPS
+from expertlens_jax.analysis.structure.senses import find_homographs
 from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
 from expertlens_jax.experts.concept_tree import concept_domains
@@ -181,6 +184,13 @@ def check_stability(config: ml_collections.ConfigDict, datasets: Sequence[el.Con
             f"there are {len(datasets[0].concepts)} concepts; an overlap matrix to correlate wants three or more. Name "
             "more in --config.concepts=."
         )
+    if settings.grid_positives and settings.grid_negatives:
+        if not config.exclude_mentions:
+            raise SelectionError(
+                "stability.grid_positives want exclude_mentions=True: otherwise a concept's sentences that weren't "
+                "drawn would be its negatives. Leave the grid out (stability.grid_positives=()), or exclude mentions."
+            )
+        check_grid(datasets[0], settings.grid_positives, settings.grid_negatives)
     for concepts in datasets:
         try:
             for count in settings.counts:
@@ -241,7 +251,8 @@ def check_organisation(config: ml_collections.ConfigDict, datasets: Sequence[el.
     """
     check_statistics(config)
     check_known("organisation.maps", config.organisation.maps, MAPS)
-    check_at_least(1, config.organisation, "organisation", "neighbours")
+    check_at_least(1, config.organisation, "organisation", "neighbours", "graph_edges", "graph_domains")
+    check_at_least(2, config.organisation, "organisation", "graph_members")
     check_hierarchy(datasets)
     for concepts in datasets:
         if len(concepts.concepts) < 4:
@@ -266,6 +277,25 @@ def check_polysemanticity(config: ml_collections.ConfigDict, datasets: Sequence[
     check_at_least(1, settings, "polysemanticity", "draws", "pairs")
     check_at_least(2, settings, "polysemanticity", "minimum")
     check_domains(datasets)
+
+
+def check_senses(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and the experiment's own sentences before the model runs.
+
+    Raises:
+      SelectionError: no sentences, or thresholds that can't be drawn.
+      UnfitConceptsError: sentences without words in two senses, or, if tokens are asked, without their word.
+    """
+    del datasets
+    check_statistics(config)
+    if not config.senses.sentences:
+        raise SelectionError('senses.sentences is empty; name a set with words in two senses, such as "senses".')
+    for name in config.senses.sentences:
+        concepts = el.load_concepts(name)
+        find_homographs(concepts)
+        el.contrast_concepts(concepts, **read_negatives(config))
+        if config.senses.tokens:
+            check_words_present(concepts)
 
 
 def check_negatives(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:

@@ -11,16 +11,19 @@ in its members no more than they are in one another, or no more than another dom
 
 Writes into the run directory `recovery.csv` (per sentence set, measure and threshold: ARI, AMI, NMI, purity, silhouette
 and nearest neighbours' accuracy, each with its null), `map.csv` (place of each concept), `domains.csv` (mean overlap
-between and within domains against chance), `misplaced.csv` (concepts whose nearest are of another domain),
-`spelling.csv` (overlap of concepts whose words share a token, and of others), `inclusion.csv` (a row per pair) and
-`hierarchy.csv` (their means, by domain's word, members, and other words), `sharing.csv` (units that k members share),
-and the figures `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and `hierarchy`. All but `recovery.csv` is at
-`drawn_threshold`. Tables of expertise lie in `expertise/`; killed and started again, it goes on where it was.
+between and within domains against chance), `misplaced.csv` (concepts whose nearest are of another domain), `graph.csv`
+and `graph_within.csv` (edges between a few concepts of several domains, and how many stay within, against domains
+handed out at random), `spelling.csv` (overlap of concepts whose words share a token, and of others), `inclusion.csv` (a
+row per pair) and `hierarchy.csv` (their means, by domain's word, members, and other words), `sharing.csv` (units that k
+members share), and the figures `graph_SET`, `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and `hierarchy`. All
+but `recovery.csv` is at `drawn_threshold`. Tables of expertise lie in `expertise/`; killed and started again, it goes
+on where it was.
 """
 
 from collections.abc import Iterator
 
 import ml_collections
+import pandas as pd
 import xarray as xr
 from etils import epath
 
@@ -30,7 +33,9 @@ from expertlens_jax.analysis.similarity.baselines import tfidf_similarity
 from expertlens_jax.analysis.structure.hierarchy import count_sharing, measure_inclusion, summarise_inclusion
 from expertlens_jax.analysis.structure.organisation import (
     compare_spelling,
+    count_within,
     find_misplaced,
+    graph_concepts,
     map_concepts,
     relate_domains,
 )
@@ -75,6 +80,14 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         words = [f" {word}" for word in concepts.concepts]  # with the space that stands before them in a sentence
         tokens = this.model.tokenizer(words, add_special_tokens=False)["input_ids"]
         tables.add("spelling", compare_spelling(overlap, tokens), sentences=name)
+        members = first_members(overlap, settings.graph_domains, settings.graph_members)
+        few = overlap.isel(concept=members, other=members)
+        edges = graph_concepts(few, settings.graph_edges, tokens=[tokens[i] for i in members])
+        shown = pd.DataFrame({"concept": few["concept"].values, "domain": few["domain"].values})
+        within = count_within(edges, shown["domain"], shown["concept"], **nulls)
+        tables.add("graph", edges, sentences=name)
+        tables.add("graph_within", within, sentences=name)
+        this.draw(f"graph_{name}", plot.concept_graph(edges, shown, within))
         inclusion = tables.add("inclusion", measure_inclusion(experts), sentences=name)
         tables.add("hierarchy", summarise_inclusion(inclusion, **this.resampling), sentences=name)
         tables.add("sharing", count_sharing(experts, **this.resampling), sentences=name)
@@ -96,6 +109,15 @@ def overlaps(this: Run, concepts: el.ConceptDataset, expertise: xr.Dataset) -> I
         yield f"random weights {seed}, τ = {threshold:g}", el.jaccard(el.select_experts(random, threshold=threshold))
         yield f"random weights {seed}, AP cosine", el.cosine(random, centred=True)
     yield "TF-IDF of the sentences", tfidf_similarity(concepts)
+
+
+def first_members(overlap: xr.DataArray, domains: int, members: int) -> list[int]:
+    """Return the places of the first concepts of each of the first domains, without the domains' own words."""
+    of = [str(name) for name in overlap["domain"].values]
+    names = [str(name) for name in overlap["concept"].values]
+    first = dict.fromkeys(of)
+    chosen = {name: [i for i, domain in enumerate(of) if domain == name and names[i] != name] for name in first}
+    return [i for name in list(first)[:domains] for i in chosen[name][:members]]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ concept that share none (where there are enough), and draws of two sentence sets
 `stability.seeds`; `models`, each pair of `stability.models`, unit by unit only where both have the same units.
 
 Writes into the run directory `stability.csv` (a row per comparison, threshold and statistic, with its interval over
-concepts, chance level and p) and the figures `stability`, `stability_thresholds` and `stability_fewer`. Tables of
-expertise lie in `expertise/`; killed and started again, it goes on where it was.
+concepts, chance level and p) and the figures `stability`, `stability_thresholds` and `stability_fewer`; and, of the
+first sentence set, `grid.csv` and the figure `stability_grid`: what two draws of `stability.grid_positives` and
+`stability.grid_negatives` sentences agree in, each number of the ones with each of the others. Tables of expertise lie
+in `expertise/`; killed and started again, it goes on where it was.
 """
 
 import functools
@@ -26,6 +28,7 @@ from etils import epath
 
 from expertlens_jax import plot
 from expertlens_jax.analysis.conditions.comparisons import describe_comparison, make_comparisons
+from expertlens_jax.analysis.conditions.grid import describe_cell, make_grid
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.stability_findings import conclude, tell
 
@@ -57,6 +60,12 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     this.draw("stability_thresholds", plot.stability_thresholds(table[~fewer]))
     if fewer.any():
         this.draw("stability_fewer", plot.fewer(table[fewer | (table["kind"] == "sentences")]))
+    sizes = settings.grid_positives, settings.grid_negatives
+    if all(sizes):
+        cells = make_grid(this.model, this.datasets[0], this.expertise, *sizes, seed=config.seed)
+        grid = pd.concat([describe_cell(cell, config.thresholds, **this.draws) for cell in cells], ignore_index=True)
+        this.write({"grid": grid})
+        this.draw("stability_grid", plot.grid(grid[grid["threshold"] == threshold]))
     found = conclude(table, threshold=threshold, permutations=config.permutations)
     return this.finish(tell(table, threshold), found)
 

@@ -45,6 +45,7 @@ COMMANDS = {
     "organise": Command("organisation", "Do domains and hierarchies come out of their overlap?"),
     "polysemanticity": Command("polysemanticity", "How many concepts does a unit serve, and which?"),
     "negatives": Command("negatives", "What do more negative sentences change?"),
+    "senses": Command("senses", "Are experts of the concept, or of the word?"),
     "steer": Command("steering", "Does the model write of what its experts are made to say?"),
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),
@@ -52,6 +53,7 @@ COMMANDS = {
 EXPLORE = {
     "explore": "A page to explore a run: its concepts, units, maps, verdicts",
     "compare": "Runs side by side: settings, experts, alignments, verdicts",
+    "audit": "Sentences that may spoil a set: wrong senses, templates",
 }
 LISTS = {"models": "The models that ship, and the families that load", "configs": "The suites, for --config"}
 
@@ -82,6 +84,8 @@ def dispatch(arguments: Sequence[str]) -> None:
         explore(rest)
     elif name == "compare":
         compare(rest)
+    elif name == "audit":
+        audit(rest)
     elif name in COMMANDS:
         start(name, rest)
     else:
@@ -95,12 +99,9 @@ def overview() -> str:
     return "\n".join(
         [
             "expertlens finds the neurons of a language model that are experts on a concept.",
-            "",
             "  expertlens find --model=lenslet-5m --concepts=facts --workdir=runs/facts",
-            "  expertlens align --config=demo:small --workdir=runs/align",
             "",
             *lines,
-            "",
             "expertlens COMMAND --help tells the claim, the flags and every setting.",
         ]
     )
@@ -213,6 +214,35 @@ def compare(arguments: Sequence[str]) -> None:
     print(compared)
     if given.out is not None:
         print(f"\nThe comparison is {os.path.join(given.out, 'comparison.html')}; its tables are beside it.")
+
+
+def audit(arguments: Sequence[str]) -> None:
+    """Look over a sentence set, print what was found, and write the table and the figure if asked."""
+    parser = _Arguments(
+        "expertlens audit",
+        description="Look for sentences that may spoil a set: in the wrong sense, like another concept or domain, "
+        "near-duplicates, templates, another concept's word, no word. Nothing is changed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--concepts", required=True, metavar="SET", help="a packaged set, or a file of sentences")
+    parser.add_argument("--model", metavar="NAME", help="a model whose responses are asked too")
+    parser.add_argument("--out", metavar="DIR", help="a folder for audit.csv, audit.png, .svg and .pdf")
+    given = parser.parse_args(list(arguments))
+    from expertlens_jax.errors import ExpertLensError
+    from expertlens_jax.experiments.launch import format_warning
+
+    warnings.formatwarning = format_warning
+    try:
+        concepts = expertlens_jax.load_concepts(given.concepts)
+        model = expertlens_jax.load_model(given.model) if given.model else None
+        found = expertlens_jax.sentences.audit(concepts, model)
+        if given.out:
+            found.save(given.out)
+    except ExpertLensError as error:
+        _stop(str(error))
+    print(found)
+    if given.out:
+        print(f"All {len(found.table)} rows are in {pathlib.Path(given.out) / 'audit.csv'}.")
 
 
 def list_models() -> str:

@@ -16,6 +16,7 @@ with epy.lazy_api_imports(globals()):
         matched_controls,
         organisation,
         polysemanticity,
+        senses,
     )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "matched_controls",
     "organisation",
     "polysemanticity",
+    "senses",
     "settling",
     "stability",
 ]

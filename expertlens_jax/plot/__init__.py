@@ -8,10 +8,12 @@ from etils import epy
 
 with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.alignment_figures import plot_alignment as alignment
+    from expertlens_jax.plot.audit_figures import plot_audit as audit
     from expertlens_jax.plot.base_rates_figures import plot_base_rates as base_rates
     from expertlens_jax.plot.comparisons_figures import plot_comparisons as comparisons
     from expertlens_jax.plot.detection_figures import plot_detection as detection
     from expertlens_jax.plot.detection_figures import plot_detection_examples as detection_examples
+    from expertlens_jax.plot.concept_graph_figures import plot_concept_graph as concept_graph
     from expertlens_jax.plot.enrichment_figures import plot_depth as depth
     from expertlens_jax.plot.enrichment_figures import plot_domain_enrichment as domain_enrichment
     from expertlens_jax.plot.enrichment_figures import plot_enrichment as enrichment
@@ -30,8 +32,10 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.recovery_figures import plot_hierarchy as hierarchy
     from expertlens_jax.plot.recovery_figures import plot_recovery as recovery
     from expertlens_jax.plot.runs_figures import plot_runs as runs
+    from expertlens_jax.plot.senses_figures import plot_senses as senses
     from expertlens_jax.plot.significance_figures import plot_significance as significance
     from expertlens_jax.plot.stability_figures import plot_fewer as fewer
+    from expertlens_jax.plot.stability_figures import plot_grid as grid
     from expertlens_jax.plot.stability_figures import plot_stability as stability
     from expertlens_jax.plot.stability_figures import plot_stability_thresholds as stability_thresholds
     from expertlens_jax.plot.steering_figures import plot_steered_away as steered_away
@@ -42,8 +46,10 @@ with epy.lazy_api_imports(globals()):
 
 __all__ = [
     "alignment",
+    "audit",
     "base_rates",
     "comparisons",
+    "concept_graph",
     "depth",
     "detection",
     "detection_examples",
@@ -51,6 +57,7 @@ __all__ = [
     "domain_graph",
     "enrichment",
     "fewer",
+    "grid",
     "hierarchy",
     "lines",
     "localisation",
@@ -62,6 +69,7 @@ __all__ = [
     "recovery",
     "runs",
     "save_figure",
+    "senses",
     "services",
     "shared",
     "significance",

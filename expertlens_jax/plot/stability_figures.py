@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
@@ -182,6 +184,41 @@ def plot_fewer(table: pd.DataFrame) -> Figure:
         Line2D([], [], color=INK, linestyle=(0, (1, 1.5)), label="one set, other sentences"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=1.5, columnspacing=1.2)
+    return figure
+
+
+@drawn
+def plot_grid(table: pd.DataFrame) -> Figure:
+    """A panel a statistic: sizes of the positive set down, of the negative set across, with each cell's interval.
+
+    Args:
+      table: rows of grid.csv at one threshold: positives, negatives, statistic, value, ci_low, ci_high.
+    """
+    require(table, "positives", "negatives", "statistic", "value", "ci_low", "ci_high")
+    rows, columns = sorted(set(table["positives"])), sorted(set(table["negatives"]))
+    shown = ("overlap_correlation", "jaccard_same", "retrieval")
+    figure = Figure(figsize=(1.2 + 3 * (0.3 + 0.62 * len(columns)), 1.15 + 0.42 * len(rows)), layout="constrained")
+    for axes, panel, statistic in zip(figure.subplots(1, 3, sharey=True), TITLES, shown, strict=True):
+        cells = table[table["statistic"] == statistic].set_index(["positives", "negatives"])
+        values = np.array([[cells["value"].get((row, column), np.nan) for column in columns] for row in rows])
+        axes.imshow(values, cmap=COLORMAP, vmin=0, vmax=1, aspect="auto")
+        axes.set_facecolor(PALE)
+        for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+            if not np.isnan(values[i, j]):
+                cell = cells.loc[(row, column)]
+                colour = "white" if values[i, j] > 0.55 else INK
+                axes.text(j, i - 0.12, f"{cell['value']:.2f}", ha="center", va="center", color=colour, fontsize=7.5)
+                interval = f"{cell['ci_low']:.2f} to {cell['ci_high']:.2f}"
+                axes.text(j, i + 0.24, interval, ha="center", va="center", color=colour, fontsize=5)
+        axes.set_xticks(range(len(columns)), [str(column) for column in columns])
+        axes.set_yticks(range(len(rows)), [str(row) for row in rows])
+        axes.set_xlabel("Negative sentences")
+        axes.set_title(f"{TITLES[panel]}\n{XLABELS[panel]}", loc="left", fontsize=8)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.label_outer()
+    figure.axes[0].set_ylabel("Positive sentences\nof a concept")
     return figure
 
 

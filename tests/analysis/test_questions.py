@@ -72,6 +72,13 @@ def results(tables, ratings):
         dims=("concept", "other"),
         coords={"concept": facts["concept"].values, "other": facts["concept"].values},
     )
+    names, domains = (tuple(facts[name].values.astype(str)) for name in ("concept", "domain"))
+    words = tuple("bank" if domain not in domains[:i] else name for i, (name, domain) in enumerate(zip(names, domains, strict=True)))
+    senses = el.ConceptDataset(
+        *("made up", tuple(f"{name}." for name in names), names, domains),
+        *(np.eye(12, dtype=bool), np.ones(12, bool)),
+        words=words,
+    )
     return {
         "alignment": el.analysis.alignment(facts, ratings, threshold=0.7, **FEW),
         "baselines": el.analysis.baselines(
@@ -80,6 +87,7 @@ def results(tables, ratings):
         "controls": el.analysis.controls(facts, {"noise": noise}, [ratings], threshold=0.7),
         "stability": el.analysis.stability(tables, threshold=0.7, resamples=50, **FEW),
         "organisation": el.analysis.organisation(facts, threshold=0.7, **FEW),
+        "senses": el.analysis.senses(facts, senses, {"noise": noise}, threshold=0.7, resamples=50),
         "localisation": el.analysis.localisation(facts, thresholds=(0.7, 0.8), resamples=50),
         "polysemanticity": el.analysis.polysemanticity(facts, threshold=0.7, draws=10, resamples=50, **FEW),
         "settling": el.analysis.settling(

@@ -226,10 +226,46 @@ def detected():
     return table(axes, chance=0.2, **intervals())
 
 
+def audit():
+    rows = {
+        "severity": ("high", "medium", "low"),
+        "problem": ("another concept's word", "template"),
+        "concept": words(9),
+    }
+    return plot.audit(table(rows, sentence="It rained."), dict.fromkeys(words(9), 3), title=SETS[0])
+
+
+def concept_graph(number=12):
+    places = pd.DataFrame({"concept": words(number), "domain": [DOMAINS[i * 3 // number] for i in range(number)]})
+    edges = pd.DataFrame({"concept_1": words(number)[1:], "concept_2": words(number)[:-1], "overlap": 0.3})
+    edges = edges.assign(same_domain=True, same_beginning=[i % 3 == 0 for i in range(number - 1)])
+    edges.loc[3, "same_domain"] = False
+    within = table({"statistic": ("edges",), "edges": ("all", "other beginnings")}, value=0.98, null_mean=0.3)
+    return plot.concept_graph(edges, places, within.assign(null_low=0.2, null_high=0.4, p_value=0.001))
+
+
+def grid():
+    sizes = {"positives": (5, 10, 20), "negatives": (100, 400, 12800)}
+    statistics = ("overlap_correlation", "jaccard_same", "retrieval")
+    return plot.grid(table(sizes | {"statistic": statistics}, **intervals()))
+
+
+def senses():
+    measures = (MEASURE, f"{MEASURE}, between halves of the sentences", "embeddings of the sentences, layer 11")
+    kinds = ("same word, same sense", "other word, same sense", "same word, other sense", "neither")
+    asked = {"measure": measures, "first": (kinds[1],), "second": (kinds[2],)}
+    each = table({"measure": measures, "kind": kinds, "homograph": words(5)}, overlap=0.2)
+    shares = table(asked, share=0.9, share_low=0.8, share_high=1.0)
+    return plot.senses(table({"measure": measures, "kind": kinds}, overlap=0.2, ci_low=0.1, ci_high=0.3), shares, each)
+
+
 CASES = {
     "alignment": alignment,
+    "audit": audit,
     "base_rates": base_rates,
     "comparisons": comparisons,
+    "concept_graph": concept_graph,
+    "concept_graph, many": lambda: concept_graph(70),
     "depth": depth,
     "detection": lambda: plot.detection(detected()),
     "detection_examples": lambda: plot.detection_examples(detected()),
@@ -237,6 +273,7 @@ CASES = {
     "domain_graph": domain_graph,
     "enrichment": lambda: plot.enrichment(places()),
     "fewer": fewer,
+    "grid": grid,
     "hierarchy": hierarchy,
     "lines": lines,
     "localisation": lambda: plot.localisation(
@@ -253,6 +290,7 @@ CASES = {
     "overlap, two concepts": lambda: plot.overlap(overlap_of(2), quantity=MEASURE),
     "recovery": recovery,
     "runs": runs,
+    "senses": senses,
     "services": services,
     "shared": shared,
     "significance": significance,

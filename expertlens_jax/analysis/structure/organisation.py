@@ -196,5 +196,89 @@ def compare_spelling(overlap: xr.DataArray, tokens: Sequence[Sequence[int]]) -> 
     return pd.DataFrame(rows)
 
 
+def graph_concepts(
+    overlap: xr.DataArray, neighbours: int = 3, *, words: Sequence[str] = (), tokens: Sequence[Sequence[int]] = ()
+) -> pd.DataFrame:
+    """The graph of the concepts: an edge from each to those that it overlaps with most.
+
+    Args:
+      overlap: (concept, other), with `domain`.
+      neighbours: edges that each concept brings; two concepts that choose each other have one edge.
+      words: the concepts' words, to tell those that begin alike; their names if left out.
+      tokens: of each concept's word, [concepts] of any length: words with the same first token begin alike too.
+
+    Returns:
+      A row per edge, the widest first: `concept_1`, `concept_2`, `domain_1`, `domain_2`, `overlap`, `same_domain`,
+      `same_beginning` (bool: the first three letters are the same, or the first token: what such words share may be
+      their spelling).
+
+    Raises:
+      SelectionError: fewer than two concepts, or fewer than one neighbour.
+    """
+    if len(overlap) < 2 or neighbours < 1:
+        raise SelectionError(
+            f"a graph of {len(overlap)} concepts with {neighbours} edges of each was asked for; wanted two concepts or "
+            "more, and one edge or more."
+        )
+    domains, names = concept_domains(overlap), concept_names(overlap)
+    words = [str(word).lower() for word in (words or names)]
+    values = np.asarray(overlap.values, np.float64).copy()
+    np.fill_diagonal(values, -np.inf)
+    chosen = np.zeros(values.shape, bool)
+    nearest = np.argsort(-values, axis=1, kind="stable")[:, : min(neighbours, len(values) - 1)]
+    np.put_along_axis(chosen, nearest, True, axis=1)
+    first, second = np.nonzero(np.triu((chosen | chosen.T) & (values > 0)))
+    alike = [
+        words[i][:3] == words[j][:3] or bool(len(tokens) and list(tokens[i][:1]) == list(tokens[j][:1]))
+        for i, j in zip(first, second, strict=True)
+    ]
+    table = pd.DataFrame({"concept_1": np.array(names)[first], "concept_2": np.array(names)[second]})
+    table["domain_1"], table["domain_2"] = domains[first], domains[second]
+    table["overlap"] = values[first, second]
+    table["same_domain"] = domains[first] == domains[second]
+    table["same_beginning"] = np.array(alike, bool)
+    return table.sort_values("overlap", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def count_within(
+    edges: pd.DataFrame, domains: Sequence[str], concepts: Sequence[str], *, permutations: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """How much of a graph lies within domains, against domains handed out at random to the same graph.
+
+    Args:
+      edges: of `graph_concepts`.
+      domains: of each concept.
+      concepts: all of them, in the order of `domains`.
+      permutations: how many to draw; p is (1 + #{null >= observed}) / (1 + permutations), one-sided.
+      seed: of `np.random.default_rng`.
+
+    Returns:
+      Four rows: `statistic` ("edges" or their "overlap"), `edges` ("all", or "other beginnings": without those of words
+      that begin alike), `value` (share within domains), `null_mean`, `null_low`, `null_high` (95% of the draws),
+      `p_value`, `count` (edges). NaN where there is no edge.
+    """
+    place = {name: i for i, name in enumerate(concepts)}
+    ends = edges[["concept_1", "concept_2"]].map(place.__getitem__).to_numpy(int).reshape(-1, 2)
+    codes = np.unique(np.array(domains), return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    orders = np.stack([codes, *(rng.permutation(codes) for _ in range(permutations))])
+    within = orders[:, ends[:, 0]] == orders[:, ends[:, 1]]
+    rows = []
+    for kind, kept in (
+        ("all", np.ones(len(edges), bool)),
+        ("other beginnings", ~edges["same_beginning"].to_numpy(bool)),
+    ):
+        for statistic, weight in (("edges", np.ones(len(edges))), ("overlap", edges["overlap"].to_numpy(float))):
+            if not kept.any():
+                rows.append((statistic, kind, *[np.nan] * 5, 0))
+                continue
+            shares = within[:, kept] @ weight[kept] / weight[kept].sum()
+            low, high = np.percentile(shares[1:], [2.5, 97.5])
+            p_value = p_of_draws((shares[1:] >= shares[0] - 1e-12).sum(), permutations)
+            rows.append((statistic, kind, shares[0], shares[1:].mean(), low, high, float(p_value), int(kept.sum())))
+    columns = ["statistic", "edges", "value", "null_mean", "null_low", "null_high", "p_value", "count"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def _domains(overlap: xr.DataArray) -> list[str]:
     return [str(name) for name in overlap["domain"].values] if "domain" in overlap.coords else [""] * len(overlap)

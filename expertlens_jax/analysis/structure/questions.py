@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,25 @@ from expertlens_jax.analysis.result import Result, interval
 from expertlens_jax.analysis.structure import matched_controls as matching
 from expertlens_jax.analysis.structure import polysemanticity as sharing
 from expertlens_jax.analysis.structure.localisation import ALL, count_experts, locate_experts, trace_depth
-from expertlens_jax.analysis.structure.organisation import find_misplaced, map_concepts, relate_domains
+from expertlens_jax.analysis.structure.organisation import (
+    count_within,
+    find_misplaced,
+    graph_concepts,
+    map_concepts,
+    relate_domains,
+)
 from expertlens_jax.analysis.structure.recovery import recover_domains
+from expertlens_jax.analysis.structure.senses import (
+    SAME_SENSE,
+    SAME_WORD,
+    check_order,
+    compare_senses,
+    contrast_senses,
+    find_homographs,
+    similarity_of_halves,
+    summarise_senses,
+)
+from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.scores import Sign
 from expertlens_jax.experts.selection import select_experts
@@ -48,8 +65,9 @@ def organisation(
     Returns:
       A `Result`. Its table has a row per statistic (ARI, AMI, NMI, purity, silhouette, accuracy of nearest neighbours):
       `statistic`, `value`, `null_mean`, `null_low`, `null_high`, `p_value`, `concepts`, `domains`, `clusters`. Tables
-      beside it: "domains" (overlap within and between any two), "misplaced" (concepts that sit elsewhere), "map"
-      (with four concepts or more). Figures: "tree", "recovery", "domains", "map".
+      beside it: "domains" (overlap within and between any two), "misplaced" (concepts that sit elsewhere), "graph"
+      (three edges from each concept, those of words that begin alike told) and "within" (how many stay within domains,
+      against chance), "map" (with four concepts or more). Figures: "tree", "recovery", "domains", "graph", "map".
 
     Raises:
       SelectionError: concepts without domains, or as `overlap`.
@@ -73,6 +91,11 @@ def organisation(
         "recovery": functools.partial(plot.recovery, table.assign(sentences=SET, measure=quantity)),
         "domains": functools.partial(plot.domain_graph, tables["domains"]),
     }
+    places = pd.DataFrame({name: similarity[name].values.astype(str) for name in ("concept", "domain")})
+    places = places.sort_values("domain", key=lambda of: of.map(list(dict.fromkeys(of)).index), kind="stable")
+    tables["graph"] = graph_concepts(similarity)
+    tables["within"] = count_within(tables["graph"], places["domain"], places["concept"], **draws)
+    figures["graph"] = functools.partial(plot.concept_graph, tables["graph"], places, tables["within"])
     if len(similarity) >= 4:
         tables["map"] = map_concepts(similarity, neighbours=neighbours)
         figures["map"] = functools.partial(plot.map, tables["map"], title=quantity)
@@ -315,3 +338,92 @@ def matched_controls(
     figures = {"matched": functools.partial(plot.matched, table.assign(sentences=SET))}
     per_concept = pd.concat([each.assign(match=match) for match, each in compared.items()], ignore_index=True)
     return Result("matched controls", table, tuple(sentences), figures, {"concepts": per_concept})
+
+
+def senses(
+    x: xr.Dataset | xr.DataArray,
+    concepts: ConceptDataset,
+    others: Mapping[str, xr.Dataset | xr.DataArray] | None = None,
+    *,
+    method: str = "jaccard",
+    threshold: float | None = None,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Result:
+    """Ask whether experts are of the concept or of the word: a word in two senses, and other words for each sense.
+
+    Args:
+      x: a table of expertise, expert sets, or a similarity (concept, other). From a table with
+        `average_precision_halves` (`el.find_experts(..., halves=True)`), the overlap between experts found in either
+        half of the sentences is asked too: it has the fourth kind of pair, the same word in the same sense.
+      concepts: the sentence set it was measured on: concepts with one `word` and several domains are a word in several
+        senses, concepts with one domain and several words are other words for a sense. `el.load_concepts("senses")`.
+      others: controls by name: similarities, such as TF-IDF of the sentences or embeddings of the same model, or tables
+        of expertise, which are compared as `x` is.
+      method: of `overlap`, for all that are no similarities yet.
+      threshold: for that.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+      resamples: draws of the intervals' bootstrap over homographs.
+      seed: of these.
+
+    Returns:
+      A `Result`. Its table has a row per measure and kind of pair: `measure`, `kind` ("same word, same sense", "other
+      word, same sense", "same word, other sense", "neither"), `overlap`, `ci_low`, `ci_high`, `ratio` (to "neither"),
+      `homographs`. `tables["differences"]` compares kinds homograph by homograph: `measure`, `first`, `second`,
+      `difference` and `share` (of homographs whose first is larger: chance 0.5) with their intervals, `p_value`;
+      `tables["homographs"]` has the numbers of each. Figure: "senses".
+
+    Raises:
+      UnfitConceptsError: no word of the set has two senses, or none a partner.
+      SelectionError: a table of other concepts, or as `overlap`.
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> concepts = el.load_concepts("senses")
+    >>> same_sense = np.equal.outer(np.array(concepts.domains), np.array(concepts.domains)).astype(float)
+    >>> names = list(concepts.concepts)
+    >>> similarity = xr.DataArray(same_sense, dims=("concept", "other"), coords={"concept": names, "other": names})
+    >>> el.analysis.senses(similarity, concepts).table[["kind", "overlap"]].values.tolist()
+    [['other word, same sense', 1.0], ['same word, other sense', 0.0], ['neither', 0.0]]
+    """
+    find_homographs(concepts)
+    words = concepts.words or concepts.concepts
+    similarities: dict[str, np.ndarray] = {}
+    for name, each in {"experts": x, **(others or {})}.items():
+        check_order(each, concepts, name if others and name in others else "what was given")
+        compared = isinstance(each, xr.DataArray) and each.dims == ("concept", "other")
+        similarity, quantity = given_similarity(each, method, None if compared else threshold, by, sign)
+        values = np.array(similarity.values, np.float64)
+        np.fill_diagonal(values, np.nan)
+        similarities[quantity if name == "experts" else name] = values
+    quantity = next(iter(similarities))
+    if isinstance(x, xr.Dataset) and (method, by, sign) == ("jaccard", "average_precision", "up") and threshold:
+        halves = similarity_of_halves(x, threshold)
+        if halves is not None:
+            similarities[f"{quantity}, between halves of the sentences"] = halves
+    parts: dict[str, list[pd.DataFrame]] = {"table": [], "differences": [], "homographs": []}
+    for name, values in similarities.items():
+        found = compare_senses(values, words, concepts.domains)
+        parts["homographs"].append(found.assign(measure=name))
+        parts["table"].append(summarise_senses(found, resamples=resamples, seed=seed).assign(measure=name))
+        parts["differences"].append(contrast_senses(found, resamples=resamples, seed=seed).assign(measure=name))
+    joined = {name: pd.concat(each, ignore_index=True) for name, each in parts.items()}
+    tables = {name: each[["measure", *each.columns.drop("measure")]] for name, each in joined.items()}
+    sentences = []
+    for name in similarities:
+        kinds = tables["table"].set_index("measure").loc[[name]].to_dict("records")
+        told = "; ".join(f"{row['kind']}: {interval(row, 'overlap')}" for row in kinds)
+        rows = tables["differences"]
+        rows = rows[(rows["measure"] == name) & (rows["first"] == SAME_SENSE) & (rows["second"] == SAME_WORD)]
+        for row in rows.to_dict("records"):
+            share = f"{row['share']:.2f} [{row['share_low']:.2f}, {row['share_high']:.2f}]"
+            told += (
+                f". Of {row['homographs']} homographs a share of {share} is more alike by sense than by word (chance "
+                f"0.5, p = {row['p_value']:.2g})"
+            )
+        sentences.append(f"{name}: {told}.")
+    figure = functools.partial(plot.senses, tables["table"], tables["differences"], tables["homographs"])
+    return Result("senses", tables.pop("table"), tuple(sentences), {"senses": figure}, tables)

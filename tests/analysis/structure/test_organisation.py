@@ -12,7 +12,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from expertlens_jax.analysis.structure import recovery
 from expertlens_jax.analysis.structure.organisation import (
     compare_spelling,
+    count_within,
     find_misplaced,
+    graph_concepts,
     map_concepts,
     relate_domains,
 )
@@ -209,3 +211,48 @@ def test_words_that_share_a_token_are_told_apart():
     assert np.isnan(found.loc[(True, True), "overlap"])
     rest = [overlap.values[0, 3], overlap.values[1, 2], overlap.values[1, 3]]
     assert found.loc[(False, False), "overlap"] == pytest.approx(np.mean(rest))
+
+
+# --- The graph of concepts ------------------------------------------------------------------------------------
+
+
+def test_each_concept_has_an_edge_to_those_it_overlaps_with_most():
+    overlap = random_overlap(1)
+    edges = graph_concepts(overlap, 2)
+    names = list(overlap["concept"].values)
+    values = overlap.values - 9 * np.eye(len(overlap))
+    expected = {frozenset((names[i], names[j])) for i in range(len(values)) for j in np.argsort(-values[i])[:2]}
+    assert {frozenset(pair) for pair in zip(edges["concept_1"], edges["concept_2"], strict=True)} == expected
+    assert len(edges) == len(expected) and edges["overlap"].is_monotonic_decreasing
+    for row in edges.itertuples():
+        assert row.overlap == overlap.sel(concept=row.concept_1, other=row.concept_2).item()
+        assert row.same_domain == (row.domain_1 == row.domain_2)
+
+
+def test_words_that_begin_alike_are_told_by_letters_or_by_tokens():
+    overlap = overlap_of(np.ones((4, 4)), ["a", "a", "b", "b"])
+    by_letters = graph_concepts(overlap, 3, words=["stork", "Stove", "cat", "dog"]).query("same_beginning")
+    assert by_letters[["concept_1", "concept_2"]].values.tolist() == [["c0", "c1"]]
+    tokens = [[1], [2], [3, 4], [3]]
+    by_tokens = graph_concepts(overlap, 3, words=["one", "two", "three", "four"], tokens=tokens).query("same_beginning")
+    assert by_tokens[["concept_1", "concept_2"]].values.tolist() == [["c2", "c3"]]
+
+
+def test_edges_within_domains_are_held_against_permuted_domains():
+    overlap = random_overlap(2, own=0.4)
+    edges = graph_concepts(overlap, 3, words=[f"{i:03d}" for i in range(18)])
+    found = count_within(edges, overlap["domain"].values, overlap["concept"].values, permutations=200)
+    found = found.set_index(["statistic", "edges"])
+    weights = edges["overlap"].to_numpy()
+    assert found.loc[("edges", "all"), "value"] == pytest.approx(edges["same_domain"].mean())
+    share = weights[edges["same_domain"]].sum() / weights.sum()
+    assert found.loc[("overlap", "all"), "value"] == pytest.approx(share)
+    assert found.loc[("edges", "all"), "p_value"] == pytest.approx(1 / 201)
+    # Of random domains of 6 concepts among 18, a pair lies within one with probability 5 / 17.
+    assert found.loc[("edges", "all"), "null_mean"] == pytest.approx(5 / 17, abs=0.03)
+    assert found.loc[("edges", "other beginnings"), "count"] == (~edges["same_beginning"]).sum()
+
+
+def test_a_graph_of_one_concept_is_refused():
+    with pytest.raises(SelectionError, match="a graph of 1 concepts with 3 edges of each was asked for"):
+        graph_concepts(overlap_of(np.ones((1, 1)), ["a"]))
