@@ -15,7 +15,7 @@ between and within domains against chance), `misplaced.csv` (concepts whose near
 and `graph_within.csv` (edges between a few concepts of several domains, and how many stay within, against domains
 handed out at random), `spelling.csv` (overlap of concepts whose words share a token, and of others), `inclusion.csv` (a
 row per pair) and `hierarchy.csv` (their means, by domain's word, members, and other words), `sharing.csv` (units that k
-members share), and the figures `graph_SET`, `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and `hierarchy`. All
+members share); figures `graph_SET`, `tree_SET`, `map_METHOD_SET`, `domains_SET`, `recovery` and `hierarchy`. All
 but `recovery.csv` is at `drawn_threshold`. Tables of expertise lie in `expertise/`; killed and started again, it goes
 on where it was.
 """

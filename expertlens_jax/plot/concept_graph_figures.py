@@ -39,7 +39,7 @@ def plot_concept_graph(edges: pd.DataFrame, concepts: pd.DataFrame, within: pd.D
     of = dict(zip(concepts["concept"], concepts["domain"], strict=True))
 
     size = 7 if number <= 60 else 4.2
-    side = float(np.clip(0.105 * number, 4.6, 8.5)) if number <= 60 else 9.0
+    side = float(np.clip(0.13 * number, 5.4, 8.5)) if number <= 60 else 9.0
     letters = max(max(map(len, map(str, concepts["concept"]))), 4)
     reach = 1.06 + 2 * 0.0085 * size * letters / side + 0.10
     figure = Figure(figsize=(side, side + 1.15), layout="constrained")

@@ -35,7 +35,7 @@ def plot_senses(kinds: pd.DataFrame, differences: pd.DataFrame, homographs: pd.D
     figure = Figure(figsize=(7.2, max(2.9, 0.16 * lines + 0.12 * len(names) + 1.1)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
 
-    shade = dict(zip(drawn_measures, colours(drawn_measures).values(), strict=True))
+    shade = colours(drawn_measures)
     rng = np.random.default_rng(0)  # of where small dots stand
     top = 0.0
     for number, measure in enumerate(drawn_measures):
@@ -58,7 +58,9 @@ def plot_senses(kinds: pd.DataFrame, differences: pd.DataFrame, homographs: pd.D
     left.set_title("Kinds of pairs", loc="left", fontweight="bold")
     if len(drawn_measures) > 1:
         labels = ["experts of all sentences", "of one half with those of the other"]
-        handles = [left.plot([], [], "o", color=shade[m], markersize=5.5, markeredgecolor=INK)[0] for m in shade]
+        handles = [
+            left.plot([], [], "o", color=shade[m], markersize=5.5, markeredgecolor=INK)[0] for m in drawn_measures
+        ]
         figure.legend(handles, labels, loc="outside lower left", ncols=2, columnspacing=1)
 
     asked = differences[(differences["first"] == _SENSE) & (differences["second"] == _WORD)].set_index("measure")

@@ -73,7 +73,8 @@ def results(tables, ratings):
         coords={"concept": facts["concept"].values, "other": facts["concept"].values},
     )
     names, domains = (tuple(facts[name].values.astype(str)) for name in ("concept", "domain"))
-    words = tuple("bank" if domain not in domains[:i] else name for i, (name, domain) in enumerate(zip(names, domains, strict=True)))
+    first_of = {domain: domains.index(domain) for domain in domains}
+    words = tuple("bank" if i in first_of.values() else name for i, name in enumerate(names))
     senses = el.ConceptDataset(
         *("made up", tuple(f"{name}." for name in names), names, domains),
         *(np.eye(12, dtype=bool), np.ones(12, bool)),

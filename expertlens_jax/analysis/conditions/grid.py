@@ -77,8 +77,9 @@ def check_grid(concepts: ConceptDataset, positives: Sequence[int], negatives: Se
             "Leave the grid out: --config.stability.grid_positives=()."
         )
     fewest = int(concepts.labels.sum(1).argmin())
+    there = int(concepts.labels[fewest].sum())
     for number in positives:
-        if not 1 <= 2 * number <= (there := int(concepts.labels[fewest].sum())):
+        if not 1 <= number <= there // 2:
             raise UnfitConceptsError(
                 f"stability.grid_positives hold {number}, and two draws want twice as many sentences of each concept; "
                 f"{concepts.name!r} has {there} of {concepts.concepts[fewest]!r}. Give numbers from 1 to {there // 2}."

@@ -29,7 +29,7 @@ SAME_SENSE = "other word, same sense"
 SAME_WORD = "same word, other sense"
 NEITHER = "neither"
 KINDS = (SAME, SAME_SENSE, SAME_WORD, NEITHER)
-DIFFERENCES = ((SAME_SENSE, SAME_WORD), (SAME_SENSE, NEITHER), (SAME_WORD, NEITHER))
+DIFFERENCES = ((SAME_SENSE, SAME_WORD), (SAME_SENSE, NEITHER), (SAME_WORD, NEITHER), (SAME, SAME_WORD))
 
 
 def find_homographs(concepts: ConceptDataset) -> list[str]:
