@@ -17,12 +17,18 @@ _SHOWN = 14  # concepts
 
 @drawn
 def plot_audit(table: pd.DataFrame, sentences: Mapping[str, int], *, title: str = "") -> Figure:
-    """How many sentences have which problem, by severity, and the concepts with the largest share of them.
+    """Draw how many sentences have which problem, by severity, and the concepts with the largest share of them.
 
     Args:
       table: a row per sentence and problem: concept, sentence, problem, severity.
       sentences: of each concept, how many it has.
       title: what was audited.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> table = pd.DataFrame({"concept": ["cat"], "sentence": ["It ran."], "problem": ["lacks its word"]})
+    >>> figure = el.plot.audit(table.assign(severity="high"), {"cat": 4, "dog": 4}, title="mine")
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['mine: problems', 'Concepts with most']
     """
     require(table, "concept", "sentence", "problem", "severity", rows=False)
     problems = list(dict.fromkeys(table["problem"]))

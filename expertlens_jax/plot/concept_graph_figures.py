@@ -16,7 +16,7 @@ _WIDEST = 4.5  # points
 
 @drawn
 def plot_concept_graph(edges: pd.DataFrame, concepts: pd.DataFrame, within: pd.DataFrame) -> Figure:
-    """Concepts on a circle, domain by domain; edges as wide as the overlap, and how many stay within domains.
+    """Draw concepts on a circle, domain by domain; edges as wide as the overlap, and how many stay within domains.
 
     An edge within a domain has the domain's colour, one between domains is grey, and one of two words that begin alike,
     whose overlap may be one of spelling, is dashed. The strip below holds the share of edges within domains against
@@ -26,6 +26,15 @@ def plot_concept_graph(edges: pd.DataFrame, concepts: pd.DataFrame, within: pd.D
       edges: a row per edge: concept_1, concept_2, overlap, same_domain, same_beginning.
       concepts: a row per concept, in the order of the circle: concept, domain.
       within: of the edges: statistic, edges, value, null_mean, null_low, null_high, p_value.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> edges = pd.DataFrame({"concept_1": ["cat"], "concept_2": ["dog"], "overlap": [0.4], "same_domain": [True]})
+    >>> concepts = pd.DataFrame({"concept": ["cat", "dog", "car"], "domain": ["animal", "animal", "vehicle"]})
+    >>> within = pd.DataFrame({"statistic": ["edges"], "edges": "all", "value": 1.0, "null_mean": 0.3, "p_value": 0.1})
+    >>> within = within.assign(null_low=0.0, null_high=1.0)
+    >>> figure = el.plot.concept_graph(edges.assign(same_beginning=False), concepts, within)
+    >>> sorted(text.get_text() for text in figure.axes[0].texts)
+    ['car', 'cat', 'dog']
     """
     require(edges, "concept_1", "concept_2", "overlap", "same_domain", "same_beginning", rows=False)
     require(concepts, "concept", "domain")

@@ -14,7 +14,7 @@ _SENSE, _WORD = _ORDER[1], _ORDER[2]
 
 @drawn
 def plot_senses(kinds: pd.DataFrame, differences: pd.DataFrame, homographs: pd.DataFrame) -> Figure:
-    """Similarity by kind of pair, and for each measure how many homographs are more alike by sense than by word.
+    """Draw similarity by kind of pair, and for each measure how many homographs are more alike by sense than by word.
 
     On the left the first measure (and its halves): a dot is the mean over homographs with its 95% interval, small dots
     are homographs. On the right each measure's share of homographs whose sense says more than their word; half is
@@ -24,6 +24,13 @@ def plot_senses(kinds: pd.DataFrame, differences: pd.DataFrame, homographs: pd.D
       kinds: a row per measure and kind: measure, kind, overlap, ci_low, ci_high.
       differences: a row per measure and two kinds: measure, first, second, share, share_low, share_high.
       homographs: a row per measure, homograph and kind: measure, kind, overlap.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> kinds = pd.DataFrame({"measure": "Jaccard", "kind": ["neither"], "overlap": 0.1, "ci_low": 0.0, "ci_high": 0.2})
+    >>> asked = {"first": "other word, same sense", "second": "same word, other sense", "share": [0.5]}
+    >>> asked = pd.DataFrame(asked | {"measure": "Jaccard", "share_low": 0.4, "share_high": 0.6})
+    >>> [axes.get_title(loc="left") for axes in el.plot.senses(kinds, asked, kinds).axes]
+    ['Kinds of pairs', 'Concept rather than word']
     """
     require(kinds, "measure", "kind", "overlap", "ci_low", "ci_high")
     require(differences, "measure", "first", "second", "share", "share_low", "share_high")

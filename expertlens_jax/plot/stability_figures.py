@@ -189,10 +189,16 @@ def plot_fewer(table: pd.DataFrame) -> Figure:
 
 @drawn
 def plot_grid(table: pd.DataFrame) -> Figure:
-    """A panel a statistic: sizes of the positive set down, of the negative set across, with each cell's interval.
+    """Draw a panel a statistic: sizes of the positive set down, of the negative set across, with each cell's interval.
 
     Args:
       table: rows of grid.csv at one threshold: positives, negatives, statistic, value, ci_low, ci_high.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> table = pd.DataFrame({"statistic": ["overlap_correlation", "jaccard_same", "retrieval"], "value": 0.5})
+    >>> table = table.assign(positives=5, negatives=100, ci_low=0.4, ci_high=0.6)
+    >>> [axes.get_title(loc="left").splitlines()[0] for axes in el.plot.grid(table).axes]
+    ['Overlap matrices', 'Expert sets', 'Retrieval']
     """
     require(table, "positives", "negatives", "statistic", "value", "ci_low", "ci_high")
     rows, columns = sorted(set(table["positives"])), sorted(set(table["negatives"]))

@@ -146,9 +146,10 @@ def audit(concepts: ConceptDataset, model: Model | None = None, *, truncate: boo
       ConceptDataError: this is no sentence set, or a sentence that the model can't read.
 
     >>> import expertlens_jax as el
-    >>> found = el.sentences.audit(el.load_concepts("senses"))
+    >>> bats = el.load_concepts("senses").subset(["bat (animal)", "pipistrelle", "bat (sport)", "racket"])
+    >>> found = el.sentences.audit(bats)
     >>> found.accuracy.set_index(["told", "by"]).loc[("sense", "words"), "sentences"].item()
-    1400
+    40
     >>> set(found.table["problem"]) <= set(el.sentences.PROBLEMS)
     True
     """
