@@ -124,7 +124,7 @@ def audit(concepts: ConceptDataset, model: Model | None = None, *, truncate: boo
 
     Problems, of each concept's positives:
 
-    - "lacks its word": the sentence doesn't hold the concept's word, in any form.
+    - "lacks its word": the sentence doesn't hold the concept's word, in any form; not asked of a concept without one.
     - "wrong sense": the concept's word is another concept's too (column `word`), and the sentence reads like the other.
     - "reads like another domain", "reads like another concept".
     - "near-duplicate": 60% of its words or more, order aside, are those of another sentence, of this concept or of
@@ -230,7 +230,7 @@ def _lacking(concepts: ConceptDataset, texts: Sequence[_Text], mentions: np.ndar
     given = np.zeros(len(concepts.concepts), bool) if concepts.own_negatives is None else concepts.own_negatives.any(1)
     words = concepts.words or concepts.concepts
     for text in texts:
-        if not mentions[text.row, text.column] and not given[text.row]:
+        if words[text.row] and not mentions[text.row, text.column] and not given[text.row]:
             yield _row(text, "lacks its word", f"no form of {words[text.row]!r}", "high")
 
 
@@ -357,7 +357,8 @@ def _groupings(concepts: ConceptDataset) -> dict[str, np.ndarray]:
     known = dict.fromkeys(concepts.domains)
     domains = np.array([list(known).index(domain) for domain in concepts.domains])
     groupings = {}
-    if concepts.words and len(set(concepts.words)) < count:
+    stated = [word for word in concepts.words if word]
+    if len(set(stated)) < len(stated):
         groupings["sense"] = domains if all(concepts.domains) else own
     if 1 < len(known) < count and all(concepts.domains):
         groupings["domain"] = domains
@@ -427,7 +428,7 @@ def _candidates(concepts: ConceptDataset, groups: np.ndarray, told: str) -> np.n
         words = np.array(concepts.words)
         may = np.zeros((len(groups), number), bool)
         for row, word in enumerate(words):
-            may[row, groups[words == word]] = True
+            may[row, groups[(words == word) & (words != "")]] = True
     else:
         may = np.ones((len(groups), number), bool)
     may[np.arange(len(groups)), groups] = False

@@ -115,6 +115,14 @@ def test_a_sentence_without_its_word_is_told(written):
     assert (row.concept, row.sentence, row.severity) == ("bat (animal)", without, "high")
 
 
+def test_concepts_without_a_word_lack_none_and_share_none():
+    texts = ("How kind of you!", "What a lovely day.", "Thank you so much.", "Go away!", "I hate this.", "You fool.")
+    labels = np.repeat(np.eye(2, dtype=bool), 3, axis=1)
+    concepts = el.ConceptDataset("mine", texts, ("kind", "rude"), ("", ""), labels, np.ones(6, bool), words=("", ""))
+    audit = el.sentences.audit(concepts)
+    assert found(audit, "lacks its word").empty and "sense" not in set(audit.accuracy["told"])
+
+
 def test_accuracy_is_that_of_plain_numpy(clean):
     """Each sentence against each sense's summed TF-IDF, its own left out."""
     texts = auditing._texts(clean)

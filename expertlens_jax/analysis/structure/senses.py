@@ -43,7 +43,7 @@ def find_homographs(concepts: ConceptDataset) -> list[str]:
     for word, domain in zip(words, domains, strict=True):
         of_word[word].add(domain)
         of_domain[domain].add(word)
-    several = [word for word, found in of_word.items() if len(found) > 1]
+    several = [word for word, found in of_word.items() if word and len(found) > 1]
     found = [word for word in several if any(len(of_domain[domain]) > 1 for domain in of_word[word] if domain)]
     if not found:
         lacks = (
@@ -78,7 +78,7 @@ def compare_senses(similarity: np.ndarray, words: Sequence[str], domains: Sequen
     rows = []
     for word in dict.fromkeys(words.tolist()):
         own = words == word
-        if len(set(domains[own].tolist())) < 2:
+        if not word or len(set(domains[own].tolist())) < 2:
             continue
         mine = np.broadcast_to(own[:, None], same_word.shape)
         masks = {
