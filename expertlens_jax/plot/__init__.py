@@ -11,9 +11,9 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.audit_figures import plot_audit as audit
     from expertlens_jax.plot.base_rates_figures import plot_base_rates as base_rates
     from expertlens_jax.plot.comparisons_figures import plot_comparisons as comparisons
+    from expertlens_jax.plot.concept_graph_figures import plot_concept_graph as concept_graph
     from expertlens_jax.plot.detection_figures import plot_detection as detection
     from expertlens_jax.plot.detection_figures import plot_detection_examples as detection_examples
-    from expertlens_jax.plot.concept_graph_figures import plot_concept_graph as concept_graph
     from expertlens_jax.plot.enrichment_figures import plot_depth as depth
     from expertlens_jax.plot.enrichment_figures import plot_domain_enrichment as domain_enrichment
     from expertlens_jax.plot.enrichment_figures import plot_enrichment as enrichment
