@@ -4,8 +4,8 @@
     python -m experiments.NAME --config=configs/demo.py:small --workdir=runs/small_NAME
     python -m experiments.alignment --config=configs/demo.py:novels --workdir=runs/novels
 
-NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives, senses or
-steering.
+NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives, senses,
+detection or steering.
 Settings that all of them read come first, then a section an experiment. `small` takes fewer concepts, to check the
 whole path in less time; `novels` is for alignment: the words that people rated, and the ratings by part of speech.
 Another model's suite imports `get_config` and changes what differs.
@@ -42,7 +42,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     # What experiments.reproduce runs
     c.experiments = (
         *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity"),
-        *("negatives", "senses", "steering"),
+        *("negatives", "senses", "detection", "steering"),
     )
 
     # Overlap
@@ -80,6 +80,15 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.resamples = 2000
     c.permutations = 10_000
 
+    c.detection = ml_collections.ConfigDict()
+    c.detection.concepts = 32  # drawn domain by domain; 0 for all
+    c.detection.detectors = ()  # names in el.DETECTORS; () for all that the model can be read for
+    c.detection.positives = ()  # to learn from; () for 5, 10, 20 and 40, as far as all concepts have so many
+    c.detection.training_negatives = 400  # of a concept
+    c.detection.negatives_per_positive = (1, 10, 100)  # base rates to measure at
+    c.detection.label_noise = (0.1, 0.25)  # shares of wrong labels, beside none
+    c.detection.masked = True  # also try on sentences with the word masked, by `masked`
+    c.detection.embedder = ""  # NAME of a model whose sentence embeddings are probed; "" for the model itself
     c.stability = ml_collections.ConfigDict()
     c.stability.counts = (5, 10, 20)  # sentences a concept, drawn from those there are
     c.stability.seeds = (0, 1, 2)  # of sampled negatives
@@ -136,6 +145,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.concepts = SMALL_CONCEPTS
         c.thresholds = (0.4, 0.5, 0.6)
         c.measures = ("jaccard", "cosine_centred")
+        c.detection.concepts = 8
+        c.detection.positives = (10, 40)
+        c.detection.label_noise = (0.25,)
         c.stability.counts = (20,)
         c.stability.seeds = (0, 1)
         c.stability.grid_positives = ()

@@ -199,8 +199,8 @@ def compare_concepts(
     c, model = this.config, this.model
     reading = {"truncate": c.truncate, "tokens_per_batch": c.tokens_per_batch, "progress": True}
     embedded = saved_dataset(
-        this.workdir / "embeddings" / f"{table_name(model, concepts)}.zarr",
-        lambda: embed_concepts(model, concepts, **reading),
+        this.workdir / "embedded" / f"{table_name(model, concepts)}.zarr",
+        lambda: embed_concepts(model, concepts, **reading, negatives=el.Negatives.of_attributes(read_negatives(c))),
         question_of(expertise),
     )
     # Average precision depends on the base rate, and so does what a threshold on it means: with several numbers of
@@ -212,7 +212,11 @@ def compare_concepts(
     found = [each for table in tables for each in by.expert_measures(table, c.measures, thresholds)]
     found += by.word_measures(model, concepts)
     found += by.sentence_measures(
-        embedded["mean"].values, embedded["last_token"].values, concepts, every_layer=c.every_layer
+        embedded["mean"].values,
+        embedded["last_token"].values,
+        concepts,
+        directions=embedded["direction"].values,
+        every_layer=c.every_layer,
     )
     found += by.vector_measures(vectors, concepts)
     for path in c.sentence_models:

@@ -46,6 +46,7 @@ COMMANDS = {
     "polysemanticity": Command("polysemanticity", "How many concepts does a unit serve, and which?"),
     "negatives": Command("negatives", "What do more negative sentences change?"),
     "senses": Command("senses", "Are experts of the concept, or of the word?"),
+    "detect": Command("detection", "Do experts detect their concept, and does anything better?"),
     "steer": Command("steering", "Does the model write of what its experts are made to say?"),
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),

@@ -72,6 +72,7 @@ def test_run_directory_has_what_readers_need(finished):
     assert list(table.columns) == COLUMNS
     assert set(table["measure"]) == {
         *("jaccard", "cosine_centred", "input_embedding", "single_word", "mean_sentence", "last_token", "tfidf"),
+        "mean_difference",
         *("jaccard_random_weights_0", "cosine_centred_random_weights_0"),
     }
     assert json.loads((workdir / "config.json").read_text())["negatives_per_positive"] == 2.5

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,13 @@ import xarray as xr
 
 from expertlens_jax.analysis.similarity.baselines import mean_sentence_embedding
 from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.experts.directions import find_directions
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.tokens import Tokens, check_token_ids, tokenize
+from expertlens_jax.settings import Negatives
 
 
 def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
@@ -87,16 +89,18 @@ def concept_embeddings(
     Returns:
       float64 `[layers, concepts, d_model]`.
     """
-    responses = record_responses(
-        model,
-        concepts.sentences,
-        sites=("resid",),
-        pooling="mean",
-        truncate=truncate,
-        tokens_per_batch=tokens_per_batch,
-        progress=progress,
-    )
-    means = mean_sentence_embedding(responses.values, concepts)
+    reading = {"truncate": truncate, "tokens_per_batch": tokens_per_batch, "progress": progress}
+    return _by_layer(_mean_stream(model, concepts, **reading).values, model, concepts)
+
+
+def _mean_stream(model: Model, concepts: ConceptDataset, **reading: Any) -> Responses:
+    """The mean over a sentence's tokens of the residual stream after each layer."""
+    return record_responses(model, concepts.sentences, sites=("resid",), pooling="mean", **reading)
+
+
+def _by_layer(values: np.ndarray, model: Model, concepts: ConceptDataset) -> np.ndarray:
+    """Means over a concept's sentences, float64 `[layers, concepts, d_model]`."""
+    means = mean_sentence_embedding(values, concepts)
     return means.reshape(len(concepts.concepts), model.config.num_layers, -1).transpose(1, 0, 2)
 
 
@@ -107,20 +111,26 @@ def embed_concepts(
     truncate: bool = False,
     tokens_per_batch: int | None = None,
     progress: bool = False,
+    negatives: Negatives | None = None,
 ) -> xr.Dataset:
-    """Embed the concepts by their sentences, in the two ways that are baselines of their experts.
+    """Embed the concepts by their sentences, in the ways that are baselines of their experts.
 
     Returns:
-      float64 `mean` over (layer, concept, channel), see `concept_embeddings`, and `last_token` over (concept, channel),
-      the mean over a concept's sentences of what the last layer holds at their last token.
+      float64 `mean` over (layer, concept, channel), see `concept_embeddings`; `last_token` over (concept, channel), the
+      mean over a concept's sentences of what the last layer holds at their last token; and `direction` over (concept,
+      unit), the difference of means of `find_directions`, of length 1 at each layer.
     """
     reading = {"truncate": truncate, "tokens_per_batch": tokens_per_batch, "progress": progress}
-    by_layer = concept_embeddings(model, concepts, **reading)
+    stream = _mean_stream(model, concepts, **reading)
     last = sentence_embeddings(model, concepts.sentences, pooling="last", **reading)
     return xr.Dataset(
         {
-            "mean": (("layer", "concept", "channel"), by_layer),
+            "mean": (("layer", "concept", "channel"), _by_layer(stream.values, model, concepts)),
             "last_token": (("concept", "channel"), mean_sentence_embedding(last, concepts)),
+            "direction": (
+                ("concept", "unit"),
+                find_directions(stream, concepts, negatives=negatives)["direction"].values,
+            ),
         }
     )
 

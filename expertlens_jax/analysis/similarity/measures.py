@@ -143,7 +143,12 @@ def word_measures(model: Model, concepts: ConceptDataset) -> list[Measure]:
 
 
 def sentence_measures(
-    by_layer: np.ndarray, last_token: np.ndarray, concepts: ConceptDataset, *, every_layer: bool = False
+    by_layer: np.ndarray,
+    last_token: np.ndarray,
+    concepts: ConceptDataset,
+    *,
+    directions: np.ndarray | None = None,
+    every_layer: bool = False,
 ) -> list[Measure]:
     """What the sentences give without experts: their mean embeddings, over all tokens or the last, and their TF-IDF.
 
@@ -152,8 +157,11 @@ def sentence_measures(
       last_token: float `[concepts, d_model]`, the mean over a concept's sentences of what the last layer holds at
         their last token, see `embeddings.sentence_embeddings`.
       concepts: the sentences.
+      directions: float `[concepts, channels]`, where a concept's sentences lie from the others, see `find_directions`;
+        compared by their cosine.
       every_layer: the mean embedding at every layer, and not at the last only.
     """
+    found = [] if directions is None else [("mean_difference", directions)]
     layers = [
         Measure("Baselines", f"mean_sentence_layer_{layer}", cosine_of_embeddings(mean, concepts))
         for layer, mean in enumerate(by_layer[:-1] if every_layer else ())
@@ -162,6 +170,7 @@ def sentence_measures(
         *layers,
         Measure("Baselines", "mean_sentence", cosine_of_embeddings(by_layer[-1], concepts)),
         Measure("Baselines", "last_token", cosine_of_embeddings(last_token, concepts)),
+        *(Measure("Baselines", name, cosine_of_embeddings(each, concepts)) for name, each in found),
         Measure("Controls", "tfidf", tfidf_similarity(concepts)),
     ]
 
