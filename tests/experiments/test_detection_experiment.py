@@ -10,7 +10,7 @@ from experiments.detection import run
 from experiments.detectors import check, find_pairs
 from experiments.run import read_conclusions
 
-WORDS = ("cat", "dog", "horse", "bread", "cheese", "soup")
+WORDS = ("cat", "dog", "horse", "bread", "cheese", "soup", "car", "train")  # of fewer, no p is below 0.05 after Holm
 
 
 def settings(**changes):
@@ -18,10 +18,9 @@ def settings(**changes):
     config.concepts = WORDS
     config.sites = ("mlp.up",)
     config.resamples = 50
-    config.detection.concepts = 6
+    config.detection.concepts = 8
     config.detection.detectors = (
-        *("best_expert", "top_experts", "random_units", "mean_difference", "scaled_difference", "probe"),
-        "bag_of_words",
+        *("top_experts", "random_units", "mean_difference", "scaled_difference", "probe", "bag_of_words"),
     )
     for name, value in changes.items():
         section = config.detection if name in config.detection else config
@@ -50,21 +49,21 @@ def test_tables_hold_every_pair_detector_and_condition(finished):
     tried = table.groupby("kind")[["positives", "label_noise"]].agg(lambda each: sorted(set(each)))
     assert tried.loc["sets"].tolist() == [[10, 40], [0.0, 0.25]]
     assert tried.loc["halves"].tolist() == [[20], [0.0]] and tried.loc["masked"].tolist() == [[40], [0.0]]
-    assert set(table["concepts"]) == {6} and table["value"].between(0, 1).all()
+    assert set(table["concepts"]) == {8} and table["value"].between(0, 1).all()
     rows = (
         table[(table["measure"] == "auroc") & (table["positives"] == 40)].groupby(["kind", "detector"])["value"].mean()
     )
     assert rows["sets", "bag_of_words"] > 0.9  # the word is all that it takes
     assert rows["masked", "bag_of_words"] < rows["sets", "bag_of_words"]
     assert rows["sets", "top_experts"] > rows["sets", "random_units"] + 0.1
-    assert len(pd.read_csv(workdir / "shares.csv")) == 6 * 6
+    assert len(pd.read_csv(workdir / "shares.csv")) == 6 * 8
 
 
 def test_verdicts_and_figures_are_there(finished):
     workdir, found = finished
     assert [each.claim for each in read_conclusions(workdir / "conclusions.csv")] == [each.claim for each in found]
     assert found[0].verdict.value == "held" and found[2].verdict.value == "not held"
-    assert found[2].found.startswith("Units lose against") and "bag of words" in found[2].found
+    assert "of probe (p = " in found[2].found and "of bag of words (p = " in found[2].found
     drawn = {file.name for file in (workdir / "figures").iterdir()}
     assert drawn == {f"{name}.{kind}" for name in ("detection", "examples") for kind in ("png", "svg", "pdf")}
 

@@ -106,8 +106,8 @@ def compare_detectors(
     Returns:
       A row per measure, ratio and other detector: `detector` (the reference), `other`, `concepts`, `value`,
       `other_value`, `difference` (first less second), its 95% interval `ci_low`, `ci_high`, `p_value` (Wilcoxon's
-      signed ranks, two-sided), `p_holm` (over the others of a measure and ratio), `least_p` (that so few concepts could
-      give).
+      signed ranks, two-sided), `p_holm` (over the others of a measure and ratio), `least_p` (of
+      `p_holm`, that so few concepts could give).
     """
     most = per_concept[(per_concept["positives"] == per_concept["positives"].max()) & (per_concept["label_noise"] == 0)]
     rows = []
@@ -125,9 +125,8 @@ def compare_detectors(
                 | {"difference": value, "ci_low": low, "ci_high": high, "p_value": _wilcoxon(differences)}
             )
         adjusted = holm([row["p_value"] for row in tests])
-        rows += [
-            row | {"p_holm": p, "least_p": least_p_of_signs(len(own))} for row, p in zip(tests, adjusted, strict=True)
-        ]
+        least = min(1.0, least_p_of_signs(len(own)) * len(tests))
+        rows += [row | {"p_holm": p, "least_p": least} for row, p in zip(tests, adjusted, strict=True)]
     return pd.DataFrame(rows)
 
 
