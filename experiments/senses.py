@@ -47,9 +47,9 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         expertise = this.expertise(this.model, concepts, halves=True)
         others = controls(this, concepts, expertise)
         found = el.analysis.senses(expertise, concepts, others, threshold=threshold, **this.resampling)
-        names = {f"Overlap of experts (jaccard, τ = {threshold:g})": experts_name(threshold)}
+        own = f"Overlap of experts (jaccard, τ = {threshold:g})"
         for table, part in {"senses": found.table, **found.tables}.items():
-            part = part.assign(measure=part["measure"].replace(names, regex=False))
+            part = part.assign(measure=part["measure"].str.replace(own, experts_name(threshold), regex=False))
             tables.add(table, part, sentences=concepts.name)
         this.draw(f"senses_{concepts.name}", found.plot())
     this.write(joined := tables.joined())

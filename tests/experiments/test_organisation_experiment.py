@@ -83,7 +83,7 @@ def test_inclusion_and_domains_are_those_of_the_saved_experts(finished, sets):
 
 def test_figures_are_there_and_name_concepts_and_domains(finished):
     drawn = {file.name for file in (finished / "figures").iterdir()}
-    names = ("tree_facts", "map_mds_facts", "map_tsne_facts", "domains_facts", "recovery", "hierarchy")
+    names = ("graph_facts", "tree_facts", "map_mds_facts", "map_tsne_facts", "domains_facts", "recovery", "hierarchy")
     assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("png", "svg", "pdf")}
     assert all(word in (finished / "figures" / "tree_facts.svg").read_text() for word in WORDS)
     assert "vehicle" in (finished / "figures" / "domains_facts.svg").read_text()

@@ -23,6 +23,7 @@ def small(**changes):
     config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
     config.resamples, config.permutations = 50, 99
     config.stability.counts = (10,)
+    config.stability.grid_positives, config.stability.grid_negatives = (10,), (60,)
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
         (config[section] if section else config)[key] = value
@@ -94,11 +95,19 @@ def test_every_comparison_is_there_with_its_count(table):
 
 
 def test_figures_are_there_and_the_claims_told(workdir):
-    for name in ("stability", "stability_thresholds", "stability_fewer"):
+    for name in ("stability", "stability_thresholds", "stability_fewer", "stability_grid"):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 10_000
     arranged, same = read_conclusions(workdir / CONCLUSIONS)
     assert "random weights" in arranged.found and isinstance(arranged.verdict, Verdict)
     assert same.verdict == Verdict.HELD and (workdir / "figures" / f"{same.figure}.svg").exists()
+
+
+def test_the_grid_holds_each_pair_of_sizes(workdir):
+    grid = pd.read_csv(workdir / "grid.csv")
+    assert set(zip(grid["positives"], grid["negatives"], strict=True)) == {(10, 60)}
+    assert set(grid["threshold"]) == {0.4, 0.5} and (grid["concepts"] == 8).all()
+    values = grid[grid["threshold"] == 0.4].set_index("statistic")["value"]
+    assert values["jaccard_same"] > values["jaccard_different"] and values["retrieval"] > 1 / 8
 
 
 def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
@@ -118,6 +127,8 @@ def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
     ("changes", "message"),
     [
         ({"stability__counts": (50,)}, "has 40 sentences for 'animal', too few for 1 draw of 50"),
+        ({"stability__grid_positives": (30,)}, "hold 30, and two draws want twice as many sentences"),
+        ({"exclude_mentions": False}, "stability.grid_positives want exclude_mentions=True"),
         ({"stability__seeds": (1,)}, r"stability.seeds is \(1,\); wanted two or more that differ"),
         ({"stability__models": ("lenslet-2m",)}, "wanted 2 or more models, each once"),
         ({"stability__models": ("lenslet-2m", "lenslet-2m@step7")}, "has no revision 'step7'; it ships with step0"),
