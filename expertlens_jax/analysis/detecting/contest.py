@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
 from expertlens_jax.analysis.detecting import curves
 from expertlens_jax.analysis.detecting.detectors import (
@@ -16,7 +15,7 @@ from expertlens_jax.analysis.detecting.detectors import (
     fit_detector,
     standardised_difference,
 )
-from expertlens_jax.analysis.statistics import bootstrap_mean, holm, least_p_of_signs
+from expertlens_jax.analysis.statistics import bootstrap_mean, holm, least_p_of_signs, signed_ranks_p
 from expertlens_jax.errors import ResponsesError
 
 CONDITION = ["positives", "label_noise", "measure", "negatives_per_positive"]
@@ -122,18 +121,12 @@ def compare_detectors(
             tests.append(
                 {"measure": measure, "negatives_per_positive": ratio, "detector": reference, "other": other}
                 | {"concepts": len(own), "value": own.mean(), "other_value": table[other].mean()}
-                | {"difference": value, "ci_low": low, "ci_high": high, "p_value": _wilcoxon(differences)}
+                | {"difference": value, "ci_low": low, "ci_high": high, "p_value": signed_ranks_p(differences)}
             )
         adjusted = holm([row["p_value"] for row in tests])
         least = min(1.0, least_p_of_signs(len(own)) * len(tests))
         rows += [row | {"p_holm": p, "least_p": least} for row, p in zip(tests, adjusted, strict=True)]
     return pd.DataFrame(rows)
-
-
-def _wilcoxon(differences: np.ndarray) -> float:
-    """Two-sided p; 1 where nothing differs, as for two detectors that make no mistake."""
-    differences = np.round(differences, 12)  # equal sums, summed otherwise
-    return 1.0 if not differences.any() else float(scipy.stats.wilcoxon(differences).pvalue)
 
 
 def share_of_directions(training: Training, concepts: Sequence[str]) -> pd.DataFrame:

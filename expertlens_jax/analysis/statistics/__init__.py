@@ -29,7 +29,7 @@ from expertlens_jax.analysis.statistics.least_p import (
     least_p_of_permutations,
     least_p_of_signs,
 )
-from expertlens_jax.analysis.statistics.permutations import diagonal_p, holm, mantel, permutation_p
+from expertlens_jax.analysis.statistics.permutations import diagonal_p, holm, mantel, permutation_p, signed_ranks_p
 
 __all__ = [
     "Estimate",
@@ -52,6 +52,7 @@ __all__ = [
     "partial_spearman",
     "permutation_p",
     "resample_counts",
+    "signed_ranks_p",
     "spearman",
     "weighted_partial_spearman",
     "weighted_spearman",

@@ -111,6 +111,32 @@ def diagonal_p(values: np.ndarray, permutations: int = 10_000, seed: int = 0) ->
     return p_of_draws(extreme, permutations)
 
 
+def signed_ranks_p(differences: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's signed ranks, exact, with ties: all ways to give the differences their signs.
+
+    Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1, 1945. Differences of 0 are left out.
+    The null is summed up rank by rank, which takes no longer with ties; `scipy.stats.wilcoxon` goes through all signs
+    then, and takes a thousand times as long.
+
+    Args:
+      differences: float [pairs]; equal ones up to 1e-12 tie.
+
+    Returns:
+      p; 1 where nothing differs.
+    """
+    differences = np.round(np.asarray(differences, np.float64), 12)
+    differences = differences[differences != 0]
+    doubled = (2 * scipy.stats.rankdata(np.abs(differences))).astype(int)  # mid-ranks may be halves
+    null = np.zeros(doubled.sum() + 1)
+    null[0] = 1
+    for rank in doubled:
+        with_rank = np.zeros_like(null)
+        with_rank[rank:] = null[: len(null) - rank]
+        null = (null + with_rank) / 2
+    negative = int(doubled[differences < 0].sum())
+    return float(min(1.0, 2 * null[: min(negative, len(null) - 1 - negative) + 1].sum()))
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Adjust p-values [tests] so that the chance of any false rejection among them stays at the level.
 

@@ -14,6 +14,7 @@ from expertlens_jax.analysis.statistics import (
     jackknife_over_concepts,
     partial_spearman,
     permutation_p,
+    signed_ranks_p,
     spearman,
     weighted_partial_spearman,
     weighted_spearman,
@@ -30,6 +31,27 @@ def rated_graph(rng, concepts, pairs):
 def correlating(x, y):
     """The statistic of an alignment."""
     return lambda weights: weighted_spearman(x, y, weights)
+
+
+@pytest.mark.parametrize("size", [2, 7, 30, 50])
+def test_signed_ranks_without_ties_are_scipys_exact_test(size):
+    differences = np.random.default_rng(size).normal(0.3, 1, size)
+    wanted = scipy.stats.wilcoxon(differences, method="exact").pvalue
+    assert signed_ranks_p(differences) == pytest.approx(wanted, abs=1e-12)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=7).filter(lambda each: np.count_nonzero(each) > 1))
+def test_signed_ranks_with_ties_go_through_all_signs_as_scipy_does(differences):
+    differences = np.array(differences) / 10
+    signs = scipy.stats.PermutationMethod(n_resamples=np.inf)
+    wanted = scipy.stats.wilcoxon(differences[differences != 0], method=signs).pvalue
+    assert signed_ranks_p(differences) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_signed_ranks_of_no_difference_have_p_1_and_of_all_on_one_side_the_least_there_is():
+    assert signed_ranks_p(np.zeros(5)) == 1 and signed_ranks_p(np.array([])) == 1
+    assert signed_ranks_p(np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.1])) == pytest.approx(2 / 2**6)
 
 
 @pytest.mark.parametrize("levels", [3, 1000])  # many ties, few ties
