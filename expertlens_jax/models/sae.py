@@ -18,9 +18,13 @@ from flax import struct
 
 from expertlens_jax.errors import ExpertLensWarning, UnsupportedSAEError
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.sites import SITES
 
-READABLE = ("attn.out", "mlp.down", "resid")
-"""The sites that can be read: what a block's branches add to the residual stream, and that stream after the block."""
+USUAL = ("attn.out", "mlp.down", "resid")
+"""The sites that most are trained on: what a block's branches add to the residual stream, and that stream after it."""
+
+READABLE = (*USUAL, *(name for name, site in SITES.items() if site.steered and name not in USUAL))
+"""The sites that can be read: all that hold activations, the usual ones first."""
 
 Normalization = Literal["none", "constant_norm", "layer_norm"]
 
@@ -29,7 +33,7 @@ Normalization = Literal["none", "constant_norm", "layer_norm"]
 class SAE:
     """The encoder of a sparse autoencoder, and where it reads.
 
-    The features of an activation x `[d_model]` are `max(p, 0)` of `p = (normalize(x) - offset) @ encoder + bias`
+    The features of an activation x `[channels]` are `max(p, 0)` of `p = (normalize(x) - offset) @ encoder + bias`
     where `p > threshold` (JumpReLU: Rajamanoharan et al. 2024, arXiv 2407.14435) and, with `k`, where p is among the k
     largest (TopK: Gao et al. 2024, arXiv 2406.04093); 0 elsewhere. With neither it is a ReLU.
 
@@ -46,11 +50,11 @@ class SAE:
     """
 
     encoder: jax.Array | np.ndarray
-    """`[d_model, features]`."""
+    """`[channels, features]`, with as many channels as the site has: d_model of the residual stream."""
     bias: jax.Array | np.ndarray
     """`[features]`."""
     offset: jax.Array | np.ndarray | None = None
-    """`[d_model]`, taken off the activations first: the decoder's bias, in most; None takes off nothing."""
+    """`[channels]`, taken off the activations first: the decoder's bias, in most; None takes off nothing."""
     threshold: jax.Array | np.ndarray | None = None
     """`[features]`; None is 0."""
     layer: int = struct.field(pytree_node=False, kw_only=True)
@@ -59,7 +63,7 @@ class SAE:
     """What it reads there, one of `READABLE`."""
     k: int | None = struct.field(pytree_node=False, kw_only=True, default=None)
     normalize: Normalization = struct.field(pytree_node=False, kw_only=True, default="none")
-    """Of each activation: to the length sqrt(d_model), or to mean 0 and deviation 1 over channels, before `offset`."""
+    """Of each activation: to the length sqrt(channels), or to mean 0 and deviation 1 over channels, before `offset`."""
     centred: bool | None = struct.field(pytree_node=False, kw_only=True, default=False)
     """Whether it was trained on a model whose residual stream has mean 0 over channels, as TransformerLens makes it
     (`center_writing_weights`) where layer norms take that mean off anyway; None if its files don't say."""
@@ -121,7 +125,7 @@ def encode(sae: SAE, activations: jax.Array) -> jax.Array:
 
     Args:
       sae: its weights as jax's arrays.
-      activations: `[..., d_model]`, of any floating-point dtype.
+      activations: `[..., channels]`, of any floating-point dtype.
 
     Returns:
       float32 `[..., features]`, none below 0.
@@ -164,7 +168,7 @@ def read_features(
     Args:
       saes: `[S]`, all with the same number of features.
       which: int32, which of them reads this layer, or -1.
-      outputs: `[batch, tokens, d_model]` of each of the `READABLE` sites, steered.
+      outputs: `[batch, tokens, channels]` of each of the `READABLE` sites, steered.
       keep: from an SAE's place among `saes` and its features `[batch, tokens, features]` to what is kept of them.
       features: float32 `[S, ...]`, what was kept in the layers before.
 
@@ -264,11 +268,15 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
         if bad:
             raise UnsupportedSAEError(f"the {name} of {sae.name} holds {bad} values that are NaN or infinite.")
     _check_itself(sae)
-    d_model = sae.encoder.shape[0]
-    if d_model != config.d_model:
+    read, channels = sae.encoder.shape[0], SITES[sae.site].channels(config)
+    if not channels:
         raise UnsupportedSAEError(
-            f"{sae.name} reads {d_model} channels, and {sae.site} of {model} has {config.d_model}: it was trained on "
-            "another model."
+            f"{sae.name} reads {sae.site}, which {model} doesn't have: it was trained on another model."
+        )
+    if read != channels:
+        raise UnsupportedSAEError(
+            f"{sae.name} reads {read} channels, and {sae.site} of {model} has {channels}: it was trained on another "
+            "model."
         )
     if not 0 <= sae.layer < config.num_layers:
         raise UnsupportedSAEError(

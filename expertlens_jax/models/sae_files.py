@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedSAEError
-from expertlens_jax.models.sae import SAE, family_named
+from expertlens_jax.models.sae import READABLE, SAE, family_named
 from expertlens_jax.models.sae_places import HOOKS, Place, agreed, place_of_hook, places_of_path
-from expertlens_jax.models.sae_settings import BY_HAND, flag, read_json, read_settings, table
+from expertlens_jax.models.sae_settings import BY_HAND, OWN_LAYER, OWN_SITE, flag, read_json, read_settings, table
 from expertlens_jax.models.weights import DTYPES, safetensors
 
 CONFIG, WEIGHTS, SCALE = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
@@ -129,6 +129,21 @@ def load_sae(
         f"(Gemma Scope) and for {GEMMA_SCOPE_2} (Gemma Scope 2). Give the directory that has them; from the hub, fetch "
         "it first with hf download."
     )
+
+
+def load_decoder(directory: str | os.PathLike[str]) -> np.ndarray:
+    """Return the decoder of a SAELens directory, which turns features back into activations: `W_dec`, float32.
+
+    Raises:
+      CheckpointError: there is none, or the file is damaged.
+    """
+    file = pathlib.Path(directory) / WEIGHTS
+    if not file.is_file():
+        raise CheckpointError(f"{directory} has no {WEIGHTS}. Give a directory that SAELens or el.training wrote.")
+    stored = _open(file)
+    if "W_dec" not in stored:
+        raise CheckpointError(f"{file} lacks W_dec; it has {', '.join(sorted(stored)) or 'none'}. Get it again, whole.")
+    return _read(file, stored, ["W_enc", "W_dec"], [name for name in stored if name not in ("W_enc", "W_dec")])["W_dec"]
 
 
 def _load_gemma_scope(file: pathlib.Path, layer: int | None, site: str | None, centred: bool) -> SAE:
@@ -291,7 +306,7 @@ def _architecture(config: pathlib.Path, settings: Mapping[str, Any]) -> tuple[st
                 f"{config} describes a transcoder, from {settings.get(here)} to {settings[there]}; only autoencoders "
                 "can be read."
             )
-    if settings.get("reshape_activations", "none") != "none":
+    if settings.get("reshape_activations", "none") != "none" and settings.get(OWN_SITE) != "attn.z":
         raise UnsupportedSAEError(
             f"{config} says reshape_activations={settings['reshape_activations']!r}: it reads attention heads side by "
             "side, which is no site. Use an SAE of the residual stream or of a branch's output."
@@ -345,6 +360,8 @@ def _centring(config: pathlib.Path, settings: Mapping[str, Any]) -> bool | None:
 def _where(directory: pathlib.Path, settings: Mapping[str, Any], layer: int | None, site: str | None) -> Place:
     """Return the layer and site that are read, by the hook point, the directories' names and what was given."""
     config, hook = directory / CONFIG, settings.get("hook_name")
+    if OWN_SITE in settings or OWN_LAYER in settings:
+        return agreed(directory, [_where_stated(config, settings), *places_of_path(directory)], layer, site)
     head = settings.get("hook_head_index", settings.get("hook_head_index_out"))
     stated = place_of_hook(hook or "", str(config)) if head is None else None
     module = place_of_hook(settings.get("hf_hook_name", ""), str(config))
@@ -359,6 +376,21 @@ def _where(directory: pathlib.Path, settings: Mapping[str, Any], layer: int | No
             "these under another name, give layer= and site=."
         )
     return Place(place.layer, place.site, place.said, stated and stated.block)
+
+
+def _where_stated(config: pathlib.Path, settings: Mapping[str, Any]) -> Place:
+    """Return the layer and site that an SAE of this package's own training states.
+
+    Raises:
+      CheckpointError: it states one of the two, or what is no site.
+    """
+    site, layer = settings.get(OWN_SITE), settings.get(OWN_LAYER)
+    if site not in READABLE or layer is None or layer < 0:
+        raise CheckpointError(
+            f"{config} says {OWN_SITE}={site!r} and {OWN_LAYER}={layer!r}; wanted one of {', '.join(READABLE)} and a "
+            "layer from 0 on. Correct them, or take both out if hook_name says what it reads."
+        )
+    return Place(layer, site, f"{config} says that it reads {site} in layer {layer}")
 
 
 def _normalization(directory: pathlib.Path, stated: str | bool, scale: float | None) -> tuple[str, float | None]:

@@ -15,6 +15,9 @@ from expertlens_jax.errors import CheckpointError, ExpertLensWarning, Unsupporte
 BY_HAND = "or build it by hand, if you know what it does: el.SAE(encoder, bias, offset, threshold, layer=, site=, k=)"
 """What is left to do with files that can't be read as they are."""
 
+OWN_LAYER, OWN_SITE = "expertlens_layer", "expertlens_site"
+"""What the SAEs that are trained here state besides, under `metadata`: where they read, in this package's words."""
+
 OLDER = {
     "hook_point": "hook_name",
     "hook_point_layer": "hook_layer",
@@ -27,7 +30,8 @@ USED = (
     "architecture activation_fn activation_fn_kwargs k apply_b_dec_to_input normalize_activations "
     "rescale_acts_by_decoder_norm reshape_activations finetuning_scaling_factor d_in d_sae d_out hook_name hook_layer "
     "hook_head_index hook_name_out hook_layer_out hook_head_index_out hf_hook_name model_name model_class_name "
-    "model_from_pretrained_kwargs prepend_bos seqpos_slice"
+    "model_from_pretrained_kwargs prepend_bos seqpos_slice "
+    f"{OWN_LAYER} {OWN_SITE}"
 ).split()
 """Settings that say what the features are, where they are read, and on which texts."""
 
@@ -35,6 +39,8 @@ KINDS = {
     **dict.fromkeys("architecture activation_fn reshape_activations model_name model_class_name".split(), (str,)),
     **dict.fromkeys("hook_name hook_name_out hf_hook_name".split(), (str,)),
     **dict.fromkeys("d_in d_sae d_out hook_layer hook_layer_out hook_head_index hook_head_index_out".split(), (int,)),
+    OWN_LAYER: (int,),
+    OWN_SITE: (str,),
     "normalize_activations": (str, bool),
     "k": (int, float),
 }

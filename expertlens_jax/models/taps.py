@@ -66,6 +66,9 @@ class LayerInputs:
     """int32 scalar, likewise, and within a layer."""
     features: jax.Array | None = None
     """int32 `[saes, chosen]`: which features of each SAE are captured; None where none are, or all are pooled."""
+    held: dict[str, jax.Array] | None = struct.field(pytree_node=False, default=None)
+    """Within a layer that SAEs may read: what each site holds, `[batch, tokens, channels]`, filled in as it is tapped;
+    None where no SAE is asked for."""
 
     def at(self) -> At:
         """Where these tokens stand, as interventions are told."""
@@ -135,6 +138,8 @@ def tap(
             sow_last(module, "responses", name, "response", pool(values, inputs.pool_mask, taps.pooling))
         if name in taps.captured:
             sow_last(module, "activations", name, "activation", take_channels(values, chosen_channels(module, name)))
+    if inputs.held is not None:
+        inputs.held[site] = activations
     return activations
 
 

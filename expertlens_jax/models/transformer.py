@@ -40,19 +40,16 @@ class Block(nn.Module):
         """
         c = self.config
         x, features = carry
-        inputs = inputs.replace(layer=options.layer)
+        inputs = inputs.replace(layer=options.layer, held=None if features is None else {})
         x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
         attention = Attention(c, self.taps, self.dtype, self.keeps, self.mesh, name="attn")
         mlp = MLP(c, self.taps, self.dtype, self.mesh, name="mlp")
-        outputs = {}  # what an SAE may read
 
         def attend(y: jax.Array) -> jax.Array:
-            outputs["attn.out"] = attention(gather_channels(y, self.mesh), inputs, options)
-            return outputs["attn.out"]
+            return attention(gather_channels(y, self.mesh), inputs, options)
 
         def transform(y: jax.Array) -> jax.Array:
-            outputs["mlp.down"] = mlp(gather_channels(y, self.mesh), inputs)
-            return outputs["mlp.down"]
+            return mlp(gather_channels(y, self.mesh), inputs)
 
         def norm(name: str, y: jax.Array) -> jax.Array:
             return Norm(c, self.dtype, name=name)(y)
@@ -66,9 +63,9 @@ class Block(nn.Module):
             mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", whole)
             x = x + attend(attention_input) + transform(mlp_input)
         x = split_channels(x, self.mesh)
-        x = outputs["resid"] = tap(self, "resid", x, inputs, c, self.taps)
+        x = tap(self, "resid", x, inputs, c, self.taps)
         if features is not None:
-            features = read_features(saes, options.sae, outputs, self._keep(inputs), features)
+            features = read_features(saes, options.sae, inputs.held, self._keep(inputs), features)
         return (x, features), None
 
     def _keep(self, inputs: LayerInputs) -> Callable[[int, jax.Array], jax.Array]:
