@@ -47,6 +47,9 @@ COMMANDS = {
     "negatives": Command("negatives", "What do more negative sentences change?"),
     "senses": Command("senses", "Are experts of the concept, or of the word?"),
     "detect": Command("detection", "Do experts detect their concept, and does anything better?"),
+    "sparse-features": Command(
+        "sparse_features", "Do experts among units do better than features of sparse autoencoders?"
+    ),
     "steer": Command("steering", "Does the model write of what its experts are made to say?"),
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),

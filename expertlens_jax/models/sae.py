@@ -145,8 +145,20 @@ def encode(sae: SAE, activations: jax.Array) -> jax.Array:
     before = jnp.matmul(x, sae.encoder, precision=jax.lax.Precision.HIGHEST) + sae.bias
     kept = before > (0.0 if sae.threshold is None else sae.threshold)
     if sae.k is not None:  # features that tie with the k-th largest all stay, as no order among them is right
-        kept &= before >= jax.lax.top_k(before, sae.k)[0][..., -1:]
+        # The minimum, and not the last: XLA takes a slice of the values for a wish to have all of them sorted.
+        kept &= before >= jax.lax.top_k(before, sae.k)[0].min(-1, keepdims=True)
     return jnp.where(kept, jnp.maximum(before, 0.0), 0.0)
+
+
+def never_fires(sae: SAE) -> np.ndarray:
+    """Return which features are dead by their weights alone: they read nothing, and aren't above their threshold then.
+
+    Returns:
+      bool `[features]`. Others may be dead too: that shows on activations only.
+    """
+    bias = np.asarray(sae.bias)
+    threshold = np.zeros_like(bias) if sae.threshold is None else np.asarray(sae.threshold)
+    return ~np.asarray(sae.encoder).any(0) & (bias <= np.maximum(threshold, 0)) | np.isposinf(threshold)
 
 
 def which_reads(saes: Sequence[SAE], num_layers: int) -> np.ndarray:

@@ -136,6 +136,13 @@ def load_decoder(directory: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
       CheckpointError: there is none, or the file is damaged.
+
+    >>> import expertlens_jax as el, numpy as np, pathlib, safetensors.numpy, tempfile
+    >>> directory = pathlib.Path(tempfile.mkdtemp())
+    >>> weights = {"W_enc": np.eye(2, 3, dtype=np.float32), "W_dec": np.eye(3, 2, dtype=np.float32)}
+    >>> safetensors.numpy.save_file(weights, directory / "sae_weights.safetensors")
+    >>> el.training.load_decoder(directory).shape
+    (3, 2)
     """
     file = pathlib.Path(directory) / WEIGHTS
     if not file.is_file():

@@ -34,6 +34,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.runs_figures import plot_runs as runs
     from expertlens_jax.plot.senses_figures import plot_senses as senses
     from expertlens_jax.plot.significance_figures import plot_significance as significance
+    from expertlens_jax.plot.sparse_features_figures import plot_sparse_features as sparse_features
     from expertlens_jax.plot.stability_figures import plot_fewer as fewer
     from expertlens_jax.plot.stability_figures import plot_grid as grid
     from expertlens_jax.plot.stability_figures import plot_stability as stability
@@ -73,6 +74,7 @@ __all__ = [
     "services",
     "shared",
     "significance",
+    "sparse_features",
     "stability",
     "stability_thresholds",
     "steered_away",

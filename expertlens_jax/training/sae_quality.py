@@ -7,7 +7,7 @@ al. 2024, section 4). Only a text's own tokens are put in place, not those that 
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,10 +17,10 @@ import optax
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import UnsupportedSAEError
-from expertlens_jax.models.interventions import At, Intervention, PlacedIntervention, intervene
+from expertlens_jax.models.interventions import At, PlacedIntervention, intervene
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sae import SAE, check_saes, encode
-from expertlens_jax.models.tokens import Tokens, batches, padding_id, row_shapes
+from expertlens_jax.models.tokens import Tokens, bucket_lengths, padding_id
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.training.activations import TOKENS_PER_BATCH, Texts, prepare_reading, read_texts, tokenize_pieces
 
@@ -30,7 +30,12 @@ ROWS = 1024
 
 @dataclasses.dataclass(frozen=True)
 class SAEQuality:
-    """What was measured of a sparse autoencoder on a number of activations."""
+    """What was measured of a sparse autoencoder on a number of activations.
+
+    >>> import expertlens_jax as el
+    >>> el.training.SAEQuality(activations=1000, explained_variance=0.8, l0=32.0, silent_share=0.1).loss is None
+    True
+    """
 
     activations: int
     explained_variance: float
@@ -87,9 +92,7 @@ def measure_on_pieces(model: Model, sae: SAE, decoder: np.ndarray, pieces: Token
     quality = _explained(sae, jnp.asarray(decoder), x)
     if not model.config.causal or model.config.head is None:
         return SAEQuality(len(x), *quality)
-    splice = intervene(sae.site, _splice, layers=[sae.layer], params=(sae, jnp.asarray(decoder)))
-    zero = intervene(sae.site, _silence, layers=[sae.layer])
-    clean, spliced, zeroed = (next_token_loss_on(model, pieces, acting) for acting in ((), (splice,), (zero,)))
+    clean, spliced, zeroed = losses_on(model, pieces, sae, jnp.asarray(decoder))
     recovered = (zeroed - spliced) / (zeroed - clean) if zeroed != clean else float("nan")
     return SAEQuality(len(x), *quality, clean, spliced, zeroed, recovered)
 
@@ -120,38 +123,60 @@ def _explained(sae: SAE, decoder: jax.Array, x: np.ndarray) -> tuple[float, floa
     return explained, fired / len(x), float(1 - ever.mean())
 
 
-def _splice(x: jax.Array, at: At, params: tuple[SAE, jax.Array]) -> jax.Array:
-    sae, decoder = params
+CLEAN, SPLICED, ZEROED = range(3)
+"""What a site holds: its activations, what the decoder makes of their features, or zeros."""
+
+
+def _put(x: jax.Array, at: At, params: tuple[SAE, jax.Array, jax.Array]) -> jax.Array:
+    """Put one of the three in the place of a text's own tokens' activations."""
+    sae, decoder, which = params
     _, back = reconstruct(sae, decoder, x)
-    return jnp.where(at.pool_mask[..., None], back.astype(x.dtype), x)
+    put = jnp.where(which == CLEAN, x, jnp.where(which == SPLICED, back.astype(x.dtype), jnp.zeros_like(x)))
+    return jnp.where(at.pool_mask[..., None], put, x)
 
 
-def _silence(x: jax.Array, at: At) -> jax.Array:
-    return jnp.where(at.pool_mask[..., None], jnp.zeros_like(x), x)
-
-
-def next_token_loss_on(model: Model, pieces: Tokens, interventions: Sequence[Intervention] = ()) -> float:
+def losses_on(model: Model, pieces: Tokens, sae: SAE, decoder: jax.Array) -> tuple[float, float, float]:
     """Return the mean cross-entropy of texts' own tokens, each given those before it, in nats.
 
     Args:
       model: causal.
       pieces: of texts.
-      interventions: on the model while it reads.
+      sae: that reads one of its sites.
+      decoder: `[features, channels]`.
+
+    Returns:
+      Of the model as it is, of one that goes on with what the decoder makes of the features, and of one that goes on
+      with zeros there. NaN where no token has one before it.
     """
     mesh, params = parallel.place(model.params)
-    sizes = {"shards": mesh.shape[parallel.DATA], "rows_multiple": mesh.shape.get(parallel.MODEL, 1)}
-    pad_id = padding_id(model.tokenizer, model.config.vocab_size)
-    made = list(batches(pieces, pad_id=pad_id, tokens_per_batch=TOKENS_PER_BATCH, **sizes))
-    acting = model.place_interventions(interventions, row_shapes(made), mesh) if interventions else ()
+    shards, multiple = mesh.shape[parallel.DATA], mesh.shape.get(parallel.MODEL, 1)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
-    total, count = 0.0, 0
-    for batch in made:
-        scored = batch.pool_mask[:, 1:] & batch.attention_mask[:, :-1]
-        scored[len(batch.rows) :] = False  # filler
-        arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask, scored), mesh)
-        total += float(_loss_sum(network, params, *arrays, acting))
-        count += int(scored.sum())
-    return total / count if count else float("nan")
+    totals, count = np.zeros(3), 0
+    for arrays in _of_one_shape(pieces, padding_id(model.tokenizer, model.config.vocab_size), shards, multiple):
+        placed = parallel.split_rows(arrays, mesh)
+        count += int(arrays[-1].sum())
+        for which in (CLEAN, SPLICED, ZEROED):
+            put = intervene(sae.site, _put, layers=[sae.layer], params=(sae, decoder, jnp.int32(which)))
+            acting = model.place_interventions(put, [arrays[0].shape], mesh)
+            totals[which] += float(_loss_sum(network, params, *placed, acting))
+    return tuple(totals / count) if count else (float("nan"),) * 3
+
+
+def _of_one_shape(pieces: Tokens, pad_id: int, shards: int, multiple: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches that are all of one shape, so that one program does: ids, real tokens, own tokens, and which are scored.
+
+    A text's first token has nothing before it, and isn't scored; nor are those that the tokenizer adds.
+    """
+    length = int(bucket_lengths(np.array([max(map(len, pieces.ids))]))[0])
+    rows = max(TOKENS_PER_BATCH // length // multiple, 1) * multiple * shards
+    for start in range(0, len(pieces.ids), rows):
+        ids, own = np.full((rows, length), pad_id, np.int32), np.zeros((rows, length), bool)
+        real = np.zeros((rows, length), bool)
+        real[:, 0] = True  # filler rows attend to something
+        some = slice(start, start + rows)
+        for place, (row, mine) in enumerate(zip(pieces.ids[some], pieces.in_pool[some], strict=True)):
+            ids[place, : len(row)], real[place, : len(row)], own[place, : len(row)] = row, True, mine
+        yield ids, real, own, own[:, 1:]
 
 
 @functools.partial(jax.jit, static_argnames="network")

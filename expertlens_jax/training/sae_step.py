@@ -9,7 +9,7 @@ import functools
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from expertlens_jax.errors import SettingError
 Kind = Literal["topk", "jumprelu", "relu"]
 Frozen = Literal["", "decoder", "encoder"]
 KINDS: tuple[str, ...] = get_args(Kind)
-DEFAULT_PENALTIES = {"jumprelu": 1e-3, "relu": 0.05}
+DEFAULT_PENALTIES = {"jumprelu": 0.002, "relu": 0.1}
 DEFAULT_K = 32
 Params = Mapping[str, jax.Array]
 """encoder `[channels, features]`, bias `[features]`, decoder `[features, channels]`, offset `[channels]`; of a JumpReLU
@@ -47,13 +47,13 @@ class SAESettings:
     """How many features of an activation stay; of "topk" alone. None is 32."""
     penalty: float | None = None
     """The price of a feature of "jumprelu", or of a sum of features of sqrt(channels) of "relu", in shares of the
-    activations' mean square. None is 0.001 or 0.05."""
+    activations' mean square. None is 0.002 or 0.1."""
     bandwidth: float | None = None
-    """Of "jumprelu": how near to its threshold a feature teaches it. None is 0.05."""
+    """Of "jumprelu": how near to its threshold a feature teaches it. None is 0.2."""
     steps: int = 1000
     batch: int = 1024
     """Activations a step."""
-    rate: float = 1e-3
+    rate: float = 2e-3
     """Adam's learning rate: it rises over the first twentieth of the steps, and falls to 0 over the last fifth."""
     dead_after: int = 100
     """Steps without firing after which a feature is dead, and is taught by the auxiliary loss."""
@@ -115,7 +115,7 @@ class SAESettings:
     @property
     def width(self) -> float:
         """The bandwidth of "jumprelu"."""
-        return 0.05 if self.bandwidth is None else self.bandwidth
+        return 0.2 if self.bandwidth is None else self.bandwidth
 
     @property
     def activations(self) -> int:
@@ -239,7 +239,8 @@ def keep_largest(features: jax.Array, k: int) -> jax.Array:
       features: `[..., features]`, none below 0.
       k: how many.
     """
-    least = jax.lax.top_k(jax.lax.stop_gradient(features), k)[0][..., -1:]
+    # The minimum, and not the last: XLA takes a slice of the values for a wish to have all of them sorted.
+    least = jax.lax.top_k(jax.lax.stop_gradient(features), k)[0].min(-1, keepdims=True)
     return jnp.where(features >= least, features, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The training of a sparse autoencoder on one site of a model, from its first step to its last, or from a checkpoint on.
+"""The training of a sparse autoencoder on a site of a model, from its first step to its last, or from a checkpoint on.
 
 On the way it logs and keeps checkpoints to go on from; at the end it is written as a directory of SAELens, and measured
 on texts that it wasn't trained on.
@@ -48,7 +48,16 @@ MEASURED = 2**14
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedSAE:
-    """A sparse autoencoder after its training."""
+    """A sparse autoencoder after its training.
+
+    >>> import expertlens_jax as el, numpy as np, pandas as pd
+    >>> sae = el.SAE(np.eye(4, dtype=np.float32), np.zeros(4, np.float32), layer=1, site="resid", name="mine")
+    >>> quality = el.training.SAEQuality(activations=1000, explained_variance=0.8, l0=2.5, silent_share=0.0)
+    >>> el.training.TrainedSAE(sae, np.eye(4), "saes/mine", quality, dead_share=0.25, training=pd.DataFrame())
+    SAE mine: 4 features (ReLU) of resid in layer 1
+      80.0% of the variance explained by 2.5 features at a token; 25.0% of the features dead
+      saes/mine
+    """
 
     sae: SAE
     """Its encoder, for `model.with_sae`."""
@@ -274,9 +283,7 @@ def _save(
     dead = {"dead": [int(each) for each in np.flatnonzero(silent >= settings.dead_after)]}
 
     def write(path: Path) -> None:
-        save_sae(
-            path, sae, params["decoder"], family=model.family, config=model.config, context=settings.context
-        )
+        save_sae(path, sae, params["decoder"], family=model.family, config=model.config, context=settings.context)
         (path / "dead.json").write_text(json.dumps(dead) + "\n")
 
     write_directory(directory, write)

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from experiments import alignment, localisation, negatives, organisation, polysemanticity, scale, stability, training
+from expertlens_jax.analysis.conditions.equal_counts import COLUMNS, FEATURES, UNITS
 from expertlens_jax.report.alignment_findings import shown_rows
+from expertlens_jax.report.sparse_features_findings import conclude as conclude_sparse_features
 
 DRAWN = {"threshold": 0.5, "permutations": 999}
 NAN = float("nan")
@@ -334,3 +336,45 @@ def fallen(first=(0.3, 0.25, 0.35), last=(0.1, 0.05, 0.15), concepts=20):
 def test_negatives(rows, verdict, reason):
     (conclusion,) = negatives.conclude(pd.DataFrame(rows))
     expect(conclusion, verdict, reason)
+
+
+def beside(statistics=("alignment", "detection", "stability"), lead=0.1, gain=0.1, concepts=20, note="", twins=True):
+    """Rows of sparse_features.csv: the units' lead over the features, and the features' over their twins."""
+    numbers = {"units": 50, "silent": 0, "concepts": concepts, "pairs": 30, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+    leads = {"units_lead": lead, "units_lead_low": lead - 0.05, "units_lead_high": lead + 0.05}
+    gains = {"features_lead": gain, "features_lead_low": gain - 0.05, "features_lead_high": gain + 0.05}
+    rows = []
+    for source in (FEATURES, UNITS, *(("frozen decoder",) if twins else ())):
+        for statistic in statistics:
+            of = {"ratings": "men", "selection": "τ = 0.5"} if statistic == "alignment" else {"ratings": ""}
+            row = {"source": source, "statistic": statistic, "sentences": "facts", "note": note, **numbers, **of}
+            rows.append(row | (leads if source == FEATURES else gains if source != UNITS else {}))
+            rows.append(row | {"selection": "top 20"} | {"units_lead_low": -9.0, "features_lead_low": -9.0})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("table", "verdicts", "reason"),
+    [
+        (beside(), ("held",) * 4, ""),
+        (beside(lead=0.04), ("not held",) * 3 + ("held",), ""),
+        (beside(gain=-0.3), ("held",) * 3 + ("not held",), ""),
+        (beside(concepts=4), ("not testable",) * 4, "4 concepts give a least p of 0.12"),
+        (
+            beside(statistics=("alignment",)),
+            ("held", "not testable", "not testable", "held"),
+            "there are no two sentence",
+        ),
+        (beside(note="3 rated pairs"), ("not testable",) * 4, "SAE features, alignment, facts, men: 3 rated pairs"),
+        (beside(lead=NAN, twins=False), ("not testable",) * 3, "the lead of SAE features, alignment, facts, men could"),
+    ],
+)
+def test_sparse_features(table, verdicts, reason):
+    quality = {"source": FEATURES, "layer": 2, "site": "resid", "explained_variance": 0.9, "l0": 32.0}
+    autoencoders = pd.DataFrame([quality | {"dead_share": 0.01, "loss_recovered": NAN}])
+    for given in (autoencoders, pd.DataFrame()):
+        found = conclude_sparse_features(table, given)
+        assert tuple(each.verdict for each in found) == verdicts
+        reasons = " ".join(each.reason for each in found)
+        assert reason in reasons
+    assert "90.0% of the variance explained by 32.0 features" in conclude_sparse_features(table, autoencoders)[0].found

@@ -461,7 +461,7 @@ def config_of(name: str):
     ("family", "changes", "message"),
     [
         ("gpt2", dict(layer=3), "reads layer 3; small has layers 0 to 2"),
-        ("gpt2", dict(site="attn.q"), "said to read 'attn.q'; SAEs can read"),
+        ("gpt2", dict(site="attn.head"), "said to read 'attn.head'; SAEs can read"),
         ("gpt2", dict(bias=np.zeros(3, np.float32)), r"bias of by hand has the shape \[3\]; .* should be \[50\]"),
         ("gpt2", dict(k=51), "keeps the 51 largest features; wanted 1 to the 50"),
         ("gpt2", dict(normalize="batch"), "normalizes its input by 'batch'"),

@@ -41,8 +41,8 @@ REFUSED_FILES = {  # settings of the config, arguments of load_sae, what the mes
     "another layer": ({}, dict(layer=2), "layer=2, site=None were given.* layer=1, site='resid'. Leave them out"),
     "another site": (
         {},
-        dict(site="attn.q"),
-        "site='attn.q' was given for .*; SAEs can read attn.out, mlp.down, resid",
+        dict(site="attn.head"),
+        "site='attn.head' was given for .*; SAEs can read attn.out, mlp.down, resid",
     ),
     "before the first block, layer and site given": (
         dict(metadata={"hook_name": "blocks.0.hook_resid_pre"}),

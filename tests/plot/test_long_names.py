@@ -259,6 +259,15 @@ def senses():
     return plot.senses(table({"measure": measures, "kind": kinds}, overlap=0.2, ci_low=0.1, ci_high=0.3), shares, each)
 
 
+def sparse_features():
+    numbers = {"subsets_low": 0.4, "subsets_high": 0.6, "chance": 0.1, "units": 12345}
+    sources = ("SAE features", "units, as many", "frozen decoder of the seventh layer, drawn again", "random weights")
+    of_sets = {"source": sources, "statistic": ("alignment",), "sentences": SETS, "ratings": RATINGS}
+    of_both = {"source": sources, "statistic": ("detection", "stability"), "sentences": (" / ".join(SETS),)}
+    parts = [table(of_sets, selection="τ = 0.5"), table(of_both, selection="best", ratings="")]
+    return plot.sparse_features(pd.concat(parts).assign(**intervals(), **numbers))
+
+
 CASES = {
     "alignment": alignment,
     "audit": audit,
@@ -294,6 +303,7 @@ CASES = {
     "services": services,
     "shared": shared,
     "significance": significance,
+    "sparse_features": sparse_features,
     "stability": lambda: plot.stability(agreement().query("threshold == 0.4")),
     "stability_thresholds": lambda: plot.stability_thresholds(agreement()),
     "steered_away": steered_away,

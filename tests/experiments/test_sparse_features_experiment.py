@@ -1,0 +1,136 @@
+"""Features of autoencoders beside units, end to end on the packaged model: files, tables, the user's own, errors."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import expertlens_jax as el
+from configs.demo import get_config
+from experiments import sparse_features
+from experiments.autoencoders import check_model
+from expertlens_jax.analysis.conditions.equal_counts import FEATURES, UNITS
+from expertlens_jax.errors import ConceptDataError, CorpusError, ExpertLensError, SelectionError, SettingError
+from expertlens_jax.models.sae import never_fires
+
+CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Where tables lie, and ratings of all pairs."""
+    directory = tmp_path_factory.mktemp("shared")
+    rng = np.random.default_rng(0)
+    lines = [f"{a} {b} {rng.random():.3f}" for a, b in itertools.combinations(CONCEPTS, 2)]
+    (directory / "mine.txt").write_text("\n".join(lines))
+    return directory
+
+
+def small(shared, **changes):
+    config = get_config("small")
+    config.concepts, config.ratings = CONCEPTS, (str(shared / "mine.txt"),)
+    config.expertise = str(shared / "expertise")
+    config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
+    config.resamples, config.permutations = 50, 99
+    config.sparse_features.settings = dict(kind="topk", features=40, k=4, steps=6, batch=64, dead_after=6)
+    for name, value in changes.items():
+        section, _, key = name.rpartition("__")
+        (config[section] if section else config)[key] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def done(shared):
+    return sparse_features.run(small(shared), shared / "run")
+
+
+def test_tables_say_what_was_compared(shared, done):
+    table, autoencoders = (pd.read_csv(shared / "run" / f"{n}.csv") for n in ("sparse_features", "autoencoders"))
+    assert list(dict.fromkeys(table["source"])) == [FEATURES, UNITS, "frozen decoder"]
+    counts = table.groupby("source")["units"].first()
+    assert counts[FEATURES] == counts[UNITS] == 40 - table["silent"].iloc[0]
+    assert set(table["statistic"]) == {"alignment", "detection", "stability"}
+    assert autoencoders["source"].tolist() == [FEATURES, "frozen decoder"]
+    assert (autoencoders["loss"] < autoencoders["loss_spliced"]).all() and (autoencoders["l0"] <= 4.01).all()
+    assert len(done) == 4 and all(each.figure == "sparse_features" for each in done)
+    assert (shared / "run" / "figures" / "sparse_features.png").stat().st_size > 10_000
+
+
+def test_detection_is_that_of_tables_of_the_written_autoencoder(shared, done):
+    table = pd.read_csv(shared / "run" / "sparse_features.csv")
+    (row,) = table[(table["source"] == FEATURES) & (table["statistic"] == "detection")].itertuples()
+    sae = el.load_sae(shared / "run" / "saes" / "SAE_features" / "layer2" / "layer2_resid")
+    model, scores = el.load_model("lenslet-2m").with_sae(sae), []
+    for name in ("facts", "stories"):
+        concepts = el.load_concepts(name, concepts=CONCEPTS)
+        responses = el.record_responses(model, concepts.sentences, sites="sae")
+        scores.append(el.measure_expertise(responses, concepts)["average_precision"].values)
+    both = [(scores[1 - i][concept, scores[i][concept].argmax()]) for i in (0, 1) for concept in range(len(CONCEPTS))]
+    assert row.value == pytest.approx(np.mean(both), abs=1e-4)
+
+
+def test_the_users_own_autoencoders_are_taken_instead(shared, done):
+    own = shared / "run" / "saes" / "SAE_features" / "layer2" / "layer2_resid"
+    sparse_features.run(small(shared, sparse_features__saes=(str(own),)), shared / "own")
+    before, after = (pd.read_csv(shared / name / "sparse_features.csv") for name in ("run", "own"))
+    assert list(dict.fromkeys(after["source"])) == [FEATURES, UNITS]
+    np.testing.assert_allclose(after["value"], before["value"][before["source"].isin([FEATURES, UNITS])], atol=1e-6)
+    assert not (shared / "own" / "saes").exists() and not (shared / "own" / "autoencoders.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (dict(sparse_features__layers=(7,)), SelectionError, "layer=7 was given; lenslet-2m has layers 0 to 3"),
+        (dict(sparse_features__layers=()), SelectionError, r"sparse_features.layers is \(\); wanted one or more"),
+        (dict(sparse_features__layers=(1, 1)), SelectionError, r"sparse_features.layers is \(1, 1\)"),
+        (dict(sparse_features__site="mlp.gate"), SelectionError, "the site 'mlp.gate' is to be read"),
+        (
+            dict(sparse_features__twins=("frozen",)),
+            SelectionError,
+            "sparse_features.twins hold 'frozen'; there are froz",
+        ),
+        (dict(sparse_features__draws=0), SelectionError, "sparse_features.draws is 0; wanted 1 or more"),
+        (dict(sparse_features__top=41), SelectionError, "top is 41, and the autoencoders have 40 features a layer"),
+        (
+            dict(sparse_features__settings=dict(kind="gated")),
+            SettingError,
+            "kind 'gated' was asked for; there are topk",
+        ),
+        (dict(sparse_features__settings=dict(size=3)), SettingError, "settings hold 'size'; there are kind, features"),
+        (dict(sparse_features__settings=dict(steps=10_000)), CorpusError, "640 texts give .* of at most 10"),
+        (dict(sparse_features__texts=("nowhere.txt",)), CorpusError, "nowhere.txt"),
+        (dict(sparse_features__saes=("nowhere",)), ExpertLensError, "nowhere holds no sparse autoencoder"),
+        (dict(concepts=("cat",)), ConceptDataError, "has the one concept 'cat'"),
+    ],
+)
+def test_wrong_settings_are_explained_before_anything_is_written(shared, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        sparse_features.run(small(shared, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_autoencoders_whose_features_are_dead_are_told_before_the_model_runs(shared, done, tmp_path, capsys):
+    from safetensors.numpy import load_file, save_file
+
+    own = shared / "run" / "saes" / "SAE_features" / "layer2" / "layer2_resid"
+    for number, dead in enumerate((3, 40)):
+        copy = tmp_path / f"dead{number}"
+        copy.mkdir()
+        (copy / "cfg.json").write_bytes((own / "cfg.json").read_bytes())
+        weights = load_file(own / "sae_weights.safetensors")
+        weights["W_enc"][:, :dead] = 0
+        weights["b_enc"][:dead] = -1
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in weights.items()}, copy / "sae_weights.safetensors"
+        )
+        assert never_fires(el.load_sae(copy)).sum() == dead
+        config = small(shared, sparse_features__saes=(str(copy),))
+        model = el.load_model("lenslet-2m")
+        if dead == 40:
+            with pytest.raises(SelectionError, match="all 40 features of dead1 are dead: none can fire"):
+                check_model(config, (), model)
+        else:
+            check_model(config, (), model)
+            assert "3 of the 40 features of dead0 are dead" in capsys.readouterr().out
