@@ -118,14 +118,14 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.senses = ml_collections.ConfigDict()
     c.senses.sentences = ("senses",)  # with words in two senses, instead of `sentences`
     c.senses.tokens = True  # also experts at the word's own tokens, and at all others
-    # Sparse autoencoders of `layers`, with random twins; or the model's own, as in `saes` above
+    # How sparse autoencoders are trained: fields of el.training.SAESettings; those left out are its defaults
+    c.autoencoder = dict(kind="topk", features=1024, k=32, steps=300, batch=1024)
+    # Autoencoders of `layers`, with random twins; or the model's own, as in `saes` above
     c.sparse_features = ml_collections.ConfigDict()
     c.sparse_features.layers = (2,)
     c.sparse_features.site = "resid"
     c.sparse_features.saes = ()
     c.sparse_features.texts = ()  # text files to train on, a paragraph a line, plain or .xz; () the sentences
-    # Fields of el.training.SAESettings; those left out are its defaults
-    c.sparse_features.settings = dict(kind="topk", features=1024, k=32, steps=300, batch=1024)
     c.sparse_features.twins = ("frozen decoder", "frozen encoder", "random weights")
     c.sparse_features.draws = 20  # random subsets of units, as many as the live features
     c.sparse_features.top = 20  # experts per concept, where their number is to be the same
@@ -168,7 +168,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.negatives.ratios = (1, 10)
         c.negatives.top = (20,)
         c.senses.tokens = False
-        c.sparse_features.settings = dict(kind="topk", features=128, k=8, steps=40, batch=256)
+        c.autoencoder = dict(kind="topk", features=128, k=8, steps=40, batch=256)
         c.sparse_features.twins = ("frozen decoder",)
         c.sparse_features.draws = 3
         c.sparse_features.top = 10

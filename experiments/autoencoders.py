@@ -84,11 +84,11 @@ def read_settings(config: ml_collections.ConfigDict, **changes: object) -> el.tr
     Raises:
       SettingError: a setting that isn't there, or can't be.
     """
-    stated = config.sparse_features.settings.to_dict()
+    stated = config.autoencoder.to_dict()
     known = el.training.SAESettings.__dataclass_fields__
     unknown = next((name for name in stated if name not in known), None)
     if unknown is not None:
-        raise SettingError(f"sparse_features.settings hold {unknown!r}; there are {', '.join(known)}.")
+        raise SettingError(f"autoencoder holds {unknown!r}; there are {', '.join(known)}.")
     return el.training.SAESettings(**{"seed": config.seed} | stated | changes)
 
 

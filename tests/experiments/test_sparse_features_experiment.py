@@ -33,7 +33,7 @@ def small(shared, **changes):
     config.expertise = str(shared / "expertise")
     config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
     config.resamples, config.permutations = 50, 99
-    config.sparse_features.settings = dict(kind="topk", features=40, k=4, steps=6, batch=64, dead_after=6)
+    config.autoencoder = dict(kind="topk", features=40, k=4, steps=6, batch=64, dead_after=6)
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
         (config[section] if section else config)[key] = value
@@ -94,12 +94,12 @@ def test_the_users_own_autoencoders_are_taken_instead(shared, done):
         (dict(sparse_features__draws=0), SelectionError, "sparse_features.draws is 0; wanted 1 or more"),
         (dict(sparse_features__top=41), SelectionError, "top is 41, and the autoencoders have 40 features a layer"),
         (
-            dict(sparse_features__settings=dict(kind="gated")),
+            dict(autoencoder=dict(kind="gated")),
             SettingError,
             "kind 'gated' was asked for; there are topk",
         ),
-        (dict(sparse_features__settings=dict(size=3)), SettingError, "settings hold 'size'; there are kind, features"),
-        (dict(sparse_features__settings=dict(steps=10_000)), CorpusError, "640 texts give .* of at most 10"),
+        (dict(autoencoder=dict(size=3)), SettingError, "autoencoder holds 'size'; there are kind, features"),
+        (dict(autoencoder=dict(steps=10_000)), CorpusError, "640 texts give .* of at most 10"),
         (dict(sparse_features__texts=("nowhere.txt",)), CorpusError, "nowhere.txt"),
         (dict(sparse_features__saes=("nowhere",)), ExpertLensError, "nowhere holds no sparse autoencoder"),
         (dict(concepts=("cat",)), ConceptDataError, "has the one concept 'cat'"),
