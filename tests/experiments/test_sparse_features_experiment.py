@@ -63,7 +63,7 @@ def test_detection_is_that_of_tables_of_the_written_autoencoder(shared, done):
     sae = el.load_sae(shared / "run" / "saes" / "SAE_features" / "layer2" / "layer2_resid")
     model, scores = el.load_model("lenslet-2m").with_sae(sae), []
     for name in ("facts", "stories"):
-        concepts = el.load_concepts(name, concepts=CONCEPTS)
+        concepts = el.load_concepts(name).subset(CONCEPTS)
         responses = el.record_responses(model, concepts.sentences, sites="sae")
         scores.append(el.measure_expertise(responses, concepts)["average_precision"].values)
     both = [(scores[1 - i][concept, scores[i][concept].argmax()]) for i in (0, 1) for concept in range(len(CONCEPTS))]
@@ -102,7 +102,7 @@ def test_the_users_own_autoencoders_are_taken_instead(shared, done):
         (dict(autoencoder=dict(steps=10_000)), CorpusError, "640 texts give .* of at most 10"),
         (dict(sparse_features__texts=("nowhere.txt",)), CorpusError, "nowhere.txt"),
         (dict(sparse_features__saes=("nowhere",)), ExpertLensError, "nowhere holds no sparse autoencoder"),
-        (dict(concepts=("cat",)), ConceptDataError, "has the one concept 'cat'"),
+        (dict(concepts=("cat",)), ConceptDataError, "concept 'cat' needs at least 1 negative sentences and has 0"),
     ],
 )
 def test_wrong_settings_are_explained_before_anything_is_written(shared, tmp_path, changes, error, message):

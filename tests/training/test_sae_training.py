@@ -21,9 +21,11 @@ from expertlens_jax.errors import (
     SettingError,
     UnsupportedSAEError,
 )
+from expertlens_jax.models.families import family_of
 from expertlens_jax.models.sae import READABLE
 from expertlens_jax.models.sae_saving import hook_name
 from expertlens_jax.models.scoring import score_continuations
+from expertlens_jax.training.activations import tokenize_pieces
 from expertlens_jax.training.sae_quality import losses_on
 from expertlens_jax.training.sae_step import SAESettings
 
@@ -199,11 +201,9 @@ def test_any_site_of_any_family_is_learned_and_read(name, own, sites, tmp_path):
 def test_where_it_reads_is_told_in_the_words_of_others():
     def hook(name, site):
         case = next(case for case in families.CASES if case.name == name)
-        from expertlens_jax.models.families import family_of
-
         config = families.make_config(case)
-        family = family_of(config.to_dict())
-        return hook_name(site, 1, family, family.translate(config.to_dict()))
+        family = family_of(config)
+        return hook_name(site, 1, family, family.translate(config))
 
     assert hook("gpt2", "resid") == "blocks.1.hook_resid_post"
     assert hook("gpt2", "mlp.up") == "blocks.1.mlp.hook_pre"
@@ -286,8 +286,6 @@ def test_decoders_that_do_not_fit_are_explained(model, texts, trained, tmp_path)
 
 
 def test_filler_rows_change_no_loss(model, texts, trained):
-    from expertlens_jax.training.activations import tokenize_pieces
-
     pieces = tokenize_pieces(model.tokenizer, texts[:3], 64)
     once = losses_on(model, pieces, trained.sae, trained.decoder)
     doubled = tokenize_pieces(model.tokenizer, list(texts[:3]) * 2, 64)
