@@ -22,6 +22,14 @@ def plot_sparse_features(table: pd.DataFrame) -> Figure:
     Args:
       table: of sparse_features.csv: source, units, selection, statistic, sentences, ratings, value, ci_low, ci_high,
         subsets_low, subsets_high, chance. Expert sets by threshold are drawn, not those of a fixed size.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> table = pd.DataFrame({"source": ["SAE features", "units, as many"], "value": [0.2, 0.4], "units": 1000})
+    >>> of = {"statistic": "alignment", "selection": "τ = 0.5", "sentences": "facts", "ratings": "men", "chance": 0.0}
+    >>> none = {"subsets_low": float("nan"), "subsets_high": float("nan")}
+    >>> figure = el.plot.sparse_features(table.assign(ci_low=0.1, ci_high=0.5, **of, **none))
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['SAE features (1,000)', 'units, as many (1,000)']
     """
     require(table, "source", "units", "selection", "statistic", "sentences", "ratings", "value", "ci_low", "ci_high")
     require(table, "subsets_low", "subsets_high", "chance")
