@@ -118,14 +118,19 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.senses = ml_collections.ConfigDict()
     c.senses.sentences = ("senses",)  # with words in two senses, instead of `sentences`
     c.senses.tokens = True  # also experts at the word's own tokens, and at all others
-    # How sparse autoencoders are trained: fields of el.training.SAESettings; those left out are its defaults
-    c.autoencoder = dict(kind="topk", features=1024, k=32, steps=300, batch=1024)
-    # Autoencoders of `layers`, with random twins; or the model's own, as in `saes` above
+    # Sparse autoencoders of `layers`, trained here, with random twins; or the model's own, as in `saes` above
     c.sparse_features = ml_collections.ConfigDict()
     c.sparse_features.layers = (2,)
     c.sparse_features.site = "resid"
     c.sparse_features.saes = ()
     c.sparse_features.texts = ()  # text files to train on, a paragraph a line, plain or .xz; () the sentences
+    c.sparse_features.kind = "topk"  # or "jumprelu", "relu"; these and the next as in el.training.SAESettings
+    c.sparse_features.features = 1024
+    c.sparse_features.k = 0  # features of a token that "topk" keeps; 0 for 32
+    c.sparse_features.penalty = 0.0  # of "jumprelu" and "relu"; 0 for the usual one
+    c.sparse_features.steps = 300
+    c.sparse_features.batch = 1024
+    c.sparse_features.rate = 2e-3
     c.sparse_features.twins = ("frozen decoder", "frozen encoder", "random weights")
     c.sparse_features.draws = 20  # random subsets of units, as many as the live features
     c.sparse_features.top = 20  # experts per concept, where their number is to be the same
@@ -168,8 +173,16 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.negatives.ratios = (1, 10)
         c.negatives.top = (20,)
         c.senses.tokens = False
-        c.autoencoder = dict(kind="topk", features=128, k=8, steps=40, batch=256)
-        c.sparse_features.twins = ("frozen decoder",)
+        c.sparse_features.features, c.sparse_features.k = 128, 8
+        c.sparse_features.steps, c.sparse_features.batch = 40, 256
+        c.sparse_features.kind = "topk"  # or "jumprelu", "relu"; these and the next as in el.training.SAESettings
+    c.sparse_features.features = 1024
+    c.sparse_features.k = 0  # features of a token that "topk" keeps; 0 for 32
+    c.sparse_features.penalty = 0.0  # of "jumprelu" and "relu"; 0 for the usual one
+    c.sparse_features.steps = 300
+    c.sparse_features.batch = 1024
+    c.sparse_features.rate = 2e-3
+    c.sparse_features.twins = ("frozen decoder",)
         c.sparse_features.draws = 3
         c.sparse_features.top = 10
         c.base_rates.negatives_per_positive = (10,)

@@ -8,7 +8,7 @@ import xarray as xr
 
 import expertlens_jax as el
 from expertlens_jax.analysis.conditions.equal_counts import FEATURES
-from expertlens_jax.errors import SelectionError, SettingError
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.sae import never_fires
 from expertlens_jax.training.activations import prepare_reading, read_texts
@@ -23,13 +23,17 @@ TWINS = {"frozen decoder": "decoder", "frozen encoder": "encoder", "random weigh
 """Random twins, and what of each stays as it was drawn; the last is of a model that learned nothing."""
 
 
+TRAINING = ("kind", "features", "steps", "batch", "rate")
+"""Settings of the training that go as they are to `SAESettings`."""
+
+
 def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
     """Check settings and sentences before a model runs.
 
     Raises:
       SelectionError: unknown twins, no layer or one twice, numbers too small, fewer features than `top`, or thresholds
         that can't be drawn.
-      SettingError: settings of the training that aren't there or can't be.
+      SettingError: settings of the training that can't be.
       RatingsError: ratings that aren't there.
       UnfitConceptsError: sentences of one concept.
       CorpusError: texts that aren't there.
@@ -82,14 +86,11 @@ def read_settings(config: ml_collections.ConfigDict, **changes: object) -> el.tr
     """Return how the config's autoencoders are trained.
 
     Raises:
-      SettingError: a setting that isn't there, or can't be.
+      SettingError: a setting that can't be.
     """
-    stated = config.autoencoder.to_dict()
-    known = el.training.SAESettings.__dataclass_fields__
-    unknown = next((name for name in stated if name not in known), None)
-    if unknown is not None:
-        raise SettingError(f"autoencoder holds {unknown!r}; there are {', '.join(known)}.")
-    return el.training.SAESettings(**{"seed": config.seed} | stated | changes)
+    stated = {name: config.sparse_features[name] for name in TRAINING}
+    of_one_kind = {name: config.sparse_features[name] or None for name in ("k", "penalty")}
+    return el.training.SAESettings(**{"seed": config.seed} | stated | of_one_kind | changes)
 
 
 def read_config_texts(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> list[str]:

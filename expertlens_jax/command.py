@@ -47,9 +47,7 @@ COMMANDS = {
     "negatives": Command("negatives", "What do more negative sentences change?"),
     "senses": Command("senses", "Are experts of the concept, or of the word?"),
     "detect": Command("detection", "Do experts detect their concept, and does anything better?"),
-    "sparse-features": Command(
-        "sparse_features", "Do experts among units do better than features of sparse autoencoders?"
-    ),
+    "sparse-features": Command("sparse_features", "Are expert units better than features of autoencoders?"),
     "steer": Command("steering", "Does the model write of what its experts are made to say?"),
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),

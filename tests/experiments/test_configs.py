@@ -141,7 +141,7 @@ def leaves(config, prefix=""):
 def test_no_setting_is_there_for_nobody(name, size):
     """A section that is passed on whole (`**config.word2vec`) is held by the function that takes it."""
     read = names_read(*(ROOT / "experiments").glob("*.py"))
-    passed_on = {"word2vec", "autoencoder", "endpoint", "openings", "prompts"}
+    passed_on = {"word2vec", "endpoint", "openings", "prompts"}
     for setting in leaves(config_of(name, size)):
         section, _, key = setting.rpartition(".")
         if section in passed_on:

@@ -33,7 +33,8 @@ def small(shared, **changes):
     config.expertise = str(shared / "expertise")
     config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
     config.resamples, config.permutations = 50, 99
-    config.autoencoder = dict(kind="topk", features=40, k=4, steps=6, batch=64, dead_after=6)
+    section = config.sparse_features
+    section.features, section.k, section.steps, section.batch = 40, 4, 6, 64
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
         (config[section] if section else config)[key] = value
@@ -94,12 +95,13 @@ def test_the_users_own_autoencoders_are_taken_instead(shared, done):
         (dict(sparse_features__draws=0), SelectionError, "sparse_features.draws is 0; wanted 1 or more"),
         (dict(sparse_features__top=41), SelectionError, "top is 41, and the autoencoders have 40 features a layer"),
         (
-            dict(autoencoder=dict(kind="gated")),
+            dict(sparse_features__kind="gated"),
             SettingError,
-            "kind 'gated' was asked for; there are topk",
+            "kind 'gated' was asked for; there are topk, jumprelu, relu",
         ),
-        (dict(autoencoder=dict(size=3)), SettingError, "autoencoder holds 'size'; there are kind, features"),
-        (dict(autoencoder=dict(steps=10_000)), CorpusError, "640 texts give .* of at most 10"),
+        (dict(sparse_features__kind="relu"), SettingError, "k=4 was given for the kind 'relu'; only topk has it"),
+        (dict(sparse_features__k=41), SettingError, "k=41 features are to be kept, of 40; wanted 1 to 40"),
+        (dict(sparse_features__steps=10_000), CorpusError, "640 texts give .* of at most 10"),
         (dict(sparse_features__texts=("nowhere.txt",)), CorpusError, "nowhere.txt"),
         (dict(sparse_features__saes=("nowhere",)), ExpertLensError, "nowhere holds no sparse autoencoder"),
         (dict(concepts=("cat",)), ConceptDataError, "concept 'cat' needs at least 1 negative sentences and has 0"),
