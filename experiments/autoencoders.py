@@ -8,7 +8,7 @@ import xarray as xr
 
 import expertlens_jax as el
 from expertlens_jax.analysis.conditions.equal_counts import FEATURES
-from expertlens_jax.errors import SelectionError
+from expertlens_jax.errors import CorpusError, SelectionError, UnfitConceptsError
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.sae import never_fires
 from expertlens_jax.training.activations import prepare_reading, read_texts
@@ -31,7 +31,7 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
     """Check settings and sentences before a model runs.
 
     Raises:
-      SelectionError: unknown twins, no layer or one twice, numbers too small, fewer features than `top`, or thresholds
+      SelectionError: unknown twins, a layer twice, numbers too small, fewer features than `top`, or thresholds
         that can't be drawn.
       SettingError: settings of the training that can't be.
       RatingsError: ratings that aren't there.
@@ -43,12 +43,10 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
     check_known("sparse_features.twins", settings.twins, TWINS)
     check_at_least(1, settings, "sparse_features", "draws", "top")
     if not settings.saes:
-        if not settings.layers or len(set(settings.layers)) < len(settings.layers):
-            raise SelectionError(
-                f"sparse_features.layers is {tuple(settings.layers)}; wanted one or more layers, each once."
-            )
+        if len(set(settings.layers)) < len(settings.layers):
+            raise SelectionError(f"sparse_features.layers is {tuple(settings.layers)}; wanted each layer once.")
         trained = read_settings(config)
-        if trained.features * len(settings.layers) < settings.top:
+        if trained.features * max(1, len(settings.layers)) < settings.top:
             raise SelectionError(
                 f"sparse_features.top is {settings.top}, and the autoencoders have {trained.features} features a "
                 "layer; wanted at most that many."
@@ -63,7 +61,8 @@ def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.Concept
 
     Raises:
       SelectionError: a layer or site that isn't there, or an autoencoder none of whose features can fire.
-      CorpusError: too little text.
+      CorpusError: files of too little text.
+      UnfitConceptsError: too few sentences to train on.
       CheckpointError: an autoencoder that can't be read, or doesn't fit the model.
     """
     settings = config.sparse_features
@@ -77,9 +76,14 @@ def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.Concept
             if dead.any():
                 print(f"{dead.sum()} of the {len(dead)} features of {sae.name} are dead: they can't fire")
         return
-    for layer in settings.layers:
+    for layer in read_layers(config, model):
         prepare_reading(model, layer, settings.site)
-    split_texts(model, read_config_texts(config, datasets), read_settings(config))
+    try:
+        split_texts(model, read_config_texts(config, datasets), read_settings(config))
+    except CorpusError as error:
+        if settings.texts:
+            raise
+        raise UnfitConceptsError(f"{error} Here: sparse_features.texts, .steps and .batch.") from error
 
 
 def read_settings(config: ml_collections.ConfigDict, **changes: object) -> el.training.SAESettings:
@@ -91,6 +95,11 @@ def read_settings(config: ml_collections.ConfigDict, **changes: object) -> el.tr
     stated = {name: config.sparse_features[name] for name in TRAINING}
     of_one_kind = {name: config.sparse_features[name] or None for name in ("k", "penalty")}
     return el.training.SAESettings(**{"seed": config.seed} | stated | of_one_kind | changes)
+
+
+def read_layers(config: ml_collections.ConfigDict, model: el.Model) -> tuple[int, ...]:
+    """Return the layers whose autoencoders are trained: the config's, or the middle one."""
+    return tuple(config.sparse_features.layers) or (model.config.num_layers // 2,)
 
 
 def read_config_texts(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> list[str]:
@@ -119,7 +128,7 @@ def carrying_models(this: Run) -> dict[str, tuple[el.Model, list[el.training.Tra
         model = this.random_model(config.seed) if name == "random weights" else this.model
         how = read_settings(config, frozen=TWINS.get(name, ""))
         trained = []
-        for layer in settings.layers:
+        for layer in read_layers(config, this.model):
             print(f"Training {name} of {settings.site} in layer {layer}, unless they are there")
             directory = this.workdir / "saes" / name.replace(" ", "_")
             directory = directory / f"layer{layer}"

@@ -140,7 +140,7 @@ def check_models(parts: list[Part], datasets: Sequence[el.ConceptDataset], model
         if part.state == WAITING and hasattr(part.module, "check_model"):
             try:
                 part.module.check_model(part.config, datasets, model)
-            except UnsupportedModelError as error:
+            except (UnsupportedModelError, UnfitConceptsError) as error:
                 part.state, part.reason = LEFT_OUT, str(error)
 
 

@@ -8,10 +8,17 @@ import pytest
 
 import expertlens_jax as el
 from configs.demo import get_config
-from experiments import sparse_features
+from experiments import reproduce, sparse_features
 from experiments.autoencoders import check_model
 from expertlens_jax.analysis.conditions.equal_counts import FEATURES, UNITS
-from expertlens_jax.errors import ConceptDataError, CorpusError, ExpertLensError, SelectionError, SettingError
+from expertlens_jax.errors import (
+    ConceptDataError,
+    CorpusError,
+    ExpertLensError,
+    SelectionError,
+    SettingError,
+    UnfitConceptsError,
+)
 from expertlens_jax.models.sae import never_fires
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
@@ -84,7 +91,6 @@ def test_the_users_own_autoencoders_are_taken_instead(shared, done):
     ("changes", "error", "message"),
     [
         (dict(sparse_features__layers=(7,)), SelectionError, "layer=7 was given; lenslet-2m has layers 0 to 3"),
-        (dict(sparse_features__layers=()), SelectionError, r"sparse_features.layers is \(\); wanted one or more"),
         (dict(sparse_features__layers=(1, 1)), SelectionError, r"sparse_features.layers is \(1, 1\)"),
         (dict(sparse_features__site="mlp.gate"), SelectionError, "the site 'mlp.gate' is to be read"),
         (
@@ -101,7 +107,11 @@ def test_the_users_own_autoencoders_are_taken_instead(shared, done):
         ),
         (dict(sparse_features__kind="relu"), SettingError, "k=4 was given for the kind 'relu'; only topk has it"),
         (dict(sparse_features__k=41), SettingError, "k=41 features are to be kept, of 40; wanted 1 to 40"),
-        (dict(sparse_features__steps=10_000), CorpusError, "640 texts give .* of at most 10"),
+        (
+            dict(sparse_features__steps=10_000),
+            UnfitConceptsError,
+            "640 texts give .* at most 10.* sparse_features.texts",
+        ),
         (dict(sparse_features__texts=("nowhere.txt",)), CorpusError, "nowhere.txt"),
         (dict(sparse_features__saes=("nowhere",)), ExpertLensError, "nowhere holds no sparse autoencoder"),
         (dict(concepts=("cat",)), ConceptDataError, "concept 'cat' needs at least 1 negative sentences and has 0"),
@@ -136,3 +146,12 @@ def test_autoencoders_whose_features_are_dead_are_told_before_the_model_runs(sha
         else:
             check_model(config, (), model)
             assert "3 of the 40 features of dead0 are dead" in capsys.readouterr().out
+
+
+def test_too_few_sentences_leave_the_experiment_out_of_a_suite_and_stop_no_other(shared, tmp_path):
+    config = small(shared, experiments=("localisation", "sparse_features"), sparse_features__steps=10_000)
+    kept, left = reproduce.plan(config, tmp_path)
+    assert (kept.state, left.state) == ("waiting", "left out") and "640 texts give" in left.reason
+    few = small(shared, sparse_features__steps=10_000, sparse_features__texts=(str(shared / "mine.txt"),))
+    with pytest.raises(CorpusError, match="of at most 10"):
+        check_model(few, (), el.load_model("lenslet-2m"))
