@@ -91,7 +91,8 @@ def organisation(
         "recovery": functools.partial(plot.recovery, table.assign(sentences=SET, measure=quantity)),
         "domains": functools.partial(plot.domain_graph, tables["domains"]),
     }
-    places = pd.DataFrame({name: similarity[name].values.astype(str) for name in ("concept", "domain")})
+    # Texts read from zarr are of a type of their own, which numpy's astype(str) refuses.
+    places = pd.DataFrame({name: [str(each) for each in similarity[name].values] for name in ("concept", "domain")})
     places = places.sort_values("domain", key=lambda of: of.map(list(dict.fromkeys(of)).index), kind="stable")
     tables["graph"] = graph_concepts(similarity)
     tables["within"] = count_within(tables["graph"], places["domain"], places["concept"], **draws)
