@@ -170,6 +170,15 @@ def test_domains_that_are_there_are_found(results):
     assert results["polysemanticity"].table["domains"].iloc[0] < results["polysemanticity"].table["null_low"].iloc[0]
 
 
+def test_a_table_read_from_zarr_is_organised_as_one_in_memory(tables, results, tmp_path):
+    facts = tables["facts"]
+    text = {"concept": facts["concept"].values.astype(object), "domain": facts["domain"].astype(object)}
+    facts.assign_coords(text).drop_vars("site").to_zarr(str(tmp_path / "t.zarr"), consolidated=False)
+    with xr.open_zarr(str(tmp_path / "t.zarr"), consolidated=False, chunks=None) as stored:
+        result = el.analysis.organisation(stored, threshold=0.7, **FEW)
+    pd.testing.assert_frame_equal(result.table, results["organisation"].table)
+
+
 def test_a_similarity_or_sets_can_be_given_in_place_of_a_table(tables, ratings):
     facts = tables["facts"]
     experts = el.select_experts(facts, threshold=0.7)
