@@ -102,7 +102,6 @@ def overview() -> str:
         [
             "expertlens finds the neurons of a language model that are experts on a concept.",
             "  expertlens find --model=lenslet-5m --concepts=facts --workdir=runs/facts",
-            "",
             *lines,
             "expertlens COMMAND --help tells the claim, the flags and every setting.",
         ]
