@@ -159,7 +159,7 @@ def losses_on(model: Model, pieces: Tokens, sae: SAE, decoder: jax.Array) -> tup
             put = intervene(sae.site, _put, layers=[sae.layer], params=(sae, decoder, jnp.int32(which)))
             acting = model.place_interventions(put, [arrays[0].shape], mesh)
             totals[which] += float(_loss_sum(network, params, *placed, acting))
-    return tuple(totals / count) if count else (float("nan"),) * 3
+    return tuple(float(total) / count for total in totals) if count else (float("nan"),) * 3
 
 
 def _of_one_shape(pieces: Tokens, pad_id: int, shards: int, multiple: int) -> Iterator[tuple[np.ndarray, ...]]:
