@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 
+import hypothesis
 import jax
 import pytest
 import torch
@@ -19,6 +20,12 @@ HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "models")]
 
 from quick_compilation import clear_programs, quick_compilation  # noqa: E402
+
+# How fast examples are drawn says how busy the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # The reference models are tiny: a second thread only waits, and takes the core of another worker.
 torch.set_num_threads(1)
