@@ -182,7 +182,7 @@ class LiveServer:
           made: further files by path, whose content is here; they go before `files`.
           tables: by name, what the page may ask of.
           listening: the socket.
-          host: the address that was asked for.
+          host: the address that was given.
         """
         import uvicorn
 

@@ -119,15 +119,15 @@ def choose_steering(
     write = functools.partial(continue_prompts, model, prompts, **options)
     plain = write(seed=seed, steering=None)
     plain_surprise = _mean_surprise(model, plain)
-    named = {concept: _share_named(plain, concept) for concept in concepts}
+    chance = np.mean([_names(plain, concept).mean() for concept in concepts])
     rows = []
     for number, each in enumerate(tqdm(candidates, desc="choosing", unit="steering", disable=not progress)):
         written = {concept: write(seed=seed, steering=steerings[number, concept]) for concept in concepts}
-        shares = np.array([_share_named(written[concept], concept) for concept in concepts])
+        shares = np.array([_names(written[concept], concept).mean() for concept in concepts])
         share, low, high = bootstrap_mean(shares[:, None], resamples, seed)
         dearer = np.mean([_mean_surprise(model, each) for each in written.values()]) - plain_surprise
         rows.append(
-            {**each, "share": share, "ci_low": low, "ci_high": high, "chance": np.mean([*named.values()])}
+            {**each, "share": share, "ci_low": low, "ci_high": high, "chance": chance}
             | {"perplexity": float(np.exp(dearer))}
         )
     table = pd.DataFrame(rows)
@@ -168,8 +168,8 @@ def _hold_out(
         written = write(steering=steering)
         rows.append(
             {"concept": concept, "texts": written.texts.size}
-            | {"named": int((count_mentions(written.texts, [concept]) > 0).sum())}
-            | {"unsteered_named": int((count_mentions(plain.texts, [concept]) > 0).sum())}
+            | {"named": int(_names(written, concept).sum())}
+            | {"unsteered_named": int(_names(plain, concept).sum())}
             | {"perplexity": float(np.exp(_mean_surprise(model, written) - plain_surprise))}
         )
         for prompt, steered, before in zip(written.prompts, written.texts[:, 0], plain.texts[:, 0], strict=True):
@@ -177,8 +177,9 @@ def _hold_out(
     return pd.DataFrame(rows), pd.DataFrame(examples)
 
 
-def _share_named(written: Continuations, concept: str) -> float:
-    return float((count_mentions(written.texts, [concept]) > 0).mean())
+def _names(written: Continuations, concept: str) -> np.ndarray:
+    """Whether each text has the concept's word: bool `[prompts, seeds]`."""
+    return count_mentions(written.texts, [concept]) > 0
 
 
 def _mean_surprise(model: Model, written: Continuations) -> float:
