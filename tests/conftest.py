@@ -64,8 +64,8 @@ jax.config.update("jax_enable_compilation_cache", False)
 def programs_of_one_file(request):
     """Compiles as the file wants it, and keeps programs for the next file, unless there are too many."""
     folder = request.path.relative_to(HERE).parts[0]
-    quickly = request.node.get_closest_marker("compiled_quickly") or folder in COMPILED_QUICKLY
-    clear_programs(for_optimised=not quickly)
+    quickly = bool(request.node.get_closest_marker("compiled_quickly")) or folder in COMPILED_QUICKLY
+    clear_programs(quickly)
     with quick_compilation() if quickly else contextlib.nullcontext():
         yield
 

@@ -16,7 +16,7 @@ MOST_MAPS = 20_000
 
 compiler = jax._src.compiler
 get_compile_options = compiler.get_compile_options
-is_any_kept = False
+were_quick: bool | None = None  # how the programs that this process keeps were compiled
 
 
 def get_quick_options(*args, env_options_overrides=None, **options):
@@ -26,8 +26,6 @@ def get_quick_options(*args, env_options_overrides=None, **options):
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
     """Within it, what this process compiles is not optimised."""
-    global is_any_kept
-    is_any_kept = True
     jax.config.update("jax_disable_most_optimizations", True)
     compiler.get_compile_options = get_quick_options
     yield
@@ -35,12 +33,15 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-def clear_programs(for_optimised: bool) -> None:
-    """Forgets all programs when they are many, and, for a file that wants them optimised, any compiled quickly."""
-    global is_any_kept
-    if (for_optimised and is_any_kept) or num_maps() > MOST_MAPS:
+def clear_programs(quickly: bool) -> None:
+    """Forgets all programs when they are many, and when they were compiled the other way.
+
+    A table recorded by programs of both ways has ties broken by their roundings: sentences that begin alike.
+    """
+    global were_quick
+    if were_quick not in (None, quickly) or num_maps() > MOST_MAPS:
         jax.clear_caches()
-        is_any_kept = False
+    were_quick = quickly
 
 
 def num_maps() -> int:
