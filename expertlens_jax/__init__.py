@@ -35,6 +35,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.data.ratings import Ratings, load_ratings
     from expertlens_jax.data.things import Things, load_things
     from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
+    from expertlens_jax.experts.attribution import attribute
     from expertlens_jax.experts.budget import Budget
     from expertlens_jax.experts.directions import find_directions, mask_directions
     from expertlens_jax.experts.distributions import measure_distributions
@@ -111,6 +112,7 @@ __all__ = [
     "Trace",
     "ablate_heads",
     "align",
+    "attribute",
     "cap",
     "choose_steering",
     "compare_alignments",

@@ -60,14 +60,15 @@ def top_experts(
       concept: one of the table's.
       count: how many units; of equal ones, those that come first in the units' order.
       threshold: of the score, from which on a unit serves another concept too.
-      by: the score, a name in `el.SCORES`: "average_precision", "auroc", "cohens_d", or one of your own.
+      by: the score, a name in `el.SCORES`: "average_precision", "auroc", "cohens_d", "attribution",
+        or one of your own.
       sign: "up" for units that say a concept by a higher response, "down" by a lower one, "both" for either.
 
     Returns:
       A table, a row per unit, the best first, with the table's `unit` as its index, and the columns
 
         `layer, site, channel`: where it stands.
-        `average_precision`: its expertise.
+        `average_precision`: its expertise, where the table has it.
         `score`: what it was chosen by, unless that is average precision itself.
         `q_value`: the share of false finds among the units that are at least as good; where the table has it.
         `held_out`: its average precision in a half of the sentences, where the other half by itself puts it among the
@@ -94,7 +95,8 @@ def top_experts(
     best = expertise.isel(unit=places)
     own = best.isel(concept=row)
     table = pd.DataFrame({name: own[name].values for name in ADDRESS}, index=pd.Index(own["unit"].values, name="unit"))
-    table["average_precision"] = own["average_precision"].values
+    if "average_precision" in own:
+        table["average_precision"] = own["average_precision"].values
     if not plain:
         table["score"] = values[places]
     if "q_value" in expertise:

@@ -84,6 +84,13 @@ SCORES: dict[str, Score] = {
         needs=("cohens_d",),
         needs_down=("cohens_d",),
     ),
+    "attribution": Score(
+        "attribution",
+        up=_column("attribution"),
+        down=lambda table: -table["attribution"],
+        needs=("attribution",),
+        needs_down=("attribution",),
+    ),
 }
 """The scores by name. Add your own: it can then be named wherever these can."""
 
@@ -92,8 +99,8 @@ def score_units(expertise: xr.Dataset, by: str = "average_precision", sign: Sign
     """Return the score of every unit for every concept.
 
     Args:
-      expertise: from `measure_expertise` or `find_experts`.
-      by: a name in `SCORES`: "average_precision", "auroc", "cohens_d", or one of your own.
+      expertise: from `measure_expertise` or `find_experts`; for "attribution", from `attribute`.
+      by: a name in `SCORES`: "average_precision", "auroc", "cohens_d", "attribution", or one of your own.
       sign: "up" for units that say a concept by a higher response, "down" by a lower one, "both" for the better of the
         two.
 
@@ -111,24 +118,31 @@ def score_units(expertise: xr.Dataset, by: str = "average_precision", sign: Sign
     [[0.95, 0.9]]
     """
     check_score(by, sign)
-    if not isinstance(expertise, xr.Dataset) or "average_precision" not in expertise:
+    score = SCORES[by]
+    needed = (score.needs if sign != "down" else ()) + (score.needs_down if sign != "up" else ())
+    attributed = isinstance(expertise, xr.Dataset) and {*needed} == {"attribution"} <= {*expertise.data_vars}
+    if not attributed and (not isinstance(expertise, xr.Dataset) or "average_precision" not in expertise):
         raise SelectionError(
             f"{described(expertise)} was given where a table of expertise is wanted. "
             "Give the dataset that measure_expertise(responses, concepts) returns."
         )
-    score = SCORES[by]
-    needed = (score.needs if sign != "down" else ()) + (score.needs_down if sign != "up" else ())
     lacking = [name for name in dict.fromkeys(needed) if name not in expertise]
     if lacking:
-        more = [name for name in lacking if name in MORE_SCORES]
-        how = f"with scores={more}" if more == lacking else "again, since an older version wrote it"
         raise SelectionError(
             f"by={by!r}, sign={sign!r} needs {' and '.join(lacking)}, which this table of expertise doesn't have. "
-            f"Measure it {how}: el.measure_expertise(responses, concepts, ...), or el.find_experts."
+            f"{_how_to_measure(lacking)}"
         )
     sides = [side(expertise) for side in _sides(score, sign)]
     best = sides[0] if len(sides) == 1 else xr.where(sides[0] >= sides[1], sides[0], sides[1], keep_attrs=False)
     return best.transpose("concept", "unit").rename(by).assign_attrs(expertise.attrs)
+
+
+def _how_to_measure(lacking: list[str]) -> str:
+    if lacking == ["attribution"]:
+        return "Attribute the words' probabilities to its units: el.attribute(model, concepts, expertise=expertise)."
+    more = [name for name in lacking if name in MORE_SCORES]
+    how = f"with scores={more}" if more == lacking else "again, since an older version wrote it"
+    return f"Measure it {how}: el.measure_expertise(responses, concepts, ...), or el.find_experts."
 
 
 def _sides(score: Score, sign: Sign) -> list[Callable[[xr.Dataset], xr.DataArray]]:

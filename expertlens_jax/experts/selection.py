@@ -34,7 +34,8 @@ def select_experts(
       threshold: selects units with a score >= threshold, compared in the table's float32.
       top: selects the `top` units of highest score of each concept; of equal ones at the edge,
         those that come first in the units' order. With both, a unit must satisfy both.
-      by: the score, a name in `SCORES`: "average_precision", "auroc", "cohens_d", or one of your own.
+      by: the score, a name in `SCORES`: "average_precision", "auroc", "cohens_d", "attribution",
+        or one of your own.
       sign: "up" selects units that say a concept by a higher response, "down" by a lower one, "both" either.
 
     Returns:

@@ -1,5 +1,6 @@
 """How probable a model, steered or not, finds given text: log-probabilities of continuations, token by token."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,72 @@ from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering, SteeringCollection
 from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, row_shapes, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
+
+
+@dataclasses.dataclass(frozen=True)
+class Continued:
+    """Prompts and their continuations, tokenized together: see `tokenize_continuations`."""
+
+    tokens: Tokens
+    first: tuple[int, ...]
+    """`[rows]`: which token of a row is the first of its continuation."""
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Continued":
+        """Return some of the rows, in this order."""
+        ids, in_pool = (tuple(each[row] for row in rows) for each in (self.tokens.ids, self.tokens.in_pool))
+        return Continued(Tokens(ids, in_pool), tuple(self.first[row] for row in rows))
+
+    def first_tokens(self) -> "Continued":
+        """Return the rows up to the first token of each continuation."""
+        ends = [first + 1 for first in self.first]
+        ids, in_pool = (
+            tuple(row[:end] for row, end in zip(each, ends, strict=True))
+            for each in (self.tokens.ids, self.tokens.in_pool)
+        )
+        return Continued(Tokens(ids, in_pool), self.first)
+
+
+def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: Sequence[str]) -> Continued:
+    """Return the tokens of prompts and their continuations, and where the continuations begin.
+
+    Args:
+      model: a causal language model.
+      prompts: as in `score_continuations`, like `continuations`.
+      continuations: `[rows]`.
+
+    Raises:
+      TokenizationError, UnsupportedModelError: see `score_continuations`.
+
+    Warns:
+      ExpertLensWarning: likewise.
+    """
+    if not model.config.causal or model.config.head is None:
+        raise UnsupportedModelError(
+            f"{model.name} is an encoder ({model.family.encodes(model.config)}) and gives text no probability. "
+            "Score with a causal language model."
+        )
+    if len(prompts) != len(continuations):
+        raise TokenizationError(f"{len(prompts)} prompts and {len(continuations)} continuations were given.")
+    token_ids, own, first = [], [], []
+    for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+        alone = _token_ids(model.tokenizer, prompt)[0] if prompt else []
+        together, of_text = _token_ids(model.tokenizer, prompt + continuation)
+        shared = next((i for i, pair in enumerate(zip(alone, together, strict=False)) if pair[0] != pair[1]), None)
+        start = max(1, min(len(alone), len(together)) if shared is None else shared)
+        if len(together) <= start:
+            raise TokenizationError(f"row {row} has no token to score: {continuation!r} after {prompt!r}.")
+        if len(together) > model.config.max_tokens:
+            raise TokenizationError(
+                f"row {row} has {len(together)} tokens; {model.name} has positions for {model.config.max_tokens}."
+            )
+        token_ids.append(np.asarray(together, np.int32))
+        own.append(of_text)
+        first.append(start)
+    texts = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
+    limits = {"vocab_size": model.config.vocab_size, "model": model.name}
+    check_token_ids(token_ids, **limits, tokenizer=model.tokenizer, texts=texts)
+    warn_of_doubles(model.tokenizer, texts, token_ids, own, "Take it off the prompts")
+    return Continued(Tokens(tuple(token_ids), tuple(np.ones(len(ids), bool) for ids in token_ids)), tuple(first))
 
 
 def score_continuations(
@@ -50,40 +117,39 @@ def score_continuations(
     Warns:
       ExpertLensWarning: a prompt begins with the BOS that the tokenizer adds too.
     """
-    if not model.config.causal or model.config.head is None:
-        raise UnsupportedModelError(
-            f"{model.name} is an encoder ({model.family.encodes(model.config)}) and gives text no probability. "
-            "Score with a causal language model."
-        )
-    if len(prompts) != len(continuations):
-        raise TokenizationError(f"{len(prompts)} prompts and {len(continuations)} continuations were given.")
-    token_ids, own, first = [], [], []
-    for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        alone = _token_ids(model.tokenizer, prompt)[0] if prompt else []
-        together, of_text = _token_ids(model.tokenizer, prompt + continuation)
-        shared = next((i for i, pair in enumerate(zip(alone, together, strict=False)) if pair[0] != pair[1]), None)
-        start = max(1, min(len(alone), len(together)) if shared is None else shared)
-        if len(together) <= start:
-            raise TokenizationError(f"row {row} has no token to score: {continuation!r} after {prompt!r}.")
-        if len(together) > model.config.max_tokens:
-            raise TokenizationError(
-                f"row {row} has {len(together)} tokens; {model.name} has positions for {model.config.max_tokens}."
-            )
-        token_ids.append(np.asarray(together, np.int32))
-        own.append(of_text)
-        first.append(start)
-    texts = [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
-    limits = {"vocab_size": model.config.vocab_size, "model": model.name}
-    check_token_ids(token_ids, **limits, tokenizer=model.tokenizer, texts=texts)
-    warn_of_doubles(model.tokenizer, texts, token_ids, own, "Take it off the prompts")
+    continued = tokenize_continuations(model, prompts, continuations)
+    given = {"steering": steering, "interventions": interventions, "tokens_per_batch": tokens_per_batch}
+    return score_tokens(model, continued, **given)
+
+
+def score_tokens(
+    model: Model,
+    continued: Continued,
+    *,
+    steering: Steering | None = None,
+    interventions: Sequence[Intervention] | Intervention = (),
+    tokens_per_batch: int = 4096,
+) -> list[np.ndarray]:
+    """Return what `score_continuations` does, of rows that are tokenized already: for many steerings of one text.
+
+    Args:
+      model: that they are tokenized for.
+      continued: from `tokenize_continuations`.
+      steering: as in `score_continuations`, like `interventions` and `tokens_per_batch`.
+      interventions: applied after it.
+      tokens_per_batch: of each device.
+
+    Raises:
+      SelectionError: see `score_continuations`.
+    """
+    token_ids, first = continued.tokens.ids, continued.first
     placed = model.place_steering(steering)
     mesh, params = parallel.place(model.params)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)
-    tokens = Tokens(tuple(token_ids), tuple(np.ones(len(ids), bool) for ids in token_ids))
     all_batches = functools.partial(
         batches,
-        tokens,
+        continued.tokens,
         pad_id=padding_id(model.tokenizer, model.config.vocab_size),
         tokens_per_batch=tokens_per_batch,
         shards=mesh.shape[parallel.DATA],

@@ -139,7 +139,10 @@ def test_a_score_of_your_own_can_be_named(table, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(by="accuracy"), "Unknown score 'accuracy'. Choose from: average_precision, auroc, cohens_d."),
+        (
+            dict(by="accuracy"),
+            "Unknown score 'accuracy'. Choose from: average_precision, auroc, cohens_d, attribution.",
+        ),
         (dict(sign="minus"), "Unknown sign 'minus'. Choose from: up, down, both."),
         (
             dict(by="cohens_d"),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,8 +9,9 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.in_place import find_in_place
 from expertlens_jax.data.words import mention_finder, word_forms
-from expertlens_jax.errors import ConceptDataError, ResponsesError
+from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.models.generation import generate
@@ -275,33 +275,3 @@ def word_in_place(model: Model, dataset: ConceptDataset, concept: str, steering:
         model, *find_in_place(dataset, concept), steering=steering, tokens_per_batch=_TOKENS_PER_BATCH
     )
     return np.array([row.sum(dtype=np.float64) for row in scored])
-
-
-def find_in_place(dataset: ConceptDataset, concept: str) -> tuple[list[str], list[str]]:
-    """A concept's word where its own sentences first mention it, and what stands before it there.
-
-    Args:
-      dataset: has the concept.
-      concept: whose word is found, in the form and case it has there; sentences that start with it are left out.
-
-    Returns:
-      The beginnings `[sentences]` and the words `[sentences]`, each with the space before it.
-
-    Raises:
-      ConceptDataError: there is no such concept, it has no word, or no sentence has its word after another one.
-    """
-    if concept not in dataset.concepts:
-        raise ConceptDataError(f"{dataset.name!r} has no concept {concept!r}; its {len(dataset.concepts)} are others.")
-    dataset.check_words("the probability of a concept's word in its sentences", [concept])
-    row = dataset.concepts.index(concept)
-    find = dataset.mention_finders()[row]
-    beginnings, words = [], []
-    for sentence in (dataset.sentences[i] for i in np.flatnonzero(dataset.labels[row])):
-        for start, end in find(sentence):
-            if re.search(r"\S $", sentence[:start]):
-                beginnings.append(sentence[: start - 1])
-                words.append(sentence[start - 1 : end])
-                break
-    if not words:
-        raise ConceptDataError(f"no sentence of {concept!r} in {dataset.name!r} has its word after another word.")
-    return beginnings, words
