@@ -129,7 +129,7 @@ def expertise_coordinates(units: pd.DataFrame, concepts: ConceptDataset, contras
         "num_positives": ("concept", np.asarray(contrast.num_positives)),
         "num_negatives": ("concept", np.asarray(contrast.num_negatives)),
         "unit": ("unit", np.asarray(units.index)),
-    } | {name: ("unit", as_column(units[name])) for name in UNIT_COLUMNS}
+    } | {name: ("unit", as_column(units[name])) for name in UNIT_COLUMNS if name in units or name != "expert"}
 
 
 def negatives_coordinates(negatives: Sequence[Negatives], contrasts: Sequence[Contrast]) -> dict[str, tuple]:

@@ -13,7 +13,8 @@ from expertlens_jax.errors import ResponsesError
 from expertlens_jax.models.provenance import Provenance, read_provenance
 
 DIMENSIONS = ("sentence", "unit")
-UNIT_COLUMNS = ("layer", "site", "channel", "hf_module", "hf_channel")
+UNIT_COLUMNS = ("layer", "site", "channel", "expert", "hf_module", "hf_channel")
+"""The columns of a table of units, in order; `expert` where the model is a mixture of experts."""
 
 
 class Responses(xr.DataArray):

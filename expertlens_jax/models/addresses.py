@@ -13,7 +13,7 @@ from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.models.sites import SITES, block_sites
-from expertlens_jax.models.units import site_units
+from expertlens_jax.models.units import site_units, unit_experts
 
 ADDRESS = ("layer", "site", "channel")
 Address = tuple[int, str, int]
@@ -59,7 +59,8 @@ def locate_units(model: Model, units: Units) -> pd.DataFrame:
       units: rows of a units table, such as `el.top_experts` or `model.units` gives, a row, or an address, or several.
 
     Returns:
-      A table `layer, site, channel, hf_module, hf_channel`, a row per unit; of a table's rows, with its index.
+      A table `layer, site, channel, hf_module, hf_channel`, a row per unit; of a table's rows, with its index. Of a
+      mixture of experts with `expert`, as in `model.units`.
 
     Raises:
       SelectionError: none were given, or what names no unit; or the model has no such layer, site or channel, or has it
@@ -72,6 +73,10 @@ def locate_units(model: Model, units: Units) -> pd.DataFrame:
     places: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
     rows = [_row(model, address, places) for address in read_addresses(units)]
     found = pd.DataFrame(rows, columns=[*ADDRESS, "hf_module", "hf_channel"])
+    if model.config.num_experts and not (found["site"] == "sae").any():
+        of_site = {site: unit_experts(SITES[site], model.config) for site in found["site"].unique()}
+        experts = [int(of_site[site][channel]) for site, channel in zip(found["site"], found["channel"], strict=True)]
+        found.insert(len(ADDRESS), "expert", experts)
     if isinstance(units, pd.DataFrame):
         found.index = units.index
         check_same_places(units, found, model.name)

@@ -1,6 +1,7 @@
 """Fills the stack's parameters from a checkpoint's tensors, one at a time, each device its own part."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -30,6 +31,8 @@ class Source:
     stored_transposed: bool = False
     kernel: bool = False
     """Whether the parameter is a kernel, `[inputs, outputs]`."""
+    by_expert: bool = False
+    """Whether the parameter is `[experts, ...]`, and its tensors' name holds `{expert}`; all else is said of one."""
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """The parameter's shape that a stored tensor's shape makes."""
@@ -67,12 +70,32 @@ class Parameter:
     """`[layers, ...]` for what is under `layers`."""
     source: Source
     tensors: tuple[str, ...]
-    """The base model's names of the tensors, one for each layer, or just one."""
+    """The base model's names of the tensors, one for each layer, or just one; within a layer one for each expert."""
 
     @property
     def stacked(self) -> bool:
         """Whether the first dimension is layers."""
         return self.path.startswith("layers/")
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """The shape of the part that a tensor gives."""
+        return self.shape[self.stacked + self.source.by_expert :]
+
+    def read(
+        self, tensor: Callable[[str], StoredTensor], layer: int, index: tuple[slice, ...]
+    ) -> np.ndarray:
+        """A layer's part of the parameter at `index`, a slice for each dimension, from its tensors by name."""
+        if not self.source.by_expert:
+            return self.source.read(tensor(self.tensors[layer]), index)
+        experts, *within = index
+        names = self.tensors[layer * self.shape[1] :][experts]
+        parts = (self.source.read(tensor(name), tuple(within)) for name in names)
+        first = next(parts)
+        values = np.empty((len(names), *first.shape), first.dtype)
+        for expert, part in enumerate(itertools.chain([first], parts)):
+            values[expert] = _copy(part, part.dtype)
+        return values
 
 
 Plan = Mapping[str, Parameter]
@@ -84,8 +107,12 @@ def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, So
     sources = {path: Source(tensor, kernel=path == "head") for path, tensor in family.tensors(config).items()}
     for site, linear in family.linears(config).items():
         path = "layers/" + site.replace(".", "/")
-        sources[f"{path}/kernel"] = Source(f"{linear.module}.weight", linear.channels, linear.transposed, kernel=True)
-        sources[f"{path}/bias"] = Source(f"{linear.module}.bias", linear.channels)
+        name, by_expert = linear.in_files, "{expert}" in linear.in_files
+        kernel, bias = ("kernels", "biases") if by_expert else ("kernel", "bias")
+        sources[f"{path}/{kernel}"] = Source(
+            f"{name}.weight", linear.channels, linear.transposed, kernel=True, by_expert=by_expert
+        )
+        sources[f"{path}/{bias}"] = Source(f"{name}.bias", linear.channels, by_expert=by_expert)
     return sources
 
 
@@ -100,7 +127,8 @@ def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
             raise CheckpointError(f"the {family.model_type} family states no tensor for the parameter {path}.")
         tensor = sources[path].tensor
         layers = range(config.num_layers) if path.startswith("layers/") else [0]
-        names = tuple(tensor.format(layer=layer) for layer in layers)
+        experts = range(config.num_experts) if sources[path].by_expert else [0]
+        names = tuple(tensor.format(layer=layer, expert=expert) for layer in layers for expert in experts)
         plan[path] = Parameter(path, leaf.shape, sources[path], names)
     return plan
 
@@ -137,7 +165,7 @@ def read_parameters(
             _check_tensor(weights, named[name], parameter)
 
     def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
-        return parameter.source.read(named[parameter.tensors[layer]].tensor, index)
+        return parameter.read(lambda name: named[name].tensor, layer, index)
 
     return fill_parameters(plan, read, dtype, mesh)
 
@@ -225,7 +253,7 @@ def _check_tensor(weights: Weights, named: Named, parameter: Parameter) -> None:
     """A tensor is floating point and makes the shape that the parameter wants."""
     name, stored = named.name, named.tensor
     found = parameter.source.shape(stored.shape)
-    wanted = parameter.shape[1:] if parameter.stacked else parameter.shape
+    wanted = parameter.tensor_shape
     if found != wanted:
         raise CheckpointError(
             f"the tensor {name} in {weights.where}, stored as {list(stored.shape)}, gives {parameter.path} "

@@ -59,6 +59,8 @@ class TransformerConfig:
     attention_scale_by_layer: bool = False
     """Divide the scores by the layer's number, counted from one (an option of GPT-2's config)."""
     attention_softcap: float | None = None
+    qkv_clip: float | None = None
+    """Queries, keys and values are clipped to this size, behind their sites and norms (OLMoE)."""
     qk_norm: Literal["head", "projection"] | None = None
     """Norm of queries and keys: within each head (Qwen 3, Gemma 3) or over the whole projection (OLMo 2)."""
     windows: tuple[int, ...] = ()
@@ -73,6 +75,13 @@ class TransformerConfig:
     activation: str = "gelu"
     mlp_bias: bool = True
 
+    # Mixtures of experts
+    num_experts: int = 0
+    """MLPs of a layer, of which a router chooses some at each token; 0: there is one, for every token."""
+    experts_per_token: int = 0
+    router_norm: bool = False
+    """Whether the weights of a token's experts are made to sum to one, after the softmax over all experts."""
+
     # Head
     head: Literal["tied", "linear"] | None = "tied"
     """What turns the last hidden state into logits; None gives the hidden state itself (encoders)."""
@@ -85,8 +94,8 @@ class TransformerConfig:
         """Refuses what the layers couldn't be built of.
 
         Raises:
-          UnsupportedModelError: an activation function without an implementation, or query heads that the key
-            heads can't be shared out to.
+          UnsupportedModelError: an activation function without an implementation, query heads that the key heads can't
+            be shared out to, or more experts for a token than there are.
         """
         if self.activation not in ACTIVATIONS:
             raise UnsupportedModelError(
@@ -96,6 +105,11 @@ class TransformerConfig:
             raise UnsupportedModelError(
                 f"the config has {self.num_heads} attention heads and {self.num_kv_heads} key-value heads; "
                 "the first should be a multiple of the second."
+            )
+        if self.num_experts and not 1 <= self.experts_per_token <= self.num_experts:
+            raise UnsupportedModelError(
+                f"the config routes each token to {self.experts_per_token} of {self.num_experts} experts; the first "
+                "should be from 1 to the second."
             )
 
     def site_channels(self) -> dict[str, int]:

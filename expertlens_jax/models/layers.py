@@ -79,6 +79,8 @@ class Attention(nn.Module):
 
         if c.qk_norm == "projection":
             q, k = norm_projection("q_norm", q), norm_projection("k_norm", k)
+        if c.qkv_clip is not None:
+            q, k, v = (jnp.clip(each, -c.qkv_clip, c.qkv_clip) for each in (q, k, v))
         q, k, v = (split_heads(split_channels(each, self.mesh), self.mesh, c.num_kv_heads) for each in (q, k, v))
         q = q.reshape(batch, num_tokens, c.num_heads, c.head_dim)
         k = k.reshape(batch, num_tokens, c.num_kv_heads, c.head_dim)

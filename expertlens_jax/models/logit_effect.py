@@ -36,7 +36,8 @@ def logit_effect(model: Model, unit: Units, count: int = 10) -> pd.DataFrame:
 
     A unit that says 1 more adds its direction to the residual stream: a row of `mlp.down`'s or `attn.out`'s kernel, or
     a channel. Read by the last norm and the head, it changes each logit by `effect`, divided by what the norms on its
-    way divide by, which is the same for all tokens (direct logit attribution; Geva et al. 2022, arXiv 2203.14680).
+    way divide by, which is the same for all tokens (direct logit attribution; Geva et al. 2022, arXiv 2203.14680). Of
+    an expert's neuron, it is also times the weight that the router gives the expert, which differs by token.
     What later layers make of the direction isn't in it.
 
     Args:
@@ -101,7 +102,11 @@ def _direction(model: Model, address: tuple[int, str, int]) -> jax.Array:
     layers = model.params["layers"]
     if site in WRITES_THROUGH:
         branch, linear = WRITES_THROUGH[site]
-        direction = layers[branch][linear]["kernel"][layer, channel].astype(jnp.float32)
+        if "kernels" in layers[branch][linear]:  # an expert's
+            kernels = layers[branch][linear]["kernels"][layer]
+            direction = kernels[divmod(channel, kernels.shape[1])].astype(jnp.float32)
+        else:
+            direction = layers[branch][linear]["kernel"][layer, channel].astype(jnp.float32)
     elif site in ADDED or site in STREAM:
         branch = ADDED.get(site)
         direction = jnp.zeros(model.config.d_model, jnp.float32).at[channel].set(1)
@@ -116,6 +121,8 @@ def _why_not(address: tuple[int, str, int]) -> str:
     layer, site, channel = address
     if site in ("mlp.up", "mlp.gate"):
         instead = f" Ask for the neuron it feeds: {format_address((layer, 'mlp.act', channel))!r}."
+    elif site == "mlp.router":
+        instead = " It chooses which experts write."
     elif site in _INSTEAD:
         instead = f" What attention writes is read at {_INSTEAD[site]}."
     else:

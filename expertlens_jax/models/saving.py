@@ -64,9 +64,9 @@ def stored_tensors(
         raise CheckpointError(f"the parameters aren't of this {family.model_type} config's model: {', '.join(unfit)}.")
     tensors: dict[str, np.ndarray] = {}
     for path, parameter in plan.items():
-        for layer, name in enumerate(parameter.tensors):
+        parts = leaves[path].reshape(len(parameter.tensors), *parameter.tensor_shape)
+        for values, name in zip(parts, parameter.tensors, strict=True):
             stored = name if name.startswith(family.head_names) else family.prefix + name
-            values = leaves[path][layer] if parameter.stacked else leaves[path]
             tensors[stored] = _write(tensors.get(stored), values.astype(dtype), parameter, plan)
     return tensors
 

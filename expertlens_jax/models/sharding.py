@@ -25,7 +25,12 @@ RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     # ... and what writes to it by its inputs, so that these channels needn't be gathered first, only the
     # sums.
     (r"layers/(attn/out|mlp/down)/kernel", (0, 1)),
-    (r".*", ()),  # norms, and biases of what writes to the residual stream: whole everywhere
+    # An expert's MLP stays on one device, where the axis divides the experts; [experts, inputs, outputs].
+    (r"layers/mlp/(gate|up)/kernels", (0, 2, 1)),
+    (r"layers/mlp/(gate|up)/biases", (0, 1)),
+    (r"layers/mlp/down/kernels", (0, 1, 2)),
+    (r"layers/mlp/down/biases", (0,)),
+    (r".*", ()),  # norms, routers, and biases of what writes to the residual stream: whole everywhere
 )
 
 

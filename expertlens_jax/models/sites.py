@@ -46,6 +46,9 @@ class Site:
     summarize: Callable[[jax.Array, int], jax.Array] | None = None
     """How: from activations `[batch, tokens, channels]` and the number of units to `[batch, tokens, units]`, which is
     then pooled over tokens like all else. None where they are the activations themselves, and for SAEs."""
+    by_expert: bool = False
+    """Whether each expert of a mixture of experts has channels of its own there, the first expert's first. At a token
+    that isn't routed to an expert, these hold nothing: see `routing.py`."""
     in_stream: bool = False
     """Whether what is added here is added to the residual stream: it is the stream, or is written to it as it is."""
 
@@ -66,9 +69,11 @@ def norm_by_head(z: jax.Array, num_heads: int) -> jax.Array:
 
 
 def _rows() -> Iterable[Site]:
-    def linear(name: str, what: str, channels: Callable[[TransformerConfig], int], in_stream: bool = False) -> Site:
-        place = ("layers", *name.split("."))
-        return Site(name, what, channels, place, address=name, default=True, in_stream=in_stream)
+    def linear(name: str, what: str, channels: Callable[[TransformerConfig], int], **more: bool) -> Site:
+        return Site(name, what, channels, ("layers", *name.split(".")), address=name, default=True, **more)
+
+    def inner(c: TransformerConfig) -> int:
+        return c.d_mlp * max(1, c.num_experts)
 
     yield Site(
         "resid.pre",
@@ -98,14 +103,21 @@ def _rows() -> Iterable[Site]:
         summarize=norm_by_head,
     )
     yield linear("attn.out", "what attention adds to the residual stream", lambda c: c.d_model, in_stream=True)
-    yield linear("mlp.gate", "of gated MLPs: the gate, before the nonlinearity", lambda c: c.d_mlp if c.gated else 0)
-    yield linear("mlp.up", "the MLP's inner layer, before the nonlinearity", lambda c: c.d_mlp)
+    yield linear("mlp.router", "of mixtures of experts: the router's logits, one an expert", lambda c: c.num_experts)
+    yield linear(
+        "mlp.gate",
+        "of gated MLPs: the gate, before the nonlinearity",
+        lambda c: inner(c) if c.gated else 0,
+        by_expert=True,
+    )
+    yield linear("mlp.up", "the MLP's inner layer, before the nonlinearity", inner, by_expert=True)
     yield Site(
         "mlp.act",
         "what most people call a neuron: the MLP's inner layer after the nonlinearity (and times the gate)",
-        lambda c: c.d_mlp,
+        inner,
         ("layers", "mlp", "act"),
         "mlp.down#input",
+        by_expert=True,
     )
     yield linear("mlp.down", "what the MLP adds to the residual stream", lambda c: c.d_model, in_stream=True)
     yield Site(

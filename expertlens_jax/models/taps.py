@@ -103,8 +103,54 @@ def pool(activations: jax.Array, mask: jax.Array, pooling: Pooling) -> jax.Array
     raise ValueError(f"unknown pooling {pooling!r}; there are {', '.join(POOLINGS)}")
 
 
+def keep_reached(activations: jax.Array, reached: jax.Array | None) -> jax.Array:
+    """Activations of experts `[batch, tokens, experts * channels]`, with 0 at tokens that aren't routed to the expert.
+
+    Args:
+      activations: as they were computed, at whatever tokens.
+      reached: bool `[batch, tokens, experts]`; None where channels are of no experts, and nothing is changed.
+    """
+    if reached is None:
+        return activations
+    by_expert = activations.reshape(*reached.shape, -1)
+    return jnp.where(reached[..., None], by_expert, 0).reshape(activations.shape)
+
+
+def pool_by_expert(
+    activations: jax.Array, mask: jax.Array, pooling: Pooling, reached: jax.Array | None = None
+) -> jax.Array:
+    """Pools activations over tokens, each expert's over those tokens that are routed to it.
+
+    A sentence of which no token is gives 0, by any pooling. That is what the expert adds to the sum of all, and what
+    its `mlp.act`, `mlp.up` and `mlp.gate` would have to be for it to add as much; and it is finite, so that sentences
+    stay ranked: below those that excite the unit, above those that inhibit it, level with each other.
+
+    Args:
+      activations: `[batch, tokens, channels]`, 0 at tokens that aren't routed to the channel's expert.
+      mask: bool `[batch, tokens]`, as `pool` takes it.
+      pooling: likewise.
+      reached: bool `[batch, tokens, experts]`; None where channels are of no experts.
+
+    Returns:
+      float32 `[batch, channels]`.
+    """
+    if reached is None:
+        return pool(activations, mask, pooling)
+    own = reached & mask[..., None]
+    own |= ~own.any(axis=1, keepdims=True)  # no token: of all, since all hold 0
+    by_expert = activations.reshape(*reached.shape, -1)
+    pooled = jax.vmap(lambda values, tokens: pool(values, tokens, pooling), in_axes=2, out_axes=1)(by_expert, own)
+    return pooled.reshape(len(pooled), -1)
+
+
 def tap(
-    module: nn.Module, site: str, activations: jax.Array, inputs: LayerInputs, config: TransformerConfig, taps: Taps
+    module: nn.Module,
+    site: str,
+    activations: jax.Array,
+    inputs: LayerInputs,
+    config: TransformerConfig,
+    taps: Taps,
+    reached: jax.Array | None = None,
 ) -> jax.Array:
     """Steers a site's activations, intervenes on them, and sows what is asked for into `module`'s own scope.
 
@@ -118,10 +164,13 @@ def tap(
       inputs: of the layer: the tokens that enter the pool, and interventions.
       config: of the model.
       taps: what to sow.
+      reached: bool `[batch, tokens, experts]`, where channels are those of experts: which of them each token is routed
+        to. See `keep_reached` and `pool_by_expert`.
 
     Returns:
       The activations, steered (`activations * scale + shift`) and then intervened on, as the network goes on with them.
     """
+    activations = keep_reached(activations, reached)
     if module.has_variable("steering", "scale"):
         scale = module.get_variable("steering", "scale").astype(activations.dtype)
         shift = module.get_variable("steering", "shift").astype(activations.dtype)
@@ -129,15 +178,18 @@ def tap(
     for intervention in inputs.interventions:
         if intervention.site == site:
             activations = intervention(activations, inputs.at())
+    activations = keep_reached(activations, reached)
     for name in dict.fromkeys((*taps.sites, *taps.captured)):
         row = SITES[name]
         if site not in (name, row.summary_of):
             continue
         values = activations if row.summarize is None else row.summarize(activations, row.channels(config))
         if name in taps.sites:
-            sow_last(module, "responses", name, "response", pool(values, inputs.pool_mask, taps.pooling))
+            pooled = pool_by_expert(values, inputs.pool_mask, taps.pooling, reached)
+            sow_last(module, "responses", name, "response", pooled)
         if name in taps.captured:
-            sow_last(module, "activations", name, "activation", take_channels(values, chosen_channels(module, name)))
+            captured = take_channels(values, chosen_channels(module, name), reached)
+            sow_last(module, "activations", name, "activation", captured)
     if inputs.held is not None:
         inputs.held[site] = activations
     return activations
@@ -152,9 +204,18 @@ def chosen_channels(module: nn.Module, site: str) -> jax.Array | None:
     return node["channels"] if within else node
 
 
-def take_channels(values: jax.Array, channels: jax.Array | None) -> jax.Array:
-    """The chosen channels of `[batch, tokens, channels]`, which there are; all of them for None."""
-    return values if channels is None else jnp.take(values, channels, axis=-1, mode="clip")
+def take_channels(values: jax.Array, channels: jax.Array | None, reached: jax.Array | None = None) -> jax.Array:
+    """The chosen channels of `[batch, tokens, channels]`, which there are; all of them for None.
+
+    Chosen ones that are an expert's hold NaN at tokens that aren't routed to it, so that whoever reads them can tell.
+    """
+    if channels is None:
+        return values
+    taken = jnp.take(values, channels, axis=-1, mode="clip")
+    if reached is None:
+        return taken
+    experts = channels // (values.shape[-1] // reached.shape[-1])
+    return jnp.where(jnp.take(reached, experts, axis=-1, mode="clip"), taken, jnp.nan)
 
 
 def sow_last(module: nn.Module, collection: str, site: str, what: str, value: jax.Array) -> None:
@@ -180,9 +241,9 @@ class Tap(nn.Module):
     config: TransformerConfig
     taps: Taps
 
-    def __call__(self, activations: jax.Array, inputs: LayerInputs) -> jax.Array:
+    def __call__(self, activations: jax.Array, inputs: LayerInputs, reached: jax.Array | None = None) -> jax.Array:
         """Steers, intervenes and sows; see `tap`."""
-        return tap(self, self.site, activations, inputs, self.config, self.taps)
+        return tap(self, self.site, activations, inputs, self.config, self.taps, reached)
 
 
 class TappedLinear(nn.Module):

@@ -5,13 +5,14 @@ Torch isn't imported: hooks are methods of the model that is given, and tensors 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.sites import SITES
 from expertlens_jax.models.steering import Steering, check_fit
@@ -64,13 +65,15 @@ def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
       `model(..., steering=...)` and `el.generate` are.
 
     Raises:
-      SelectionError: the steering doesn't fit the model's config, or a unit's module isn't in it.
+      SelectionError: the steering doesn't fit the model's config, a unit's module isn't in it, or a unit is of a router
+        or within an expert, where no hook of PyTorch reaches.
       UnsupportedModelError: the model is of no supported family.
     """
     family = family_of(hf_model.config)
     config, name = family.translate(hf_model.config), type(hf_model).__name__
     check_fit(steering, config, name)
     table = steering.table
+    _check_hooked(table["site"], config, name)
     handles: list[Any] = []
     try:
         for site, at_site in table.groupby("site", sort=False):
@@ -86,6 +89,22 @@ def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
         TorchHooks(steering, handles).remove()
         raise
     return TorchHooks(steering, handles)
+
+
+def _check_hooked(sites: Iterable[str], config: TransformerConfig, model: str) -> None:
+    """Refuses units that no hook on a module can steer, though the model here can."""
+    for site in dict.fromkeys(sites):
+        if config.num_experts and SITES[site].by_expert:
+            raise SelectionError(
+                f"units of the site {site} can't be steered in PyTorch: {model} computes all its experts within one "
+                f"module, and none has these activations as its input or output. Use units of mlp.down, attention or "
+                "the residual stream, or steer here: model(..., steering=...)."
+            )
+        if site == "mlp.router":
+            raise SelectionError(
+                f"units of the site {site} can't be steered in PyTorch: {model}'s router chooses experts within the "
+                "module that gives the logits, before a hook has them. Steer here: model(..., steering=...)."
+            )
 
 
 def _find_module(hf_model: Any, name: str, model: str) -> Any:

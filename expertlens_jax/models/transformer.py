@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm
+from expertlens_jax.models.routing import RoutedMLP
 from expertlens_jax.models.sae import SAE, read_features, which_reads
 from expertlens_jax.models.sharding import gather_channels, split_channels
 from expertlens_jax.models.taps import LayerInputs, Tap, Taps, chosen_channels, pool, sow_last, take_channels, tap
@@ -43,7 +44,7 @@ class Block(nn.Module):
         inputs = inputs.replace(layer=options.layer, held=None if features is None else {})
         x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
         attention = Attention(c, self.taps, self.dtype, self.keeps, self.mesh, name="attn")
-        mlp = MLP(c, self.taps, self.dtype, self.mesh, name="mlp")
+        mlp = (RoutedMLP if c.num_experts else MLP)(c, self.taps, self.dtype, self.mesh, name="mlp")
 
         def attend(y: jax.Array) -> jax.Array:
             return attention(gather_channels(y, self.mesh), inputs, options)

@@ -22,6 +22,10 @@ def units_table(
     module "" and the channel -1. A feature of a sparse autoencoder has the module whose output is read, and its own
     number; only layers that are read have any.
 
+    Of a mixture of experts, the table has a column `expert` (int) as well: whose unit it is (of `mlp.router`, whose
+    logit), and -1 of units that are no expert's. At `mlp.gate`, `mlp.up` and `mlp.act`, expert e has the channels from
+    e x d_mlp on. No module of transformers has these by itself: their module is "".
+
     Raises:
       SelectionError: see `check_sites`.
     """
@@ -31,15 +35,25 @@ def units_table(
     categories = [site.name for site in asked] if any(site.by_sae for site in asked) else list(block_sites(config))
     layers, names, modules, hf_channels = zip(*parts, strict=True)
     sizes = [len(channels) for channels in hf_channels]
+    experts = {"expert": np.concatenate([unit_experts(SITES[name], config) for name in names])}
     return pd.DataFrame(
         {
             "layer": np.repeat(layers, sizes),
             "site": pd.Categorical(np.repeat(names, sizes), categories=categories),
             "channel": np.concatenate([np.arange(size) for size in sizes]),
+            **(experts if config.num_experts and not any(site.by_sae for site in asked) else {}),
             "hf_module": np.repeat(modules, sizes),
             "hf_channel": np.concatenate(hf_channels),
         }
     )
+
+
+def unit_experts(site: Site, config: TransformerConfig) -> np.ndarray:
+    """Which expert of a mixture each unit of a site in a layer is of, int `[units]`; -1 of units that are none's."""
+    channels = np.arange(site.channels(config))
+    if site.by_expert and config.num_experts:
+        return channels // config.d_mlp
+    return channels if site.name == "mlp.router" else np.full(len(channels), -1)
 
 
 def site_units(
@@ -54,7 +68,7 @@ def site_units(
             for sae, module, numbers in zip(saes, read, features, strict=True)
         ]
     num_units, layers = site.channels(config), range(config.num_layers)
-    if site.address is None:
+    if site.address is None or (site.by_expert and config.num_experts):
         return [(layer, site.name, "", np.full(num_units, -1)) for layer in layers]
     here = address(site, family, config)
     channels = np.arange(num_units) if here.channels is None else here.channels
@@ -62,7 +76,10 @@ def site_units(
 
 
 def address(site: Site, family: Family, config: TransformerConfig) -> Linear:
-    """The module, named with `{layer}`, whose output or input (`#input`) is a site's, and which of its channels."""
+    """The module, named with `{layer}`, whose output or input (`#input`) is a site's, and which of its channels.
+
+    Of a site that each expert of a mixture has by itself, there is no such module.
+    """
     name, is_input, _ = site.address.partition("#input")
     linear = Linear(family.block) if name == "block" else family.linears(config)[name]
     return Linear(linear.module + is_input) if is_input else linear

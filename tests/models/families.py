@@ -326,6 +326,8 @@ CASES = [
     Case("bert", "BertConfig", BERT),
     Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
 ]
+EAGER = {"experts_implementation": "eager"}
+"""Experts one by one: the other ways want sizes that are multiples of 16 bytes."""
 ENCODERS = ("BertConfig", "RobertaConfig")
 
 
@@ -359,7 +361,7 @@ def auto_class(case: Case) -> type:
 def make_hf_model(case: Case, seed: int = 0) -> transformers.PreTrainedModel:
     """The case's model in PyTorch with every parameter random, biases and norms too; float32, eval."""
     torch.manual_seed(seed)
-    model = auto_class(case).from_config(make_config(case), attn_implementation="eager").eval()
+    model = auto_class(case).from_config(make_config(case), attn_implementation="eager", **EAGER).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -368,7 +370,7 @@ def make_hf_model(case: Case, seed: int = 0) -> transformers.PreTrainedModel:
 
 def load_hf_model(case: Case, directory: pathlib.Path, dtype: torch.dtype) -> transformers.PreTrainedModel:
     """The saved model as transformers loads it, in float32 or bfloat16; eval."""
-    return auto_class(case).from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
+    return auto_class(case).from_pretrained(directory, dtype=dtype, attn_implementation="eager", **EAGER).eval()
 
 
 def save(model: transformers.PreTrainedModel, directory: pathlib.Path) -> pathlib.Path:

@@ -22,6 +22,14 @@ class Linear:
     module: str
     channels: np.ndarray | None = None
     transposed: bool = False
+    stored: str | None = None
+    """What files call it, where that isn't the module's name; with `{expert}`, each expert's own layer. Of those,
+    `module` is "", unless the sum over experts is what some module gives."""
+
+    @property
+    def in_files(self) -> str:
+        """What files call it."""
+        return self.module if self.stored is None else self.stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,9 @@ class Family:
     `transformer.py`) to the Hugging Face tensor; `block` the module whose output is the residual stream. All
     names are those of the base model: a checkpoint may have them with or without `prefix`, which the model
     with its head puts before them. Names that start with `head_names` never carry the prefix. Tensors that
-    match `ignored` (a regular expression) are known and not needed. `fields` are those of the Hugging Face config
+    match `ignored` (a regular expression) are known and not needed. Names in files that transformers has in memory
+    otherwise are `renamed` (regular expressions, and what takes their place), and `expert_layers` are the names of an
+    expert's gate, up and down, of which memory has one tensor for all experts. `fields` are those of the Hugging Face config
     that `translate` reads or refuses; `fields.py` tells of all others.
     """
 
@@ -49,6 +59,8 @@ class Family:
     ignored: str = ""
     encoder: bool = False
     head_names: tuple[str, ...] = ("lm_head.",)
+    renamed: tuple[tuple[str, str], ...] = ()
+    expert_layers: tuple[str, str, str] | None = None
 
     def hf_module(self, name: str) -> str:
         """A base model's name as transformers' `AutoModelForCausalLM` (`AutoModel` for encoders) has it."""

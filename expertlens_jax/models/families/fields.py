@@ -18,7 +18,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
         *("resid_pdrop", "embd_pdrop", "attn_pdrop", "resid_dropout", "embed_dropout", "attention_dropout"),
         *("hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "activation_dropout"),
         *("layerdrop", "classifier_dropout", "summary_first_dropout", "summary_last_dropout"),
-        *("initializer_range", "init_std", "gradient_checkpointing"),
+        *("initializer_range", "init_std", "gradient_checkpointing", "router_aux_loss_coef", "router_jitter_noise"),
     ),
     "names special tokens, which the tokenizer tells": (
         *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id"),
@@ -26,7 +26,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     ),
     "says what is returned or kept": (
         *("use_cache", "output_attentions", "output_hidden_states", "output_past", "return_dict", "use_return_dict"),
-        *("cache_implementation", "tie_last_hidden_states", "torchscript"),
+        *("cache_implementation", "tie_last_hidden_states", "torchscript", "output_router_logits"),
     ),
     "says how to compute, not what": (
         *("chunk_size_feed_forward", "pretraining_tp", "reorder_and_upcast_attn", "use_bfloat16", "dtype"),
@@ -153,6 +153,10 @@ ELSEWHERE: dict[str, tuple[Any, ...] | Callable[[Any], Any]] = {
     "num_experts": (1,),
     "num_local_experts": (1,),
     "n_routed_experts": (1,),
+    "n_shared_experts": (),
+    "shared_expert_intermediate_size": (),
+    "first_k_dense_replace": (),
+    "routed_scaling_factor": (1,),
     # Weights in parts
     "quantization": (),
     "compression_config": (),

@@ -51,6 +51,8 @@ def _parts(family: Family, c: TransformerConfig) -> str:
         parts.append({"head": "q and k normed by head", "projection": "q and k normed"}[c.qk_norm])
     if c.residual != "sequential":
         parts.append("attention and MLP in parallel")
+    if c.num_experts:
+        parts.append(f"{c.experts_per_token} of {c.num_experts} experts a token")
     if any(c.windows):
         count = sum(window > 0 for window in c.windows)
         parts.append("sliding windows" + ("" if count == c.num_layers else f" on {count} of {c.num_layers} layers"))

@@ -1,0 +1,212 @@
+"""Mixtures of experts: MLPs of which a router chooses some at each token (Shazeer et al. 2017, arXiv 1701.06538).
+
+What an expert holds at a token that isn't routed to it is 0: it adds nothing there. Its units' responses are pooled over
+the tokens that are, see `taps.pool_by_expert`.
+
+Products can be had in two ways, with the same results. Densely, every expert sees every token, and its weight is 0 where
+it wasn't chosen: as fast as it gets while the experts are small, and split over a mesh by experts with no more than one
+sum between devices. Grouped, tokens are sorted by their experts, and each expert sees its own: `num_experts /
+experts_per_token` times less work.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+
+from expertlens_jax.models.activations import ACTIVATIONS
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.sharding import split_channels
+from expertlens_jax.models.taps import LayerInputs, Tap, TappedLinear, Taps, tap
+
+LARGE = 2**22
+"""From so many weights of a layer's `mlp.up` on, of all experts together, products are grouped."""
+
+
+@struct.dataclass
+class Routing:
+    """Which experts each token is routed to, and how much each counts in their sum."""
+
+    experts: jax.Array
+    """int32 `[batch, tokens, experts per token]`."""
+    weights: jax.Array
+    """float32 `[batch, tokens, experts per token]`."""
+    num_experts: int = struct.field(pytree_node=False)
+
+    @property
+    def reached(self) -> jax.Array:
+        """Bool `[batch, tokens, experts]`: whether a token is routed to an expert."""
+        return self._chosen.any(axis=2)
+
+    @property
+    def weights_by_expert(self) -> jax.Array:
+        """float32 `[batch, tokens, experts]`: how much an expert counts at a token, 0 where it wasn't chosen."""
+        return jnp.where(self._chosen, self.weights[..., None], 0).sum(axis=2)
+
+    @property
+    def _chosen(self) -> jax.Array:
+        return self.experts[..., None] == jnp.arange(self.num_experts)
+
+
+def route(logits: jax.Array, config: TransformerConfig) -> Routing:
+    """Choose the experts of each token: those of its highest logits.
+
+    Args:
+      logits: the router's, `[batch, tokens, experts]`.
+      config: how many there are to a token, and whether their shares of the softmax are made to sum to one.
+    """
+    shares = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    weights, experts = jax.lax.top_k(shares, config.experts_per_token)
+    if config.router_norm:
+        weights /= weights.sum(axis=-1, keepdims=True)
+    return Routing(experts, weights, config.num_experts)
+
+
+def into_experts(x: jax.Array, kernels: jax.Array, routing: Routing, *, grouped: bool) -> jax.Array:
+    """Multiply each token with its experts' kernels.
+
+    Args:
+      x: `[batch, tokens, inputs]`.
+      kernels: `[experts, inputs, outputs]`.
+      routing: of the tokens.
+      grouped: in which way.
+
+    Returns:
+      float32 `[batch, tokens, experts, outputs]`. Where a token isn't routed to an expert, it means nothing.
+    """
+    if not grouped:
+        return jnp.einsum("btd,edf->btef", x, kernels, preferred_element_type=jnp.float32)
+    order = _by_expert(routing)
+    rows = x.reshape(-1, x.shape[-1])[order.tokens]
+    products = jax.lax.ragged_dot(rows, kernels, order.counts, preferred_element_type=jnp.float32)
+    shape = (x.shape[0] * x.shape[1], routing.num_experts, kernels.shape[-1])
+    apart = jnp.zeros(shape, jnp.float32).at[order.tokens, order.experts].set(products, unique_indices=True)
+    return apart.reshape(*x.shape[:2], *shape[1:])
+
+
+def out_of_experts(activations: jax.Array, kernels: jax.Array, routing: Routing, *, grouped: bool) -> jax.Array:
+    """Multiply experts' activations with their kernels, and sum them over each token's experts by their weights.
+
+    Args:
+      activations: `[batch, tokens, experts, inputs]`, 0 where a token isn't routed to an expert.
+      kernels: `[experts, inputs, outputs]`.
+      routing: of the tokens.
+      grouped: in which way.
+
+    Returns:
+      float32 `[batch, tokens, outputs]`.
+    """
+    batch, num_tokens = activations.shape[:2]
+    if not grouped:
+        # Weighted before the product, so that no [batch, tokens, experts, outputs] is made.
+        weighted = (activations * routing.weights_by_expert[..., None]).astype(activations.dtype)
+        return jnp.einsum("btef,efd->btd", weighted, kernels, preferred_element_type=jnp.float32)
+    order = _by_expert(routing)
+    rows = activations.reshape(-1, *activations.shape[2:])[order.tokens, order.experts]
+    products = jax.lax.ragged_dot(rows, kernels, order.counts, preferred_element_type=jnp.float32)
+    # Put back in the tokens' order before they are summed: adding them up where they lie has no fixed order on GPUs.
+    own = products[jnp.argsort(order.places)].reshape(batch, num_tokens, -1, products.shape[-1])
+    return (own * routing.weights[..., None]).sum(axis=2)
+
+
+@struct.dataclass
+class _Order:
+    """All pairs of a token and one of its experts, sorted by expert, int32 `[pairs]` each."""
+
+    places: jax.Array
+    """Where each stands among the pairs as they come, token by token."""
+    tokens: jax.Array
+    experts: jax.Array
+    counts: jax.Array
+    """int32 `[experts]`: how many tokens each has."""
+
+
+def _by_expert(routing: Routing) -> _Order:
+    experts = routing.experts.reshape(-1)
+    places = jnp.argsort(experts)
+    counts = jnp.bincount(experts, length=routing.num_experts).astype(jnp.int32)
+    return _Order(places, places // routing.experts.shape[-1], experts[places], counts)
+
+
+def multiply(product, x: jax.Array, kernels: jax.Array, routing: Routing, mesh: Mesh | None) -> jax.Array:  # noqa: ANN001
+    """Compute `into_experts` or `out_of_experts` in the way that suits the experts and where they are.
+
+    Grouped if they are `LARGE`, on one accelerator: XLA has no grouped product for CPUs, where it would make up for it
+    by all experts' products of every pair; and over a mesh, each device has all tokens of its own experts anyway.
+    """
+    num_experts, *size = kernels.shape
+    if mesh is not None or num_experts * size[0] * size[1] < LARGE:
+        return product(x, kernels, routing, grouped=False)
+    ways = {"cpu": partial(product, grouped=False), "default": partial(product, grouped=True)}
+    return jax.lax.platform_dependent(x, kernels, routing, **ways)
+
+
+class IntoExperts(nn.Module):
+    """Each expert's own linear layer from the residual stream, whose output channels are the units of a site.
+
+    Parameters: `kernels` `[experts, inputs, channels]`.
+    """
+
+    site: str
+    config: TransformerConfig
+    taps: Taps
+    dtype: jnp.dtype
+    mesh: Mesh | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, routing: Routing, inputs: LayerInputs) -> jax.Array:
+        """Maps `[batch, tokens, inputs]` to `[batch, tokens, experts * channels]`, steered, intervened on and sown."""
+        c = self.config
+        init = nn.initializers.normal(c.initializer_range)
+        kernels = self.param("kernels", init, (c.num_experts, x.shape[-1], c.d_mlp), self.dtype)
+        outputs = multiply(into_experts, x, kernels, routing, self.mesh)
+        outputs = outputs.astype(x.dtype).reshape(*x.shape[:2], -1)
+        return tap(self, self.site, outputs, inputs, c, self.taps, routing.reached)
+
+
+class OutOfExperts(nn.Module):
+    """Each expert's own linear layer back to the residual stream, summed over a token's experts by their weights.
+
+    Parameters: `kernels` `[experts, inputs, d_model]`.
+    """
+
+    config: TransformerConfig
+    taps: Taps
+    dtype: jnp.dtype
+    mesh: Mesh | None = None
+
+    @nn.compact
+    def __call__(self, activations: jax.Array, routing: Routing, inputs: LayerInputs) -> jax.Array:
+        """Maps `[batch, tokens, experts * inputs]` to `[batch, tokens, d_model]`, the site `mlp.down`."""
+        c = self.config
+        init = nn.initializers.normal(c.initializer_range)
+        kernels = self.param("kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
+        by_expert = activations.reshape(*activations.shape[:2], c.num_experts, c.d_mlp)
+        outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh).astype(activations.dtype)
+        return tap(self, "mlp.down", outputs, inputs, c, self.taps)
+
+
+class RoutedMLP(nn.Module):
+    """A mixture of experts in the MLP's place, tapped at the router, at gate, up and act of each expert, and at down."""
+
+    config: TransformerConfig
+    taps: Taps
+    dtype: jnp.dtype
+    mesh: Mesh | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
+        """Maps `[batch, tokens, d_model]` to the same shape."""
+        c = self.config
+        router = TappedLinear("mlp.router", c, use_bias=False, taps=self.taps, dtype=self.dtype, name="router")
+        routing = route(router(x, inputs), c)
+        into = partial(IntoExperts, config=c, taps=self.taps, dtype=self.dtype, mesh=self.mesh)
+        activation = ACTIVATIONS[c.activation]
+        up = into("mlp.up", name="up")(x, routing, inputs)
+        act = activation(into("mlp.gate", name="gate")(x, routing, inputs)) * up if c.gated else activation(up)
+        act = Tap("mlp.act", c, self.taps, name="act")(act, inputs, routing.reached)
+        down = OutOfExperts(c, self.taps, self.dtype, self.mesh, name="down")
+        return split_channels(down(split_channels(act, self.mesh), routing, inputs), self.mesh)
