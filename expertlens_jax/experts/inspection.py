@@ -318,7 +318,7 @@ def top_tokens(
     Returns:
       A table `token, activation, number, start, end, sentence`: the token's text, what is said at it, and the sentence,
       its number, and where in it the token stands. The highest first (with `lowest`, the lowest). What the tokenizer
-      adds isn't among them.
+      adds isn't among them, nor are, of an expert's unit, tokens that aren't routed to it.
 
     Raises:
       SelectionError, TokenizationError: see `trace`; or several units, or a count below 1.
@@ -326,6 +326,9 @@ def top_tokens(
     one_address(unit)
     count = _check_count(count, "tokens")
     seen = trace(model, sentences, unit)
+    heard = seen.in_pool
+    if seen.reached is not None:
+        heard = [own & reached[:, 0] for own, reached in zip(seen.in_pool, seen.reached, strict=True)]
     rows = [
         (text, activation, number, start, end, sentence)
         for number, sentence in enumerate(seen.sentences)
@@ -333,7 +336,7 @@ def top_tokens(
             seen.tokens[number],
             seen.activations[number][:, 0],
             seen.spans[number].tolist(),
-            seen.in_pool[number],
+            heard[number],
             strict=True,
         )
         if own

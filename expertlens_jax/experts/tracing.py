@@ -1,7 +1,7 @@
 """What chosen units say at every token: a response before it is pooled, to be read beside its sentence."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from expertlens_jax.models.addresses import Units, locate_units
 from expertlens_jax.models.interventions import Intervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.reading import choose_units, read_units
+from expertlens_jax.models.sites import SITES
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.token_texts import texts_in_sentence
@@ -45,13 +46,16 @@ class Trace:
     """Of each sentence, int32 `[tokens, 2]`: from which character of it up to which each token stands. What the
     tokenizer adds (CLS, SEP, BOS) has an empty span."""
     activations: list[np.ndarray]
-    """Of each sentence, float32 `[tokens, units]`."""
+    """Of each sentence, float32 `[tokens, units]`; of an expert's unit, 0 at tokens that aren't routed to it."""
     units: pd.DataFrame
     """A row per unit: `layer, site, channel, hf_module, hf_channel`."""
     in_pool: list[np.ndarray]
     """Of each sentence, bool `[tokens]`: False for what the tokenizer adds, which never enters a response."""
     model: str = ""
     """The model's name."""
+    reached: list[np.ndarray] | None = None
+    """Of each sentence, bool `[tokens, units]`: whether a token is routed to the expert whose unit it is; None where no
+    unit is an expert's, and every token reaches every unit."""
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -78,7 +82,10 @@ class Trace:
             "last": lambda x: x[-1],
         }[pooling]
         own = [values[mask] for values, mask in zip(self.activations, self.in_pool, strict=True)]
-        return np.stack([pool(values) for values in own]).astype(np.float32)
+        if self.reached is None:
+            return np.stack([pool(values) for values in own]).astype(np.float32)
+        reached = [there[mask] for there, mask in zip(self.reached, self.in_pool, strict=True)]
+        return np.stack([pool_reached(pool, *each) for each in zip(own, reached, strict=True)]).astype(np.float32)
 
     def __repr__(self) -> str:
         return text_trace(self)
@@ -96,6 +103,17 @@ class Trace:
           SelectionError: there is no such place.
         """
         return ansi_trace(self, unit)
+
+
+def pool_reached(pool: Callable[[np.ndarray], np.ndarray], values: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """Pool each unit's activations over the tokens that reach it; 0 where none does, as `taps.pool_by_expert` says.
+
+    Args:
+      pool: from `[tokens]` to a number.
+      values: `[tokens, units]`.
+      reached: bool `[tokens, units]`.
+    """
+    return np.array([pool(own[there]) if there.any() else 0 for own, there in zip(values.T, reached.T, strict=True)])
 
 
 def trace(
@@ -178,6 +196,10 @@ def trace(
                 keep(*waiting)
             waiting = batch.rows, values
         keep(*waiting)
+    reached = None
+    if any(SITES[site].by_expert for site in chosen.sites) and model.config.num_experts:
+        reached = [~np.isnan(values) for values in activations]  # see `taps.take_channels`
+        activations = [np.where(there, values, 0) for there, values in zip(reached, activations, strict=True)]
     spans = [
         np.where(own[:, None], places, 0).astype(np.int32)
         for places, own in zip(tokens.offsets, tokens.in_pool, strict=True)
@@ -193,6 +215,7 @@ def trace(
         units=found,
         in_pool=list(tokens.in_pool),
         model=model.name,
+        reached=reached,
     )
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.experts.tracing import trace
+from expertlens_jax.experts.tracing import pool_reached, trace
 from expertlens_jax.explorer.chunks import packed, rounded
 from expertlens_jax.models.model import Model
 from expertlens_jax.settings import Chat
@@ -23,7 +23,7 @@ SENTENCES_PER_GROUP = 512
 BINS = 24
 Reader = Callable[[Sequence[str], pd.DataFrame], tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]]
 """From sentences and units to, of each sentence, spans `[tokens, 2]`, activations `[tokens, units]`, and which tokens
-are its own, bool `[tokens]`."""
+are its own, bool `[tokens]`. An expert's unit has NaN at tokens that aren't routed to it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +54,10 @@ def reader_of(model: Model, expertise: xr.Dataset) -> Reader:
 
     def read(sentences: Sequence[str], units: pd.DataFrame) -> tuple[list, list, list]:
         seen = trace(model, list(sentences), units, truncate=truncate, chat=chat)
-        return seen.spans, seen.activations, seen.in_pool
+        activations = seen.activations
+        if seen.reached is not None:
+            activations = [np.where(*each, np.nan) for each in zip(seen.reached, activations, strict=True)]
+        return seen.spans, activations, seen.in_pool
 
     return read
 
@@ -95,7 +98,10 @@ def listen(
         read_now = list(zip(*read(group, units), strict=True))
         for i, (_, values, own) in enumerate(read_now, start):
             values = values[own]
-            responses[i], medians[i] = pool(values), np.median(values, axis=0)
+            unheard = np.isnan(values)
+            responses[i] = pool_reached(pool, values, ~unheard) if unheard.any() else pool(values)
+            values = np.where(unheard, 0, values)
+            medians[i] = np.median(values, axis=0)
             ends[:, i] = values.min(0), values.max(0)
         picked = {(i, unit) for i in range(start, start + len(group)) for unit in shown.get(i, ())}
         signed = (ends[0], -ends[1])
@@ -105,7 +111,7 @@ def listen(
         for i, unit in sorted(picked):
             spans, values, own = read_now[i - start]
             tokens.setdefault(i, cut(concepts.sentences[i], spans[own]))
-            at_tokens[i, unit] = values[own, unit].copy()
+            at_tokens[i, unit] = np.nan_to_num(values[own, unit])
     least, most = extremes
     kept = {(i, u) for i, us in shown.items() for u in us}
     kept |= {(int(i), unit) for table in (least, most) for unit in range(number) for i in table[unit]}

@@ -139,7 +139,9 @@ def read_best(table: Table, counts: Counts) -> Best:
     if table.halves is not None:
         halves = table.halves["average_precision_halves"].isel(unit=positions).transpose("half", "concept", "unit")
         values |= {f"half_{half}": each for half, each in enumerate(halves.values)}
-    units = pd.DataFrame({each: chosen[each].values for each in UNIT_COLUMNS if each in chosen.coords}, index=chosen["unit"].values)
+    units = pd.DataFrame(
+        {each: chosen[each].values for each in UNIT_COLUMNS if each in chosen.coords}, index=chosen["unit"].values
+    )
     return Best(positions, units, values, places.reshape(counts.best.shape))
 
 

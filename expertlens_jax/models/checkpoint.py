@@ -82,9 +82,7 @@ class Parameter:
         """The shape of the part that a tensor gives."""
         return self.shape[self.stacked + self.source.by_expert :]
 
-    def read(
-        self, tensor: Callable[[str], StoredTensor], layer: int, index: tuple[slice, ...]
-    ) -> np.ndarray:
+    def read(self, tensor: Callable[[str], StoredTensor], layer: int, index: tuple[slice, ...]) -> np.ndarray:
         """A layer's part of the parameter at `index`, a slice for each dimension, from its tensors by name."""
         if not self.source.by_expert:
             return self.source.read(tensor(self.tensors[layer]), index)

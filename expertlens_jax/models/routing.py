@@ -1,12 +1,11 @@
 """Mixtures of experts: MLPs of which a router chooses some at each token (Shazeer et al. 2017, arXiv 1701.06538).
 
-What an expert holds at a token that isn't routed to it is 0: it adds nothing there. Its units' responses are pooled over
-the tokens that are, see `taps.pool_by_expert`.
+What an expert holds at a token that isn't routed to it is 0: it adds nothing there. Its units' responses are pooled
+over the tokens that are, see `taps.pool_by_expert`.
 
-Products can be had in two ways, with the same results. Densely, every expert sees every token, and its weight is 0 where
-it wasn't chosen: as fast as it gets while the experts are small, and split over a mesh by experts with no more than one
-sum between devices. Grouped, tokens are sorted by their experts, and each expert sees its own: `num_experts /
-experts_per_token` times less work.
+Products can be had in two ways, with the same results. Densely, every expert sees every token, and its weight is 0
+where it wasn't chosen: that is simple, and splits over a mesh by experts with one sum between devices. Grouped, tokens
+are sorted by their experts, and each expert sees its own: `num_experts / experts_per_token` times less work.
 """
 
 from functools import partial
@@ -190,7 +189,7 @@ class OutOfExperts(nn.Module):
 
 
 class RoutedMLP(nn.Module):
-    """A mixture of experts in the MLP's place, tapped at the router, at gate, up and act of each expert, and at down."""
+    """A mixture of experts in the MLP's place, tapped at the router, each expert's gate, up and act, and at down."""
 
     config: TransformerConfig
     taps: Taps

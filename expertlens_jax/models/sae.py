@@ -285,6 +285,11 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
         raise UnsupportedSAEError(
             f"{sae.name} reads {sae.site}, which {model} doesn't have: it was trained on another model."
         )
+    if SITES[sae.site].by_expert and config.num_experts:
+        raise UnsupportedSAEError(
+            f"{sae.name} reads {sae.site}, of which each of {model}'s experts has its own, at its own tokens. Use an "
+            "SAE of mlp.down or the residual stream."
+        )
     if read != channels:
         raise UnsupportedSAEError(
             f"{sae.name} reads {read} channels, and {sae.site} of {model} has {channels}: it was trained on another "

@@ -137,10 +137,11 @@ def pool_by_expert(
     if reached is None:
         return pool(activations, mask, pooling)
     own = reached & mask[..., None]
-    own |= ~own.any(axis=1, keepdims=True)  # no token: of all, since all hold 0
+    any_token = own.any(axis=1)
+    own |= ~any_token[:, None]  # a mean over no token would be NaN, and its gradient
     by_expert = activations.reshape(*reached.shape, -1)
     pooled = jax.vmap(lambda values, tokens: pool(values, tokens, pooling), in_axes=2, out_axes=1)(by_expert, own)
-    return pooled.reshape(len(pooled), -1)
+    return jnp.where(any_token[..., None], pooled, 0.0).reshape(len(pooled), -1)
 
 
 def tap(

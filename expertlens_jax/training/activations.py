@@ -144,9 +144,14 @@ def prepare_reading(model: Model, layer: int, site: str) -> SiteReader:
       site: that holds activations.
 
     Raises:
-      SelectionError: the model doesn't have the layer or the site, or the site is a summary.
+      SelectionError: the model doesn't have the layer or the site, or the site is a summary, or is
+        within the experts of a mixture.
     """
-    check_activation_site(model.config, site, model.name, "read")
+    if check_activation_site(model.config, site, model.name, "read").by_expert and model.config.num_experts:
+        raise SelectionError(
+            f"no autoencoder can be trained on {site} of {model.name}: each of its experts has its own, at the tokens "
+            "that are routed to it. Read mlp.down or resid."
+        )
     layers = model.config.num_layers
     if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not 0 <= layer < layers:
         raise SelectionError(f"layer={layer!r} was given; {model.name} has layers 0 to {layers - 1}.")

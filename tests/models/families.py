@@ -30,6 +30,15 @@ LLAMA = dict(
 )
 """Grouped key heads, an odd MLP; most rows add a head_dim that is not hidden_size / heads."""
 GEMMA = LLAMA | dict(num_key_value_heads=1, head_dim=10)
+MIXTURE = dict(
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    num_experts_per_tok=2,
+    max_position_embeddings=64,
+    rms_norm_eps=1e-3,
+)
 BERT = dict(
     hidden_size=36,
     num_hidden_layers=3,
@@ -176,6 +185,21 @@ CASES = [
         ),
     ),
     Case("mistral", "MistralConfig", LLAMA | dict(head_dim=10, sliding_window=5)),
+    Case(
+        "mixtral",
+        "MixtralConfig",
+        MIXTURE | dict(head_dim=6, intermediate_size=11, num_local_experts=4, sliding_window=5),
+    ),
+    Case(
+        "olmoe",
+        "OlmoeConfig",
+        MIXTURE | dict(intermediate_size=11, num_experts=4, clip_qkv=0.8, eos_token_id=2),
+    ),
+    Case(
+        "qwen3_moe",
+        "Qwen3MoeConfig",
+        MIXTURE | dict(head_dim=6, moe_intermediate_size=11, num_experts=4, norm_topk_prob=True, attention_bias=True),
+    ),
     Case(
         "qwen2",
         "Qwen2Config",

@@ -1,6 +1,8 @@
 """The outside world's answer: activations of a PyTorch model by forward hooks at the units' addresses."""
 
 import contextlib
+import functools
+import unittest.mock
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -32,7 +34,14 @@ def hooked(
         return hook
 
     with contextlib.ExitStack() as stack:
+        for name in sorted({address.partition("@")[0] for address in addresses if "@" in address}):
+            mlp = model.get_submodule(name)
+            sites = {address.partition("@")[2] for address in addresses if address.startswith(f"{name}@")}
+            by_hand = functools.partial(mixture_by_hand, mlp, name, sites, see)
+            stack.enter_context(unittest.mock.patch.object(mlp, "forward", by_hand))
         for address in addresses:
+            if "@" in address:
+                continue
             name, is_input, _ = address.partition("#input")
             module = model.get_submodule(name)
             if is_input:
@@ -41,6 +50,55 @@ def hooked(
                 handle = module.register_forward_hook(at_output(address))
             stack.callback(handle.remove)
         yield
+
+
+def with_experts(units: pd.DataFrame) -> pd.DataFrame:
+    """The table with an address for what no hook can reach: `...mlp@mlp.up`, the site of a mixture computed by hand."""
+    within = units["site"].isin(["mlp.router", "mlp.gate", "mlp.up", "mlp.act"]).to_numpy() & ("expert" in units)
+    units = units.copy()
+    places = zip(units.loc[within, "layer"], units.loc[within, "site"], strict=True)
+    units.loc[within, "hf_module"] = [f"model.layers.{layer}.mlp@{site}" for layer, site in places]
+    units.loc[within, "hf_channel"] = units.loc[within, "channel"]
+    return units
+
+
+def mixture_by_hand(
+    mlp: torch.nn.Module,
+    name: str,
+    sites: set[str],
+    see: Callable[[str, torch.Tensor], torch.Tensor | None],
+    hidden: torch.Tensor,
+) -> torch.Tensor:
+    """What a mixture of experts computes, from its PyTorch weights, token by token and expert by expert.
+
+    `see` is shown what each expert computes, NaN at tokens that aren't routed to it.
+    """
+    x, experts = hidden.reshape(-1, hidden.shape[-1]), mlp.experts
+
+    def shown(site: str, values: torch.Tensor) -> torch.Tensor:
+        new = see(f"{name}@{site}", values.reshape(*hidden.shape[:2], -1)) if site in sites else None
+        return values if new is None else new.reshape(values.shape)
+
+    logits = shown("mlp.router", x @ mlp.gate.weight.T)
+    shares = torch.softmax(logits.float(), dim=-1)
+    number, width = logits.shape[1], experts.down_proj.shape[-1]
+    weights = torch.zeros_like(shares)
+    for token, of_token in enumerate(shares):
+        chosen = sorted(range(number), key=lambda expert: -of_token[expert])[: mlp.gate.top_k]
+        weights[token, chosen] = of_token[chosen]
+    if getattr(mlp.gate, "norm_topk_prob", True):
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+
+    def of_experts(site: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
+        apart = torch.stack(values, dim=1)
+        apart[weights == 0] = torch.nan
+        return list(shown(site, apart.flatten(1)).unflatten(1, (number, -1)).unbind(1))
+
+    gate = of_experts("mlp.gate", [x @ experts.gate_up_proj[e, :width].T for e in range(number)])
+    up = of_experts("mlp.up", [x @ experts.gate_up_proj[e, width:].T for e in range(number)])
+    act = of_experts("mlp.act", [experts.act_fn(one) * other for one, other in zip(gate, up, strict=True)])
+    outputs = [(act[e] @ experts.down_proj[e].T) * weights[:, e, None] for e in range(number)]
+    return torch.stack(outputs).nan_to_num().sum(0).to(hidden.dtype).reshape(hidden.shape)
 
 
 def run(model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
@@ -73,8 +131,10 @@ def output_and_responses(
     seen: dict[str, np.ndarray] = {}
 
     def keep(address: str, activations: torch.Tensor) -> None:
-        seen[address] = activations.detach().float().numpy().reshape(*token_ids.shape, -1)
+        # A copy: OLMoE clips queries, keys and values where they lie.
+        seen[address] = activations.detach().float().numpy().reshape(*token_ids.shape, -1).copy()
 
+    units = with_experts(units)
     with hooked(model, list(units["hf_module"].unique()), keep):
         output = run(model, token_ids, attention_mask)
     pool_mask = attention_mask if pool_mask is None else pool_mask
@@ -83,8 +143,16 @@ def output_and_responses(
         activations = seen[address][:, :, rows["hf_channel"].to_numpy()]
         for i, mask in enumerate(pool_mask.astype(bool)):
             values = activations[i, mask]
-            columns[i, rows.index] = {"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[pooling]
+            columns[i, rows.index] = pool(values, pooling)
     return output[attention_mask.astype(bool)], columns
+
+
+def pool(values: np.ndarray, pooling: str) -> np.ndarray:
+    """From `[tokens, units]` to `[units]`; over tokens that aren't NaN, and 0 where all are."""
+    if not np.isnan(values).any():
+        return {"max": values.max(0), "mean": values.mean(0), "last": values[-1]}[pooling]
+    columns = [column[~np.isnan(column)] for column in values.T]
+    return np.array([pool(column[:, None], pooling)[0] if len(column) else 0.0 for column in columns], np.float32)
 
 
 def pooled_responses(

@@ -70,6 +70,11 @@ def all_sites(model):
     return sites, units_table(model.family, model.config, sites)
 
 
+def within_experts(model, units):
+    """Which units are an expert's own, bool `[units]`."""
+    return units["site"].isin(["mlp.gate", "mlp.up", "mlp.act"]).to_numpy() & (model.config.num_experts > 0)
+
+
 def test_output_matches(reference, model):
     token_ids, mask, _ = batch()
     ours = np.asarray(model(token_ids, mask))
@@ -94,6 +99,7 @@ def test_steering_matches_a_hook_that_does_the_same(reference, model):
     """A few units of every site scaled and shifted: the same output as PyTorch, and another than before."""
     token_ids, mask, _ = batch()
     units = all_sites(model)[1].groupby("site", observed=True).sample(8, random_state=1)
+    units = hooks.with_experts(units)
     rng = np.random.default_rng(2)
     scale, shift = rng.choice([0.0, 0.5, 1.0], len(units)), rng.normal(size=len(units))
 
@@ -108,12 +114,17 @@ def test_steering_matches_a_hook_that_does_the_same(reference, model):
     with hooks.hooked(reference, list(units["hf_module"].unique()), steer):
         theirs = hooks.run(reference, token_ids, mask)
     steering = el.steer_units(model, units, scale, shift)
-    with steering.to_torch(reference):
-        exported = hooks.run(reference, token_ids, mask)
-    np.testing.assert_allclose(exported[mask], theirs[mask], atol=1e-5, rtol=0)
     ours = np.asarray(model(token_ids, mask, steering=steering))
     np.testing.assert_allclose(ours[mask], theirs[mask], atol=TOLERANCE, rtol=0)
     assert np.abs(ours - np.asarray(model(token_ids, mask)))[mask].max() > 0.1
+
+    hookable = ~units["hf_module"].str.contains("@").to_numpy()
+    units, scale, shift = units[hookable], scale[hookable], shift[hookable]
+    with hooks.hooked(reference, list(units["hf_module"].unique()), steer):
+        theirs = hooks.run(reference, token_ids, mask)
+    with el.steer_units(model, units, scale, shift).to_torch(reference):
+        exported = hooks.run(reference, token_ids, mask)
+    np.testing.assert_allclose(exported[mask], theirs[mask], atol=1e-5, rtol=0)
 
 
 def test_units_set_to_a_value_respond_with_it_whatever_the_padding(model):
@@ -131,7 +142,10 @@ def test_units_set_to_a_value_respond_with_it_whatever_the_padding(model):
     chosen = model.units[last].groupby("site", observed=True).sample(1, random_state=1)
     steering = el.steer_units(model, chosen, scale=0.0, shift=1.25)
     steered = np.asarray(model.respond(*batch(width=27), steering=steering))
-    assert (steered[:, chosen.index] == 1.25).all()
+    values, by_expert = steered[:, chosen.index], within_experts(model, chosen)
+    assert (values[:, ~by_expert] == 1.25).all()
+    assert np.isin(values[:, by_expert], (1.25, 0)).all()  # 0 of sentences without a token that is routed there
+    assert not by_expert.any() or (values[:, by_expert] == 1.25).any()
     assert not np.isclose(plain[:, chosen.index], 1.25).all(axis=0).any()
     np.testing.assert_allclose(steered[:, ~last], plain[:, ~last], atol=PADDING_TOLERANCE, rtol=0)
 

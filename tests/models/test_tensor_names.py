@@ -55,7 +55,7 @@ def change_config(directory: pathlib.Path, **changes) -> None:
 def by_transformers(directory: pathlib.Path) -> np.ndarray:
     encoder = json.loads((directory / "config.json").read_text())["model_type"] in ("bert", "roberta")
     auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
-    model = auto.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    model = auto.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", **families.EAGER).eval()
     return hooks.run(model, TOKEN_IDS, np.ones(TOKEN_IDS.shape, bool))
 
 

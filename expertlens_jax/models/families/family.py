@@ -43,8 +43,8 @@ class Family:
     with its head puts before them. Names that start with `head_names` never carry the prefix. Tensors that
     match `ignored` (a regular expression) are known and not needed. Names in files that transformers has in memory
     otherwise are `renamed` (regular expressions, and what takes their place), and `expert_layers` are the names of an
-    expert's gate, up and down, of which memory has one tensor for all experts. `fields` are those of the Hugging Face config
-    that `translate` reads or refuses; `fields.py` tells of all others.
+    expert's gate, up and down, of which memory has one tensor for all experts. `fields` are those of the Hugging Face
+    config that `translate` reads or refuses; `fields.py` tells of all others.
     """
 
     title: str

@@ -1,0 +1,308 @@
+"""Mixtures of experts: who is routed where, what an expert's units say, and what may be done to them."""
+
+import re
+
+import families
+import hooks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+import expertlens_jax as el
+from expertlens_jax.errors import CheckpointError, SelectionError, UnsupportedModelError, UnsupportedSAEError
+from expertlens_jax.models import routing
+from expertlens_jax.models.families import family_of
+from expertlens_jax.models.routing import into_experts, out_of_experts, route
+from expertlens_jax.models.taps import keep_reached, pool_by_expert
+from expertlens_jax.training.activations import prepare_reading
+
+pytestmark = pytest.mark.compiled_quickly
+
+CASE = next(case for case in families.CASES if case.name == "olmoe")
+WIDTH, EXPERTS = CASE.options["intermediate_size"], CASE.options["num_experts"]
+SENTENCES = ["a ba c", "d", "fo e x y", "b", "z lu mi"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return families.save(families.make_hf_model(CASE), tmp_path_factory.mktemp("olmoe"))
+
+
+@pytest.fixture(scope="module")
+def model(directory):
+    return el.load_model(directory)
+
+
+@pytest.fixture(scope="module")
+def reference(directory):
+    return families.load_hf_model(CASE, directory, torch.float32)
+
+
+# Routing and products
+
+
+def config_with(**options):
+    hf = families.make_config(CASE)
+    return family_of(hf).translate(type(hf)(**hf.to_dict() | options))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_token_goes_to_its_highest_logits_with_their_shares_of_the_softmax(norm):
+    logits = np.array([[[2.0, -1.0, 0.5, 1.0], [0.0, 3.0, 3.5, -9.0]]], np.float32)
+    found = route(jnp.asarray(logits), config_with(norm_topk_prob=norm))
+    assert found.reached[0].tolist() == [[True, False, False, True], [False, True, True, False]]
+    shares = np.exp(logits[0]) / np.exp(logits[0]).sum(-1, keepdims=True)
+    shares = np.where(found.reached[0], shares, 0)
+    want = shares / shares.sum(-1, keepdims=True) if norm else shares
+    np.testing.assert_allclose(found.weights_by_expert[0], want, atol=1e-6)
+
+
+@pytest.mark.parametrize("idle", [False, True], ids=["all experts", "an expert without tokens"])
+def test_dense_and_grouped_products_are_the_same(idle):
+    """Both against a loop over tokens in numpy; in float32 only the order of sums differs."""
+    rng, config = np.random.default_rng(0), config_with(num_experts=5, num_experts_per_tok=3)
+    x, logits = (rng.normal(size=(2, 7, size)).astype(np.float32) for size in (16, 5))
+    logits[..., 2] -= 99.0 * idle
+    kernels, back = (rng.normal(size=(5, *size)).astype(np.float32) for size in ((16, 11), (11, 16)))
+    found = route(jnp.asarray(logits), config)
+    assert found.reached.any(axis=(0, 1)).tolist() == [True, True, not idle, True, True]
+    weights = np.asarray(found.weights_by_expert)
+    inner = np.einsum("btd,edf->btef", x, kernels) * (weights > 0)[..., None]
+    want = np.einsum("btef,efd,bte->btd", inner, back, weights)
+    for grouped in (False, True):
+        ours = into_experts(x, kernels, found, grouped=grouped)
+        ours = keep_reached(ours.reshape(2, 7, -1), found.reached).reshape(2, 7, 5, 11)
+        np.testing.assert_allclose(ours, inner, atol=1e-5)
+        np.testing.assert_allclose(out_of_experts(ours, back, found, grouped=grouped), want, atol=1e-4)
+
+
+def test_large_experts_are_grouped_on_one_accelerator_and_nowhere_else(monkeypatch):
+    """What is lowered for each platform, and over a mesh."""
+    found = route(jnp.ones((1, 3, 4)), config_with())
+    x, kernels = jnp.ones((1, 3, 16)), jnp.ones((4, 16, 11))
+
+    def lowered(platform, mesh=None):
+        product = jax.jit(lambda x, kernels: routing.multiply(into_experts, x, kernels, found, mesh))
+        return "ragged_dot" in product.trace(x, kernels).lower(lowering_platforms=(platform,)).as_text()
+
+    assert not lowered("tpu")
+    monkeypatch.setattr(routing, "LARGE", kernels.size)
+    assert lowered("tpu")
+    assert not lowered("cpu")
+    assert not lowered("tpu", mesh=el.parallel.make_mesh())
+
+
+# What units say
+
+
+def test_only_tokens_that_are_routed_to_an_expert_enter_its_pool():
+    """Of two experts of one channel: three tokens, of which the first isn't pooled; the second has none of the rest."""
+    values = jnp.array([[[9.0, 9.0], [-3.0, 0.0], [-1.0, 0.0]]])
+    reached = jnp.array([[[True, True], [True, False], [True, False]]])
+    mask = jnp.array([[False, True, True]])
+    for pooling, of_first in {"max": -1.0, "min": -3.0, "mean": -2.0, "last": -1.0}.items():
+        assert pool_by_expert(values, mask, pooling, reached).tolist() == [[of_first, 0.0]]
+
+
+def test_units_carry_their_expert(model):
+    units = model.units
+    assert list(units) == ["layer", "site", "channel", "expert", "hf_module", "hf_channel"]
+    up = units[(units["site"] == "mlp.up") & (units["layer"] == 1)]
+    assert up["channel"].tolist() == list(range(EXPERTS * WIDTH))
+    assert up["expert"].tolist() == [expert for expert in range(EXPERTS) for _ in range(WIDTH)]
+    assert set(up["hf_module"]) == {""} and set(up["hf_channel"]) == {-1}
+    router = units[(units["site"] == "mlp.router") & (units["layer"] == 0)]
+    assert router["expert"].tolist() == router["hf_channel"].tolist() == [0, 1, 2, 3]
+    assert set(router["hf_module"]) == {"model.layers.0.mlp.gate"}
+    assert set(units.loc[~units["site"].isin(["mlp.router", "mlp.gate", "mlp.up"]), "expert"]) == {-1}
+
+
+def test_a_table_of_expertise_knows_the_experts_and_a_trace_pools_to_its_responses(model, tmp_path):
+    sites = ("mlp.router", "mlp.act", "mlp.down")
+    responses = el.record_responses(model, SENTENCES, sites=sites)
+    labels = np.array([[True, False, True, False, False], [False, True, False, True, True]])
+    concepts = el.ConceptDataset("two", tuple(SENTENCES), ("a", "b"), ("", ""), labels, np.ones(5, bool))
+    found = el.find_experts(model, concepts, tmp_path, sites=sites, permutations=0)
+    assert found["expert"].values.tolist() == responses.units["expert"].tolist()
+    best = el.top_experts(found, "a", 4)
+    assert {"expert", "hf_module"} <= set(best)
+
+    act = responses.units.query("site == 'mlp.act' and layer == 1")
+    seen = el.trace(model, SENTENCES, act)
+    silent = np.array([~there[own].any(0) for there, own in zip(seen.reached, seen.in_pool, strict=True)])
+    assert silent.any() and not silent.all()
+    values = responses.values[:, act.index]
+    assert (values[silent] == 0).all() and (values[~silent] != 0).all()
+    np.testing.assert_array_equal(seen.pooled(), values)
+    assert all((said[~there] == 0).all() for said, there in zip(seen.activations, seen.reached, strict=True))
+    unit = act.iloc[int(silent.any(0).argmax())]
+    heard = el.top_tokens(model, SENTENCES, unit, 99)
+    place = int(act.index.get_loc(unit.name))
+    assert len(heard) == sum(
+        (there[:, place] & own).sum() for there, own in zip(seen.reached, seen.in_pool, strict=True)
+    )
+
+
+# What may be done to them
+
+
+def test_steering_an_expert_changes_only_tokens_that_are_routed_to_it(model, reference):
+    token_ids = np.random.default_rng(3).integers(4, families.VOCABULARY, (4, 6))
+    mask, last = np.ones(token_ids.shape, bool), model.config.num_layers - 1
+    router = model.capture(token_ids, sites="mlp.router")["mlp.router"][last]
+    routed = np.asarray(route(router, model.config).reached)[..., 2]
+    assert routed.any() and not routed.all()
+    units = model.units.query(f"site == 'mlp.up' and layer == {last} and expert == 2")
+    steered = np.asarray(model(token_ids, mask, steering=el.steer_units(model, units, 0.0, 3.0)))
+    changed = np.abs(steered - np.asarray(model(token_ids, mask))).max(-1) > 1e-6
+    np.testing.assert_array_equal(changed, routed)
+
+    forced = el.steer_units(model, model.units.query(f"site == 'mlp.router' and layer == {last}").iloc[[2]], 0.0, 99.0)
+    everywhere = np.asarray(route(jnp.asarray(router).at[..., 2].set(99.0), model.config).reached)[..., 2]
+    assert everywhere.all()
+    values = model.respond(token_ids, mask, sites="mlp.act", steering=forced)
+    of_expert = np.asarray(values).reshape(4, -1, EXPERTS, WIDTH)[:, last, 2]
+    assert (of_expert != 0).all()
+
+
+def test_interventions_see_nothing_at_tokens_that_are_not_routed_and_change_nothing_there(model):
+    token_ids = [[5, 6, 7, 8]]
+    reached = np.asarray(route(model.capture(token_ids, sites="mlp.router")["mlp.router"][0], model.config).reached)
+    plain = np.asarray(model.capture(token_ids, sites="mlp.act")["mlp.act"])[0].reshape(1, 4, EXPERTS, WIDTH)
+    assert (plain[~reached] == 0).all() and (plain[reached] != 0).all()
+    flood = el.intervene("mlp.act", lambda x, at: jnp.ones_like(x), layers=0)
+    seen = np.asarray(model.capture(token_ids, sites="mlp.act", interventions=flood)["mlp.act"])[0]
+    assert (seen.reshape(plain.shape) == np.broadcast_to(reached[..., None], plain.shape)).all()
+
+
+@pytest.mark.parametrize(
+    ("site", "why"),
+    [
+        ("mlp.router", r"the router|router chooses experts within the module"),
+        ("mlp.up", "computes all its experts within one module"),
+    ],
+)
+def test_what_no_hook_reaches_is_not_exported_to_pytorch(model, reference, site, why):
+    units = model.units[model.units["site"] == site].head(2)
+    with pytest.raises(SelectionError, match=rf"units of the site {site} can't be steered in PyTorch: .*{why}"):
+        el.steer_units(model, units).to_torch(reference)
+
+
+def test_autoencoders_within_experts_are_refused(model):
+    channels = model.config.site_channels()["mlp.act"]
+    sae = el.SAE(np.eye(channels, 6, dtype=np.float32), np.zeros(6, np.float32), layer=0, site="mlp.act", name="mine")
+    with pytest.raises(UnsupportedSAEError, match=r"mine reads mlp.act, of which each of .*experts has its own"):
+        model.with_sae(sae)
+    with pytest.raises(SelectionError, match=r"no autoencoder can be trained on mlp.act of .* Read mlp.down or resid"):
+        prepare_reading(model, 0, "mlp.act")
+
+
+def test_an_experts_neuron_raises_what_its_row_of_down_reads(model, reference):
+    layer, expert, channel = 1, 2, 5
+    told = el.logit_effect(model, (layer, "mlp.act", expert * WIDTH + channel), 3)
+    row = reference.model.layers[layer].mlp.experts.down_proj[expert, :, channel].detach()
+    effects = (reference.lm_head.weight.detach() @ (row * reference.model.norm.weight.detach())).numpy()
+    np.testing.assert_allclose(told["effect"], effects[told["token_id"]], atol=1e-5)
+    with pytest.raises(
+        SelectionError, match="mlp.router 1 doesn't write to the residual stream.*chooses which experts"
+    ):
+        el.logit_effect(model, (0, "mlp.router", 1))
+
+
+def test_generation_with_its_cache_is_pytorchs(model, reference):
+    prompt = torch.tensor([[5, 6, 7, 8]])
+    theirs = reference.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False, eos_token_id=None
+    )
+    own = np.asarray(prompt)
+    for _ in range(6):
+        own = np.concatenate([own, np.asarray(model(own))[:, -1:].argmax(-1)], axis=1)
+    assert own.tolist() == theirs.tolist()
+
+
+# Files and configs
+
+
+def fused(tensors, **more):
+    """A file's tensors as transformers has them in memory: one tensor for all experts."""
+    kept = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for layer in range(CASE.options["num_hidden_layers"]):
+        start = f"model.layers.{layer}.mlp.experts."
+
+        def of(name, start=start):
+            return torch.stack([tensors[f"{start}{expert}.{name}.weight"] for expert in range(EXPERTS)])
+
+        kept[start + "gate_up_proj"] = torch.cat([of("gate_proj"), of("up_proj")], dim=1)
+        kept[start + "down_proj"] = of("down_proj")
+    return kept | more
+
+
+@pytest.fixture
+def files(directory, tmp_path):
+    """A copy of the directory without weights, its tensors, and a function that writes them."""
+    for path in directory.iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    tensors = safetensors.torch.load_file(directory / "model.safetensors")
+
+    def write(tensors):
+        safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "model.safetensors")
+        return tmp_path
+
+    return tensors, write
+
+
+def test_experts_in_one_tensor_are_read_as_experts_apart(model, files):
+    tensors, write = files
+    loaded = el.load_model(write(fused(tensors)))
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded.params, model.params))
+
+
+def test_a_missing_expert_is_named(files):
+    tensors, write = files
+    del tensors["model.layers.1.mlp.experts.3.up_proj.weight"]
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensor \(model.layers.1.mlp.experts.3.up_proj.weight\)"):
+        el.load_model(write(tensors))
+
+
+def test_experts_given_twice_have_to_be_the_same(files):
+    tensors, write = files
+    twice = fused(tensors) | tensors
+    el.load_model(write(twice))
+    twice["model.layers.0.mlp.experts.2.down_proj.weight"] = torch.zeros(CASE.options["hidden_size"], WIDTH)
+    with pytest.raises(CheckpointError, match=r"which are the same tensor of a olmoe model, with different values"):
+        el.load_model(write(twice))
+
+
+def test_fewer_experts_than_the_config_says_are_refused(files):
+    tensors, write = files
+    with pytest.raises(CheckpointError, match=r"lacks 6 tensors \(model.layers.0.mlp.experts.3.down_proj.weight, "):
+        el.load_model(write({name: each for name, each in tensors.items() if ".experts.3." not in name}))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (transformers.MixtralConfig(num_local_experts=0), "mixtral config says num_experts=0; wanted 1 or more"),
+        (transformers.OlmoeConfig(num_experts=4, num_experts_per_tok=5), "routes each token to 5 of 4 experts"),
+        (transformers.Qwen3MoeConfig(mlp_only_layers=[3]), "qwen3_moe config says mlp_only_layers=[3]; only [] is"),
+    ],
+)
+def test_configs_of_other_mixtures_are_refused(config, message):
+    with pytest.raises(UnsupportedModelError, match=re.escape(message)):
+        family_of(config).translate(config)
+
+
+def test_what_pytorch_computes_is_what_the_parity_table_computes_by_hand(reference):
+    """The mixture that parity is tested against, where no hook reaches, gives transformers' own logits."""
+    token_ids = np.random.default_rng(0).integers(4, families.VOCABULARY, (2, 9))
+    mask = np.ones(token_ids.shape, bool)
+    plain, shown = hooks.run(reference, token_ids, mask), []
+    with hooks.hooked(reference, ["model.layers.0.mlp@mlp.up"], lambda address, values: shown.append(values.shape)):
+        by_hand = hooks.run(reference, token_ids, mask)
+    np.testing.assert_allclose(by_hand, plain, atol=1e-5, rtol=0)
+    assert shown == [(2, 9, EXPERTS * WIDTH)]
