@@ -335,7 +335,11 @@ def extrapolate(sizes: Sizes, so_far: dict[str, float]) -> Found:
 def kernel_size(config: TransformerConfig) -> int:
     """Numbers in the kernels of all layers: two operations a token for each."""
     heads = (config.num_heads + config.num_kv_heads) * config.head_dim * 2
-    return config.num_layers * config.d_model * (heads + (3 if config.gated else 2) * config.d_mlp)
+    return (
+        config.num_layers
+        * config.d_model
+        * (heads + (3 if config.gated else 2) * config.d_mlp * max(1, config.experts_per_token))
+    )
 
 
 if __name__ == "__main__":

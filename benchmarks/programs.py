@@ -77,6 +77,7 @@ HF_CONFIGS: Mapping[str, Callable[[], Any]] = {
         ),
     ),
     "Gemma-2-2b": lambda: transformers.Gemma2Config(),
+    "OLMoE-1B-7B": lambda: transformers.OlmoeConfig(intermediate_size=1024),
     "Lenslet-5m": lambda: transformers.GPTNeoXConfig(
         vocab_size=8192,
         hidden_size=256,
@@ -122,6 +123,7 @@ class Program:
 def programs() -> tuple[Program, ...]:
     """Every jitted program, those of recording first."""
     recordings = [("GPT-2", 1), ("Pythia-1b", 1), ("Llama-3.2-1B", 1), ("Gemma-2-2b", 1)]
+    recordings += [("OLMoE-1B-7B", 1), ("OLMoE-1B-7B", 4)]
     recordings += [("Pythia-12b", 1), ("Pythia-12b", 4), ("Pythia-12b", 16)]
     split = {1: "", 4: " over 4", 16: " over 16"}
     return (

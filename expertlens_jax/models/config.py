@@ -94,8 +94,8 @@ class TransformerConfig:
         """Refuses what the layers couldn't be built of.
 
         Raises:
-          UnsupportedModelError: an activation function without an implementation, query heads that the key heads can't
-            be shared out to, or more experts for a token than there are.
+          UnsupportedModelError: an activation function without an implementation, or query heads that the key
+            heads can't be shared out to.
         """
         if self.activation not in ACTIVATIONS:
             raise UnsupportedModelError(
@@ -105,11 +105,6 @@ class TransformerConfig:
             raise UnsupportedModelError(
                 f"the config has {self.num_heads} attention heads and {self.num_kv_heads} key-value heads; "
                 "the first should be a multiple of the second."
-            )
-        if self.num_experts and not 1 <= self.experts_per_token <= self.num_experts:
-            raise UnsupportedModelError(
-                f"the config routes each token to {self.experts_per_token} of {self.num_experts} experts; the first "
-                "should be from 1 to the second."
             )
 
     def site_channels(self) -> dict[str, int]:

@@ -26,7 +26,12 @@ CASES = {
     ),
 }
 
-MODEL_AXIS = {"gpt2": 8, "gpt_neox": 4, "llama": 4}
+CASES["mixtral"] = families.Case(
+    "mixtral", "MixtralConfig", CASES["llama"].options | dict(num_local_experts=8, num_experts_per_tok=3)
+)
+"""Two experts to each part of the model axis."""
+
+MODEL_AXIS = {"gpt2": 8, "gpt_neox": 4, "llama": 4, "mixtral": 4}
 
 CHILD = """
 import json, pathlib, sys
@@ -126,8 +131,8 @@ def test_same_model_as_on_one_device(reports, name):
 def test_no_device_holds_more_than_its_share(reports, name, how):
     axis, found = MODEL_AXIS[name], reports[name][how]
     whole = {path for path, (total, largest) in found["bytes"].items() if total == largest}
-    # Whole are norms and biases only: everything of two dimensions is split, and evenly.
-    assert all("norm" in path or path.endswith("bias") for path in whole), whole
+    # Whole are norms, biases and routers only: everything else of two dimensions is split, and evenly.
+    assert all("norm" in path or path.endswith("bias") or "router" in path for path in whole), whole
     share = 0
     for path, (total, largest) in found["bytes"].items():
         assert path in whole or total == axis * largest, path
@@ -162,6 +167,10 @@ def mesh(model: int) -> Mesh:
         ("layers/mlp/gate/kernel", (4, 8, 32), 8, (None, None, "model")),
         ("layers/mlp/down/kernel", (4, 32, 8), 8, (None, "model")),
         ("layers/mlp/down/kernel", (8, 9, 7), 8, ()),  # layers are never split
+        ("layers/mlp/up/kernels", (4, 8, 12, 36), 4, (None, "model")),  # by experts
+        ("layers/mlp/up/kernels", (4, 6, 12, 36), 4, (None, None, None, "model")),
+        ("layers/mlp/down/kernels", (4, 6, 36, 12), 4, (None, None, "model")),
+        ("layers/mlp/router/kernel", (4, 12, 8), 4, ()),
         ("layers/attn/q_norm/scale", (4, 16), 4, ()),
         ("final_norm/scale", (16,), 4, ()),
     ],

@@ -54,9 +54,9 @@ def llama3(vocab, merges):
 GPT2, LLAMA = transformers.GPT2Tokenizer, transformers.LlamaTokenizer
 END = ("<|endoftext|>",)
 ROWS = [
-    Row(("gpt2", "gpt_neo", "gptj", "phi", "olmo2"), GPT2, END, BYTES),
+    Row(("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmoe"), GPT2, END, BYTES),
     Row(("gpt_neox",), transformers.GPTNeoXTokenizer, (*END, "<|padding|>"), BYTES),
-    Row(("qwen2", "qwen3"), transformers.Qwen2Tokenizer, END, BYTES),
+    Row(("qwen2", "qwen3", "qwen3_moe"), transformers.Qwen2Tokenizer, END, BYTES),
     Row(
         ("opt",),
         GPT2,
@@ -67,7 +67,7 @@ ROWS = [
     ),
     Row(("phi3",), LLAMA, ("<unk>", "<s>", "</s>"), METASPACE),
     Row(
-        ("llama", "mistral"),
+        ("llama", "mistral", "mixtral"),
         LLAMA,
         ("<unk>", "<s>", "</s>"),
         METASPACE,
@@ -75,7 +75,7 @@ ROWS = [
         before=("<s>",),
     ),
     Row(
-        ("llama", "mistral"),
+        ("llama", "mistral", "mixtral"),
         LLAMA,
         ("<unk>", "<s>", "</s>"),
         METASPACE,

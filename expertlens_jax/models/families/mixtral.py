@@ -35,12 +35,18 @@ def mixture(hf: Any, num_experts: int) -> dict[str, int]:
     """How many experts a layer has, and how many of them a token.
 
     Raises:
-      UnsupportedModelError: none at all, which transformers takes for a plain MLP, of whatever width.
+      UnsupportedModelError: none at all, which transformers takes for a plain MLP of another width, or more for a token
+        than there are.
     """
     if num_experts < 1:
         raise UnsupportedModelError(
             f"this {hf.model_type} config says num_experts={num_experts}; wanted 1 or more. A model without experts is "
             "of another family."
+        )
+    if not 1 <= hf.num_experts_per_tok <= num_experts:
+        raise UnsupportedModelError(
+            f"this {hf.model_type} config says num_experts_per_tok={hf.num_experts_per_tok}; wanted is a number from 1 to "
+            f"that of experts, {num_experts}."
         )
     return {"num_experts": num_experts, "experts_per_token": hf.num_experts_per_tok}
 
