@@ -45,8 +45,8 @@ def mixture(hf: Any, num_experts: int) -> dict[str, int]:
         )
     if not 1 <= hf.num_experts_per_tok <= num_experts:
         raise UnsupportedModelError(
-            f"this {hf.model_type} config says num_experts_per_tok={hf.num_experts_per_tok}; wanted is a number from 1 to "
-            f"that of experts, {num_experts}."
+            f"this {hf.model_type} config says num_experts_per_tok={hf.num_experts_per_tok}; wanted is a number "
+            f"from 1 to that of experts, {num_experts}."
         )
     return {"num_experts": num_experts, "experts_per_token": hf.num_experts_per_tok}
 
