@@ -85,6 +85,7 @@ def test_greedy_matches(pair, steered):
     units = units_table(model.family, model.config, tuple(model.config.site_channels()))
     units = units.groupby("site", observed=True).sample(4, random_state=1)
     assert set(units["site"]) == set(model.config.site_channels())
+    units = hooks.with_experts(units)
     rng = np.random.default_rng(2)
     scale, shift = rng.choice([0.0, 0.5, 1.0], len(units)), rng.normal(size=len(units))
 
