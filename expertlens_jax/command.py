@@ -111,7 +111,8 @@ def overview() -> str:
 def start(name: str, arguments: Sequence[str]) -> None:
     """Run a command's launcher."""
     command = COMMANDS[name]
-    from expertlens_jax.experiments import launch, suites
+    # Which stand at the top as experiments/, and are installed within the package: no type checker sees them there.
+    from expertlens_jax.experiments import launch, suites  # ty: ignore[missing-module-member]
 
     file = pathlib.Path(launch.__file__).with_name(f"{command.launcher}.py")
     launcher = launch.Launcher(
@@ -160,7 +161,7 @@ def explore(arguments: Sequence[str]) -> None:
     if not given.live and (given.host is not None or given.port is not None):
         parser.error("--host and --port say where a page is served, which --live does")
     from expertlens_jax.errors import ExpertLensError
-    from expertlens_jax.experiments.launch import format_warning
+    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
 
     warnings.formatwarning = format_warning
     settings = {
@@ -203,7 +204,7 @@ def compare(arguments: Sequence[str]) -> None:
     parser.add_argument("--ratings", action="append", metavar="NAME", help="people's ratings, if not the runs' own")
     given = parser.parse_args(list(arguments))
     from expertlens_jax.errors import ExpertLensError
-    from expertlens_jax.experiments.launch import format_warning
+    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
 
     warnings.formatwarning = format_warning
     try:
@@ -230,7 +231,7 @@ def audit(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", metavar="DIR", help="a folder for audit.csv, audit.png, .svg and .pdf")
     given = parser.parse_args(list(arguments))
     from expertlens_jax.errors import ExpertLensError
-    from expertlens_jax.experiments.launch import format_warning
+    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
 
     warnings.formatwarning = format_warning
     try:
@@ -263,7 +264,7 @@ def list_models() -> str:
 
 def list_configs() -> str:
     """Return the suites that ship with the package, their variants, and what each is."""
-    from expertlens_jax.experiments import suites
+    from expertlens_jax.experiments import suites  # ty: ignore[missing-module-member]: as in `start`
 
     lines = []
     for name in suites.suite_names():

@@ -6,7 +6,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -105,7 +105,7 @@ def split_rows(tree: Any, mesh: Mesh) -> Any:
     return _lay_out(tree, NamedSharding(mesh, PartitionSpec(DATA)))
 
 
-def replicate(tree: Mapping[str, Any], mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """Lays arrays, the same in every process, out whole on every device of the mesh."""
     return _lay_out(tree, NamedSharding(mesh, PartitionSpec()))
 
@@ -158,7 +158,7 @@ def connect_hosts(
             f"coordinator={coordinator}, num_hosts={num_hosts}, host={host} were given; give all three, or none where "
             "jax finds the hosts by itself (TPU pods, Slurm, Open MPI)."
         )
-    if num_hosts is not None and not 0 <= host < num_hosts:
+    if host is not None and num_hosts is not None and not 0 <= host < num_hosts:
         raise ExpertLensError(f"host={host} was given; with num_hosts={num_hosts} it goes from 0 to {num_hosts - 1}.")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # for processes without an accelerator
     try:
@@ -231,7 +231,7 @@ def from_all_hosts(values: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def explained_host_errors() -> Iterator[None]:
+def explained_host_errors() -> Generator[None]:
     """Turns what jax raises when another process has died into an error that says so.
 
     Raises:

@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ def is_local(path: epath.Path) -> bool:
 
 
 @contextlib.contextmanager
-def only_writer(workdir: epath.PathLike) -> Iterator[None]:
+def only_writer(workdir: epath.PathLike) -> Generator[None]:
     """Keeps a local directory to this process while it writes there; however the process ends, it is free again.
 
     A bucket can't be locked: there, two launches on one directory are the user's to avoid.

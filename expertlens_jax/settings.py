@@ -309,7 +309,7 @@ class PlainFinding(PlainNegatives, PlainRecording, total=False):
 def settings_of(
     function: str,
     plain: Mapping[str, Any],
-    parameters: Mapping[str, tuple[type, Any]],
+    parameters: Mapping[str, tuple[Any, Any]],
     *,
     others: Sequence[str] = (),
     without: Sequence[str] = (),
@@ -339,7 +339,7 @@ def settings_of(
     for name in plain:
         if name not in allowed:
             raise SettingError(f"{function} has no setting {name!r}. {_allowed(name, allowed, [*parameters, *others])}")
-    settings = []
+    settings: list[Any] = []
     for parameter, (kind, value) in parameters.items():
         if value is not None and not isinstance(value, kind):
             fields = ", ".join(field.name for field in dataclasses.fields(kind))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -52,7 +54,7 @@ def given_experts(
     return x
 
 
-def _scored(by: str, sign: Sign) -> dict[str, str]:
+def _scored(by: str, sign: Sign) -> dict[str, Any]:
     """What tells an overlap its score; nothing of the default, which methods without a score take too."""
     default = {"by": "average_precision", "sign": "up"}
     return {name: value for name, value in {"by": by, "sign": sign}.items() if value != default[name]}
@@ -66,9 +68,11 @@ def given_thresholds(question: str, thresholds: float | Sequence[float], by: str
     return several
 
 
-def given_ratings(ratings: Ratings | str | Sequence[Ratings | str]) -> list[Ratings]:
+def given_ratings(
+    ratings: Ratings | str | os.PathLike[str] | Sequence[Ratings | str | os.PathLike[str]],
+) -> list[Ratings]:
     """Ratings, read where they are named."""
-    several = [ratings] if isinstance(ratings, Ratings | str) or hasattr(ratings, "__fspath__") else list(ratings)
+    several = [ratings] if isinstance(ratings, Ratings | str | os.PathLike) else list(ratings)
     if not several:
         raise SelectionError("no ratings were given. Give some, such as el.load_ratings('wordsim353').")
     return [each if isinstance(each, Ratings) else load_ratings(each) for each in several]

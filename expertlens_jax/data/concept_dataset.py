@@ -177,7 +177,7 @@ class ConceptDataset:
         rows = [row_of[concept] for concept in concepts]
         own = self.own_negatives
         of_any = self.labels.any(0) if own is None else (self.labels | own).any(0)
-        keep = self.labels[rows].any(0) | ~of_any
+        keep = np.asarray(self.labels[rows].any(0) | ~of_any)
         if own is not None:
             keep |= own[rows].any(0)
         of_these = dataclasses.replace(

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -104,8 +104,8 @@ def _as_text(frame: pd.DataFrame, file: epath.Path, suffix: str) -> str:
     if suffix == ".csv":
         # Python 3.11 leaves a lone "\r" without the quotes that it needs.
         returns = any("\r" in value for column in frame for value in frame[column])
-        quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
-        csv.writer(out, lineterminator="\n", quoting=quoting).writerows([frame.columns, *frame.itertuples(index=False)])
+        how = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+        csv.writer(out, lineterminator="\n", quoting=how).writerows([frame.columns, *frame.itertuples(index=False)])
         return out.getvalue()
     for number, row in enumerate(frame.itertuples(index=False)):
         if any(re.search("[\t\r\n]", value) for value in row):
@@ -115,7 +115,7 @@ def _as_text(frame: pd.DataFrame, file: epath.Path, suffix: str) -> str:
             )
     # Where there are quotes, all fields are in quotes, by which they are read back.
     quoted = any('"' in value for column in frame for value in frame[column])
-    quoting = {"quoting": csv.QUOTE_ALL} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    quoting: dict[str, Any] = {"quoting": csv.QUOTE_ALL} if quoted else {"quoting": csv.QUOTE_NONE, "quotechar": None}
     csv.writer(out, delimiter="\t", lineterminator="\n", **quoting).writerows(
         [frame.columns, *frame.itertuples(index=False)]
     )

@@ -339,8 +339,9 @@ def _read_sentences(given: Any, what: str, concept: str | None, label: str | Non
 
 
 def _packaged(name: str) -> TextFile:
-    file = resources.files("expertlens_jax") / "data" / "concepts" / f"{name}.tsv"
-    return file if file.is_file() else PackedFile(file.name, file.parent / f"{file.name}.xz")
+    folder = resources.files("expertlens_jax") / "data" / "concepts"
+    file = folder / f"{name}.tsv"
+    return file if file.is_file() else PackedFile(file.name, folder / f"{file.name}.xz")
 
 
 def _name(source: Any) -> str:
@@ -391,7 +392,7 @@ def _make(
     if len(gathered.negatives):
         own_negatives = np.zeros_like(labels)
         own_negatives[gathered.negatives[:, 0], gathered.negatives[:, 1]] = True
-    pool = labels.any(0)
+    pool = np.asarray(labels.any(0))
     if gathered.shared is not None:
         pool = np.zeros(len(sentences), bool)
         pool[gathered.shared] = True
@@ -469,7 +470,9 @@ def _tell_same_names(dataset: ConceptDataset) -> str:
     for concept in dataset.concepts:
         names[normal_name(concept)].append(concept)
     same = [f"{' and '.join(map(ascii, each))}" for each in names.values() if len(each) > 1]
-    return same and (
+    if not same:
+        return ""
+    return (
         f"concepts of {dataset.name!r} whose names differ only in case, in how accents are composed, or in spaces, "
         f"hyphens and underscores: {'; '.join(same)}. They are kept apart; if they are one, give them one name."
     )

@@ -89,12 +89,14 @@ def gather(
     every = np.repeat(["label" in table.columns for table in tables], np.diff(starts)) & (concept == EVERY)
     every[starts[len(parts)] :] = True
     of_concept = named & ~every
-    codes, concepts = pd.factorize(np.where(of_concept, concept, None))
+    known = np.full(len(concept), None, object)
+    known[of_concept] = concept[of_concept]
+    codes, concepts = _factorized(known)
     stated, forms, contradictions = _statements(tables, codes, concepts, place)
     problems += contradictions
     problems += [(row, f"{place(row)}: the sentence is empty") for row in np.flatnonzero(named & ~said)]
 
-    columns, sentences = pd.factorize(sentence)
+    columns, sentences = _factorized(sentence)
     counted = np.flatnonzero(named & said & (labels != _WRONG))
     kind = labels[counted]
     pair, pairs = pd.factorize((codes[counted] + 1) * np.int64(max(1, len(sentences))) + columns[counted])
@@ -159,6 +161,12 @@ def gather(
 
 def _by_row(problem: tuple[float, str]) -> float:
     return problem[0]
+
+
+def _factorized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each one's number among the different values, -1 for None, and these."""
+    codes, different = pd.factorize(values)
+    return codes, np.asarray(different)
 
 
 def _column(tables: Sequence[Records], name: str, missing: str = "") -> np.ndarray:

@@ -49,7 +49,7 @@ def check_language(language: str) -> str:
     return code
 
 
-def words_of(language: str) -> regex.Pattern[str]:
+def words_of(language: str) -> regex.Pattern[str]:  # ty: ignore[invalid-type-form]: regex has no type stubs
     """Return the pattern of a word in lower-case text of a language."""
     return _ELIDED_WORD if language in _ELIDING else _WORD
 
@@ -83,7 +83,7 @@ def listed_forms(language: str) -> dict[str, list[str]]:
     if language in LEMMATIZED:
         dictionary = _dictionary(language)
         listed = list(dictionary)
-        for form, lemma in zip(listed, map(dictionary.get, listed), strict=True):
+        for form, lemma in ((form, dictionary[form]) for form in listed):
             if form != lemma:
                 forms.setdefault(lemma, []).append(form)
     return forms

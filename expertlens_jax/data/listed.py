@@ -196,7 +196,7 @@ def _read_sides(content: Mapping[str, Any], source: str) -> Records:
     more = {}
     if group:
         more["domain"] = text_column([group] * len(records))
-    if word := _word_of_sense(concept):
+    if word := _word_of_sense(str(concept)):
         more["word"] = text_column([word] * len(records))
     return records.take(np.arange(len(records)), **more)
 

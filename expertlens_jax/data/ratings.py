@@ -104,8 +104,8 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
     whole, rows = PARTS.get(name_or_path, (name_or_path, None)) if isinstance(name_or_path, str) else (None, None)
     known = KNOWN.get(whole)
     if known is not None:
-        tell_shadowed_file(name_or_path, "a data set of ratings known by name")
-    if known is None:
+        tell_shadowed_file(os.fspath(name_or_path), "a data set of ratings known by name")
+    if known is None or whole is None:
         file = _find(name_or_path)
     elif known.packaged:
         file = epath.resource_path("expertlens_jax") / "data" / "human" / known.file
@@ -280,7 +280,8 @@ def _find_columns(
             f"{', '.join(names[place] for place in numbers) or repr(line)}; keep two words and a number a line, or a "
             "header that calls the rating 'rating'"
         )
-    places = (*words, numbers[0])
+    first, second = words
+    places = (first, second, numbers[0])
     shown = header or names
     warnings.warn(
         f"{file}: columns that aren't read: {', '.join(repr(shown[i]) for i in rest if i not in numbers)}; words "

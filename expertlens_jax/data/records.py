@@ -285,7 +285,7 @@ def _split_rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield each row's first line and its fields, stripped; what is no row goes to the problems and ends it."""
     # With skipinitialspace a quote after a comma and a space opens a field, as whoever typed it meant.
-    quoting = {"strict": True, "skipinitialspace": True} if quoted else {"quoting": csv.QUOTE_NONE}
+    quoting: dict[str, Any] = {"strict": True, "skipinitialspace": True} if quoted else {"quoting": csv.QUOTE_NONE}
     with text.open() as content:
         reader = csv.reader(content, delimiter=delimiter, **quoting)
         while True:

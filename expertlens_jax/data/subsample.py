@@ -28,7 +28,7 @@ def draw_sentences(concepts: ConceptDataset, count: int, *, draw: int = 0, seed:
     """
     if count < 1 or draw < 0:
         raise ConceptDataError(f"draw {draw} of {count} sentences was given; wanted 1 or more, of a draw from 0 on")
-    keep = ~concepts.labels.any(axis=0)  # negatives only
+    keep = np.asarray(~concepts.labels.any(axis=0))  # negatives only
     for concept, labels in zip(concepts.concepts, concepts.labels, strict=True):
         mine = np.random.default_rng([seed, *concept.encode()]).permutation(np.flatnonzero(labels))
         if len(mine) < (draw + 1) * count:

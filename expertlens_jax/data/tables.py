@@ -141,7 +141,7 @@ def read_dataset(dataset: Any, columns: Columns, source: str = "the dataset") ->
         start = 0
         part = dataset.select_columns([names[place] for place in read]).with_format(None)
         for batch in part.iter(batch_size=_BATCH):
-            values = {place: list(batch[names[place]]) for place in read}
+            values: dict[int, Sequence[Any]] = {place: list(batch[names[place]]) for place in read}
             for place in classes.keys() & values.keys():
                 values[place] = [_class_name(each, classes[place]) for each in values[place]]
             number = len(next(iter(values.values())))
@@ -240,7 +240,9 @@ def _cell(value: Any) -> str:
 def _batched(rows: Iterable[tuple[int, list[str]]], read: Sequence[int]) -> Iterator[Batch]:
     while batch := list(itertools.islice(rows, _BATCH)):
         numbers = [number for number, _ in batch]
-        values = {place: [row[place] if place < len(row) else "" for _, row in batch] for place in read}
+        values: dict[int, Sequence[Any]] = {
+            place: [row[place] if place < len(row) else "" for _, row in batch] for place in read
+        }
         yield numbers, values, lambda row: True
 
 

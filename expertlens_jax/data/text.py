@@ -28,10 +28,14 @@ _REMEDY = "save the file as UTF-8 (Excel: 'CSV UTF-8'; Python: path.write_text(p
 class TextFile(Protocol):
     """What is needed of a file: a path of any kind, or a resource of an installed package."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name, without the folder."""
+        ...
 
     def read_bytes(self) -> bytes:
         """Return all the file's bytes."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Text:
     encoding: str
     remark: str = ""
 
-    def open(self, newline: str = "") -> TextIO:
+    def open(self, newline: str | None = "") -> TextIO:
         """Return a reader of the text; line ends stay as they are, and `newline` says what ends a line."""
         return io.TextIOWrapper(io.BytesIO(self.data), self.encoding, newline=newline)
 

@@ -189,7 +189,7 @@ class _Table:
         # another word's is no form of the concept ("roses" isn't one of "rise").
         self.by_words = collections.defaultdict(set)
         self.by_lemmas = collections.defaultdict(set)
-        self.anywhere: list[tuple[int, regex.Pattern[str]]] = []
+        self.anywhere: list[tuple[int, regex.Pattern[str]]] = []  # ty: ignore[invalid-type-form]: as in `languages`
         for row, (concept, forms) in enumerate(concepts):
             for form in (concept, *forms):
                 if pattern := _unspaced_pattern(form, language):
@@ -312,7 +312,7 @@ def _participle(word: str) -> str:
     return word + "ing"
 
 
-def _unspaced_pattern(form: str, language: str) -> regex.Pattern[str] | None:
+def _unspaced_pattern(form: str, language: str) -> regex.Pattern[str] | None:  # ty: ignore[invalid-type-form]: likewise
     """The pattern of a form in folded text, if it is of a script that doesn't set words apart; None of another one."""
     parts = [part for part in _SEPARATORS.split(_normal(_lower(form, language)).strip()) if part]
     if not any(_UNSPACED.search(part) or _SUFFIXED.search(part) for part in parts) or not split_words(form, language):

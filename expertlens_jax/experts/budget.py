@@ -126,6 +126,7 @@ def plan_passes(rows: int, channels_by_layer: Sequence[int], budget: Budget, *, 
       BudgetError: one layer's responses fit nowhere.
     """
     row_bytes = 4 * rows
+    assert budget.device is not None and budget.host is not None and budget.disk is not None  # see `stated_budget`
     room = {"device": budget.device // row_bytes, "host": budget.host // (row_bytes * devices)}
     room["disk"] = budget.disk // (row_bytes * devices)
     num_layers, widest = len(channels_by_layer), max(channels_by_layer)

@@ -1,5 +1,7 @@
 """Units to hold experts against: what steering by experts does is theirs only if these don't do it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import scipy.optimize
@@ -97,4 +99,5 @@ def match_by_activity(
 def units_by_place(row: xr.Dataset) -> dict[tuple[int, str], np.ndarray]:
     """Return the positions of the units of each layer and site, in the table's order."""
     places = pd.DataFrame({"layer": row["layer"].values, "site": [str(site) for site in row["site"].values]})
-    return places.groupby(["layer", "site"], sort=False).indices
+    by_place: Any = places.groupby(["layer", "site"], sort=False).indices
+    return by_place

@@ -22,6 +22,7 @@ from expertlens_jax.experts.labelled_responses import Responses, as_responses
 from expertlens_jax.experts.ratio import ratio
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.sites import each_of
 from expertlens_jax.settings import Chat, Negatives, PlainNegatives, settings_of
 
 
@@ -240,7 +241,7 @@ def _of_layers(of_unit: np.ndarray, layers: Sequence[int] | int | None, model: s
     """bool [units]: of one of these layers."""
     if layers is None:
         return np.ones(len(of_unit), bool)
-    wanted = [layers] if np.ndim(layers) == 0 else list(layers)
+    wanted = each_of(layers)
     absent = [layer for layer in wanted if layer not in of_unit.tolist()]
     if absent or not wanted:
         raise SelectionError(

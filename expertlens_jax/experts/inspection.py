@@ -33,6 +33,7 @@ from expertlens_jax.models.addresses import (
     one_address,
 )
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.taps import check_pooling
 from expertlens_jax.run_directory import is_local
 from expertlens_jax.settings import Recording
 
@@ -104,8 +105,8 @@ def top_experts(
     if "average_precision_halves" in expertise and plain:
         halves = expertise["average_precision_halves"].isel(concept=row).transpose("half", "unit").values
         table["held_out"] = _held_out(halves, count)[places]
-    if sign := _sign(own):
-        table["sign"] = sign
+    if said := _sign(own):
+        table["sign"] = said
     for name in UNIT_COLUMNS[len(ADDRESS) :]:
         if name in own.coords:
             table[name] = own[name].values
@@ -250,9 +251,9 @@ def _read_again(
     kept = _kept_response(run.parent / "responses", reader, concepts.sentences, attributes, address)
     if kept is not None:
         return kept, concepts.sentences
-    asked = {"tokens_per_batch": int(attributes["tokens_per_batch"]), "truncate": bool(attributes["truncate"])}
-    seen = trace(reader, concepts.sentences, address, **asked)
-    return seen.pooled(pooling)[:, 0], concepts.sentences
+    batches, truncate = int(attributes["tokens_per_batch"]), bool(attributes["truncate"])
+    seen = trace(reader, concepts.sentences, address, tokens_per_batch=batches, truncate=truncate)
+    return seen.pooled(check_pooling(pooling))[:, 0], concepts.sentences
 
 
 def _kept_response(

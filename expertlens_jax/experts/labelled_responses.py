@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,8 @@ class Responses(xr.DataArray):
     @property
     def units(self) -> pd.DataFrame:
         """A row per unit: `layer, site, channel, hf_module, hf_channel`."""
-        columns = {name: _plain(self.coords[name].values) for name in UNIT_COLUMNS if name in self.coords}
+        there = [name for name in UNIT_COLUMNS if name in self.coords]
+        columns: dict[str, Any] = {name: _plain(self.coords[name].values) for name in there}
         if "site" in columns:
             columns["site"] = pd.Categorical(columns["site"], categories=list(dict.fromkeys(columns["site"])))
         return pd.DataFrame(columns, index=pd.Index(_plain(self.coords["unit"].values)))
@@ -160,7 +162,7 @@ def _plain(values: np.ndarray) -> np.ndarray:
 
 def as_column(values: pd.Series) -> np.ndarray:
     """A column of the units' table as a coordinate."""
-    return values.to_numpy() if pd.api.types.is_numeric_dtype(values) else as_text(values)
+    return values.to_numpy() if pd.api.types.is_numeric_dtype(values) else as_text(values.tolist())
 
 
 def as_text(strings: Sequence[str]) -> np.ndarray:

@@ -35,7 +35,7 @@ import numpy as np
 from jax import lax
 
 from expertlens_jax.experts.concept_sets import ADDED, PAD, POSITIVE, REMOVED, ConceptSets, Group
-from expertlens_jax.experts.orders import Orders, Pool, responses_of
+from expertlens_jax.experts.orders import Array, Orders, Pool, responses_of
 from expertlens_jax.settings import MORE_SCORES
 
 # Beyond every count.
@@ -43,43 +43,29 @@ _NEVER = np.int32(2**30)
 
 
 class Ranking(NamedTuple):
-    """What the responses say of each (concept, unit), each float32 [concepts, units]."""
+    """What responses say of each (concept, unit), each float32 [concepts, units]; None where it wasn't asked for."""
 
-    average_precision: np.ndarray | jax.Array
-    positive_median: np.ndarray | jax.Array
-    positive_p90: np.ndarray | jax.Array
-    positive_mean: np.ndarray | jax.Array
-    negative_mean: np.ndarray | jax.Array
-    auroc: np.ndarray | jax.Array
-    transport_slope: np.ndarray | jax.Array | None  # None where it wasn't asked for
+    average_precision: Array
+    positive_median: Array
+    positive_p90: Array
+    positive_mean: Array
+    negative_mean: Array
+    auroc: Array
+    transport_slope: Array | None = None
+    # Those of `settings.MORE_SCORES`.
+    average_precision_down: Array | None = None
+    cohens_d: Array | None = None
 
-    def measured(self) -> dict[str, np.ndarray | jax.Array]:
+    def measured(self) -> dict[str, Array]:
         """What was, by name."""
         return {name: values for name, values in self._asdict().items() if values is not None}
 
 
-class ScoredRanking(NamedTuple):
-    """A `Ranking`, and more scores: those of `settings.MORE_SCORES` that were asked for, None for the others."""
-
-    average_precision: np.ndarray | jax.Array
-    positive_median: np.ndarray | jax.Array
-    positive_p90: np.ndarray | jax.Array
-    positive_mean: np.ndarray | jax.Array
-    negative_mean: np.ndarray | jax.Array
-    auroc: np.ndarray | jax.Array
-    transport_slope: np.ndarray | jax.Array | None
-    average_precision_down: np.ndarray | jax.Array | None
-    cohens_d: np.ndarray | jax.Array | None
-
-    measured = Ranking.measured
-
-
-def ranking_of(sets: ConceptSets, room: Callable[[], np.ndarray]) -> Ranking | ScoredRanking:
+def ranking_of(sets: ConceptSets, room: Callable[[], np.ndarray]) -> Ranking:
     """Room for all that is measured."""
     asked = {*sets.scores, *(("transport_slope",) if sets.transport else ())}
-    kind = ScoredRanking if sets.scores else Ranking
-    optional = {"transport_slope", *MORE_SCORES} - asked
-    return kind(**{name: None if name in optional else room() for name in kind._fields})
+    left_out = {"transport_slope", *MORE_SCORES} - asked
+    return Ranking(**{name: room() for name in Ranking._fields if name not in left_out})
 
 
 class _Sum(NamedTuple):
@@ -114,7 +100,7 @@ class _Units(NamedTuple):
     pool_squares: _Sum  # [B]
 
 
-def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking | ScoredRanking, tuple[jax.Array, ...]]:
+def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking, tuple[jax.Array, ...]]:
     """Measures B units: a ranking of the first contrast's concepts, [C, B] each, and the others' AP."""
     units = _measure_units(orders.keys, orders.pools[0])
     parts = [[] for _ in sets.rows]
@@ -131,7 +117,7 @@ def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking | ScoredRanking,
     return first, tuple(others)
 
 
-def _measure_units(keys: jax.Array, pool: Pool | None) -> _Units:
+def _measure_units(keys: Array, pool: Pool | None) -> _Units:
     responses = responses_of(keys)
     size = len(keys)
     largest = jnp.maximum(jnp.abs(responses[0]), jnp.abs(responses[-1]))
@@ -142,6 +128,7 @@ def _measure_units(keys: jax.Array, pool: Pool | None) -> _Units:
     values = scaled - centre
     pool_values = values
     if pool is not None:
+        assert pool.keys is not None  # as the first contrast's pool has
         pool_values = responses_of(pool.keys) * scale - centre
         if not len(pool_values):
             pool_values = jnp.zeros((1, *values.shape[1:]))
@@ -211,10 +198,10 @@ def _total(rows: jax.Array) -> _Sum:
     return lax.scan(lambda so_far, piece: (so_far.join(piece), None), zero, totals)[0]
 
 
-def _at(table: jax.Array, places: jax.Array) -> jax.Array:
+def _at(table: Array, places: Array) -> jax.Array:
     """table [N, B] at places [..., B] of each unit's own."""
     width, columns = _in_flat(table.shape[1:])
-    return table.reshape(-1).at[places * width + columns].get(mode="promise_in_bounds")
+    return jnp.asarray(table).reshape(-1).at[places * width + columns].get(mode="promise_in_bounds")
 
 
 class _Counts(NamedTuple):
@@ -224,11 +211,11 @@ class _Counts(NamedTuple):
     positives_above: jax.Array  # that are stronger
     gained: jax.Array  # positives that end with the entry: those of its ties if it is the last of them, else 0
     added: jax.Array  # to the pool's count by the entries so far, less those taken out
-    negatives: jax.Array  # at least as strong, at the last of ties
-    above: jax.Array | None  # negatives that are stronger, or are entries, added to the pool, so far
+    negatives: Array  # at least as strong, at the last of ties
+    above: Array | None  # negatives that are stronger, or are entries, added to the pool, so far
 
 
-def _count(group: Group, entries: jax.Array, pool_at_least: jax.Array, pool_above: jax.Array | None) -> _Counts:
+def _count(group: Group, entries: Array, pool_at_least: Array, pool_above: Array | None) -> _Counts:
     """Counts at entries [L + 1, C, B] but the last, a pad."""
     kinds, ranks = entries[:-1] & 3, entries >> 2
     own = group.own_in_pool[:, None]
@@ -238,7 +225,7 @@ def _count(group: Group, entries: jax.Array, pool_at_least: jax.Array, pool_abov
     def so_far(kind: int) -> jax.Array:
         return _running(jnp.add, (kinds == kind).astype(jnp.int32), 0)
 
-    def before_ties(count: jax.Array) -> jax.Array:
+    def before_ties(count: Array) -> jax.Array:
         ended = jnp.where(last, count, 0)
         return _running(jnp.maximum, jnp.concatenate([jnp.zeros_like(ended[:1]), ended[:-1]]), 0)
 
@@ -274,6 +261,7 @@ def _average_precision(group: Group, counts: _Counts) -> jax.Array:
 def _average_precision_down(group: Group, kinds: jax.Array, counts: _Counts) -> jax.Array:
     """[C, B], of the responses with their signs turned: at most as strong is then at least as strong."""
     positives = (group.num_positives[:, None] - counts.positives_above).astype(jnp.float32)
+    assert counts.above is not None  # as in `_measure_group`
     negatives = (group.num_negatives[:, None] - counts.above).astype(jnp.float32)
     precision = positives / (positives + negatives / _by_unit(group.per_negative, group, counts))
     total = _total(jnp.where(kinds == POSITIVE, precision, 0)).value()
@@ -307,17 +295,17 @@ def _cohens_d(
     return jnp.where(difference == 0, 0, difference / deviation)
 
 
-def _by_unit(numbers: jax.Array, group: Group, counts: _Counts) -> jax.Array:
+def _by_unit(numbers: Array, group: Group, counts: _Counts) -> jax.Array:
     """[..., C] -> float32 [..., C, B], to divide by.
 
     Were it plain that a divisor is the same for all units, a compiler might multiply by its reciprocal instead, on
     one number of devices and not on another. So what adds nothing is counted for each unit.
     """
     nothing = counts.positives[-1] - group.num_positives[:, None]
-    return numbers[..., None].astype(jnp.float32) + nothing.astype(jnp.float32)
+    return jnp.asarray(numbers)[..., None].astype(jnp.float32) + nothing.astype(jnp.float32)
 
 
-def _precision_only(group: Group, entries: jax.Array, pool: Pool | None, size: int) -> jax.Array:
+def _precision_only(group: Group, entries: Array, pool: Pool | None, size: int) -> jax.Array:
     """[C, B]."""
     ranks = jnp.minimum(entries[:-1] >> 2, size)
     return _average_precision(group, _count(group, entries, ranks if pool is None else _at(pool.counts, ranks), None))
@@ -325,12 +313,12 @@ def _precision_only(group: Group, entries: jax.Array, pool: Pool | None, size: i
 
 def _measure_group(
     group: Group,
-    entries: jax.Array,
-    positives: jax.Array | None,
+    entries: Array,
+    positives: Array | None,
     orders: Orders,
     units: _Units,
     sets: ConceptSets,
-) -> Ranking | ScoredRanking:
+) -> Ranking:
     """Of [C, B] each."""
     size = len(orders.keys)
     kinds, ranks = entries[:-1] & 3, jnp.minimum(entries[:-1] >> 2, size)
@@ -345,6 +333,7 @@ def _measure_group(
     )
     # Positives are the first of their ties: all that has been put into the pool so far is stronger.
     misplaced = counts.gained.astype(jnp.float32) * counts.negatives.astype(jnp.float32)
+    assert counts.above is not None  # as `pool_above` was given
     above = jnp.where(kinds == POSITIVE, counts.above, 0).astype(jnp.float32)
     misplaced = _total(misplaced).join(_total(above)).value()
 
@@ -358,7 +347,7 @@ def _measure_group(
     is_positive = lax.broadcasted_iota(jnp.int32, strongest.shape, 0) < group.num_positives[:, None]
     positive_mean = _total(jnp.where(is_positive, positive_values, 0)).value() / num_positives
 
-    def quantile(low: jax.Array, high: jax.Array, per_low: jax.Array, per_high: jax.Array) -> jax.Array:
+    def quantile(low: Array, high: Array, per_low: Array, per_high: Array) -> jax.Array:
         weaker, stronger = (
             _at(units.responses, jnp.take_along_axis(strongest, each[None, :, None], axis=0)[0] - 1)
             for each in (low, high)
@@ -379,16 +368,14 @@ def _measure_group(
         if sets.transport
         else None,
     )
-    if not sets.scores:
-        return ranking
-    down, cohens_d = None, None
     if "average_precision_down" in sets.scores:
-        down = _average_precision_down(group, kinds, counts)
+        ranking = ranking._replace(average_precision_down=_average_precision_down(group, kinds, counts))
     if "cohens_d" in sets.scores:
         size = jnp.sqrt(squares.join(units.pool_squares).value() / num_negatives)
         means = positive_mean, negative_mean
         cohens_d = _cohens_d(positive_values, is_positive, means, size, (num_positives, num_negatives))
-    return ScoredRanking(*ranking, down, cohens_d)
+        ranking = ranking._replace(cohens_d=cohens_d)
+    return ranking
 
 
 def _transport_slope(
@@ -418,6 +405,7 @@ def _transport_slope(
     stretches = group.stretches[:, :, None]
     # An entry is passed by the negative that many are above, or by the one after if it's a negative itself. Among ties
     # entries stand before the rest of the pool, those taken out of it first; so they ascend.
+    assert counts.above is not None  # as in `_measure_group`
     above = jnp.where(kinds == PAD, _NEVER, counts.above)
     passed = _count_up_to(above, stretches)  # entries before each stretch
     if group.removes_only:
@@ -455,7 +443,7 @@ def _in_flat(shape: tuple[int, ...]) -> tuple[int, jax.Array]:
     return width, jnp.arange(width, dtype=jnp.int32).reshape(shape)
 
 
-def _count_up_to(ascending: jax.Array, limits: jax.Array) -> jax.Array:
+def _count_up_to(ascending: Array, limits: Array) -> jax.Array:
     """How many of int32 [L, C, B], ascending along L, are at most each of int32 [M, C, 1]: int32 [M, C, B]."""
     steps = len(ascending).bit_length()
     padded = jnp.pad(ascending, ((0, 2**steps - len(ascending)), (0, 0), (0, 0)), constant_values=_NEVER)

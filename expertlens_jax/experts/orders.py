@@ -29,18 +29,21 @@ PAD_RANK = 2**25
 _FEW_TIES = 0.05
 
 
+Array = np.ndarray | jax.Array
+
+
 class Pool(NamedTuple):
     """A contrast's pool among the ranked sentences."""
 
-    counts: np.ndarray | jax.Array  # int32 [T + 1, B], how many of the pool are among the so many strongest
-    keys: np.ndarray | jax.Array | None  # int32 [N, B], theirs, strongest first; of the first contrast only
+    counts: Array  # int32 [T + 1, B], how many of the pool are among the so many strongest
+    keys: Array | None  # int32 [N, B], theirs, strongest first; of the first contrast only
 
 
 class Orders(NamedTuple):
     """B units' order of T sentences and of each group's entries, strongest first."""
 
-    keys: np.ndarray | jax.Array  # int32 [T, B]
-    above: np.ndarray | jax.Array  # int32 [T, B], at each place how many are stronger, ties not counted
+    keys: Array  # int32 [T, B]
+    above: Array  # int32 [T, B], at each place how many are stronger, ties not counted
     pools: tuple[Pool | None, ...]  # of each contrast; None if it is all that's ranked
     entries: tuple[np.ndarray | jax.Array, ...]  # of each group, int32 [P + O + 1, C, B], rank and kind; pads last
     # Of each group, int32 [P, C, B], ranks of the positives alone; None where there is nothing else among the entries,
@@ -58,7 +61,7 @@ def ordered_keys(values: jax.Array) -> jax.Array:
     return jnp.where(bits < 0, LOWEST - bits, bits)
 
 
-def responses_of(keys: jax.Array) -> jax.Array:
+def responses_of(keys: Array) -> jax.Array:
     """int32 keys -> the float32 responses they stand for."""
     return lax.bitcast_convert_type(jnp.where(keys < 0, LOWEST - keys, keys), jnp.float32)
 
@@ -184,13 +187,13 @@ def order_on_host(values: np.ndarray, sets: ConceptSets, orders: Orders, scratch
     for of_unit, places, mine in zip(ranks, order, at_least, strict=True):
         of_unit[places] = mine
 
-    for contrast, (in_pool, pool) in enumerate(zip(sets.in_pool, orders.pools, strict=True)):
-        if in_pool is None:
+    for in_pool, pool in zip(sets.in_pool, orders.pools, strict=True):
+        if in_pool is None or pool is None:
             continue
         held = in_pool[order]
         pool.counts[0] = 0
         pool.counts[1:] = np.cumsum(held, axis=1, dtype=np.int32).T
-        if contrast == 0:
+        if pool.keys is not None:
             pool.keys[:] = descending[held].reshape(num_units, -1).T
 
     for group, entries, positives in zip(sets.groups, orders.entries, orders.positives, strict=True):

@@ -10,7 +10,7 @@ concepts] matrix, whatever the number of units; a table opened from disk is read
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.special
@@ -190,7 +190,8 @@ def kl(
     _check_concepts(precision, centred)
     # KL(p, q) + KL(q, p) = sum over units of (p - q) (log p - log q). What is the same for all units or for
     # all concepts drops out of it: so the logarithms are centred, centred or not, and need no normalising.
-    sums, products = 0.0, 0.0
+    num_concepts = precision.sizes["concept"]
+    sums, products = np.zeros(num_concepts), np.zeros((num_concepts, num_concepts))
     for block in _blocks(precision, np.float64):
         if not (block > 0).all():
             if by != "average_precision":
@@ -354,12 +355,14 @@ def overlap(
     [[1.0, 0.95], [0.95, 1.0]]
     """
     chosen = _chosen(method)
-    given = {name: value for name, value in (("threshold", threshold), ("top", top)) if value is not None}
+    given: dict[str, Any] = {
+        name: value for name, value in (("threshold", threshold), ("top", top)) if value is not None
+    }
     unknown = [name for name in options if name not in chosen.options]
     if unknown:
         takes = f"takes {', '.join(chosen.options)}" if chosen.options else "takes none"
         raise SelectionError(f"overlap(method={method!r}): unknown option {', '.join(unknown)}; this method {takes}.")
-    scoring = {
+    scoring: dict[str, Any] = {
         name: value
         for name, value, default in (("by", by, "average_precision"), ("sign", sign, "up"))
         if value != default

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, TypeGuard, Unpack
 
 import jax
 import numpy as np
@@ -224,6 +224,7 @@ def listed_negatives(
 ) -> list[tuple[Negatives | None, Mapping[str, Any]]]:
     """Each of the negatives that were given, as a value and plain keywords: a list may be given of either."""
     ratios = settings.get("negatives_per_positive")
+    listed: list[tuple[Any, Mapping[str, Any]]]
     if _is_list(negatives):
         listed = [(each, settings) for each in negatives]
     elif _is_list(ratios):
@@ -237,7 +238,7 @@ def listed_negatives(
     return listed
 
 
-def _is_list(given: object) -> bool:
+def _is_list(given: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
 
 

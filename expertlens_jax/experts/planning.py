@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,9 +27,9 @@ from expertlens_jax.experts.ranking import units_per_block
 from expertlens_jax.experts.response_buffers import Layout, lay_out
 from expertlens_jax.experts.responses import PreparedRecording
 from expertlens_jax.run_directory import is_local
-from expertlens_jax.settings import Negatives, Statistics
+from expertlens_jax.settings import MORE_SCORES, Negatives, Statistics
 
-RANKED = {name: ("concept", "unit") for name in Ranking._fields}
+RANKED: dict[str, tuple[str, ...]] = {name: ("concept", "unit") for name in Ranking._fields if name not in MORE_SCORES}
 _RESULT_BYTES = 2**26
 HALVES = {"average_precision_halves": ("half", "concept", "unit")}
 BY_NEGATIVES = {"average_precision_by_negatives": ("negatives", "concept", "unit")}
@@ -54,7 +55,7 @@ class Job:
     variables: Mapping[str, tuple[str, ...]]
 
     @property
-    def sizes(self) -> Mapping[str, int]:
+    def sizes(self) -> Mapping[Any, int]:
         """Lengths of the table's dimensions."""
         return self.coordinates.sizes
 

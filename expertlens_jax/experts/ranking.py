@@ -34,7 +34,7 @@ from expertlens_jax import parallel
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
-from expertlens_jax.experts.measuring import Ranking, ScoredRanking, measure, ranking_of
+from expertlens_jax.experts.measuring import Ranking, measure, ranking_of
 from expertlens_jax.experts.orders import Orders, Scratch, empty_orders, order_on_device, order_on_host
 
 # On a CPU, threads rank a block in chunks of so many units at most: what is counted then stays in a core's cache.
@@ -53,7 +53,7 @@ def rank_units(
     units: pd.DataFrame | None = None,
     sentences: Sequence[str] | None = None,
     progress: bool = False,
-) -> Ranking | ScoredRanking:
+) -> Ranking:
     """Ranks every unit's responses for every concept, a block of units on each local device at a time.
 
     Args:
@@ -144,7 +144,7 @@ def rank_blocks(
     units: pd.DataFrame | None = None,
     sentences: Sequence[str] | None = None,
     sort_on_host: bool | None = None,
-) -> tuple[Ranking | ScoredRanking, tuple[np.ndarray | jax.Array, ...]]:
+) -> tuple[Ranking, tuple[np.ndarray | jax.Array, ...]]:
     """Ranks a block of units on each local device, for callers whose responses may lie on the devices already.
 
     Args:
@@ -207,10 +207,10 @@ def _side_by_side(blocks: Sequence[np.ndarray], width: int) -> np.ndarray:
 def _on_host(blocks: np.ndarray | jax.Array) -> Sequence[np.ndarray]:
     """[D, S, B] -> each device's [S, B], without a copy if they are the host's already."""
     if isinstance(blocks, np.ndarray):
-        return blocks
+        return list(blocks)
     shards = sorted(blocks.addressable_shards, key=lambda shard: jax.local_devices().index(shard.device))
     if len(shards) != len(blocks) or blocks.is_fully_replicated:
-        return np.asarray(blocks)
+        return list(np.asarray(blocks))
     return [np.asarray(shard.data).reshape(blocks.shape[1:]) for shard in shards]
 
 
@@ -220,7 +220,7 @@ def _rank_on_host(
     chunk: int,
     refusal: Callable[[Sequence[np.ndarray]], ResponsesError],
     progress: Callable[[int], object] = lambda units: None,
-) -> tuple[Ranking | ScoredRanking, tuple[np.ndarray, ...]]:
+) -> tuple[Ranking, tuple[np.ndarray, ...]]:
     """Ranks blocks [S, up to B], one for each device, with numpy's sort: arrays [D, C, B].
 
     XLA's program runs mostly on one core, and so does a sort: threads rank different chunks of units at once.
@@ -263,7 +263,7 @@ def _rank_on_devices(
     blocks: np.ndarray | jax.Array,
     sets: ConceptSets,
     refusal: Callable[[Sequence[np.ndarray]], ResponsesError],
-) -> tuple[Ranking | ScoredRanking, tuple[jax.Array, ...]]:
+) -> tuple[Ranking, tuple[jax.Array, ...]]:
     """Ranks float32 [D, S, B], one block on each device, without leaving them: arrays [D, C, B]."""
     if isinstance(blocks, np.ndarray):
         blocks = parallel.on_each_device(_as_it_is, (0,))(blocks)
@@ -272,7 +272,7 @@ def _rank_on_devices(
     orders = parallel.on_each_device(order_on_device, (0, None))(blocks, sets)
     ranking = parallel.on_each_device(measure, (0, None))(orders, sets)
     if not np.asarray(finite).all():
-        raise refusal(np.asarray(blocks))
+        raise refusal(list(np.asarray(blocks)))
     return ranking
 
 

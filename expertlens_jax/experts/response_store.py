@@ -18,7 +18,7 @@ import pathlib
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -97,7 +97,7 @@ class ResponseStore:
         return None
 
     @contextlib.contextmanager
-    def entry(self, prepared: PreparedRecording) -> Iterator[StoredResponses | None]:
+    def entry(self, prepared: PreparedRecording) -> Generator[StoredResponses | None]:
         """Give room for the responses, to be filled within the context; they are kept at its end.
 
         Yields:

@@ -27,7 +27,7 @@ from expertlens_jax.models.taps import Taps, check_pooling
 from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
-from expertlens_jax.settings import PlainRecording, Recording, settings_of
+from expertlens_jax.settings import PlainRecording, Recording, check_chat, settings_of
 
 
 def record_responses(
@@ -189,11 +189,11 @@ def prepare_recording(
     if isinstance(sentences, str):
         raise SelectionError("a single string was given; wanted a sequence of sentences.")
     recording = recording or Recording()
-    check_pooling(recording.pooling)
+    pooling, chat = check_pooling(recording.pooling), check_chat(recording.chat)
     sites = check_sites(model.config, recording.sites, model.saes)
     if tokens is None:
-        reading = {"truncate": recording.truncate, "chat": recording.chat}
-        tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, **reading)
+        longest = model.config.max_tokens
+        tokens = tokenize(model.tokenizer, sentences, max_tokens=longest, truncate=recording.truncate, chat=chat)
     check_token_ids(
         tokens.ids,
         vocab_size=model.config.vocab_size,
@@ -213,7 +213,7 @@ def prepare_recording(
         pooling=recording.pooling,
         pool_over=recording.pool_over,
         truncate=bool(recording.truncate),
-        chat=recording.chat.attribute() if recording.chat else "",
+        chat=chat.attribute() if chat else "",
         tokens_per_batch=int(tokens_per_batch),
         sentences_sha256=digest_json(list(sentences)),
         tokens_sha256=digest_tokens(tokens),
@@ -221,7 +221,7 @@ def prepare_recording(
     )
     split = mesh if mesh.shape.get(parallel.MODEL, 1) > 1 else None
     return PreparedRecording(
-        network=Transformer(model.config, Taps(sites, recording.pooling), jnp.dtype(model.dtype), mesh=split),
+        network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype), mesh=split),
         params=params,
         mesh=mesh,
         tokens=tokens,

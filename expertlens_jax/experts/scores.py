@@ -146,7 +146,8 @@ def _how_to_measure(lacking: list[str]) -> str:
 
 
 def _sides(score: Score, sign: Sign) -> list[Callable[[xr.Dataset], xr.DataArray]]:
-    return {"up": [score.up], "down": [score.down], "both": [score.up, score.down]}[sign]
+    wanted = {"up": [score.up], "down": [score.down], "both": [score.up, score.down]}[sign]
+    return [side for side in wanted if side is not None]  # which `check_score` has made sure of
 
 
 def check_score(by: str, sign: Sign = "up") -> None:

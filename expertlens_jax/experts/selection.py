@@ -110,7 +110,7 @@ def select_negatives(
         wanted = negatives.attributes()
     else:
         settings_of("select_negatives", settings, {"negatives": (Negatives, None)})
-        wanted = settings
+        wanted = dict(settings)
     measured = negatives_of(expertise)
     matching = [i for i, each in enumerate(measured) if all(each.attributes()[name] == wanted[name] for name in wanted)]
     if len(matching) != 1:
@@ -188,8 +188,8 @@ def check_same_table(expertise: xr.Dataset, experts: xr.DataArray) -> None:
         for name in ("layer", "site", "channel")
         if name in precision.coords and name in sets.coords
     )
-    tables = [read_provenance(each.attrs) for each in (precision, sets)]
-    why = "" if None in tables else differences(*tables)
+    of_table, of_sets = (read_provenance(each.attrs) for each in (precision, sets))
+    why = "" if of_table is None or of_sets is None else differences(of_table, of_sets)
     settings = ("concepts_sha256", *Negatives.plain, "contrast_sha256")
     if not why:
         said = [{name: each.attrs[name] for name in settings if name in each.attrs} for each in (precision, sets)]

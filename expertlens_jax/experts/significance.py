@@ -186,7 +186,7 @@ def null_distributions(contrast: Contrast, *, seed: int) -> list[NullDistributio
     families = {}  # the weights are float32: ratios equal to six digits are one
     for row, ratio in enumerate(ratios):
         families.setdefault((int(positives[row]), f"{ratio:.6g}"), []).append(row)
-    nulls = [None] * len(positives)
+    nulls: dict[int, NullDistribution] = {}
     for (num_positives, _), rows in families.items():
         counts, ratio = np.unique(negatives[rows]), ratios[rows].mean()
         computed = _computed_counts(counts)
@@ -201,7 +201,7 @@ def null_distributions(contrast: Contrast, *, seed: int) -> list[NullDistributio
             table[count] = _between(table[low], table[high], share, _log_least(num_positives, count))
         for row in rows:
             nulls[row] = table[int(negatives[row])]
-    return nulls
+    return [nulls[row] for row in range(len(positives))]
 
 
 def q_values(p: np.ndarray) -> np.ndarray:

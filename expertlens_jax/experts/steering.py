@@ -1,8 +1,9 @@
 """From a table of expertise to a steering: which units, and what affine map each is given."""
 
 import difflib
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,7 @@ from expertlens_jax.experts.directions import is_directions
 from expertlens_jax.experts.scores import Sign, check_score
 from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.models.provenance import read_provenance
-from expertlens_jax.models.sites import SITES, check_no_summaries
+from expertlens_jax.models.sites import SITES, check_no_summaries, each_of
 from expertlens_jax.models.steering import Steering
 
 
@@ -144,7 +145,7 @@ def steer(
     Steering of lenslet-2m: cat, set_median; 5 units (5 at attn.v)
     """
     if is_directions(expertise):
-        asked = {"top": top, "threshold": threshold, "units": units, "sparing": tuple(sparing) or None}
+        asked: dict[str, Any] = {"top": top, "threshold": threshold, "units": units, "sparing": tuple(sparing) or None}
         asked |= {"method": None if method == "set_median" else method, "by": None if by == "average_precision" else by}
         return _steer_along(
             expertise, concept, strength, sites, layers, asked | {"sign": None if sign == "up" else sign}
@@ -185,7 +186,7 @@ def steer(
         experts = select_experts(
             expertise.sel(concept=list(dict.fromkeys((*concepts, *spared)))), threshold, top, by=by, sign=sign
         )
-    steering = None
+    steerings = []
     for name in concepts:
         chosen = experts.sel(concept=name).values.copy()
         for other in spared if units is None else ():
@@ -195,9 +196,8 @@ def steer(
                 f"no unit is left to steer {name!r} with: of top={top}, threshold={threshold}, sparing "
                 f"{', '.join(spared) or 'none'}. Choose more units."
             )
-        one = _steer_units(expertise, name, np.flatnonzero(chosen), method, channels)
-        steering = one if steering is None else steering.then(one)
-    return steering.at_strength(strength)
+        steerings.append(_steer_units(expertise, name, np.flatnonzero(chosen), method, channels))
+    return functools.reduce(Steering.then, steerings).at_strength(strength)
 
 
 def _site_channels(expertise: xr.Dataset) -> tuple[tuple[str, int | None], ...]:
@@ -235,7 +235,7 @@ def _in_layers(table: xr.Dataset, layers: Sequence[int] | int) -> xr.Dataset:
     Raises:
       SelectionError: a layer that the table doesn't have.
     """
-    wanted = [layers] if np.ndim(layers) == 0 else list(layers)
+    wanted = each_of(layers)
     there = sorted({int(each) for each in table["layer"].values})
     absent = [layer for layer in wanted if layer not in there]
     if absent or not wanted:

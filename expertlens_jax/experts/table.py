@@ -7,8 +7,8 @@ import json
 import math
 import pathlib
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -36,7 +36,8 @@ class Progress:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Progress":
         """From what JSON made of it."""
-        return cls(tuple(map(tuple, stored["finished"])), tuple(stored["null_maximum"]), stored["complete"])
+        finished = tuple((first, last) for first, last in stored["finished"])
+        return cls(finished, tuple(stored["null_maximum"]), stored["complete"])
 
     def covers(self, start: int, stop: int) -> bool:
         """Whether all units from `start` up to `stop` are finished."""
@@ -85,8 +86,8 @@ def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mappin
     group = zarr.open_group(str(store), mode="r+")
     most = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK, "negatives": 1}
     for name, dims in variables.items():
-        shape = [coordinates.sizes[dim] for dim in dims]
-        chunks = [max(1, min(size, most.get(dim, size))) for dim, size in zip(dims, shape, strict=True)]
+        shape = tuple(coordinates.sizes[dim] for dim in dims)
+        chunks = tuple(max(1, min(size, most.get(dim, size))) for dim, size in zip(dims, shape, strict=True))
         group.create_array(
             name, shape=shape, chunks=chunks, dtype=np.float32, fill_value=np.nan, dimension_names=list(dims)
         )
@@ -94,21 +95,23 @@ def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mappin
 
 def write_units(workdir: epath.Path, start: int, values: Mapping[str, np.ndarray]) -> None:
     """Writes variables `[..., units]` of the units from `start` on."""
-    group = zarr.open_group(str(workdir / STORE), mode="r+")
     for name, array in values.items():
-        group[name][..., start : start + array.shape[-1]] = array
+        _array(workdir, name, mode="r+")[..., start : start + array.shape[-1]] = array
 
 
 def write_concepts(workdir: epath.Path, start: int, values: Mapping[str, np.ndarray]) -> None:
     """Writes variables `[concepts, units]` of the concepts from `start` on."""
-    group = zarr.open_group(str(workdir / STORE), mode="r+")
     for name, array in values.items():
-        group[name][start : start + len(array)] = array
+        _array(workdir, name, mode="r+")[start : start + len(array)] = array
 
 
 def read_concepts(workdir: epath.Path, name: str, start: int) -> np.ndarray:
     """A variable of a chunk of concepts from `start` on, `[concepts, units]`."""
-    return zarr.open_group(str(workdir / STORE), mode="r")[name][start : start + CONCEPTS_PER_CHUNK]
+    return np.asarray(_array(workdir, name, mode="r")[start : start + CONCEPTS_PER_CHUNK])
+
+
+def _array(workdir: epath.Path, name: str, *, mode: Literal["r", "r+"]) -> zarr.Array:
+    return zarr.open_array(str(workdir / STORE), path=name, mode=mode)
 
 
 def remove_leftovers(workdir: epath.Path) -> None:
@@ -167,7 +170,7 @@ def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
 
 
 @contextlib.contextmanager
-def explained_write_errors(workdir: epath.Path) -> Iterator[None]:
+def explained_write_errors(workdir: epath.Path) -> Generator[None]:
     """Turns a full disk into an error that says what to do.
 
     Raises:

@@ -40,7 +40,8 @@ def _pairs(trace: Trace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _mixed(share: float, background: int = 255) -> tuple[int, int, int]:
     """The colour of a share from -1 to 1, on white; never so full that black letters are hard to read."""
     full = ABOVE if share > 0 else BELOW
-    return tuple(round(background + (each - background) * 0.75 * min(abs(share), 1.0)) for each in full)
+    red, green, blue = (round(background + (each - background) * 0.75 * min(abs(share), 1.0)) for each in full)
+    return red, green, blue
 
 
 def _title(trace: Trace) -> str:

@@ -63,6 +63,7 @@ def pool_over_words(
     """
     concepts.check_words(f"responses with pool_over={pool_over!r}")
     tokens = tokenize(tokenizer, concepts.sentences, max_tokens=max_tokens, truncate=truncate, offsets=True, chat=chat)
+    assert tokens.offsets is not None  # since they were asked for
     finders = concepts.mention_finders()
     in_pool, refused = [], []
     for column, (sentence, own, places) in enumerate(

@@ -23,7 +23,7 @@ from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.token_texts import texts_in_sentence
 from expertlens_jax.models.tokens import row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.settings import Chat, Recording
+from expertlens_jax.settings import Chat, Recording, check_chat
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -170,8 +170,8 @@ def trace(
     found = locate_units(model, units)
     chosen = choose_units(model, found)
     asked = Recording(sites=chosen.sites, tokens_per_batch=tokens_per_batch, truncate=truncate, chat=chat)
-    reading = {"truncate": truncate, "chat": asked.chat, "offsets": True}
-    tokens = tokenize(model.tokenizer, sentences, max_tokens=model.config.max_tokens, **reading)
+    longest, talk = model.config.max_tokens, check_chat(chat)
+    tokens = tokenize(model.tokenizer, sentences, max_tokens=longest, truncate=truncate, offsets=True, chat=talk)
     recording = prepare_recording(model, sentences, asked, tokens=tokens)
     network = Transformer(
         model.config, Taps(captured=chosen.sites), jnp.dtype(model.dtype), mesh=recording.network.mesh
@@ -195,11 +195,13 @@ def trace(
             if waiting is not None:
                 keep(*waiting)
             waiting = batch.rows, values
+        assert waiting is not None  # since there is a sentence
         keep(*waiting)
     reached = None
     if any(SITES[site].by_expert for site in chosen.sites) and model.config.num_experts:
         reached = [~np.isnan(values) for values in activations]  # see `taps.take_channels`
         activations = [np.where(there, values, 0) for there, values in zip(reached, activations, strict=True)]
+    assert tokens.offsets is not None  # since they were asked for
     spans = [
         np.where(own[:, None], places, 0).astype(np.int32)
         for places, own in zip(tokens.offsets, tokens.in_pool, strict=True)

@@ -28,7 +28,7 @@ def chunk_script(name: str, data: Any) -> str:
 
 def rows_of(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Return a table's rows, each by its columns' names; numbers that are missing are None."""
-    return [] if table is None else json.loads(table.to_json(orient="records", double_precision=10))
+    return [] if table is None else json.loads(str(table.to_json(orient="records", double_precision=10)))
 
 
 def packed(array: np.ndarray) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from etils import epath
 
 from expertlens_jax import plot
 from expertlens_jax.analysis.conditions.side_by_side import compare_concepts, measure_agreement
+from expertlens_jax.analysis.given import given_ratings
 from expertlens_jax.analysis.result import Result, interval
 from expertlens_jax.analysis.similarity.comparison import compare_alignments
 from expertlens_jax.cards import counted, listed
 from expertlens_jax.data.ratings import Ratings, load_ratings
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import RunDirectoryError, SelectionError
 from expertlens_jax.experts.selection import check_threshold
 from expertlens_jax.explorer.runs import Run, Table, read_run, tell_notes
@@ -101,10 +103,10 @@ def compare_runs(
     for sentences, tables in groups.items():
         common = common_concepts(tables)
         left_out += _left_out(tables, common)
-        first, *others = ({"name": name, "table": t.expertise.sel(concept=common)} for name, t in tables.items())
-        for other in others:
-            place = {"sentences": sentences, "run": first["name"], "other": other["name"]}
-            compared = compare_concepts(first["table"], other["table"], threshold)
+        (first, of_first), *others = ((name, each.expertise.sel(concept=common)) for name, each in tables.items())
+        for other, of_other in others:
+            place = {"sentences": sentences, "run": first, "other": other}
+            compared = compare_concepts(of_first, of_other, threshold)
             concepts, matrices = compared
             agreement = measure_agreement(compared, permutations=permutations, **draws)
             parts["concepts"].append(concepts.assign(**place))
@@ -212,15 +214,14 @@ def _left_out(tables: Mapping[str, Table], common: Sequence[str]) -> list[str]:
 def _ratings_of(runs: Sequence[Run], ratings: Ratings | str | Sequence[Ratings | str] | None) -> list[Ratings]:
     """The ratings that were given, the runs' own, or those that ship with the package."""
     if ratings is not None:
-        several = [ratings] if isinstance(ratings, Ratings | str) or hasattr(ratings, "__fspath__") else list(ratings)
-        return [each if isinstance(each, Ratings) else load_ratings(each) for each in several]
+        return given_ratings(ratings)
     own = pd.concat([each.rated for each in runs], ignore_index=True)
     if own.empty:
         return [load_ratings(PACKAGED_RATINGS)]
     found = []
     for name, rows in own.groupby("ratings", sort=False):
         scores: dict[frozenset[str], tuple[tuple[str, str], float]] = {}
-        for row in rows.itertuples():
+        for row in each_row(rows):
             pair = str(row.word_1), str(row.word_2)
             scores.setdefault(frozenset(pair), (pair, float(row.rating)))
         pairs, values = zip(*scores.values(), strict=True)

@@ -18,7 +18,8 @@ import secrets
 import socket
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def prepare(
     written = write_site(run, out, live=True, **options)
     tables = {name: Loaded(table.expertise, model) for name, (table, model) in written.models.items()}
     described = {name: each.described() for name, each in tables.items()}
-    index = written.index | {"live": {"tables": described, "most": MOST}}
+    index = dict(written.index) | {"live": {"tables": described, "most": MOST}}
     files = list_files(pathlib.Path(os.fspath(written.page.parent)))
     return LiveServer(files, {"data/index.js": chunk_script("index", index).encode()}, tables, listening, host)
 
@@ -208,7 +209,13 @@ class LiveServer:
         )
         self._server = uvicorn.Server(config)
         told = self._server.handle_exit
-        self._server.handle_exit = lambda *signal: (self._stopping.set(), told(*signal))
+
+        def handle_exit(sig: int, frame: types.FrameType | None) -> None:
+            self._stopping.set()
+            told(sig, frame)
+
+        # uvicorn leaves no other place to hear that it ends
+        self._server.handle_exit = handle_exit
 
     def run(self) -> None:
         """Serve until `stop` is called, or Ctrl-C is pressed, which ends it without a word."""
@@ -224,7 +231,10 @@ class LiveServer:
 
 # Who may ask.
 
-Asgi = Callable[[dict, Callable[[], Awaitable], Callable[[dict], Awaitable]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def guarded(app: Asgi, token: str, host: str, port: int) -> Asgi:
@@ -235,7 +245,7 @@ def guarded(app: Asgi, token: str, host: str, port: int) -> Asgi:
     """
     from starlette.responses import PlainTextResponse, RedirectResponse
 
-    async def guard(scope: dict, receive: Callable[[], Awaitable], send: Callable[[dict], Awaitable]) -> None:
+    async def guard(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = [(name.lower(), value.decode("latin-1")) for name, value in scope["headers"]]
@@ -256,7 +266,7 @@ def guarded(app: Asgi, token: str, host: str, port: int) -> Asgi:
         if scope["path"] == f"/{token}":  # relative links of the page need the slash
             await RedirectResponse(f"/{token}/", headers=_HEADERS)(scope, receive, send)
             return
-        await app(scope | {"path": scope["path"][1 + len(token) :] or "/"}, receive, send)
+        await app({**scope, "path": scope["path"][1 + len(token) :] or "/"}, receive, send)
 
     return guard
 

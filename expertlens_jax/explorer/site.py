@@ -152,7 +152,7 @@ def write_site(
     def model_of(table_id: str) -> tuple[Model | None, str]:
         """A table's model, loaded once for all tables of one network."""
         name, table = shown[table_id]
-        network = tuple(str(table.expertise.attrs.get(each)) for each in ("model", "weights"))
+        network = str(table.expertise.attrs.get("model")), str(table.expertise.attrs.get("weights"))
         if network not in loaded:
             loaded[network] = find_model(table.expertise, given, runs[name].config)
         return loaded[network]
@@ -179,8 +179,12 @@ def write_site(
     compared = write_compared(site, runs, groups, common, ids) if compare else None
     index = write_page(site, found, entries, [*notes, *unread], compared)
     tell_notes(notes)
-    models = {table_id: (table, model_of(table_id)[0]) for table_id, (_, table) in shown.items() if live}
-    return Site(site / "index.html", index, {name: pair for name, pair in models.items() if pair[1] is not None})
+    models = {}
+    for table_id, (_, table) in shown.items() if live else ():
+        reader, _ = model_of(table_id)
+        if reader is not None:
+            models[table_id] = table, reader
+    return Site(site / "index.html", index, models)
 
 
 def check_no_other_files(site: epath.Path) -> None:

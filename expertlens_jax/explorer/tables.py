@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from expertlens_jax.analysis.structure.organisation import map_concepts
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.experts.concept_tree import link_concepts
 from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS
 from expertlens_jax.explorer import activations
@@ -190,7 +191,7 @@ def write_concept(
     expertise: xr.Dataset,
     counts: Counts,
     best: Best,
-    sentences: Sequence[Sequence[int]],
+    sentences: Sequence[np.ndarray],
 ) -> None:
     """Write a concept: its best units, where its experts are at each τ, and which sentences are its own."""
     of = best.of_concept[row]
@@ -321,7 +322,7 @@ def rated_pairs(rated: pd.DataFrame, names: Sequence[str]) -> dict[str, list[lis
     """By the ratings' name, pairs of concepts that people rated: two places among the concepts, and the rating."""
     place = {each: i for i, each in enumerate(names)} | {each.lower(): i for i, each in enumerate(names)}
     pairs: dict[str, list[list[float]]] = {}
-    for row in rated.itertuples():
+    for row in each_row(rated):
         first, second = place.get(str(row.word_1)), place.get(str(row.word_2))
         if first is not None and second is not None:
             pairs.setdefault(str(row.ratings), []).append([first, second, float(row.rating)])

@@ -189,7 +189,7 @@ def check_same_places(given: pd.DataFrame, found: pd.DataFrame, model: str) -> N
             )
 
 
-def _warn_of_other_model(model: Model, attributes: Mapping[str, Any]) -> None:
+def _warn_of_other_model(model: Model, attributes: Mapping[Any, Any]) -> None:
     """Warns if a table says that it is of another model."""
     provenance = read_provenance(attributes)
     if provenance is None:

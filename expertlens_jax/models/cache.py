@@ -16,7 +16,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -147,7 +147,7 @@ def _get_layer(params: Mapping[str, Any], layer: int) -> Mapping[str, Any]:
 
 
 @contextlib.contextmanager
-def _checkpointer() -> Iterator[Callable[[pathlib.Path, Any], None]]:
+def _checkpointer() -> Generator[Callable[[pathlib.Path, Any], None]]:
     """Saves trees with orbax, as uncompressed zarr chunks in files: the least memory and time to read a part."""
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True, use_compression=False)
     logger = logging.getLogger("absl")

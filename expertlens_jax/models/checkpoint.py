@@ -222,8 +222,8 @@ def _place(
     """An array `shape` on its devices, of which each part is read once."""
     parts: dict[tuple, np.ndarray] = {}  # devices along `data` hold the same
 
-    def part(index: tuple[slice, ...]) -> np.ndarray:
-        bounds = tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        bounds = tuple(each.indices(size)[:2] for each, size in zip(index or (), shape, strict=True))
         if bounds not in parts:
             parts[bounds] = _copy(read(tuple(slice(*bound) for bound in bounds)), dtype)
         return parts[bounds]

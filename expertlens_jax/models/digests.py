@@ -63,7 +63,7 @@ def stated_options(options: Any) -> dict[str, Any]:
     return stated
 
 
-def default_options(kind: type) -> dict[str, Any]:
+def default_options(kind: type[Any]) -> dict[str, Any]:
     """The defaults of a dataclass's fields, of those that have one."""
     with_default = (field for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING)
     return {field.name: _as_json(field.default) for field in with_default}

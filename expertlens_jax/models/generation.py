@@ -155,7 +155,7 @@ def generate(
     prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
     slots = _bucket(prompt_slots + max_new_tokens)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype), keeps=True)
-    ends = [model.tokenizer.eos_token_id] if model.end_ids is None else [*model.end_ids]
+    ends: list[int | None] = [model.tokenizer.eos_token_id] if model.end_ids is None else [*model.end_ids]
     ends += [end_of_turn(model.tokenizer)] if chats else []
     end_ids = np.array([end for end in ends if end is not None], np.int32)
     sampling = Sampling(
@@ -208,7 +208,7 @@ class Request:
     """int32 `[rows, prompt slots]`, padded on the left."""
     mask: jax.Array
     """bool `[rows, slots]`: False at the padding before a prompt, True at it and all that follows."""
-    end_ids: jax.Array
+    end_ids: jax.Array | np.ndarray
     """int32 `[ends]`: the tokens that end a row, any of them."""
     sampling: Sampling
     interventions: tuple[PlacedIntervention, ...] = ()
@@ -249,7 +249,7 @@ def prefill(
 ) -> State:
     """Runs the prompts into an empty cache, and chooses every row's first token."""
     logits, cache = _next_logits(network, params, steering, request, None, request.prompt_ids, 0)
-    return _choose(request, state.replace(cache=cache), logits)
+    return _choose(request, dataclasses.replace(state, cache=cache), logits)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "count"))
@@ -264,7 +264,7 @@ def refill(
     """Like `step`, with the cache made anew of the prompts and the `count` tokens chosen so far."""
     token_ids = jnp.concatenate([request.prompt_ids, state.token_ids[:, :count]], axis=1)
     logits, cache = _next_logits(network, params, steering, request, None, token_ids, 0)
-    return _choose(request, state.replace(cache=cache), logits)
+    return _choose(request, dataclasses.replace(state, cache=cache), logits)
 
 
 @functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
@@ -279,7 +279,7 @@ def step(
     last = jax.lax.dynamic_slice_in_dim(state.token_ids, state.steps - 1, 1, axis=1)
     slot = request.prompt_ids.shape[1] + state.steps - 1
     logits, cache = _next_logits(network, params, steering, request, state.cache, last, slot)
-    return _choose(request, state.replace(cache=cache), logits)
+    return _choose(request, dataclasses.replace(state, cache=cache), logits)
 
 
 @functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
@@ -341,7 +341,8 @@ def _choose(request: Request, state: State, logits: jax.Array) -> State:
     def put(values: jax.Array, new: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(values, new, state.steps, axis=1)
 
-    return state.replace(
+    return dataclasses.replace(
+        state,
         token_ids=put(state.token_ids, chosen[:, None]),
         log_probs=put(state.log_probs, log_probs),
         lengths=state.lengths + ~state.done,
@@ -430,11 +431,13 @@ def _as_conversations(
             raise SettingError(
                 f"chat={chat!r} was given beside a conversation, which says by itself who speaks. Give one of them."
             )
-        if talks or (isinstance(prompt, str) and chat is not None):
-            turns = list(prompt) if talks else messages_of(prompt, chat)
-            prompt = np.asarray(conversation_ids(model.tokenizer, turns), np.int64)
-            any_chat = True
-        written.append(prompt)
+        turns = None
+        if talks:
+            turns = list(prompt)
+        elif isinstance(prompt, str) and chat is not None:
+            turns = messages_of(prompt, chat)
+        any_chat |= turns is not None
+        written.append(prompt if turns is None else np.asarray(conversation_ids(model.tokenizer, turns), np.int64))
     return tuple(written), any_chat
 
 
@@ -492,10 +495,11 @@ def _tokenize_prompts(model: Model, prompts: Sequence[str | np.ndarray], max_new
     prompt_ids = [ids.astype(np.int32) for ids in prompt_ids]
     lengths = np.array([len(ids) for ids in prompt_ids])
     if not lengths.all():
+        empty = int(lengths.argmin())
         text = model.tokenizer.bos_token or model.tokenizer.eos_token
         start = f"such as {text!r}, which stands between texts" if text else "any word"
         raise TokenizationError(
-            f"prompt {lengths.argmin()} is {prompts[lengths.argmin()]!r}, without a single token, and this "
+            f"prompt {empty} is {prompts[empty]!r}, without a single token, and this "
             f"tokenizer puts none before a text (BOS). The model needs one to start from, {start}."
         )
     room = model.config.max_tokens - int(lengths.max())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import SelectionError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def save_gguf(steering: Steering, path: epath.PathLike, *, model_hint: str = "")
         (first, "are in layer 0, which llama.cpp gives no control vector"),
     ):
         if len(rows):
-            shown = ", ".join(f"L{row.layer} {row.site} {row.channel}" for row in rows.head(3).itertuples())
+            shown = ", ".join(f"L{row.layer} {row.site} {row.channel}" for row in each_row(rows.head(3)))
             raise SelectionError(
                 f"a control vector can't carry this steering: {len(rows)} of its {len(table)} units {why}: {shown}"
                 f"{' ...' if len(rows) > 3 else ''}. steering.to_torch(hf_model) carries any."

@@ -5,9 +5,9 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub import constants
@@ -28,7 +28,7 @@ from expertlens_jax.models.weights import (
 Result = TypeVar("Result")
 
 # The hub's library talks through httpx or, from its version 2, httpx2; the errors of either have this base.
-TransportError = hub_errors.HfHubHTTPError.__bases__[0]
+TransportError: Any = hub_errors.HfHubHTTPError.__bases__[0]
 
 CONFIG = "config.json"
 TOKENIZER = (
@@ -196,7 +196,7 @@ def _patiently(request: Callable[[], Result]) -> Result:
 
 
 @contextlib.contextmanager
-def _explained(repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path) -> Iterator[None]:
+def _explained(repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path) -> Generator[None]:
     """Turns what the hub's library raises into one paragraph that says what to do."""
     hub, what = constants.ENDPOINT, f"{repo}{_at(revision)}"
     try:

@@ -27,7 +27,7 @@ from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_arrays, digest_json
-from expertlens_jax.models.sites import SITES, check_activation_site, check_no_summaries
+from expertlens_jax.models.sites import SITES, check_activation_site, check_no_summaries, each_of
 
 
 @struct.dataclass
@@ -120,7 +120,7 @@ def intervene(
             f"{', '.join(name for name, each in SITES.items() if each.steered)}."
         )
     if layers is not None:
-        given = [layers] if np.ndim(layers) == 0 else list(layers)
+        given = each_of(layers)
         if not given or not all(_is_below(each) for each in given):
             raise SelectionError(f"layers={layers!r} was given; wanted numbers of layers, from 0, or None for all.")
         layers = tuple(sorted({int(each) for each in given}))
@@ -243,11 +243,11 @@ def _result_shape(intervention: Intervention, activations: jax.ShapeDtypeStruct)
 
 
 def _at_shapes(activations: jax.ShapeDtypeStruct) -> At:
-    def tokens(dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(activations.shape[:2], dtype)
+    def at() -> At:
+        ids, mask = (jnp.zeros(activations.shape[:2], dtype) for dtype in (jnp.int32, bool))
+        return At(jnp.zeros((), jnp.int32), ids, ids, mask, mask)
 
-    layer = jax.ShapeDtypeStruct((), jnp.int32)
-    return At(layer, tokens(jnp.int32), tokens(jnp.int32), tokens(bool), tokens(bool))
+    return jax.eval_shape(at)
 
 
 def _shown(array: jax.ShapeDtypeStruct) -> str:

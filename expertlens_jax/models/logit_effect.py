@@ -66,7 +66,7 @@ def logit_effect(model: Model, unit: Units, count: int = 10) -> pd.DataFrame:
     chosen = np.concatenate([order[:count], order[-count:]])
     return pd.DataFrame(
         {
-            "token": texts_of_tokens(model.tokenizer, chosen),
+            "token": texts_of_tokens(model.tokenizer, chosen.tolist()),
             "token_id": chosen,
             "effect": effects[chosen],
             "does": ["raises"] * count + ["lowers"] * count,

@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 from expertlens_jax import parallel
@@ -116,7 +117,7 @@ class Model:
     @property
     def _has_values(self) -> bool:
         """Whether parameters are arrays, and not what stands for them while jax traces a function of them."""
-        return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self.params))
+        return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self.params))
 
     @functools.cached_property
     def _weights_digest(self) -> str:
@@ -360,7 +361,8 @@ def apply(
 ) -> jax.Array:
     """One jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
-    return network.apply(variables, token_ids, attention_mask, attention_mask, interventions=interventions)
+    output = network.apply(variables, token_ids, attention_mask, attention_mask, interventions=interventions)
+    return cast(jax.Array, output)  # and not (output, variables), which apply gives where any are mutable
 
 
 @functools.partial(jax.jit, static_argnames="network")

@@ -116,13 +116,14 @@ def provenance_of(model: str, weights: str, config: TransformerConfig, dtype: st
         weights=weights,
         config=json.dumps(stated_options(config), sort_keys=True),
         dtype=dtype,
-        matmul_precision=jax.config.jax_default_matmul_precision or "",
-        x64=bool(jax.config.jax_enable_x64),
+        # jax adds the settings to its class as it is imported, where no type checker sees them
+        matmul_precision=jax.config.jax_default_matmul_precision or "",  # ty: ignore[missing-attribute]
+        x64=bool(jax.config.jax_enable_x64),  # ty: ignore[missing-attribute]
         package=importlib.metadata.version("expertlens-jax"),
     )
 
 
-def read_provenance(attributes: Mapping[str, Any]) -> Provenance | None:
+def read_provenance(attributes: Mapping[Any, Any]) -> Provenance | None:
     """The provenance among a table's attributes, or a saved steering's; None if it has none, or not all of it.
 
     Tables of hand-made responses have none, and those of 0.1.0 lack the config.
@@ -131,11 +132,12 @@ def read_provenance(attributes: Mapping[str, Any]) -> Provenance | None:
     needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING} | {"numbers_version"}
     if not needed <= set(attributes):
         return None
-    known = {name: attributes[name] for name in fields if name in attributes}
+    known: dict[str, Any] = {name: attributes[name] for name in fields if name in attributes}
     plain = {name: type(fields[name].default)(value) for name, value in known.items() if name not in needed | {"sites"}}
     sites = tuple(filter(None, str(known.get("sites", "")).split(", ")))
     version = int(known["numbers_version"])
-    return Provenance(**known | plain | {"sites": sites, "numbers_version": version})
+    stated: dict[str, Any] = known | plain | {"sites": sites, "numbers_version": version}
+    return Provenance(**stated)
 
 
 def differences(first: Provenance, second: Provenance, *, model_only: bool = False) -> str:

@@ -93,7 +93,7 @@ class Rotary:
 
 
 def rotate(
-    heads: jax.Array, positions: jax.Array, frequencies: jax.Array, interleaved: bool, factor: float = 1.0
+    heads: jax.Array, positions: jax.Array, frequencies: jax.Array, interleaved: bool, factor: jax.Array | float = 1.0
 ) -> jax.Array:
     """Turns the first `2 * len(frequencies)` channels of each head by their position.
 

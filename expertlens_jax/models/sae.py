@@ -5,6 +5,7 @@ an activation as a sparse sum of learned directions. Only its encoder is needed 
 site `sae`, in the layer that it reads. `sae_files.py` reads them from files.
 """
 
+import dataclasses
 import math
 import re
 import warnings
@@ -114,7 +115,7 @@ class SAE:
 
     def __repr__(self) -> str:
         kind = f"top {self.k}" if self.k else "ReLU" if self.threshold is None else "JumpReLU"
-        options = [kind, *[self.normalize] * (self.normalize != "none"), *["centred"] * self.centred]
+        options = [kind, *[self.normalize] * (self.normalize != "none"), *["centred"] * bool(self.centred)]
         return (
             f"SAE {self.name}: {self.num_features} features ({', '.join(options)}) of {self.site} in layer {self.layer}"
         )
@@ -231,7 +232,7 @@ def check_saes(saes: Sequence[SAE], config: TransformerConfig, model: str, famil
             "number. Make a model for each: model.with_sae(first), model.with_sae(second)."
         )
     # TransformerLens centres only where layer norms would; with RMS norms it leaves the weights as they are.
-    fitting = [sae.replace(centred=bool(sae.centred) and config.norm == "layer") for sae in saes]
+    fitting = [dataclasses.replace(sae, centred=bool(sae.centred) and config.norm == "layer") for sae in saes]
     return tuple(sorted(fitting, key=lambda sae: sae.layer))
 
 

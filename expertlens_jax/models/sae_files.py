@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedSAEError
-from expertlens_jax.models.sae import READABLE, SAE, family_named
+from expertlens_jax.models.sae import READABLE, SAE, Normalization, family_named
 from expertlens_jax.models.sae_places import HOOKS, Place, agreed, place_of_hook, places_of_path
 from expertlens_jax.models.sae_settings import BY_HAND, OWN_LAYER, OWN_SITE, flag, read_json, read_settings, table
 from expertlens_jax.models.weights import DTYPES, safetensors
@@ -38,7 +38,11 @@ ARCHITECTURES = {
 WITH_LAYER_NORMS = ("gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "phi")
 """Families that TransformerLens centres unless told not to."""
 
-NORMALIZATIONS = {"none": "none", "constant_norm_rescale": "constant_norm", "layer_norm": "layer_norm"}
+NORMALIZATIONS: dict[str, Normalization] = {
+    "none": "none",
+    "constant_norm_rescale": "constant_norm",
+    "layer_norm": "layer_norm",
+}
 
 OTHERS = {
     "sae.safetensors": "EleutherAI's sparsify: its encoder.weight transposed, encoder.bias, b_dec, and k of cfg.json",
@@ -208,7 +212,8 @@ def _load_gemma_scope_2(file: pathlib.Path, layer: int | None, site: str | None,
             "read."
         )
     stated_place = place_of_hook(hook, str(config))
-    place = agreed(file, [*[stated_place] * (stated_place is not None), *places_of_path(file.parent)], layer, site)
+    said = [each for each in (stated_place, *places_of_path(file.parent)) if each is not None]
+    place = agreed(file, said, layer, site)
     if place.layer is None:
         raise UnsupportedSAEError(f"{config} doesn't say which layer it reads. Give it, as in load_sae(..., layer=12).")
     tensors = {re.sub("^w_", "W_", name): read for name, read in _open(file).items()}
@@ -240,6 +245,7 @@ def _load_sae_lens(
     settings = read_settings(config)
     architecture, k = _architecture(config, settings)
     place = _where(directory, settings, layer, site)
+    assert place.layer is not None and place.site is not None  # or it would have raised
     if not weights.is_file():
         raise CheckpointError(f"{directory} has {CONFIG} and no {WEIGHTS}. Get it again, whole.")
 
@@ -382,7 +388,7 @@ def _where(directory: pathlib.Path, settings: Mapping[str, Any], layer: int | No
             f"{config} says that it reads {where}; SAEs can read blocks.N. with {', '.join(HOOKS)}. If it reads one of "
             "these under another name, give layer= and site=."
         )
-    return Place(place.layer, place.site, place.said, stated and stated.block)
+    return Place(place.layer, place.site, place.said, stated.block if stated else None)
 
 
 def _where_stated(config: pathlib.Path, settings: Mapping[str, Any]) -> Place:
@@ -400,7 +406,9 @@ def _where_stated(config: pathlib.Path, settings: Mapping[str, Any]) -> Place:
     return Place(layer, site, f"{config} says that it reads {site} in layer {layer}")
 
 
-def _normalization(directory: pathlib.Path, stated: str | bool, scale: float | None) -> tuple[str, float | None]:
+def _normalization(
+    directory: pathlib.Path, stated: str | bool, scale: float | None
+) -> tuple[Normalization, float | None]:
     """Return what is done to each activation, and what all of them are multiplied by, if anything."""
     if isinstance(stated, bool):  # as it was in the first versions
         stated = "expected_average_only_in" if stated else "none"

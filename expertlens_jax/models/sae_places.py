@@ -167,4 +167,5 @@ def agreed(path: pathlib.Path, places: Sequence[Place], layer: int | None, site:
                 else "One of the two is wrong: correct the file, or rename the directory."
             )
             raise UnsupportedSAEError(f"{holder.said}, and {place.said}{means}. {remedy}")
-    return Place(*(getattr(first[what], what) if what in first else None for what in ("layer", "site")), given.said)
+    found_layer = first["layer"].layer if "layer" in first else None
+    return Place(found_layer, first["site"].site if "site" in first else None, given.said)

@@ -64,7 +64,7 @@ def save_sae(
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "hook_z" if hook.endswith("hook_z") else "none",
-        **({"k": int(sae.k), "rescale_acts_by_decoder_norm": False} if kind == "topk" else {}),
+        **({} if sae.k is None else {"k": int(sae.k), "rescale_acts_by_decoder_norm": False}),
         "metadata": {
             "model_name": sae.model_name,
             "model_class_name": "HookedTransformer" if hook.startswith("blocks.") else "AutoModelForCausalLM",

@@ -15,7 +15,7 @@ from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.checkpoint import Parameter, plan_parameters
 from expertlens_jax.models.families import family_of
 
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
 def save_model(
@@ -81,7 +81,7 @@ def _write(
         return np.ascontiguousarray(rows.T if source.stored_transposed else rows)
     if stored is None:
         sharing = [other.source for other in plan.values() if other.source.tensor == source.tensor]
-        height = sum(len(other.channels) for other in sharing)
+        height = sum(len(other.channels) for other in sharing if other.channels is not None)
         shape = (height, *rows.shape[1:])
         stored = np.empty(shape[::-1] if source.stored_transposed else shape, values.dtype)
     target = stored.T if source.stored_transposed else stored

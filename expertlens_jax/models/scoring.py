@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -237,6 +237,6 @@ def next_log_probs(
     """What each token but the first had for a log-probability: float32 `[batch, tokens - 1]`."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
     inputs = token_ids, attention_mask, attention_mask
-    logits = network.apply(variables, *inputs, interventions=interventions)[:, :-1]
+    logits = cast(jax.Array, network.apply(variables, *inputs, interventions=interventions))[:, :-1]
     chosen = jnp.take_along_axis(logits, token_ids[:, 1:, None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from expertlens_jax.errors import SelectionError
 
@@ -69,7 +70,7 @@ def norm_by_head(z: jax.Array, num_heads: int) -> jax.Array:
 
 
 def _rows() -> Iterable[Site]:
-    def linear(name: str, what: str, channels: Callable[[TransformerConfig], int], **more: bool) -> Site:
+    def linear(name: str, what: str, channels: Callable[[TransformerConfig], int], **more: Any) -> Site:
         return Site(name, what, channels, ("layers", *name.split(".")), address=name, default=True, **more)
 
     def inner(c: TransformerConfig) -> int:
@@ -226,6 +227,11 @@ def check_activation_site(config: TransformerConfig, site: str, model: str, what
             f"the site {site!r} is to be {what}; {model} has {', '.join(known)}.{_meant([site], known)}"
         )
     return SITES[site]
+
+
+def each_of(given: Any) -> list[Any]:
+    """Return what was given as a list: one layer, or several."""
+    return [given] if np.ndim(given) == 0 else list(given)
 
 
 def _meant(unknown: Sequence[str], known: Iterable[str]) -> str:

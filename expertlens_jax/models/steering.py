@@ -4,6 +4,7 @@ A `Steering` names the units it changes. Calls lay it out as a Flax collection t
 `taps.py`), where the sites read it.
 """
 
+import dataclasses
 import json
 import math
 import warnings
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 from flax import struct
+from jax.core import Tracer
 
 from expertlens_jax.cards import Card
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
@@ -108,7 +110,8 @@ class Steering:
                 "that shift units and don't set or scale them, as method='mean_shift' makes them, can be stronger, or "
                 "turned round by a number below 0."
             )
-        return self.replace(
+        return dataclasses.replace(
+            self,
             scale=1 + strength * (self.scale - 1),
             shift=strength * self.shift,
             label=f"{strength:g} of {self.label}" if strength != 1 else self.label,
@@ -131,7 +134,7 @@ class Steering:
           SelectionError: its units don't fit.
         """
         check_fit(self, model.config, model.name)
-        return self.replace(transferred_to=model.digest)
+        return dataclasses.replace(self, transferred_to=model.digest)
 
     def then(self, other: "Steering") -> "Steering":
         """Both steerings: of a unit that both change, this one's result goes through `other`'s map.
@@ -222,7 +225,7 @@ class Steering:
 
 def _only_shifts(steering: Steering) -> bool:
     """Whether all scales are known, and 1."""
-    return not isinstance(steering.scale, jax.core.Tracer) and bool((np.asarray(steering.scale) == 1).all())
+    return not isinstance(steering.scale, Tracer) and bool((np.asarray(steering.scale) == 1).all())
 
 
 def load_steering(path: epath.PathLike) -> Steering:

@@ -8,7 +8,7 @@ at `chosen/layers/attn/q/channels` `[layers, chosen]`. `sites.py` has every site
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,15 @@ Pooling = Literal["max", "mean", "last", "min"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 
 
-def check_pooling(pooling: str) -> None:
-    """Refuse a pooling that there isn't.
+def check_pooling(pooling: str) -> Pooling:
+    """Return the pooling of that name.
 
     Raises:
       SelectionError: the message lists those there are.
     """
     if pooling not in POOLINGS:
         raise SelectionError(f"pooling {pooling!r} was given; wanted one of {', '.join(POOLINGS)}.")
+    return cast(Pooling, pooling)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,7 @@ class LayerInputs:
 
     def at(self) -> At:
         """Where these tokens stand, as interventions are told."""
+        assert self.layer is not None and self.token_ids is not None  # which are there wherever interventions are
         mask = jax.lax.dynamic_slice_in_dim(self.key_mask, self.first_slot, self.positions.shape[1], axis=1)
         return At(self.layer, self.token_ids, self.positions, mask, self.pool_mask)
 
@@ -225,8 +227,8 @@ def sow_last(module: nn.Module, collection: str, site: str, what: str, value: ja
     A site that is a summary of another has a node of its own below the module's.
     """
     within = _within_module(site)
-    name, value = (within[0], {what: value}) if within else (what, value)
-    module.sow(collection, name, value, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    name, sown = (within[0], {what: value}) if within else (what, value)
+    module.sow(collection, name, sown, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def _within_module(site: str) -> tuple[str, ...]:

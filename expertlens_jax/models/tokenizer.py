@@ -297,7 +297,7 @@ def _converted(directory: pathlib.Path, settings: Mapping[str, Any]) -> transfor
             f"the tokenizer in {directory} can't be read: {error} "
             "Save it beside the model again, with tokenizer.save_pretrained."
         ) from error
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
         raise TokenizationError(
             f"the tokenizer in {directory} has no {FILE}, which is needed to tell the tokens that "
             "it adds from those of the sentence. Convert it to a fast tokenizer and save it again."

@@ -76,10 +76,12 @@ def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
     _check_hooked(table["site"], config, name)
     handles: list[Any] = []
     try:
-        for site, at_site in table.groupby("site", sort=False):
-            places = {layer: (module, own) for layer, _, module, own in site_units(SITES[site], family, config, ())}
-            for layer, rows in at_site.groupby("layer"):
-                address, channels = places[layer]
+        for site in dict.fromkeys(table["site"]):
+            at_site = table[table["site"] == site]
+            for layer, _, address, channels in site_units(SITES[site], family, config, ()):
+                rows = at_site[at_site["layer"] == layer]
+                if rows.empty:
+                    continue
                 module_name, is_input, _ = address.partition("#input")
                 module = _find_module(hf_model, module_name, name)
                 change = _affine(channels[rows["channel"].to_numpy()], rows["scale"], rows["shift"])

@@ -1,5 +1,6 @@
 """The one Linen stack of every family: embeddings, a scan over blocks, and a head."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -41,7 +42,7 @@ class Block(nn.Module):
         """
         c = self.config
         x, features = carry
-        inputs = inputs.replace(layer=options.layer, held=None if features is None else {})
+        inputs = dataclasses.replace(inputs, layer=options.layer, held=None if features is None else {})
         x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
         attention = Attention(c, self.taps, self.dtype, self.keeps, self.mesh, name="attn")
         mlp = (RoutedMLP if c.num_experts else MLP)(c, self.taps, self.dtype, self.mesh, name="mlp")
@@ -66,14 +67,16 @@ class Block(nn.Module):
         x = split_channels(x, self.mesh)
         x = tap(self, "resid", x, inputs, c, self.taps)
         if features is not None:
+            assert options.sae is not None and inputs.held is not None  # as where SAEs are asked for
             features = read_features(saes, options.sae, inputs.held, self._keep(inputs), features)
         return (x, features), None
 
     def _keep(self, inputs: LayerInputs) -> Callable[[int, jax.Array], jax.Array]:
         """What is kept of an SAE's features `[batch, tokens, features]`: them pooled, or at each token some of them."""
-        if inputs.features is None:
+        chosen = inputs.features
+        if chosen is None:
             return lambda _, features: pool(features, inputs.pool_mask, self.taps.pooling)
-        return lambda place, features: take_channels(features, inputs.features[place])
+        return lambda place, features: take_channels(features, chosen[place])
 
     def _add(self, x: jax.Array, branch, name: str, norm) -> jax.Array:  # noqa: ANN001
         """Adds a branch to the residual stream, with norms where `config.norm_place` puts them."""
@@ -193,9 +196,9 @@ class Transformer(nn.Module):
         )(c, self.taps, self.dtype, self.keeps, self.mesh, name="layers")
         options, features = layer_options(c, positions.max() + 1), None
         if interventions:
-            options = options.replace(layer=jnp.arange(c.num_layers))
+            options = dataclasses.replace(options, layer=jnp.arange(c.num_layers))
         if saes:
-            options = options.replace(sae=jnp.asarray(which_reads(saes, c.num_layers)))
+            options = dataclasses.replace(options, sae=jnp.asarray(which_reads(saes, c.num_layers)))
             shape = (saes[0].num_features,) if inputs.features is None else (x.shape[1], inputs.features.shape[1])
             features = jnp.zeros((len(saes), len(x), *shape), jnp.float32)
         (x, features), _ = blocks((x, features), options, inputs, saes)

@@ -80,6 +80,7 @@ def address(site: Site, family: Family, config: TransformerConfig) -> Linear:
 
     Of a site that each expert of a mixture has by itself, there is no such module.
     """
+    assert site.address is not None, f"{site.name} stands in no module of Hugging Face's"
     name, is_input, _ = site.address.partition("#input")
     linear = Linear(family.block) if name == "block" else family.linears(config)[name]
     return Linear(linear.module + is_input) if is_input else linear

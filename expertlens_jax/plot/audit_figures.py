@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from expertlens_jax.plot.columns import require
@@ -53,7 +54,7 @@ def plot_audit(table: pd.DataFrame, sentences: Mapping[str, int], *, title: str 
     return figure
 
 
-def _stack(axes: object, parts: list[pd.DataFrame], names: list[str], sizes: list[int] | None) -> None:
+def _stack(axes: Axes, parts: list[pd.DataFrame], names: list[str], sizes: list[int] | None) -> None:
     """Bars of sentences, each counted once at its worst severity; of a size, if there are sizes."""
     for at, part in enumerate(parts):
         start = 0.0

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, drawn, wrapped
 
@@ -47,7 +48,7 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
         for axes, ratings in zip(down, columns, strict=True):
             here = table[(table["sentences"] == sentences) & (table["ratings"] == ratings)]
             grid, experts = np.full((2, len(thresholds), len(ratios)), np.nan)
-            for row in here.itertuples():
+            for row in each_row(here):
                 place = thresholds.index(row.threshold), ratios.index(row.negatives_per_positive)
                 grid[place], experts[place] = row.spearman, row.experts_median
             image = axes.imshow(grid, cmap=COLORMAP, vmin=0, vmax=highest, origin="lower", aspect="auto")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
@@ -54,7 +55,7 @@ def plot_comparisons(compared: pd.DataFrame, partialled: pd.DataFrame) -> Figure
             axes.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
             for place in range(len(names)):
                 axes.axhline(place, color=PALE, linewidth=0.5, zorder=0)
-            for row in here.itertuples():
+            for row in each_row(here):
                 offset = 0.26 * (sets.index(row.sentences) - (len(sets) - 1) / 2)
                 place = names.index(getattr(row, kind)) + offset
                 colour = shade[row.sentences]

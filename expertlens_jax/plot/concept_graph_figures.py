@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALETTE, Figure, drawn
 
@@ -54,7 +56,7 @@ def plot_concept_graph(edges: pd.DataFrame, concepts: pd.DataFrame, within: pd.D
     figure = Figure(figsize=(side, side + 1.15), layout="constrained")
     axes, strip = figure.subplots(2, 1, height_ratios=(side, 0.75))
     largest = float(edges["overlap"].max()) if len(edges) else 1.0
-    for row in edges.sort_values(["same_domain", "overlap"]).itertuples():
+    for row in each_row(edges.sort_values(["same_domain", "overlap"])):
         start, end = at[row.concept_1], at[row.concept_2]
         pull = 0.55 * np.linalg.norm(start - end) / 2  # far ones pass near the middle, near ones stay outside
         middle = (start + end) / 2 * (1 - min(pull, 0.75))
@@ -98,10 +100,10 @@ def plot_concept_graph(edges: pd.DataFrame, concepts: pd.DataFrame, within: pd.D
     return figure
 
 
-def _strip(axes: object, within: pd.DataFrame) -> None:
+def _strip(axes: Axes, within: pd.DataFrame) -> None:
     """The share of edges within domains, and its null, with and without the words that begin alike."""
     rows = within[within["statistic"] == "edges"].dropna(subset=["value"]).reset_index(drop=True)
-    for row in rows.itertuples():
+    for row in each_row(rows):
         axes.plot(
             [row.null_low, row.null_high], [row.Index] * 2, color=FAINT, linewidth=4, alpha=0.5, solid_capstyle="butt"
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALE, PALETTE, Figure, drawn
 
@@ -61,7 +64,7 @@ def plot_detection(table: pd.DataFrame, reference: str = "top_experts") -> Figur
         for y in place.values():
             axes.axhline(y, color=PALE, linewidth=0.5, zorder=0)
         axes.axvline(rows["chance"].iloc[0], color=INK, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
-        for row in rows.itertuples():
+        for row in each_row(rows):
             number = pairs.index((row.train, row.test))
             y = place[row.detector] + 0.7 * ((number + 0.5) / len(pairs) - 0.5)
             colour = SHADES[row.reads]
@@ -133,7 +136,7 @@ def plot_detection_examples(table: pd.DataFrame, reference: str = "top_experts")
     names = list(dict.fromkeys(rows["detector"]))
     reads = rows.drop_duplicates("detector").set_index("detector")["reads"]
     figure = Figure(figsize=(1.5 + 2.3 * len(panels_of), 3.4), layout="constrained")
-    styles = {}
+    styles: dict[str, dict[str, Any]] = {}
     for group in GROUPS:
         own = sorted((name for name in names if reads[name] == group), key=lambda name: name != reference)
         for i, name in enumerate(own):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 
 from expertlens_jax.models.sites import in_block_order
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, drawn
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, drawn, keep_free
 
 # Blue, white, orange: fewer than chance, chance, more; ends as in the palette.
 _AROUND_CHANCE = mpl.colors.LinearSegmentedColormap.from_list("around_chance", ["#0072B2", "#ffffff", "#D55E00"])
@@ -95,7 +97,7 @@ def plot_depth(depths: pd.DataFrame) -> Figure:
     depth, share, modes = figure.subplots(1, 3)
     for (weights, block), line in depths.groupby(["weights", "block"], sort=False):
         trained = weights == "trained"
-        style = {"color": shade[block], "linestyle": "-" if trained else (0, (1, 1.5))}
+        style: dict[str, Any] = {"color": shade[block], "linestyle": "-" if trained else (0, (1, 1.5))}
         style |= {"marker": "o" if trained else "", "markersize": 2.5}
         label = block if trained else f"{block}, random weights"
         known = label in depth.get_legend_handles_labels()[1]
@@ -122,7 +124,7 @@ def plot_depth(depths: pd.DataFrame) -> Figure:
     handles, labels = depth.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
     figure.supxlabel("dashed: all units, evenly", x=0.995, color=FAINT, ha="right", fontsize=7)
-    figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
+    keep_free(figure, 0.05)
     return figure
 
 

@@ -30,7 +30,7 @@ def save_figure(figure: Figure, path: os.PathLike | str) -> tuple[epath.Path, ep
     path.parent.mkdir(parents=True, exist_ok=True)
     layout = figure.get_layout_engine()
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    written = []
+    written: list[epath.Path] = []
     try:
         for suffix, options in (("png", {"dpi": 200}), *((kind, {"metadata": none}) for kind, none in undated.items())):
             file = io.BytesIO()
@@ -40,4 +40,5 @@ def save_figure(figure: Figure, path: os.PathLike | str) -> tuple[epath.Path, ep
             figure.set_layout_engine(None)  # the others are laid out as the first: that is most of the time
     finally:
         figure.set_layout_engine(layout)
-    return tuple(written)
+    png, svg, pdf = written
+    return png, svg, pdf

@@ -66,7 +66,7 @@ def _rooms(axes: Axes, renderer: Renderer) -> list[tuple[Text, float]]:
     upward = [abs((box.y0 + box.y1) / 2 - middle[1]) for box in over] + [2 * middle[1], 2 * (height - middle[1])]
     along_x, along_y = (min([each for each in apart if each > 1], default=0.0) for apart in (across, upward))
     titles = [each for each in axes.get_children() if isinstance(each, Text) and each not in axes.texts]
-    rooms = [(each, next_left - own.x0 if each.get_ha() == "left" else along_x) for each in titles]
+    rooms = [(each, next_left - own.x0 if each.get_horizontalalignment() == "left" else along_x) for each in titles]
     rooms += [(axes.xaxis.label, along_x), (axes.yaxis.label, along_y)]
     # At few dots an inch, letters are rounded to more than they are.
     return [(text, 0.95 * room - _GAP) for text, room in rooms if text.get_visible() and text.get_text().strip()]
@@ -128,10 +128,8 @@ def _grow(figure: Figure, renderer: Renderer, across: float, upward: float) -> b
     if wider < pixel / 2 and taller < pixel / 2:
         return False
     # A little more than is lacking: the layout spends some of it elsewhere.
-    figure.set_size_inches(
-        *(
-            min(size + (1.05 * more + 2 * pixel if more else 0), _MOST)
-            for size, more in ((width, wider), (height, taller))
-        )
+    across_inches, upward_inches = (
+        min(size + (1.05 * more + 2 * pixel if more else 0), _MOST) for size, more in ((width, wider), (height, taller))
     )
+    figure.set_size_inches(across_inches, upward_inches)
     return True

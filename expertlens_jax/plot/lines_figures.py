@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, Figure, drawn
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, Figure, drawn, keep_free
 
 TITLES = {
     "experts": ("Experts per concept", "Units"),
@@ -98,8 +98,7 @@ def plot_lines(
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), handlelength=1.4)
     if note:
         figure.supxlabel(note, x=0.995, color=FAINT, ha="right", fontsize=7)
-        margin = 0.16 / figure.get_figheight()
-        figure.get_layout_engine().set(rect=(0, margin, 1, 1 - margin))
+        keep_free(figure, 0.16 / figure.get_figheight())
     return figure
 
 
@@ -126,8 +125,8 @@ def places(values: pd.Series, every: pd.Series) -> np.ndarray:
     """Where values stand on an axis of log10; 0 stands apart, left of the smallest of `every` above 0."""
     above = np.log10(every[every > 0].astype(float))
     zero = above.min() - max(0.22 * (above.max() - above.min()), 0.3)
-    values = values.to_numpy(float)
-    return np.where(values > 0, np.log10(np.where(values > 0, values, 1)), zero)
+    numbers = values.to_numpy(float)
+    return np.where(numbers > 0, np.log10(np.where(numbers > 0, numbers, 1)), zero)
 
 
 def mark_places(axes: Axes, every: pd.Series) -> None:

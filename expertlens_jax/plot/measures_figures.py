@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MultipleLocator
 from matplotlib.transforms import blended_transform_factory
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
@@ -59,7 +60,7 @@ def plot_measures(table: pd.DataFrame) -> Figure:
         for (group, measure), some in rows.groupby(["group", "measure"], sort=False):
             # The sentence sets of one measure stand beside one another, in the order of the legend.
             shown = [name for name in sets if name in set(some["sentences"])]
-            for row in some.itertuples():
+            for row in each_row(some):
                 place = position[group, measure] + 0.26 * (shown.index(row.sentences) - (len(shown) - 1) / 2)
                 if np.isnan(row.spearman):
                     offset = 3 + 24 * shown.index(row.sentences)

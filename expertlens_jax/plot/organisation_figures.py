@@ -8,6 +8,7 @@ import scipy.cluster.hierarchy as hierarchy
 import xarray as xr
 from matplotlib.lines import Line2D
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.experts.concept_tree import concept_domains, link_concepts
 from expertlens_jax.plot.columns import require
@@ -134,7 +135,7 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
     for domain in domains:
         x, y = points[of == domain].T
         axes.plot(x, y, shape[domain], color=shade[domain], markersize=3.4, markeredgewidth=0, label=domain)
-    for row, place in zip(places.itertuples(), _places_of_names(places["concept"], points, width, height), strict=True):
+    for row, place in zip(each_row(places), _places_of_names(places["concept"], points, width, height), strict=True):
         if place is not None:
             x, y, align = place
             axes.text(x, y, row.concept, fontsize=7, color=shade[row.domain], ha=align, va="center")
@@ -194,7 +195,7 @@ def plot_domain_graph(domains: pd.DataFrame) -> Figure:
     require(domains, "domain_1", "domain_2", "overlap", "ratio", "q_value")
     names = list(dict.fromkeys([*domains["domain_1"], *domains["domain_2"]]))
     matrix = pd.DataFrame(np.nan, index=names, columns=names)
-    for row in domains.itertuples():
+    for row in each_row(domains):
         matrix.loc[row.domain_1, row.domain_2] = matrix.loc[row.domain_2, row.domain_1] = row.overlap
     overlap = xr.DataArray(matrix.fillna(0.0).to_numpy(), dims=("concept", "other"), coords={"concept": names})
     order = [names[i] for i in order_concepts(overlap)[0]]
@@ -203,7 +204,7 @@ def plot_domain_graph(domains: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
     between = domains[(domains["domain_1"] != domains["domain_2"]) & (domains["q_value"] <= 0.05)]
-    for row in between.sort_values("ratio").itertuples():
+    for row in each_row(between.sort_values("ratio")):
         strength = np.clip((row.ratio - 1) / 2, 0.1, 1)  # full at three times chance
         (x1, y1), (x2, y2) = at[row.domain_1], at[row.domain_2]
         axes.plot([x1, x2], [y1, y2], color=COLORMAP(0.25 + 0.6 * strength), linewidth=0.4 + 3.2 * strength, zorder=1)

@@ -145,6 +145,7 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
             axes.set_yticks(middles, of_domains, fontsize=8)
         axes.set_xticks(middles, of_domains, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
         place = (left / width, (below + side + 0.08) / height, side / width, 0.85 / height)
+        assert linkage is not None  # as of several domains there is
         _domain_tree(figure.add_axes(place, sharex=axes), linkage, middles, _ceiling(overlap.values))
     elif named:
         axes.set_yticks(range(len(concepts)), concepts, fontsize=7)

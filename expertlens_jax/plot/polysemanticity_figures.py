@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, PALE, PALETTE, Figure, colours, drawn
 
@@ -93,7 +94,7 @@ def plot_shared(distributions: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     sets, kinds = list(dict.fromkeys(summary["sentences"])), list(dict.fromkeys(summary["pair"]))
     figure = Figure(figsize=(2.9 * len(kinds) + 0.4, 1.85 * len(sets) + 0.5), layout="constrained")
     panels = figure.subplots(len(sets), len(kinds), squeeze=False, sharex=True, sharey=True)
-    for row in summary.itertuples():
+    for row in each_row(summary):
         axes = panels[sets.index(row.sentences), kinds.index(row.pair)]
         here = distributions[(distributions["sentences"] == row.sentences) & (distributions["pair"] == row.pair)]
         for name, colour, style in (("shared", PALETTE[0], "-"), ("unshared", PALETTE[1], (0, (4, 1.5)))):
@@ -150,7 +151,7 @@ def plot_matched(summary: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(1.55 * len(measures) + 0.8, 0.42 * len(matches) + 1.3), layout="constrained")
     panels = figure.subplots(1, max(1, len(measures)), squeeze=False, sharey=True)[0]
     for axes, measure in zip(panels, measures, strict=False):
-        for row in summary[summary["measure"] == measure].itertuples():
+        for row in each_row(summary[summary["measure"] == measure]):
             y = matches.index(row.match) + 0.26 * (sets.index(row.sentences) - (len(sets) - 1) / 2)
             colour = shade[row.sentences]
             axes.plot([row.matched, row.experts], [y, y], color=colour, linewidth=0.7, alpha=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, PALE, Figure, colours, drawn
 
@@ -45,7 +46,7 @@ def plot_recovery(recovery: pd.DataFrame) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, statistic in zip(panels.flat, statistics, strict=False):
         here = recovery[recovery["statistic"] == statistic]
-        for row in here.itertuples():
+        for row in each_row(here):
             spread = 0.24 * (sets.index(row.sentences) - (len(sets) - 1) / 2)
             y = measures.index(row.measure) + spread
             axes.plot(
@@ -102,7 +103,7 @@ def plot_hierarchy(summary: pd.DataFrame, sharing: pd.DataFrame) -> Figure:
     inclusion, lift, curve = figure.subplots(1, 3, width_ratios=(1.35, 0.85, 1.5))
     labels = {"a_in_b": "A's experts\nthat are B's", "b_in_a": "B's experts\nthat are A's"}
     for axes, statistics in ((inclusion, ("a_in_b", "b_in_a")), (lift, ("lift",))):
-        for row in summary[summary["statistic"].isin(statistics)].itertuples():
+        for row in each_row(summary[summary["statistic"].isin(statistics)]):
             scale = 1 if row.statistic == "lift" else 100
             x = statistics.index(row.statistic) + 0.25 * (pairs.index(row.pair) - 1)
             x += 0.07 * (sets.index(row.sentences) - (len(sets) - 1) / 2)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from expertlens_jax.cards import shortened
+from expertlens_jax.data.rows import each_group, each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, drawn
 
@@ -76,7 +79,7 @@ def plot_runs(
         _scatter(axes, of_pairs, "overlap", colour, names=False)
         axes.set(xlabel=f"Overlap in {here}", ylabel=f"Overlap in {there}")
         axes.set_title("Pairs of concepts", loc="left", fontweight="bold")
-        for place, row in enumerate(told.itertuples()):
+        for place, row in enumerate(each_row(told)):
             text = "no correlation" if np.isnan(row.spearman) else _with_interval("ρ", row)
             axes.text(
                 *(0.03, 0.97 - 0.09 * place, text),
@@ -103,7 +106,7 @@ def _short(name: str, instead: str) -> str:
     return name if len(name) <= 20 else instead
 
 
-def _with_interval(name: str, row: object) -> str:
+def _with_interval(name: str, row: Any) -> str:
     if np.isnan(row.ci_low):
         return f"{name} = {row.spearman:.2f}"
     return f"{name} = {row.spearman:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
@@ -131,7 +134,7 @@ def _scatter(
         low, high = low - margin, high + margin
     axes.plot([low, high], [low, high], color=FAINT, linewidth=0.7, zorder=0)
     size = float(np.clip(40 / np.sqrt(max(len(table), 1)), 1.6, 4))
-    for other, rows in table.groupby("other", sort=False):
+    for other, rows in each_group(table, "other"):
         axes.plot(
             *(rows[column], rows[f"other_{column}"], "o"),
             color=colour[other],
@@ -175,7 +178,7 @@ def _scatter(
 
 def _same_experts(axes: Axes, table: pd.DataFrame, colour: dict[str, str]) -> None:
     """Of each concept, how far its experts are the same, the most alike first; chance as a line beneath."""
-    for other, rows in table.groupby("other", sort=False):
+    for other, rows in each_group(table, "other"):
         if rows["overlap"].isna().all():
             continue
         rows = rows.sort_values("overlap", ascending=False, kind="stable")
@@ -191,7 +194,7 @@ def _same_experts(axes: Axes, table: pd.DataFrame, colour: dict[str, str]) -> No
 def _alignments(axes: Axes, table: pd.DataFrame, first: str, colour: dict[str, str]) -> None:
     """Both correlations with each ratings: a line from the first run's to the other's."""
     table = table.dropna(subset=["spearman"])
-    rows = list(table.itertuples())
+    rows = list(each_row(table))
     for place, row in enumerate(rows):
         axes.axhline(place, color=PALE, linewidth=0.5, zorder=0)
         axes.plot([row.spearman, row.other_spearman], [place] * 2, color=colour[row.other], linewidth=1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, drawn
 
@@ -38,7 +41,7 @@ def plot_sparse_features(table: pd.DataFrame) -> Figure:
     sources = list(dict.fromkeys(table["source"]))
     counts = table.groupby("source")["units"].first()
     shown = [name for name in PANELS if (table["statistic"] == name).any()]
-    kinds = list(dict.fromkeys(_of(row) for row in table.itertuples() if row.statistic == "alignment"))
+    kinds = list(dict.fromkeys(_of(row) for row in each_row(table) if row.statistic == "alignment"))
     shade = colours(kinds)
     longest = max(len(name) for name in sources) + 8
     height = 0.17 * max(len(kinds), 2) * len(sources) + 1.2
@@ -46,12 +49,12 @@ def plot_sparse_features(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axes, statistic in zip(panels, shown, strict=True):
         rows = table[table["statistic"] == statistic]
-        others = list(dict.fromkeys(_of(row) for row in rows.itertuples()))
+        others = list(dict.fromkeys(_of(row) for row in each_row(rows)))
         for place in range(len(sources)):
             axes.axhline(place, color=PALE, linewidth=0.5, zorder=0)
         if statistic == "alignment":
             axes.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
-        for row in rows.itertuples():
+        for row in each_row(rows):
             at = sources.index(row.source) + 0.7 / len(others) * (others.index(_of(row)) - (len(others) - 1) / 2)
             colour = shade.get(_of(row), INK)
             if pd.isna(row.value):
@@ -80,6 +83,6 @@ def plot_sparse_features(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _of(row: object) -> str:
+def _of(row: Any) -> str:
     """What a row is of: its sentences, and the ratings."""
     return f"{row.sentences}, {row.ratings}" if row.ratings else row.sentences

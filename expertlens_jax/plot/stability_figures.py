@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.transforms import blended_transform_factory
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import COLORMAP, FAINT, INK, PALE, Figure, colours, drawn
 
@@ -42,7 +44,7 @@ def plot_stability(table: pd.DataFrame) -> Figure:
     (['Overlap matrices', 'Expert sets', 'Retrieval'], 'facts / stories')
     """
     require(table, "kind", "first", "second", "count", "statistic", "value", "ci_low", "ci_high", "chance")
-    table = table.assign(row=[_name(row) for row in table.itertuples()])
+    table = table.assign(row=[_name(row) for row in each_row(table)])
     place, headings, y = {}, {}, 0.0
     for kind in dict.fromkeys(table["kind"]):
         headings[kind] = y
@@ -56,7 +58,7 @@ def plot_stability(table: pd.DataFrame) -> Figure:
     for panel, axes in panels.items():
         for at in place.values():
             axes.axhline(at, color=PALE, linewidth=0.5, zorder=0)
-        for row in table[table["statistic"].str.startswith(panel)].itertuples():
+        for row in each_row(table[table["statistic"].str.startswith(panel)]):
             at = place[row.kind, row.row]
             colour = OTHERS if row.statistic == "jaccard_different" else colours(["same"])["same"]
             axes.plot([row.ci_low, row.ci_high], [at] * 2, color=colour, linewidth=1, alpha=0.6)
@@ -228,7 +230,7 @@ def plot_grid(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _name(row: object) -> str:
+def _name(row: Any) -> str:
     """A comparison in a few words: what both have in common is said once."""
     common, _, first = row.first.rpartition(", ")
     other, _, second = row.second.rpartition(", ")

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
+from expertlens_jax.data.rows import each_group, each_row
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, drawn
 
@@ -178,7 +179,7 @@ def plot_steering_choice(table: pd.DataFrame, *, most_perplexity: float) -> Figu
     figure = Figure(figsize=(4.4, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(0, most_perplexity, color=PALE, alpha=0.45, zorder=0, linewidth=0)
-    for method, rows in table.groupby("method", sort=False):
+    for method, rows in each_group(table, "method"):
         reach = np.abs(rows[["ci_low", "ci_high"]].to_numpy().T - rows["share"].to_numpy())
         axes.errorbar(
             rows["perplexity"], rows["share"], reach, fmt="none", ecolor=shade[method], elinewidth=0.6, alpha=0.35
@@ -188,7 +189,7 @@ def plot_steering_choice(table: pd.DataFrame, *, most_perplexity: float) -> Figu
         axes.scatter(rows["perplexity"], rows["share"], s=size, color=face, edgecolor=shade[method], linewidth=0.9)
         axes.plot([], [], "o", color=shade[method], markersize=4, label=method.replace("_", " "))
     axes.axhline(table["chance"].iloc[0], color=FAINT, linestyle=(0, (4, 3)), linewidth=0.8)
-    for row in table[table["chosen"]].itertuples():
+    for row in each_row(table[table["chosen"]]):
         axes.annotate(
             f"chosen: {row.top:,} units",
             (row.perplexity, row.share),
@@ -291,13 +292,13 @@ def _draw_kept(axes: Axes, rows: pd.DataFrame, shade: dict[str, str]) -> None:
 
 def _draw_map(axes: Axes, rows: pd.DataFrame, shade: dict[str, str]) -> None:
     """Every concept's way on the map; the two named stand out."""
-    for row in rows.itertuples():
+    for row in each_row(rows):
         colour, front = (shade[row.of], 3) if row.of in shade else (FAINT, 2)
         size = 1.7 if row.of in shade else 1
         axes.plot([row.x, row.x_after], [row.y, row.y_after], color=colour, linewidth=0.6 * size, zorder=front)
         axes.plot(row.x, row.y, ".", color=colour, markersize=2 * size, markeredgewidth=0, zorder=front)
         axes.plot(row.x_after, row.y_after, "o", color=colour, markersize=2.5 * size, markeredgewidth=0, zorder=front)
-    for row in rows[rows["of"].isin([word for word in shade if word])].itertuples():
+    for row in each_row(rows[rows["of"].isin([word for word in shade if word])]):
         offset, side = (4, "bottom") if row.y_after >= row.y else (-4, "top")  # beyond the end of its way
         axes.annotate(
             row.of,

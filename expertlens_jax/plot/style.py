@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import textwrap
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 import matplotlib as mpl
 import matplotlib.figure
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from expertlens_jax.plot.fitting import fit
 
@@ -73,8 +75,9 @@ class Figure(matplotlib.figure.Figure):
 
     def savefig(self, *args: Any, **options: Any) -> None:
         """Save as matplotlib does, by default on white, and with text that stays text in SVG and PDF."""
+        options = {"facecolor": "white"} | options
         with styled():
-            super().savefig(*args, **{"facecolor": "white"} | options)
+            super().savefig(*args, **options)
 
 
 def wrapped(text: str, inches: float, size: float = 8) -> str:
@@ -82,9 +85,16 @@ def wrapped(text: str, inches: float, size: float = 8) -> str:
     return textwrap.fill(text, max(8, int(inches * 72 / (0.56 * size))), break_long_words=False)
 
 
-def styled() -> mpl.rc_context:
+def keep_free(figure: matplotlib.figure.Figure, below: float) -> None:
+    """Keep a share of the figure's height, at its foot, free of what is laid out: for a note."""
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, below, 1, 1 - below))
+
+
+def styled() -> contextlib.AbstractContextManager[None]:
     """Context under which a figure is drawn or saved."""
-    return mpl.rc_context(STYLE)
+    return mpl.rc_context(cast(Any, STYLE))
 
 
 def drawn(plot: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:

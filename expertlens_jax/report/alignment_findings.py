@@ -6,6 +6,7 @@ import pandas as pd
 
 from expertlens_jax.analysis.similarity.alignment import MINIMUM_CONCEPTS, MINIMUM_PAIRS
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations
+from expertlens_jax.data.rows import each_group, each_row
 from expertlens_jax.report.conclusions import (
     Conclusion,
     Untestable,
@@ -61,7 +62,7 @@ def format_table(table: pd.DataFrame) -> str:
             "Spearman": table["spearman"].map(lambda r: "none" if pd.isna(r) else number(r)),
             "95% interval": [
                 "" if pd.isna(row.spearman) else f"{number(row.ci_low)} to {number(row.ci_high)}"
-                for row in table.itertuples()
+                for row in each_row(table)
             ],
             "p": table["p_value"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
         }
@@ -81,7 +82,7 @@ def conclude(shown: pd.DataFrame, *, threshold: float, permutations: int) -> lis
     """
     least_p = least_p_of_permutations(permutations, count_orders(MINIMUM_CONCEPTS))
     found, left_out, outcomes = [], [], []
-    for (sentences, ratings), rows in shown.groupby(["sentences", "ratings"], sort=False):
+    for (sentences, ratings), rows in each_group(shown, ["sentences", "ratings"]):
         experts = drawn_rows(rows, threshold).iloc[0]
         name = f"{sentences}, {ratings}"
         if pd.isna(experts["spearman"]):

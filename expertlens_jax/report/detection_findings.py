@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from expertlens_jax.analysis.detecting.question import spoken, typical_ratio
+from expertlens_jax.data.rows import each_group, each_row
 from expertlens_jax.report.conclusions import (
     LEVEL,
     Conclusion,
@@ -29,7 +30,7 @@ def tell(tables: Mapping[str, pd.DataFrame]) -> str:
       tables: of `el.analysis.detection`, after a column kind.
     """
     table = shown_rows(tables["detection"])
-    shown = table.assign(shown=[f"{r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]" for r in table.itertuples()])
+    shown = table.assign(shown=[f"{r.value:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]" for r in each_row(table)])
     wide = shown.pivot_table(index="detector", columns=_SETS, values="shown", aggfunc="first", sort=False)
     wide.columns = [f"{train} → {test}" for train, test in wide.columns]
     shares = tables["shares"].groupby("train", sort=False)[["share_of_units", "share_of_square"]].mean()
@@ -88,7 +89,7 @@ def conclude(tables: Mapping[str, pd.DataFrame]) -> list[Conclusion]:
         claim: str, rows: pd.DataFrame, others: Sequence[str], decide: Callable[[pd.Series, str], Outcome], rule: str
     ) -> Conclusion:
         outcomes, numbers, lost = [], [], []
-        for (train, test), some in rows.groupby(_SETS, sort=False):
+        for (train, test), some in each_group(rows, _SETS):
             where = f"{train} to {test}"
             own = values.loc[(train, test, reference)]
             against = []

@@ -4,6 +4,7 @@ import pandas as pd
 
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.structure.localisation import ALL
+from expertlens_jax.data.rows import each_group, each_row
 from expertlens_jax.report.conclusions import (
     FEWEST_CONCEPTS,
     LEVEL,
@@ -33,7 +34,7 @@ def format_places(places: pd.DataFrame, threshold: float) -> str:
     """Return the enrichment of each site at the drawn threshold, a column per sentence set and weights."""
     rows = places[(places["threshold"] == threshold) & (places["domain"] == ALL) & (places["layer"] == ALL)]
     rows = rows[rows["site"] != ALL]
-    shown = rows.assign(shown=[f"{r.enrichment:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in rows.itertuples()])
+    shown = rows.assign(shown=[f"{r.enrichment:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in each_row(rows)])
     table = shown.pivot_table(
         index="site", columns=["sentences", "weights"], values="shown", aggfunc="first", sort=False
     )
@@ -43,7 +44,7 @@ def format_places(places: pd.DataFrame, threshold: float) -> str:
 def format_depth(depth: pd.DataFrame) -> str:
     """Return the depth at the lowest and the highest threshold that still has experts, and the change between them."""
     rows = []
-    for (sentences, weights, block), line in depth.groupby(["sentences", "weights", "block"], sort=False):
+    for (sentences, weights, block), line in each_group(depth, ["sentences", "weights", "block"]):
         line = line.dropna(subset="depth")
         if line.empty:
             continue

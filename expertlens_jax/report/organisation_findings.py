@@ -6,6 +6,7 @@ import pandas as pd
 
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.structure.hierarchy import MEMBERS, OTHER
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import (
     Conclusion,
     Outcome,
@@ -37,7 +38,7 @@ def tell(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def format_recovery(recovery: pd.DataFrame) -> str:
     """Return a row per measure, a column per statistic; the null's mean beside each."""
-    shown = [f"{r.value:.2f} ({r.null_mean:.2f}){' ' if r.p_value <= 0.05 else '*'}" for r in recovery.itertuples()]
+    shown = [f"{r.value:.2f} ({r.null_mean:.2f}){' ' if r.p_value <= 0.05 else '*'}" for r in each_row(recovery)]
     table = recovery.assign(shown=shown).pivot_table(
         index=["sentences", "measure"], columns="statistic", values="shown", aggfunc="first", sort=False
     )
@@ -51,9 +52,9 @@ def format_hierarchy(hierarchy: pd.DataFrame) -> str:
             "sentences": hierarchy["sentences"],
             "statistic": hierarchy["statistic"],
             "pair": hierarchy["pair"],
-            "mean": [f"{r.mean:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]" for r in hierarchy.itertuples()],
+            "mean": [f"{r.mean:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]" for r in each_row(hierarchy)],
             "own word less this": [
-                "" if pd.isna(r.own_less_this) else f"{r.own_less_this:+.3f}" for r in hierarchy.itertuples()
+                "" if pd.isna(r.own_less_this) else f"{r.own_less_this:+.3f}" for r in each_row(hierarchy)
             ],
             "p": hierarchy["p_value"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
         }
@@ -68,7 +69,7 @@ def format_misplaced(misplaced: pd.DataFrame) -> str:
     counts = misplaced.groupby("sentences", sort=False).size()
     sets = misplaced.groupby(["concept", "domain", "sits_with"], sort=False)["sentences"].nunique()
     same = sets[sets == len(counts)].reset_index()
-    listed = ", ".join(f"{r.concept} ({r.domain}: {r.sits_with})" for r in same.head(20).itertuples())
+    listed = ", ".join(f"{r.concept} ({r.domain}: {r.sits_with})" for r in each_row(same.head(20)))
     numbers = ", ".join(f"{count} of {name}" for name, count in counts.items())
     return f"Concepts that sit elsewhere: {numbers}; with the same domain in every set, {len(same)}: {listed}"
 
@@ -77,9 +78,9 @@ def format_spelling(spelling: pd.DataFrame) -> str:
     """Return whether concepts are alike because their words are spelled alike."""
     kinds = [
         f"{'same' if row.same_domain else 'other'} domain, {'a' if row.shares_token else 'no'} token shared"
-        for row in spelling.itertuples()
+        for row in each_row(spelling)
     ]
-    shown = spelling.assign(pair=kinds, shown=[f"{r.overlap:.3f} ({r.pairs})" for r in spelling.itertuples()])
+    shown = spelling.assign(pair=kinds, shown=[f"{r.overlap:.3f} ({r.pairs})" for r in each_row(spelling)])
     table = shown.pivot_table(index="sentences", columns="pair", values="shown", aggfunc="first", sort=False)
     return f"Mean overlap (pairs), by domain and by the tokens of the concepts' words\n{table.to_string()}"
 
@@ -147,7 +148,7 @@ def compare_lifts(lifts: pd.DataFrame) -> list[Outcome]:
         rows = lifts[lifts["pair"] == pair]
         if rows.empty:
             outcomes.append(Untestable("there is one domain's word, and no other to compare with"))
-        for row in rows.itertuples():
+        for row in each_row(rows):
             low = above(row.difference_ci_low, 0.0, f"{row.sentences}: the lift over {pair}")
             sure = enough(least_p_of_signs(row.domains), f"{row.domains} domains")
             outcomes.append(low if sure is True else sure)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from expertlens_jax.analysis.statistics import least_p_of_ks
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import (
     LEVEL,
     Conclusion,
@@ -45,7 +46,7 @@ def format_services(services: pd.DataFrame, gathering: pd.DataFrame) -> str:
                 "several": (units["concepts"] > 1).sum(),
                 "at most": units["concepts"].max(),
                 "domains of several": "".join(
-                    f"{r.domains:.2f} (by chance {r.null_mean:.2f}, p = {r.p_value:.2g})" for r in several.itertuples()
+                    f"{r.domains:.2f} (by chance {r.null_mean:.2f}, p = {r.p_value:.2g})" for r in each_row(several)
                 ),
             }
         )
@@ -67,7 +68,7 @@ def format_matched(summary: pd.DataFrame) -> str:
 def _format_differences(summary: pd.DataFrame) -> str:
     """Each difference with its interval in one column."""
     shown = summary.assign(
-        difference=[f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in summary.itertuples()]
+        difference=[f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in each_row(summary)]
     ).drop(columns=["ci_low", "ci_high"])
     return shown.to_string(index=False, justify="left", float_format="{:.3f}".format)
 
@@ -95,7 +96,7 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, threshold: float, permutatio
     pairs = "; ".join(
         f"{row.sentences}, {row.pair}: {100 * row.small_p:.0f}% of {row.pairs} pairs differ (p < 0.05), mean AP "
         f"{row.ap_shared:.3f} shared, {row.ap_unshared:.3f} not"
-        for row in summary.itertuples()
+        for row in each_row(summary)
     )
     fewer, alike = [], []
     for name in names:
@@ -129,7 +130,7 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, threshold: float, permutatio
 def compare_kinds(sentences: str, summary: pd.DataFrame, shared: pd.DataFrame) -> Outcome:
     """Return whether at most 10% of the pairs differ, of each kind that has enough pairs to tell 10% from none."""
     outcomes = []
-    for row in summary.itertuples():
+    for row in each_row(summary):
         sizes = shared.loc[shared["pair"] == row.pair, ["shared", "unshared"]]
         able = [least_p_of_ks(*pair) < LEVEL for pair in sizes.itertuples(index=False)]
         if sum(able) < FEWEST_PAIRS:

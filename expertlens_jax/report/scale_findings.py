@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, every, of_those_made
 from expertlens_jax.report.lines import format_lines
 
@@ -20,7 +21,7 @@ def tell(table: pd.DataFrame, fall: pd.DataFrame) -> str:
 def format_fall(fall: pd.DataFrame) -> str:
     """Return a row per quantity, a column per model."""
     names = fall["statistic"] + fall["ratings"].map(lambda name: f" {name}" if name else "")
-    shown = [f"{r.value_low:.3f} to {r.value_high:.3f} (τ {r.low:g} to {r.high:g})" for r in fall.itertuples()]
+    shown = [f"{r.value_low:.3f} to {r.value_high:.3f} (τ {r.low:g} to {r.high:g})" for r in each_row(fall)]
     rows = fall.assign(statistic=names, shown=shown)
     table = rows.pivot_table(
         index=["sentences", "statistic"], columns="model", values="shown", aggfunc="first", sort=False
@@ -58,7 +59,7 @@ def conclude(table: pd.DataFrame, fall: pd.DataFrame) -> list[Conclusion]:
                 continue
             outcomes.append(above(ends[1]["value"].min(), ends[0]["value"].max(), f"{sentences}, {ratings}"))
             shown = [
-                " and ".join(f"{top.value:.2f} ({top.ci_low:.2f} to {top.ci_high:.2f})" for top in end.itertuples())
+                " and ".join(f"{top.value:.2f} ({top.ci_low:.2f} to {top.ci_high:.2f})" for top in each_row(end))
                 for end in ends
             ]
             told.append(f"{sentences}, {ratings}: {shown[0]}, then {shown[1]}")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from expertlens_jax.analysis.structure.senses import KINDS, SAME_SENSE, SAME_WORD
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, every, significant
 
 
@@ -16,14 +17,14 @@ def experts_name(threshold: float) -> str:
 def tell(tables: Mapping[str, pd.DataFrame]) -> str:
     """Return a row per measure: its mean by kind of pair, and how many words are more alike by sense than by form."""
     kinds, differences = tables["senses"], _asked(tables["differences"])
-    shown = kinds.assign(shown=[f"{r.overlap:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]" for r in kinds.itertuples()])
+    shown = kinds.assign(shown=[f"{r.overlap:.3f} [{r.ci_low:.3f}, {r.ci_high:.3f}]" for r in each_row(kinds)])
     table = shown.pivot_table(
         index=["sentences", "measure"], columns="kind", values="shown", aggfunc="first", sort=False
     )
     table = table[[kind for kind in KINDS if kind in table]]
     shares = {
         (r.sentences, r.measure): f"{r.share:.2f} [{r.share_low:.2f}, {r.share_high:.2f}] p = {r.p_value:.2g}"
-        for r in differences.itertuples()
+        for r in each_row(differences)
     }
     table["words more alike by sense"] = [shares.get(each, "") for each in table.index]
     return f"Mean over words, 95% intervals over them\n{table.to_string(na_rep='')}"
@@ -59,7 +60,7 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, threshold: float) -> list[Co
         numbers = ", ".join(
             f"{kind} {r['overlap']:.3f} ({r['ci_low']:.3f} to {r['ci_high']:.3f})" for kind, r in own.iterrows()
         )
-        beside = "; ".join(f"{r.measure} {r.share:.2f}" for r in rows.itertuples() if r.measure != name)
+        beside = "; ".join(f"{r.measure} {r.share:.2f}" for r in each_row(rows) if r.measure != name)
         told.append(
             f"{sentences}: {numbers}; {row['share']:.2f} ({row['share_low']:.2f} to {row['share_high']:.2f}) of "
             f"{row['homographs']} words are more alike by sense than by form (chance 0.5, p = {row['p_value']:.2g}; "

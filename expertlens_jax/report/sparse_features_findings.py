@@ -4,6 +4,7 @@ import pandas as pd
 
 from expertlens_jax.analysis.conditions.equal_counts import FEATURES, UNITS
 from expertlens_jax.analysis.statistics import least_p_of_signs
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import (
     Conclusion,
     Outcome,
@@ -26,11 +27,11 @@ def tell(table: pd.DataFrame, autoencoders: pd.DataFrame) -> str:
       autoencoders: a row per trained autoencoder, see `describe_autoencoders`; empty if none was trained.
     """
     shown = table.assign(
-        shown=[f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in table.itertuples()],
+        shown=[f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in each_row(table)],
         of=table["sentences"] + table["ratings"].map(lambda name: f", {name}" if name else ""),
     )
-    names = dict.fromkeys(f"{row.source} ({row.units})" for row in table.itertuples())
-    shown["among"] = [f"{row.source} ({row.units})" for row in table.itertuples()]
+    names = dict.fromkeys(f"{row.source} ({row.units})" for row in each_row(table))
+    shown["among"] = [f"{row.source} ({row.units})" for row in each_row(table)]
     wide = shown.pivot_table(
         index=["statistic", "selection", "of"], columns="among", values="shown", aggfunc="first", sort=False
     )[list(names)]
@@ -45,7 +46,7 @@ def describe_autoencoders(autoencoders: pd.DataFrame) -> str:
       autoencoders: a row each: source, layer, site, explained_variance, l0, dead_share, loss_recovered (or NaN).
     """
     lines = []
-    for row in autoencoders.itertuples():
+    for row in each_row(autoencoders):
         recovered = "" if pd.isna(row.loss_recovered) else f", {row.loss_recovered:.1%} of the loss recovered"
         lines.append(
             f"{row.source}, {row.site} of layer {row.layer}: {row.explained_variance:.1%} of the variance explained by "

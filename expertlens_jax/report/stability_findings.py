@@ -1,8 +1,11 @@
 """What pairs of conditions say: a table for a terminal, and the verdicts on the claims."""
 
+from typing import Any
+
 import pandas as pd
 
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import (
     Conclusion,
     Outcome,
@@ -23,7 +26,7 @@ def tell(table: pd.DataFrame, threshold: float) -> str:
 def format_comparisons(table: pd.DataFrame) -> str:
     """Return a row per comparison, a column per statistic."""
     shown = table.assign(
-        shown=[f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]{_against(r)}" for r in table.itertuples()],
+        shown=[f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]{_against(r)}" for r in each_row(table)],
         conditions=table["first"] + " / " + table["second"],
     )
     return shown.pivot_table(
@@ -31,7 +34,7 @@ def format_comparisons(table: pd.DataFrame) -> str:
     ).to_string(na_rep="")
 
 
-def _against(row: object) -> str:
+def _against(row: Any) -> str:
     """Return chance in parentheses, where there is one, and a star where p isn't small."""
     chance = f" ({row.chance:.2g})" if row.chance > 0 else ""
     return chance + (" n.s." if row.p_value > 0.05 else "")
@@ -52,7 +55,7 @@ def conclude(table: pd.DataFrame, *, threshold: float, permutations: int) -> lis
 
     def told(kind: str, statistic: str) -> tuple[pd.DataFrame, str]:
         some = rows[(rows["kind"] == kind) & (rows["statistic"] == statistic)]
-        numbers = (f"{r.value:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in some.itertuples())
+        numbers = (f"{r.value:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in each_row(some))
         return some, ", ".join(numbers) or "none"
 
     def test(some: pd.DataFrame, what: str) -> list[Outcome]:
@@ -62,7 +65,7 @@ def conclude(table: pd.DataFrame, *, threshold: float, permutations: int) -> lis
         drawn = f"{permutations} permutations of {table['concepts'].min()} concepts"
         return [
             significant(row.p_value, least_p, f"{drawn}, for {what} of {row.first} and {row.second},")
-            for row in some.itertuples(index=False)
+            for row in each_row(some)
         ]
 
     correlated, correlations = told("sentences", "overlap_correlation")
@@ -72,16 +75,14 @@ def conclude(table: pd.DataFrame, *, threshold: float, permutations: int) -> lis
     else:
         over_random = [
             above(row.ci_low, other.value, f"the correlation of {row.first} and {row.second}, or of {other.first}")
-            for row in correlated.itertuples(index=False)
-            for other in random.itertuples(index=False)
+            for row in each_row(correlated)
+            for other in each_row(random)
         ]
     same, shared = told("sentences", "jaccard_same")
     _, others = told("sentences", "jaccard_different")
     _, untrained = told("random weights", "jaccard_same")
     found, retrieval = told("sentences", "retrieval")
-    recovered = [
-        above(row.value, 0.5, f"retrieval of {row.first} and {row.second}") for row in found.itertuples(index=False)
-    ]
+    recovered = [above(row.value, 0.5, f"retrieval of {row.first} and {row.second}") for row in each_row(found)]
     at = f"at τ = {threshold:g}"
     return [
         conclude_from(

@@ -4,6 +4,7 @@ import pandas as pd
 
 from expertlens_jax.analysis.similarity.alignment import MINIMUM_CONCEPTS
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations, least_p_of_signs
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import (
     FEWEST_CONCEPTS,
     LEVEL,
@@ -33,7 +34,7 @@ def format_settling(settled: pd.DataFrame) -> str:
             "concepts": settled["concepts"],
             "step": [
                 "never" if pd.isna(row.step) else f"{row.step:.0f} [{row.ci_low:.0f}, {row.ci_high:.0f}]"
-                for row in settled.itertuples()
+                for row in each_row(settled)
             ],
         }
     )

@@ -71,7 +71,7 @@ def split_sentences(text: str) -> list[str]:
     text = " ".join(text.split())
     sentences, start = [], 0
     for end in _END.finditer(text):
-        following = _START.match(text, end.end() + 1).end()
+        following = _beginning(text, end.end() + 1)
         if text[following : following + 1].islower() or (end.group() == "." and _abbreviates(text, start, end.start())):
             continue
         sentences.append(text[start : end.end()])
@@ -118,13 +118,19 @@ def refusal(sentence: str, concept: str, limits: Limits) -> str | None:
     return reason
 
 
+def _beginning(text: str, start: int = 0) -> int:
+    """Where the first letter stands, after quotes and brackets."""
+    found = _START.match(text, start)
+    return found.end() if found else start
+
+
 def refusal_of_form(sentence: str, limits: Limits) -> str | None:
     """Why a text isn't one whole sentence of fitting length, or None if it is."""
     if not sentence.isprintable():
         return "unprintable characters"
     if not _ENDED.search(sentence):
         return "unfinished"
-    if sentence[_START.match(sentence).end() :][:1].islower():
+    if sentence[_beginning(sentence) :][:1].islower():
         return "begins in the middle"
     if len(split_sentences(sentence)) > 1:
         return "several sentences"

@@ -45,7 +45,7 @@ def ask_model(model: Model, *, chats: bool, temperature: float, top_p: float, ma
       temperature, top_p: of the sampling.
       max_new_tokens: of an answer, or of a continuation; 0 is 2048 to chat and 48 to continue.
     """
-    sampling = {"temperature": temperature, "top_p": top_p}
+    sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
     name = model.name  # with its revision
 
     def chat(prompt: str, seed: int) -> Answer:

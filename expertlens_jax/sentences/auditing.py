@@ -17,6 +17,7 @@ import collections
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from etils import epath
 from scipy import sparse
 
 from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.data.words import find_mentions, split_words
 from expertlens_jax.errors import ConceptDataError
 from expertlens_jax.experts.responses import record_responses
@@ -80,7 +82,7 @@ class Audit:
         """Return how many sentences have which problem, and which concepts have most, a line each."""
         total = sum(self.sentences.values())
         lines = [f"{self.name}: {total} sentences of {len(self.sentences)} concepts."]
-        for row in self.accuracy.itertuples():
+        for row in each_row(self.accuracy):
             how = "the words beside its concept's" if row.by == "words" else "the model's responses to it"
             lines.append(
                 f"By {how}, a sentence is most like its own {row.told} in a share of {row.accuracy:.2f} (chance "
@@ -221,13 +223,20 @@ def _severity(value: float, levels: Mapping[str, float]) -> str | None:
     return next((level for level in SEVERITIES if value >= levels[level]), None)
 
 
-def _row(text: _Text, problem: str, evidence: str, severity: str) -> tuple[str, ...]:
+def _squares(rows: Any) -> np.ndarray:
+    """The sum of squares of each row of a matrix, sparse or not."""
+    squares = rows.multiply(rows) if sparse.issparse(rows) else np.square(rows)
+    return np.asarray(squares.sum(1)).ravel()
+
+
+def _row(text: _Text, problem: str, evidence: str, severity: str | None) -> tuple[Any, ...]:
     return text.concept, text.sentence, problem, evidence, severity
 
 
 def _lacking(concepts: ConceptDataset, texts: Sequence[_Text], mentions: np.ndarray) -> Iterator[tuple[str, ...]]:
     """Sentences without the word. Where negatives were given with a concept, these say what it is."""
-    given = np.zeros(len(concepts.concepts), bool) if concepts.own_negatives is None else concepts.own_negatives.any(1)
+    own = concepts.own_negatives
+    given = np.zeros(len(concepts.concepts), bool) if own is None else np.asarray(own.any(1))
     words = concepts.words or concepts.concepts
     for text in texts:
         if words[text.row] and not mentions[text.row, text.column] and not given[text.row]:
@@ -384,10 +393,9 @@ def _misread(
     sums = member @ vectors
     product = vectors @ sums.T
     product = np.asarray(product.todense() if sparse.issparse(product) else product, np.float64)
-    squares = np.asarray(sums.multiply(sums).sum(1) if sparse.issparse(sums) else np.square(sums).sum(1)).ravel()
+    squares = _squares(sums)
     each = np.arange(len(texts))
-    length = np.asarray(vectors.multiply(vectors).sum(1) if sparse.issparse(vectors) else np.square(vectors).sum(1))
-    length = length.ravel()
+    length = _squares(vectors)
     with_own = product[each, of_text]
     own = (with_own - length) / np.sqrt(np.maximum(squares[of_text] - 2 * with_own + length, 1e-12))
     others = product / np.sqrt(np.maximum(squares, 1e-12))

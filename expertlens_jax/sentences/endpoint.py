@@ -14,7 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from expertlens_jax.errors import EndpointError
 from expertlens_jax.sentences.writing import Answer
@@ -182,7 +182,7 @@ def ask_endpoint(
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect would turn the question into a GET, and take the key to another host."""
 
-    def redirect_request(self, *args: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
 
 
@@ -197,7 +197,7 @@ def _post(endpoint: Endpoint, data: bytes) -> tuple[int, Mapping[str, str], byte
         response = urllib.request.build_opener(_NoRedirects).open(request, timeout=endpoint.timeout)
     except urllib.error.HTTPError as refused:
         response = refused
-    with response:
+    with cast(Any, response) as response:
         content = b""
         # The socket's own timeout starts anew with each byte.
         while chunk := response.read1(1 << 16):

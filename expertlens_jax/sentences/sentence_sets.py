@@ -234,7 +234,9 @@ def _lines(text: os.PathLike | str | Iterable[os.PathLike | str]) -> Iterator[tu
             yield f"line {number}", each
 
 
-def _sentence_set(rows: list[tuple[str, ...]], concepts: Sequence[Concept], wanted: int, remedy: str) -> SentenceSet:
+def _sentence_set(
+    rows: Sequence[tuple[str, ...]], concepts: Sequence[Concept], wanted: int, remedy: str
+) -> SentenceSet:
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
     counts = table["concept"].value_counts().reindex([concept.word for concept in concepts], fill_value=0)
     few = counts[counts < wanted]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def _decaying(params: Mapping[str, Any]) -> Any:
     return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "token", "head", "position"), params)
 
 
-def _muon_dimensions(params: Mapping[str, Any]) -> Any:
+def _muon_dimensions(params: Any) -> Any:
     """Which parameters Muon updates: the blocks' kernels `[layers, inputs, outputs]`, layer by layer."""
     matrix = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return jax.tree.map_with_path(lambda path, _: matrix if path[-1].key == "kernel" else None, params)
@@ -128,13 +128,13 @@ def next_token_loss(
     """
     inputs, targets = blocks[:, :-1], blocks[:, 1:]
     mask = jnp.ones(inputs.shape, bool)
-    cast = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    ours = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     if config.head is None or config.head_bias or config.logits_softcap is not None:
-        logits = Transformer(config, dtype=jnp.dtype(dtype)).apply({"params": cast}, inputs, mask, mask)
+        logits: Any = Transformer(config, dtype=jnp.dtype(dtype)).apply({"params": ours}, inputs, mask, mask)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
     headless = dataclasses.replace(config, head=None)
-    hidden = Transformer(headless, dtype=jnp.dtype(dtype)).apply({"params": cast}, inputs, mask, mask)
-    table = cast["embed"]["token"] if config.head == "tied" else cast["head"].T
+    hidden: Any = Transformer(headless, dtype=jnp.dtype(dtype)).apply({"params": ours}, inputs, mask, mask)
+    table = ours["embed"]["token"] if config.head == "tied" else ours["head"].T
     return linear_cross_entropy(hidden.reshape(-1, config.d_model), table, targets.reshape(-1))
 
 
@@ -165,12 +165,13 @@ def train_step(
     """
     loss, gradient = jax.value_and_grad(next_token_loss)(state.params, config, blocks, recipe.dtype)
     updates, optimizer = recipe.transformation().update(gradient, state.optimizer, state.params)
-    measured = {
+    measured: dict[str, Any] = {
         "loss": loss,
         "gradient_norm": optax.tree.norm(gradient),
         "rate": recipe.schedule(recipe.peak_rate)(state.step),
     }
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), optimizer), measured
+    params = cast(Mapping[str, Any], optax.apply_updates(state.params, updates))
+    return TrainState(state.step + 1, params, optimizer), measured
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))

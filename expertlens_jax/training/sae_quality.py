@@ -159,7 +159,8 @@ def losses_on(model: Model, pieces: Tokens, sae: SAE, decoder: jax.Array) -> tup
             put = intervene(sae.site, _put, layers=[sae.layer], params=(sae, decoder, jnp.int32(which)))
             acting = model.place_interventions(put, [arrays[0].shape], mesh)
             totals[which] += float(_loss_sum(network, params, *placed, acting))
-    return tuple(float(total) / count for total in totals) if count else (float("nan"),) * 3
+    clean, spliced, zeroed = (float(total) / count if count else float("nan") for total in totals)
+    return clean, spliced, zeroed
 
 
 def _of_one_shape(pieces: Tokens, pad_id: int, shards: int, multiple: int) -> Iterator[tuple[np.ndarray, ...]]:
@@ -189,6 +190,6 @@ def _loss_sum(
     scored: jax.Array,
     interventions: tuple[PlacedIntervention, ...],
 ) -> jax.Array:
-    logits = network.apply({"params": params}, token_ids, attention_mask, pool_mask, interventions=interventions)
+    logits: Any = network.apply({"params": params}, token_ids, attention_mask, pool_mask, interventions=interventions)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], token_ids[:, 1:])
     return jnp.where(scored, losses, 0.0).sum()

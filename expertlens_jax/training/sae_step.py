@@ -9,10 +9,11 @@ import functools
 import math
 import numbers
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -159,7 +160,7 @@ class SAEState:
     """int32 `[features]`: for how many steps no activation of a batch has made a feature fire."""
 
 
-def init_sae(channels: int, settings: SAESettings, mean: jax.Array) -> SAEState:
+def init_sae(channels: int, settings: SAESettings, mean: jax.Array | np.ndarray) -> SAEState:
     """Return an autoencoder before its first step.
 
     The decoder's rows are random directions, and the encoder is the decoder turned: times what makes the features of
@@ -317,7 +318,7 @@ def sae_step(state: SAEState, x: jax.Array, settings: SAESettings) -> tuple[SAES
     if settings.frozen:
         gradient = gradient | {settings.frozen: jnp.zeros_like(gradient[settings.frozen])}
     updates, optimizer = settings.transformation().update(gradient, state.optimizer, state.params)
-    params = dict(optax.apply_updates(state.params, updates))
+    params = dict(cast(Mapping[str, jax.Array], optax.apply_updates(state.params, updates)))
     if settings.frozen != "decoder":
         params["decoder"] /= jnp.linalg.norm(params["decoder"], axis=1, keepdims=True)
     silent = jnp.where(parts.pop("fired"), 0, state.silent + 1)

@@ -5,7 +5,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -49,7 +49,7 @@ def text_digests(files: Sequence[str], tokenizer: Any) -> dict[str, Any]:
         if name in digests:
             raise CorpusError(f"corpus holds two files called {name}: {', '.join(files)}. Rename one.")
         with epath.Path(path).open("rb") as opened:
-            digests[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+            digests[name] = hashlib.file_digest(cast(Any, opened), "sha256").hexdigest()
     return {"texts": digests, "tokenizer": digest_tokenizer(tokenizer)}
 
 

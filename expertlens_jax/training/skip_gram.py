@@ -10,7 +10,7 @@ import importlib.metadata
 import inspect
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from etils import epath
 from tqdm.auto import tqdm
@@ -145,7 +145,7 @@ def saved_word_vectors(
     sha = hashlib.sha256(json.dumps(_DEFAULTS | settings | versions, sort_keys=True).encode())
     for file in files:
         with epath.Path(file).open("rb") as opened:
-            sha.update(hashlib.file_digest(opened, "sha256").digest())
+            sha.update(hashlib.file_digest(cast(Any, opened), "sha256").digest())
     path = epath.Path(directory) / f"word2vec_{sha.hexdigest()[:12]}.kv"
     if not path.exists():
         vectors = train_word_vectors(files, progress=progress, **settings)

@@ -24,6 +24,7 @@ from expertlens_jax.experts.distributions import transport_slope
 from expertlens_jax.experts.expertise import measure_expertise
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.experts.measuring import Ranking
+from expertlens_jax.experts.planning import RANKED
 from expertlens_jax.experts.ranking import rank_units
 
 TOLERANCE = 1e-5
@@ -273,9 +274,9 @@ def test_a_table_equals_scikit_learn(sampled, exclude_mentions, separate_pool):
     table = measure_expertise(responses, concepts, **how)
     contrast = contrast_concepts(concepts, **how)
     want = reference(responses.values, contrast)
-    got = Ranking(*(table[name].values for name in Ranking._fields))
+    got = Ranking(*(table[name].values for name in RANKED))
     assert_close(got, want, responses.values)
-    assert {array.dtype for array in got} == {np.dtype("float32")}
+    assert {array.dtype for array in got.measured().values()} == {np.dtype("float32")}
     np.testing.assert_array_equal(table.num_negatives, ((contrast.weights() > 0) & ~concepts.labels).sum(axis=1))
 
 

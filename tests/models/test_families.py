@@ -65,6 +65,7 @@ REFUSED = [
     ("BertConfig", dict(is_decoder=True), "is_decoder=True; only False"),
     ("BertConfig", dict(position_embedding_type="relative_key"), "position_embedding_type='relative_key'"),
     ("RobertaConfig", dict(is_decoder=True), "this roberta config says is_decoder=True"),
+    ("RobertaConfig", dict(pad_token_id=None), "this roberta config says pad_token_id=None"),
     ("LlamaConfig", dict(num_key_value_heads=5), "32 attention heads and 5 key-value heads.*multiple"),
     ("LlamaConfig", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5.*llama models turn whole"),
     (

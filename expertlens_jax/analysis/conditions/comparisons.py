@@ -62,7 +62,7 @@ def make_comparisons(
 
     def found(which: Model, concepts: ConceptDataset, **changes: object) -> xr.Dataset:
         table = find(which, concepts, **changes)
-        return table[[name for name in table.data_vars if name.startswith("average_precision")]]
+        return table[[name for name in map(str, table.data_vars) if name.startswith("average_precision")]]
 
     def pairs(kind: str, tables: Mapping[str, xr.Dataset], count: int) -> Iterator[Comparison]:
         for (first, one), (second, other) in itertools.combinations(tables.items(), 2):
@@ -76,11 +76,11 @@ def make_comparisons(
         tables = {f"{concepts.name}, seed {number}": found(random, concepts) for concepts in datasets}
         yield from pairs("random weights", tables, min(sizes.values()))
     for name, table in whole.items():
-        halves = [
+        one, other = (
             table.assign(average_precision=table["average_precision_halves"].isel(half=half, drop=True))
             for half in (0, 1)
-        ]
-        yield Comparison("halves", f"{name}, one half", f"{name}, the other", tuple(halves), sizes[name] // 2)
+        )
+        yield Comparison("halves", f"{name}, one half", f"{name}, the other", (one, other), sizes[name] // 2)
     for count in counts:
         drawn = {}
         for concepts in datasets:
@@ -89,8 +89,9 @@ def make_comparisons(
                 found(model, draw_sentences(concepts, count, draw=number, seed=seed)) for number in range(1 + enough)
             ]
             if enough:
-                names = [f"{concepts.name}, draw {number}" for number in (1, 2)]
-                yield Comparison("fewer", *names, tuple(drawn[concepts.name]), count)
+                first, second = (f"{concepts.name}, draw {number}" for number in (1, 2))
+                one, other = drawn[concepts.name]
+                yield Comparison("fewer", first, second, (one, other), count)
         yield from pairs("fewer", {name: tables[0] for name, tables in drawn.items()}, count)
     for concepts in datasets:
         by_seed = {

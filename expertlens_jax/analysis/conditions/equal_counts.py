@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -181,12 +182,12 @@ def comparable(tables: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
     return [pair for pair in itertools.combinations(tables, 2) if concepts[pair[0]] == concepts[pair[1]]]
 
 
-def _labelled(rows: list[dict[str, object]], source: Source, selection: str) -> pd.DataFrame:
+def _labelled(rows: list[dict[str, Any]], source: Source, selection: str) -> pd.DataFrame:
     about = {"source": source.name, "units": len(source.subsets[0]), "silent": source.silent, "selection": selection}
     return pd.DataFrame([about | row for row in rows])
 
 
-def _select(source: Source, **how: float | int) -> dict[str, list[np.ndarray]]:
+def _select(source: Source, **how: Any) -> dict[str, list[np.ndarray]]:
     """Expert sets, bool [concepts, units of the subset], of each sentence set and subset."""
     return {
         name: [select_experts(table.isel(unit=subset), **how).values for subset in source.subsets]
@@ -199,14 +200,19 @@ def _alignment_rows(
     references: Mapping[str, Mapping[str, list[np.ndarray]]],
     tables: Mapping[str, xr.Dataset],
     ratings: Sequence[Ratings],
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     rows = []
     for (sentences, sets), rated_by in itertools.product(theirs.items(), ratings):
         concepts = [str(name) for name in tables[sentences]["concept"].values]
         rated = rated_pairs(concepts, rated_by)
 
         own, pairs, note = _correlation(sets, rated, rated_by, len(concepts))
-        row = {"statistic": "alignment", "sentences": sentences, "ratings": rated_by.name, "chance": 0.0}
+        row: dict[str, Any] = {
+            "statistic": "alignment",
+            "sentences": sentences,
+            "ratings": rated_by.name,
+            "chance": 0.0,
+        }
         row |= {"pairs": len(rated.scores), "concepts": len(concepts), "note": note}
         if own is not None:
             found = jackknife_over_concepts(own, rated.first, rated.second)
@@ -294,12 +300,18 @@ def _rows(
     chance: Mapping[tuple[str, str], Sequence[float]],
     resamples: int,
     seed: int,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     rows = []
     for pair, own in values[source.name].items():
         value, low, high = bootstrap_mean(own, resamples, seed)
-        row = {"statistic": statistic, "sentences": " / ".join(pair), "ratings": "", "concepts": len(own), "note": ""}
-        row |= {"value": value, "ci_low": low, "ci_high": high, "chance": float(np.mean(chance[pair]))}
+        row: dict[str, Any] = {"statistic": statistic, "sentences": " / ".join(pair), "ratings": "", "note": ""}
+        row |= {
+            "concepts": len(own),
+            "value": value,
+            "ci_low": low,
+            "ci_high": high,
+            "chance": float(np.mean(chance[pair])),
+        }
         row |= _over_subsets(own.mean(0))
         for name, which in references.items():
             if which != source.name:

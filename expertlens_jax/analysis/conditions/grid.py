@@ -61,8 +61,8 @@ def make_grid(
     check_grid(concepts, positives, negatives)
     for few in positives:
         for many in negatives:
-            tables = [find(model, draw_both(concepts, few, many, draw, seed=seed)) for draw in (0, 1)]
-            yield Cell(few, many, tuple(each[["average_precision"]] for each in tables))
+            one, other = (find(model, draw_both(concepts, few, many, draw, seed=seed)) for draw in (0, 1))
+            yield Cell(few, many, (one[["average_precision"]], other[["average_precision"]]))
 
 
 def check_grid(concepts: ConceptDataset, positives: Sequence[int], negatives: Sequence[int]) -> None:

@@ -27,7 +27,8 @@ def shared_units(first: xr.Dataset, second: xr.Dataset) -> tuple[np.ndarray, np.
     another: their experts then overlap as chance has it, see `stability.random_jaccard`.
     """
     if same_units(first, second) and _same_network(first, second):
-        return (np.arange(first.sizes["unit"]),) * 2
+        places = np.arange(first.sizes["unit"])
+        return places, places
     if not _same_network(first, second) or not all(name in each.coords for each in (first, second) for name in ADDRESS):
         return None
     addresses = [pd.MultiIndex.from_arrays([each[name].values for name in ADDRESS]) for each in (first, second)]
@@ -43,7 +44,7 @@ def _same_network(first: xr.Dataset, second: xr.Dataset) -> bool:
         return False
     if None in said:
         return same_units(first, second)
-    shapes = [{name: json.loads(config).get(name) for name in _SHAPE} for config in said]
+    shapes = [{name: json.loads(str(config)).get(name) for name in _SHAPE} for config in said]
     return shapes[0] == shapes[1]
 
 

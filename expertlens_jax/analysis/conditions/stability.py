@@ -96,7 +96,7 @@ def compare_conditions(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def same_units(first: xr.DataArray, second: xr.DataArray) -> bool:
+def same_units(first: xr.DataArray | xr.Dataset, second: xr.DataArray | xr.Dataset) -> bool:
     """Whether two tables are of units with the same addresses (layer, site, channel), in the same order.
 
     Checkpoints of one model have the same units; two models of one shape, trained apart, have units of the same

@@ -16,6 +16,7 @@ from expertlens_jax.analysis.detecting.detectors import (
     standardised_difference,
 )
 from expertlens_jax.analysis.statistics import bootstrap_mean, holm, least_p_of_signs, signed_ranks_p
+from expertlens_jax.data.rows import each_group
 from expertlens_jax.errors import ResponsesError
 
 CONDITION = ["positives", "label_noise", "measure", "negatives_per_positive"]
@@ -80,7 +81,7 @@ def summarise_detectors(per_concept: pd.DataFrame, *, resamples: int = 2000, see
       seed: of those.
     """
     rows = []
-    for (name, *condition), part in per_concept.groupby(["detector", *CONDITION], sort=False, dropna=False):
+    for (name, *condition), part in each_group(per_concept, ["detector", *CONDITION], dropna=False):
         value, low, high = bootstrap_mean(part["value"].to_numpy()[:, None], resamples, seed)
         positives, noise, measure, ratio = condition
         rows.append(

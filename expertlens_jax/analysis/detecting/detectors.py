@@ -44,7 +44,8 @@ class Training:
         """float32 `[concepts, channels]`: average precision, as `el.measure_expertise` defines it; all by one sort."""
         used = (self.labels >= 0).any(axis=0)
         contrast = contrast_of_labels(self.labels[:, used])
-        return rank_units(np.ascontiguousarray(self.values[used]), contrast, transport=False).average_precision
+        ranking = rank_units(np.ascontiguousarray(self.values[used]), contrast, transport=False)
+        return np.asarray(ranking.average_precision)
 
     @functools.cached_property
     def means(self) -> np.ndarray:

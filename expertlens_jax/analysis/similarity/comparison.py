@@ -8,8 +8,8 @@ resample) concepts for both at once (`statistics.py`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ def compare_alignments(
     rows = []
     for name, baseline in _named(baselines, "baselines").items():
         rated, (ours, theirs), note = _on_shared_pairs(similarity, {name: baseline}, ratings)
-        row = {"baseline": name, "pairs": len(rated.scores), "note": note}
+        row: dict[str, Any] = {"baseline": name, "pairs": len(rated.scores), "note": note}
         if not note:
             estimate = estimate_over_concepts(
                 lambda weights, ours=ours, theirs=theirs, scores=rated.scores: (
@@ -143,7 +143,7 @@ def partial_alignments(
     rows = []
     for name, chosen in (alone | ({"all together": controls} if len(controls) > 1 else {})).items():
         rated, (ours, *theirs), note = _on_shared_pairs(similarity, chosen, ratings)
-        row = {"control": name, "pairs": len(rated.scores), "note": note}
+        row: dict[str, Any] = {"control": name, "pairs": len(rated.scores), "note": note}
         if not note:
             estimate = estimate_over_concepts(
                 lambda weights, ours=ours, theirs=theirs, scores=rated.scores: weighted_partial_spearman(
@@ -201,7 +201,7 @@ def _on_shared_pairs(
 
 
 @contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
+def _naming(name: str) -> Generator[None]:
     """Say which of several similarities an error is about."""
     try:
         yield

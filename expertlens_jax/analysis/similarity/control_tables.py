@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from expertlens_jax.models.loading import randomize_weights
 from expertlens_jax.models.model import Model
 from expertlens_jax.sentences.masking import mask_words
 
-OWN_TOKENS = {"own_tokens": "concept", "other_tokens": "others"}
+OWN_TOKENS: dict[str, Literal["concept", "others"]] = {"own_tokens": "concept", "other_tokens": "others"}
 """Controls by the tokens that a response is pooled over: of the concept's own word, or all others."""
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -58,7 +59,7 @@ def measure_names() -> dict[str, bool]:
 def _overlap_named(expertise: xr.Dataset | xr.DataArray, name: str, threshold: float | None = None) -> xr.DataArray:
     """The overlap that a name of `measure_names` stands for."""
     method = name if name in OVERLAPS else name.removesuffix(_CENTRED)
-    options = {} if OVERLAPS[method].centred is None else {"centred": method != name}
+    options: dict[str, Any] = {} if OVERLAPS[method].centred is None else {"centred": method != name}
     return overlap(expertise, method, threshold=threshold, **options)
 
 

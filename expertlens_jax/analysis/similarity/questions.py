@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
@@ -17,6 +17,9 @@ from expertlens_jax.analysis.similarity.comparison import compare_alignments, pa
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.scores import Sign
+
+if TYPE_CHECKING:
+    from expertlens_jax.plot.style import Figure
 
 
 def alignment(
@@ -198,7 +201,11 @@ def _against(
     others: Mapping[str, xr.Dataset | xr.DataArray],
     ratings: Ratings | str | Sequence[Ratings | str],
     seed: int,
-    **compared_by: Any,
+    *,
+    method: str,
+    threshold: float | None,
+    by: str,
+    sign: Sign,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The comparisons of an alignment with others', and what is left of it beside them, for each ratings."""
     if not isinstance(others, Mapping) or isinstance(others, xr.Dataset) or not others:
@@ -207,17 +214,18 @@ def _against(
 
     def compared(each: xr.Dataset | xr.DataArray) -> xr.DataArray:
         ready = isinstance(each, xr.DataArray) and each.dims == ("concept", "other")
-        return given_similarity(each, **compared_by | ({"threshold": None} if ready else {}))[0]
+        return given_similarity(each, method, None if ready else threshold, by, sign)[0]
 
-    ours = given_similarity(x, **compared_by)[0]
+    ours = given_similarity(x, method, threshold, by, sign)[0]
     theirs = {name: compared(each) for name, each in others.items()}
     tables: tuple[list, list] = ([], [])
     for rated in given_ratings(ratings):
         for parts, function in zip(tables, (compare_alignments, partial_alignments), strict=True):
             parts.append(function(ours, theirs, rated, seed=seed).assign(ratings=rated.name))
-    first, second = (pd.concat(parts, ignore_index=True) for parts in tables)
-    return tuple(each[["ratings", *(name for name in each if name != "ratings")]] for each in (first, second))
+    joined = (pd.concat(parts, ignore_index=True) for parts in tables)
+    first, second = (each[["ratings", *(name for name in each if name != "ratings")]] for each in joined)
+    return first, second
 
 
-def _comparisons(compared: pd.DataFrame, partialled: pd.DataFrame) -> plot.style.Figure:
+def _comparisons(compared: pd.DataFrame, partialled: pd.DataFrame) -> Figure:
     return plot.comparisons(compared.assign(sentences=SET), partialled.assign(sentences=SET))

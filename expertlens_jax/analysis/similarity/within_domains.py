@@ -4,6 +4,7 @@ Over all pairs, a similarity may align with people by telling domains apart alon
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,7 +69,7 @@ def align_within_domains(
         ("mean", mean, np.any(counted, axis=0) if counted else within, bool(counted)),
         ("pooled", pooled, np.ones(len(rated.scores), bool), enough),
     ):
-        row = {"scope": scope, "pairs": int(np.sum(there)), "note": ""}
+        row: dict[str, Any] = {"scope": scope, "pairs": int(np.sum(there)), "note": ""}
         if some:
             estimate = jackknife_over_concepts(statistic, rated.first, rated.second)
             row |= {"spearman": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}

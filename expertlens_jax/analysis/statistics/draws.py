@@ -1,7 +1,8 @@
 """The two mechanisms under every draw: concepts drawn with replacement, and the p-value of a count of draws."""
 
+from typing import TypeVar, cast
+
 import numpy as np
-from numpy.typing import ArrayLike
 
 
 def resample_counts(count: int, resamples: int, seed: int | np.random.Generator) -> np.ndarray:
@@ -21,7 +22,10 @@ def resample_counts(count: int, resamples: int, seed: int | np.random.Generator)
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
-def p_of_draws(extreme: ArrayLike, draws: int) -> np.ndarray | float:
+Count = TypeVar("Count", float, np.ndarray)
+
+
+def p_of_draws(extreme: Count, draws: int) -> Count:
     """Return the p-value of a permutation test: (1 + extreme) / (1 + draws).
 
     The observed order counts as one of the draws, so that p is never 0 (Phipson & Smyth, Stat. Appl. Genet. Mol. Biol.
@@ -37,4 +41,4 @@ def p_of_draws(extreme: ArrayLike, draws: int) -> np.ndarray | float:
     >>> p_of_draws(4, 99)
     0.05
     """
-    return (1 + extreme) / (1 + draws)
+    return cast(Count, (1 + extreme) / (1 + draws))

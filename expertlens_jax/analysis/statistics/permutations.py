@@ -41,7 +41,8 @@ def permutation_p(
     Returns:
       p; NaN if the correlation itself is. A permutation that leaves all pairs tied counts as rho = 0.
     """
-    rated, where = np.unique(np.stack([first, second]), return_inverse=True)
+    pairs: np.ndarray = np.stack([first, second])
+    rated, where = np.unique(pairs.astype(int), return_inverse=True)
     first, second = where.reshape(2, -1)
     similarity = np.asarray(similarity, np.float64)[np.ix_(rated, rated)]
     rho = spearman(similarity[first, second], scores)
@@ -144,9 +145,9 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     is multiplied by m, the next by m - 1, ...; none is smaller than one before it, nor larger than 1. A NaN is no
     test: it stays NaN and doesn't count.
     """
-    p_values = np.asarray(p_values, np.float64)
-    adjusted = np.full(len(p_values), np.nan)
-    order = np.argsort(p_values)[: np.sum(~np.isnan(p_values))]  # NaN sorts last
-    steps = p_values[order] * np.arange(len(order), 0, -1)
+    given = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(given), np.nan)
+    order = np.argsort(given)[: np.sum(~np.isnan(given))]  # NaN sorts last
+    steps = given[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted

@@ -102,7 +102,7 @@ def choose_steering(
         raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing. Steer a causal language model.")
     concepts = [concepts] if isinstance(concepts, str) else list(concepts)
     check_known_concepts(expertise, concepts)
-    candidates = [
+    candidates: list[dict[str, Any]] = [
         dict(zip(SETTINGS, each, strict=True)) for each in dict.fromkeys(itertools.product(methods, tops, strengths))
     ]
     if not candidates or not concepts or not most_perplexity > 0:

@@ -83,7 +83,7 @@ def make_steering(expertise: xr.Dataset, trial: Trial, design: Design, *, seed: 
     if trial.arm == "unsteered":
         return None
     expertise = _table_of(expertise, trial, design)
-    options = {"method": trial.method, "strength": trial.strength}
+    options: dict[str, Any] = {"method": trial.method, "strength": trial.strength}
     experts = select_experts(expertise.sel(concept=[trial.concept]), top=trial.count)
     experts = expertise["unit"].values[experts.values[0]]
     match trial.arm:
@@ -116,8 +116,15 @@ def measure_trial(
         "steering": repr(steering) if steering else "none",
         "words": words,
         "texts": written.texts.tolist(),
-        "measures": {name: np.where(np.isnan(value), None, value).tolist() for name, value in values.items()},
+        "measures": {name: _without_nan(value) for name, value in values.items()},
     }
+
+
+def _without_nan(values: np.ndarray) -> list[Any]:
+    """Numbers as JSON has them, which has no NaN: None."""
+    numbers = values.astype(object)
+    numbers[np.isnan(values)] = None
+    return numbers.tolist()
 
 
 def held_out_texts(dataset: ConceptDataset, concepts: Sequence[str], count: int, *, seed: int = 0) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ sizes out: |A∩B| units / (|A| |B|), 1 if experts were drawn at random.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,7 @@ def count_sharing(experts: xr.DataArray, *, resamples: int = 2000, seed: int = 0
         rate = (shared.astype(np.float64) @ of_words.T)[known] / size[known, None]  # [domains, words]
         own = rate[np.arange(len(rate)), np.flatnonzero(known)]
         others = (rate.sum(axis=1) - own) / max(1, len(words) - 1)
-        row = {"members": k, "domains": int(known.sum()), "units": int(size.sum())}
+        row: dict[str, Any] = {"members": k, "domains": int(known.sum()), "units": int(size.sum())}
         for name, values in (("own", own), ("others", others)):
             mean, low, high = bootstrap_mean(values[:, None], resamples, seed)
             row |= {name: mean, f"{name}_ci_low": low, f"{name}_ci_high": high}

@@ -1,6 +1,7 @@
 """Where in the model the experts are, and whether that is more than an even spread over its units would give."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,7 @@ def _count_places(experts: xr.DataArray) -> tuple[pd.DataFrame, np.ndarray]:
     """Places (layer, site, units), and each concept's experts there [concepts, places]; the last is the whole model."""
     where = pd.DataFrame({"layer": experts["layer"].values, "site": [str(site) for site in experts["site"].values]})
     values = experts.transpose("concept", "unit").values
-    cells = where.groupby(["layer", "site"], sort=False).indices
+    cells: dict[Any, np.ndarray] = dict(where.groupby(["layer", "site"], sort=False).indices)
     of_cells = np.stack([values[:, index].sum(axis=1) for index in cells.values()], axis=1)
     units = np.array([len(index) for index in cells.values()])
     layers, sites = (np.array([cell[i] for cell in cells], dtype=object) for i in (0, 1))
@@ -190,7 +191,8 @@ def _interval(resampled: np.ndarray, num_concepts: int) -> tuple[np.ndarray, np.
     """95% percentile interval over [resamples, ...]; NaN of a single concept, or if half the resamples are."""
     undefined = np.isnan(resampled).mean(axis=0) > 0.5
     if num_concepts < 2 or undefined.all():
-        return (np.full(resampled.shape[1:], np.nan),) * 2
+        unknown = np.full(resampled.shape[1:], np.nan)
+        return unknown, unknown
     low, high = np.nanpercentile(np.where(undefined, 0.0, resampled), [2.5, 97.5], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 

@@ -50,9 +50,10 @@ def match_non_experts(
 
 def _check_same_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:
     """Raises SelectionError where the held-out average precision is of another network's units, or read otherwise."""
-    tables = read_provenance(expertise.attrs), read_provenance(held_out.attrs)
+    tables = (read_provenance(each.attrs) for each in (expertise, held_out))
     alike = dict.fromkeys(("sentences_sha256", "tokens_sha256"), "")  # of other sentences it is meant to be
-    why = "" if None in tables else differences(*(dataclasses.replace(each, **alike) for each in tables))
+    known = [dataclasses.replace(each, **alike) for each in tables if each is not None]
+    why = differences(*known) if len(known) == 2 else ""
     if why or expertise.sizes["unit"] != held_out.sizes["unit"]:
         raise SelectionError(
             f"the held-out table is of {held_out.sizes['unit']} units of {held_out.attrs.get('model')}, the table of "

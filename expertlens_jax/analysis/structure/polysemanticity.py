@@ -6,6 +6,7 @@ import scipy.stats
 import xarray as xr
 
 from expertlens_jax.analysis.statistics import count_groupings, least_p_of_permutations, p_of_draws, resample_counts
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.experts.concept_tree import concept_domains, concept_names
 from expertlens_jax.experts.selection import average_precision, check_same_table, expert_sets
 
@@ -244,7 +245,7 @@ def distribute_shared(
     tables = []
     for kind, some in compared.groupby("pair", sort=False):
         sums = {"shared": np.zeros(len(grid)), "unshared": np.zeros(len(grid))}
-        for row in some.itertuples():
+        for row in each_row(some):
             a, b = index[row.concept_a], index[row.concept_b]
             for name, units in (("shared", sets[a] & sets[b]), ("unshared", sets[a] & ~sets[b])):
                 ordered = np.sort(precision[a, units])

@@ -34,6 +34,7 @@ from expertlens_jax.analysis.structure.senses import (
     summarise_senses,
 )
 from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.scores import Sign
 from expertlens_jax.experts.selection import select_experts
@@ -105,7 +106,7 @@ def organisation(
     sentences = [
         f"{len(similarity)} concepts of {table['domains'].iloc[0]} domains: {names[row.statistic]} {row.value:.3g} "
         f"(by chance {row.null_mean:.3g} [{row.null_low:.3g}, {row.null_high:.3g}], p = {row.p_value:.2g})."
-        for row in table.itertuples()
+        for row in each_row(table)
         if row.statistic in names
     ]
     misplaced = list(tables["misplaced"]["concept"])

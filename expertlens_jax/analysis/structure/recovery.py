@@ -77,7 +77,7 @@ def recover_domains(
     for name in STATISTICS:
         observed, drawn = float(value[name][0]), np.concatenate([block[name] for block in null])
         low, high = np.percentile(drawn, [2.5, 97.5])
-        p = p_of_draws(np.sum(drawn >= observed - 1e-12), permutations)
+        p = p_of_draws(int(np.sum(drawn >= observed - 1e-12)), permutations)
         rows.append([name, observed, drawn.mean(), low, high, p, least_p, len(labels), number, clusters.max() + 1])
     columns = ["statistic", "value", "null_mean", "null_low", "null_high", "p_value", "least_p"]
     return pd.DataFrame(rows, columns=[*columns, "concepts", "domains", "clusters"])
@@ -135,7 +135,7 @@ def silhouettes(distance: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 def neighbour_accuracy(nearest: np.ndarray, member: np.ndarray) -> np.ndarray:
     """Share of concepts whose nearest [concepts, neighbours] vote for their domain, float64 [hand-outs]."""
-    votes = sum(member[:, column].astype(np.int64) for column in nearest.T)
+    votes = np.sum([member[:, column].astype(np.int64) for column in nearest.T], axis=0)
     winning = votes == votes.max(axis=2, keepdims=True)
     return ((winning & member).sum(axis=2) / winning.sum(axis=2)).mean(axis=1)
 

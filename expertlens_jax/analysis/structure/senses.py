@@ -72,13 +72,13 @@ def compare_senses(similarity: np.ndarray, words: Sequence[str], domains: Sequen
       A row per homograph and kind: `homograph`, `kind`, `overlap` (mean), `pairs`. A homograph without pairs of a kind
       has no row of it.
     """
-    words, domains = np.array(words), np.array(domains)
+    of_word, of_domain = np.array(words), np.array(domains)
     similarity = np.asarray(similarity, np.float64)
-    same_word, same_domain = words[:, None] == words, domains[:, None] == domains
+    same_word, same_domain = of_word[:, None] == of_word, of_domain[:, None] == of_domain
     rows = []
-    for word in dict.fromkeys(words.tolist()):
-        own = words == word
-        if not word or len(set(domains[own].tolist())) < 2:
+    for word in dict.fromkeys(words):
+        own = np.equal(of_word, word)
+        if not word or len(set(of_domain[own].tolist())) < 2:
             continue
         mine = np.broadcast_to(own[:, None], same_word.shape)
         masks = {

@@ -6,6 +6,7 @@ The quantities that are followed through training, over model sizes, and as nega
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def describe_thresholds(
     seed: int = 0,
 ) -> pd.DataFrame:
     """Describes the expert sets at each threshold: `describe_experts`, with a column `threshold` first."""
-    draws = {"resamples": resamples, "permutations": permutations, "seed": seed}
+    draws: dict[str, Any] = {"resamples": resamples, "permutations": permutations, "seed": seed}
     found = [
         describe_experts(select_experts(expertise, threshold=threshold), ratings, **draws).assign(threshold=threshold)
         for threshold in thresholds
@@ -70,7 +71,7 @@ def describe_experts(
     sizes = experts.values.sum(axis=1).astype(float)
     overlap = jaccard(experts)
     nan = float("nan")
-    draws = {"resamples": resamples, "seed": seed}
+    draws: dict[str, Any] = {"resamples": resamples, "seed": seed}
     mean, low, high = bootstrap_mean(sizes[:, None], **draws)
     percent = 100 / experts.sizes["unit"]
     rows = [

@@ -36,7 +36,7 @@ def llama_like(
     """
     head_dim = head_width(hf)
     rotary = rotary or read_rotary(hf, head_dim)
-    shared = dict(
+    shared: dict[str, Any] = dict(
         vocab_size=hf.vocab_size,
         num_layers=hf.num_hidden_layers,
         d_model=hf.hidden_size,

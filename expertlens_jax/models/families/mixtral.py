@@ -31,7 +31,7 @@ def translate(hf: MixtralConfig) -> TransformerConfig:
     )
 
 
-def mixture(hf: Any, num_experts: int) -> dict[str, int]:
+def mixture(hf: Any, num_experts: int) -> dict[str, Any]:
     """How many experts a layer has, and how many of them a token.
 
     Raises:

@@ -27,7 +27,7 @@ def translate(hf: PhiConfig) -> TransformerConfig:
         num_layers=hf.num_hidden_layers,
         d_model=hf.hidden_size,
         num_heads=hf.num_attention_heads,
-        num_kv_heads=hf.num_key_value_heads,
+        num_kv_heads=hf.num_key_value_heads or hf.num_attention_heads,
         head_dim=head_dim,
         d_mlp=hf.intermediate_size,
         max_tokens=longest_context(hf, rotary),

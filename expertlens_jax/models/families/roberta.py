@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import bert
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
 
 
 def translate(hf: RobertaConfig) -> TransformerConfig:
-    """Reads a RoBERTa config."""
+    """Reads a RoBERTa config.
+
+    Raises:
+      UnsupportedModelError: the config names no padding token.
+    """
+    if hf.pad_token_id is None:
+        raise UnsupportedModelError(
+            f"this {hf.model_type} config says pad_token_id=None, and positions are counted from the padding token's "
+            "id. Set it to the tokenizer's, as in the config of the model that this one was made from."
+        )
     offset = hf.pad_token_id + 1
     return dataclasses.replace(
         bert.translate(hf), position_offset=offset, max_tokens=hf.max_position_embeddings - offset

@@ -25,7 +25,7 @@ def translate(hf: SmolLM3Config) -> TransformerConfig:
         attention_out_bias=hf.attention_bias,
         windows=layer_windows(hf),
         # no_rope_layers is 1 where a layer does turn.
-        unrotated_layers=tuple(layer for layer, turns in enumerate(hf.no_rope_layers) if not turns),
+        unrotated_layers=tuple(layer for layer, turns in enumerate(hf.no_rope_layers or ()) if not turns),
         mlp_bias=hf.mlp_bias,
     )
 
