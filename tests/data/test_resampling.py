@@ -89,7 +89,7 @@ def test_ranking_a_joint_contrast_is_ranking_both():
     first, second = made(1, False, False), made(2, True, True)
     values = responses(1)
     parts = rank_units(values, first), rank_units(values, second)
-    for name, table in rank_units(values, join_contrasts(first, second))._asdict().items():
+    for name, table in rank_units(values, join_contrasts(first, second)).measured().items():
         apart = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_allclose(table, apart, rtol=1e-6, atol=1e-5 if name == "negative_mean" else 0)
 

@@ -118,7 +118,7 @@ def test_the_order_of_sentences_and_units_does_not_matter(values, contrast, seed
     rng = np.random.default_rng(seed)
     before = rank_units(values, contrast)
     units = rng.permutation(U)
-    for name, table in rank_units(values[:, units], contrast)._asdict().items():
+    for name, table in rank_units(values[:, units], contrast).measured().items():
         np.testing.assert_array_equal(table, getattr(before, name)[:, units])
 
     order = rng.permutation(S)  # the sentence now at place i was at order[i]

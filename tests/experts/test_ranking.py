@@ -102,7 +102,9 @@ def test_host_sort_and_device_sort_give_the_same_bytes(how, ties):
     blocks = np.ascontiguousarray(values.reshape(30, -1, 128).transpose(1, 0, 2))
     on_host, on_device = (rank_blocks(blocks, sets, sort_on_host=on_host)[0] for on_host in (True, False))
     of_units = rank_units(values, contrast)
-    for host, device, units in zip(on_host, on_device, of_units, strict=True):
+    assert len(of_units.measured()) == 7
+    for name, units in of_units.measured().items():
+        host, device = (each.measured()[name] for each in (on_host, on_device))
         assert host.shape == (len(blocks), 3, 128)
         assert np.asarray(device).tobytes() == host.tobytes()
         assert np.concatenate(host, axis=1).tobytes() == units.tobytes()
@@ -112,7 +114,8 @@ def test_minus_zero_ties_with_zero():
     values, contrast = case(128, ties=True)
     plus = np.where(values == 0, np.float32(0), values)
     minus = np.where(values == 0, np.float32(-0.0), values)
-    for tables in zip(*(rank_units(zeros, contrast) for zeros in (values, plus, minus)), strict=True):
+    rankings = [rank_units(zeros, contrast).measured().values() for zeros in (values, plus, minus)]
+    for tables in zip(*rankings, strict=True):
         for table in tables[1:]:
             np.testing.assert_array_equal(table, tables[0])
 
@@ -133,12 +136,12 @@ on_devices = jax.pmap(lambda block: block)(blocks)
 assert len(on_devices.sharding.device_set) == 8
 sets = concept_sets(Contrast(**given))
 for name, given in (("host", blocks), ("devices", on_devices)):
-    np.save(f"{sys.argv[2]}/{name}.npy", np.stack(rank_blocks(given, sets)[0]))
+    np.save(f"{sys.argv[2]}/{name}.npy", np.stack(list(rank_blocks(given, sets)[0].measured().values())))
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", script, tmp_path / "in.npz", tmp_path]
     subprocess.run(command, check=True, env=os.environ | flags, cwd=pathlib.Path(__file__).parents[2])
-    of_one = np.stack(rank_units(values, contrast))
+    of_one = np.stack(list(rank_units(values, contrast).measured().values()))
     for name in ("host", "devices"):
         in_a_row = np.concatenate(np.load(tmp_path / f"{name}.npy").swapaxes(0, 1), axis=2)
         assert in_a_row.tobytes() == of_one.tobytes(), name
