@@ -8,7 +8,7 @@ it is 1, is the sum over tokens of activation times gradient. So a scale of its 
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def attribute_rows(
 
     def total(scales: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         variables = {"params": params, "steering": _by_path(scales)}
-        logits = network.apply(variables, token_ids, attention_mask, attention_mask)[:, :-1]
+        logits = cast(jax.Array, network.apply(variables, token_ids, attention_mask, attention_mask))[:, :-1]
         chosen = jnp.take_along_axis(logits, token_ids[:, 1:, None], axis=-1)[..., 0]
         log_probs = chosen - jax.nn.logsumexp(logits, axis=-1)
         rows = jnp.where(targets[:, 1:], log_probs, 0).sum(axis=1)
