@@ -101,7 +101,7 @@ def attribute(
         raise SelectionError(f"over={over!r} was given; wanted one of {', '.join(get_args(Over))}.")
     if not model.config.causal or model.config.head is None:
         raise UnsupportedModelError(
-            f"{model.name} is an encoder ({model.family.encodes(model.config)}) and gives a concept's word no "
+            f"{model.name} is {model.config.kind} ({model.family.encodes(model.config)}) and gives a concept's word no "
             "probability, so none can be attributed to its units. Give a causal language model; of an encoder, average "
             "precision tells which units know a concept."
         )

@@ -459,7 +459,7 @@ def check_write(asked: Mapping[str, Any], tables: Mapping[str, Loaded]) -> Write
     _check_names(asked, names)
     of = _table(asked, tables)
     if not of.writes:
-        raise Refused(400, f"{of.model.name} is an encoder, which writes nothing.")
+        raise Refused(400, f"{of.model.name} is {of.model.config.kind}, which writes nothing.")
     if not isinstance(asked["concept"], str):
         raise Refused(400, "the concept is no text.")
     check_known_concepts(of.expertise, (asked["concept"],))

@@ -70,7 +70,8 @@ class Parameter:
     """`[layers, ...]` for what is under `layers`."""
     source: Source
     tensors: tuple[str, ...]
-    """The base model's names of the tensors, one for each layer, or just one; within a layer one for each expert."""
+    """The base model's names of the tensors, one for each layer, or just one; within a layer one for each expert. ""
+    for a layer that doesn't use the parameter."""
 
     @property
     def stacked(self) -> bool:
@@ -102,7 +103,11 @@ Plan = Mapping[str, Parameter]
 
 def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, Source]:
     """Every parameter's source, by its path in the stack, with the names of the base model."""
-    sources = {path: Source(tensor, kernel=path == "head") for path, tensor in family.tensors(config).items()}
+    kernels = ("head", "kernel")
+    sources = {
+        path: Source(tensor, kernel=path.rpartition("/")[2] in kernels)
+        for path, tensor in family.tensors(config).items()
+    }
     for site, linear in family.linears(config).items():
         path = "layers/" + site.replace(".", "/")
         name, by_expert = linear.in_files, "{expert}" in linear.in_files
@@ -126,7 +131,12 @@ def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
         tensor = sources[path].tensor
         layers = range(config.num_layers) if path.startswith("layers/") else [0]
         experts = range(config.num_experts) if sources[path].by_expert else [0]
-        names = tuple(tensor.format(layer=layer, expert=expert) for layer in layers for expert in experts)
+        unused = config.unnormed_layers if path.startswith("layers/attn_norm/") else ()
+        names = tuple(
+            "" if layer in unused else tensor.format(layer=layer, expert=expert)
+            for layer in layers
+            for expert in experts
+        )
         plan[path] = Parameter(path, leaf.shape, sources[path], names)
     return plan
 
@@ -159,10 +169,12 @@ def read_parameters(
     named = by_base_name(weights, family, config)
     _check_names(weights, family, config, plan, named)
     for parameter in plan.values():
-        for name in parameter.tensors:
+        for name in filter(None, parameter.tensors):
             _check_tensor(weights, named[name], parameter)
 
     def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
+        if not parameter.tensors[layer]:
+            return np.ones([part.stop - part.start for part in index], np.float32)
         return parameter.read(lambda name: named[name].tensor, layer, index)
 
     return fill_parameters(plan, read, dtype, mesh)
@@ -269,7 +281,7 @@ def _check_names(
     weights: Weights, family: Family, config: TransformerConfig, plan: Plan, named: Mapping[str, Named]
 ) -> None:
     """Every wanted tensor is there, and every tensor there is wanted or known not to be."""
-    wanted = {name for parameter in plan.values() for name in parameter.tensors}
+    wanted = {name for parameter in plan.values() for name in parameter.tensors if name}
     tied = {parameter_sources(family, config)["head"].tensor} if config.head == "tied" else set()
     has_prefix = any(name.startswith(family.prefix) for name in weights.tensors)
 

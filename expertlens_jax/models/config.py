@@ -13,11 +13,21 @@ Residual = Literal["sequential", "parallel", "parallel_shared_norm"]
 
 
 @dataclasses.dataclass(frozen=True)
+class ALiBi:
+    """Positions as a bias on attention scores that falls with the distance (Press et al. 2022, arXiv 2108.12409)."""
+
+    scaled: bool = False
+    """The bias is added before the scores are scaled, and so scaled with them (Falcon), rather than after (BLOOM)."""
+    in_bfloat16: bool = False
+    """The bias is computed in bfloat16, whatever the model's dtype (Falcon)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """What a transformer is built of; hashable, so that it can be a static argument of `jax.jit`.
 
-    Sizes are counts of channels, layers, heads or tokens. `windows` and `unrotated_layers` are the options
-    that change from layer to layer.
+    Sizes are counts of channels, layers, heads or tokens. `windows`, `unrotated_layers` and `unnormed_layers`
+    are the options that change from layer to layer.
     """
 
     vocab_size: int
@@ -38,16 +48,26 @@ class TransformerConfig:
     """Segments of BERT's kind; every token is of the first."""
     embedding_norm: bool = False
     embedding_scale: float = 1.0
+    embedding_width: int | None = None
+    """Channels of the tables, where a linear layer makes d_model of them (ELECTRA's small models); None is d_model."""
 
     # Norms and residual stream
     norm: Literal["layer", "rms"] = "layer"
     norm_eps: float = 1e-5
+    norm_parameters: bool = True
+    """Whether norms have a scale at all, and layer norms a bias (OLMo 1's have neither)."""
     norm_plus_one: bool = False
     """Gemma stores a norm's scale less one."""
+    norm_bias: bool = True
+    """Whether layer norms that have parameters have a bias (ModernBERT's have none)."""
     norm_place: NormPlace = "pre"
     """Around a branch f: pre x + f(n(x)), post n(x + f(x)), output x + n(f(x)), both x + n(f(n(x)))."""
     residual: Residual = "sequential"
     """Whether the MLP reads the attention's output or, in parallel, the block's own input."""
+    unnormed_layers: tuple[int, ...] = ()
+    """Layers whose attention reads the residual stream without a norm (ModernBERT's first)."""
+    residual_scale: float = 1.0
+    """Factor on what each branch adds to the residual stream (Granite)."""
     final_norm: bool = True
 
     # Attention
@@ -60,7 +80,8 @@ class TransformerConfig:
     """Divide the scores by the layer's number, counted from one (an option of GPT-2's config)."""
     attention_softcap: float | None = None
     qkv_clip: float | None = None
-    """Queries, keys and values are clipped to this size, behind their sites and norms (OLMoE)."""
+    """Queries, keys and values are clipped to this size, behind their sites and norms (OLMo 1.7, OLMoE)."""
+    alibi: ALiBi | None = None
     qk_norm: Literal["head", "projection"] | None = None
     """Norm of queries and keys: within each head (Qwen 3, Gemma 3) or over the whole projection (OLMo 2)."""
     windows: tuple[int, ...] = ()
@@ -84,8 +105,10 @@ class TransformerConfig:
 
     # Head
     head: Literal["tied", "linear"] | None = "tied"
-    """What turns the last hidden state into logits; None gives the hidden state itself (encoders)."""
+    """What turns the last hidden state into logits; None gives the hidden state itself (encoders, classifiers)."""
     head_bias: bool = False
+    logits_scale: float = 1.0
+    """Factor on the logits (Granite)."""
     logits_softcap: float | None = None
 
     initializer_range: float = 0.02
@@ -106,6 +129,13 @@ class TransformerConfig:
                 f"the config has {self.num_heads} attention heads and {self.num_kv_heads} key-value heads; "
                 "the first should be a multiple of the second."
             )
+
+    @property
+    def kind(self) -> str:
+        """What the model is, with its article, as messages say it."""
+        if not self.causal:
+            return "an encoder"
+        return "a decoder without a language head" if self.head is None else "a causal language model"
 
     def site_channels(self) -> dict[str, int]:
         """Every site that holds activations, in the order of the units table, and its channels; see `sites.py`."""

@@ -405,7 +405,7 @@ def _check_options(
     """Refuses encoders and options out of their range."""
     if not model.config.causal or model.config.head is None:
         raise UnsupportedModelError(
-            f"{model.name} is an encoder ({model.family.encodes(model.config)}) and predicts no next token. "
+            f"{model.name} is {model.config.kind} ({model.family.encodes(model.config)}) and predicts no next token. "
             "Generate with a causal language model."
         )
     if max_new_tokens < 1:

@@ -17,8 +17,6 @@ from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.weights import (
     ADAPTER_CONFIG,
     WEIGHT_FILES,
-    adapter_base,
-    check_no_adapter,
     choose_weights,
     import_torch,
     other_weights,
@@ -76,7 +74,7 @@ def open_snapshot(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Snapshot:
-    """Fetches a repository's config, and lists its files at that commit.
+    """Fetches a repository's config, or an adapter's, and lists its files at that commit.
 
     Args:
       repo: its id, `owner/name`.
@@ -85,8 +83,7 @@ def open_snapshot(
       token: of the hub; default the one logged in with, if any.
 
     Raises:
-      CheckpointError: the repository or revision is absent, gated or unreachable, or holds only an adapter; says
-        what to do.
+      CheckpointError: the repository or revision is absent, gated or unreachable; says what to do.
     """
     cache = pathlib.Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
 
@@ -98,11 +95,11 @@ def open_snapshot(
     with _explained(repo, revision, [CONFIG], cache):
         try:
             config = download(CONFIG)
-        except hub_errors.RemoteEntryNotFoundError:
-            with contextlib.suppress(hub_errors.HfHubHTTPError):
-                base = adapter_base(pathlib.Path(download(ADAPTER_CONFIG)).parent)
-                check_no_adapter(f"{repo}{_at(revision)}", [ADAPTER_CONFIG], base)
-            raise
+        except hub_errors.RemoteEntryNotFoundError as absent:
+            try:
+                config = download(ADAPTER_CONFIG)
+            except hub_errors.HfHubHTTPError:
+                raise absent from None
     directory = pathlib.Path(config).parent
     offline = None
     try:
@@ -138,11 +135,11 @@ def fetch_weights(snapshot: Snapshot) -> None:
         ) from snapshot.offline
     if start is None:
         raise CheckpointError(
-            f"{snapshot.repo}{_at(snapshot.revision)} has no weights that can be read here: looked for "
+            f"{snapshot.repo}{at(snapshot.revision)} has no weights that can be read here: looked for "
             f"{', '.join(WEIGHT_FILES)} among {', '.join(sorted(snapshot.names))}.{other_weights(snapshot.names)}"
         )
     if start.startswith("pytorch_model.bin") and not (snapshot.directory / start).exists():
-        import_torch(f"{start} of {snapshot.repo}{_at(snapshot.revision)}")  # before gigabytes are fetched
+        import_torch(f"{start} of {snapshot.repo}{at(snapshot.revision)}")  # before gigabytes are fetched
     fetch(snapshot, [start])
     if start.endswith(".index.json"):
         fetch(snapshot, shard_names(snapshot.directory / start))
@@ -198,7 +195,7 @@ def _patiently(request: Callable[[], Result]) -> Result:
 @contextlib.contextmanager
 def _explained(repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path) -> Generator[None]:
     """Turns what the hub's library raises into one paragraph that says what to do."""
-    hub, what = constants.ENDPOINT, f"{repo}{_at(revision)}"
+    hub, what = constants.ENDPOINT, f"{repo}{at(revision)}"
     try:
         yield
         return
@@ -262,7 +259,8 @@ def _explained(repo: str, revision: str | None, names: Collection[str], cache_di
     raise CheckpointError(message) from cause
 
 
-def _at(revision: str | None) -> str:
+def at(revision: str | None) -> str:
+    """What tells of a revision, for the end of a repository's name; nothing for none."""
     return "" if revision is None else f" at revision {revision}"
 
 

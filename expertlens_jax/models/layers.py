@@ -1,9 +1,11 @@
 """The parts of a block: norms, attention, and MLP, each reading its options from the one config."""
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
@@ -27,6 +29,8 @@ class LayerOptions:
     """float32 `[dim / 2]`: the rotary embedding's; zeros turn nothing."""
     rotary_factor: jax.Array
     """float32: factor on what the rotary embedding turns, see `Rotary.attention_factor`."""
+    unnormed: jax.Array | None = None
+    """bool: the attention reads the residual stream without a norm; None where no layer's does."""
     sae: jax.Array | None = None
     """int32: which sparse autoencoder reads the layer, -1 for none; None if none is asked for."""
     layer: jax.Array | None = None
@@ -43,14 +47,16 @@ class Norm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises `[..., channels]`."""
         c = self.config
-        init = nn.initializers.zeros if c.norm_plus_one else nn.initializers.ones
-        scale = self.param("scale", init, (x.shape[-1],), self.dtype).astype(jnp.float32)
         y = x.astype(jnp.float32)
         if c.norm == "layer":
             y -= y.mean(-1, keepdims=True)
         y *= jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + c.norm_eps)
+        if not c.norm_parameters:
+            return y.astype(x.dtype)
+        init = nn.initializers.zeros if c.norm_plus_one else nn.initializers.ones
+        scale = self.param("scale", init, (x.shape[-1],), self.dtype).astype(jnp.float32)
         y *= scale + 1.0 if c.norm_plus_one else scale
-        if c.norm == "layer":
+        if c.norm == "layer" and c.norm_bias:
             y += self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.dtype).astype(jnp.float32)
         return y.astype(x.dtype)
 
@@ -105,7 +111,8 @@ class Attention(nn.Module):
             slots = earlier[0].shape[2]
 
         mask = attention_mask(inputs, num_tokens, options.window, c.causal, slots)
-        mixed = attend(q, k, v, mask, options, c, earlier)
+        bias = None if c.alibi is None else alibi_bias(inputs, slots, c)
+        mixed = attend(q, k, v, mask, options, c, earlier, bias)
         mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
         mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)
         out = linear("attn.out", use_bias=c.attention_out_bias, name="out")
@@ -130,6 +137,31 @@ def attention_mask(
     return jnp.concatenate([earlier, seen], axis=-1)
 
 
+def alibi_bias(inputs: LayerInputs, cache_slots: int, c: TransformerConfig) -> jax.Array:
+    """ALiBi's bias on attention scores, float32 `[batch, heads, cache slots + tokens]`.
+
+    It is a slope of the head's own times the key's position. What depends on the query alone, softmax takes away; so
+    that is ALiBi's bias by distance, as transformers has it.
+    """
+    positions = inputs.positions
+    if cache_slots:
+        positions = jnp.concatenate([inputs.key_positions, positions], axis=1)
+    slopes, positions = jnp.asarray(alibi_slopes(c.num_heads)), positions.astype(jnp.float32)
+    if not c.alibi.in_bfloat16:
+        return slopes[:, None] * positions[:, None]
+    # reduce_precision, which no optimisation takes away, unlike a cast to bfloat16 and back.
+    round_down = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
+    return round_down(round_down(slopes)[:, None] * round_down(positions)[:, None])
+
+
+def alibi_slopes(num_heads: int) -> np.ndarray:
+    """Each head's slope, float32 `[heads]`: powers of two for a power of two of heads, else some between them too."""
+    power = 2 ** int(math.log2(num_heads))
+    steps = np.arange(1, power + 1) * 8 / power
+    between = np.arange(1, 2 * (num_heads - power), 2) * 4 / power
+    return (2.0 ** -np.concatenate([steps, between])).astype(np.float32)
+
+
 def attend(
     q: jax.Array,
     k: jax.Array,
@@ -138,6 +170,7 @@ def attend(
     options: LayerOptions,
     c: TransformerConfig,
     earlier: tuple[jax.Array, jax.Array] | None = None,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
     """Softmax attention in float32, each key head serving `heads / kv_heads` query heads.
 
@@ -150,6 +183,7 @@ def attend(
       c: the model's config; its softcap is used.
       earlier: keys and values of a cache, `[batch, kv_heads, slots, head_dim]`. They are read where they lie: putting
         them together with the new ones would copy the cache at every token.
+      bias: on the scores, float32 `[batch, heads, keys]`; see `alibi_bias`.
 
     Returns:
       `[batch, tokens, heads, head_dim]`.
@@ -160,7 +194,13 @@ def attend(
     if earlier:
         of_cache = jnp.einsum("btkgd,bksd->bkgts", grouped, earlier[0], preferred_element_type=jnp.float32)
         scores = jnp.concatenate([of_cache, scores], axis=-1)
+    if bias is not None:
+        bias = bias.reshape(batch, c.num_kv_heads, -1, 1, bias.shape[-1])
+    if bias is not None and c.alibi.scaled:
+        scores += bias
     scores *= options.attention_scale
+    if bias is not None and not c.alibi.scaled:
+        scores += bias
     if c.attention_softcap is not None:
         scores = c.attention_softcap * jnp.tanh(scores / c.attention_softcap)
     # A finite floor: a padding token that sees no key at all then averages instead of giving NaN.

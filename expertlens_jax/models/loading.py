@@ -1,10 +1,12 @@
 """Loads a checkpoint: a Hugging Face directory, or a repository of the hub, becomes a tapped model."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import re
 import warnings
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,17 +19,18 @@ from expertlens_jax import parallel
 from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models import cache, hub
+from expertlens_jax.models.adapters import Adapter, has_adapter, merge_adapter, read_adapter
 from expertlens_jax.models.checkpoint import plan_parameters, read_parameters
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES, family_of
-from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.families.family import OTHER_HEADS, Family, headless, without_language_head
 from expertlens_jax.models.families.fields import check_fields
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.packaged import check_spelling, packaged_directory, packaged_models
 from expertlens_jax.models.tensor_names import settle_head, warn_of_own_head, with_own_head
 from expertlens_jax.models.tokenizer import read_end_ids, read_tokenizer
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.models.weights import adapter_base, check_no_adapter, open_weights, weight_paths
+from expertlens_jax.models.weights import ADAPTER_CONFIG, open_weights, weight_paths
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -42,6 +45,7 @@ def load_model(
     mesh: Mesh | None = None,
     use_cache: bool | None = None,
     name: str | None = None,
+    base: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load a model and its tokenizer: one that ships with the package, a local directory, or one of the hub.
 
@@ -52,6 +56,10 @@ def load_model(
     when these are found to be supported. Weights are safetensors or, where there are none, PyTorch's
     (`.bin`), which needs torch; whole or in shards; or the file that the config names. They stream tensor by tensor
     into their dtype and onto their devices: see `checkpoint.read_parameters`. No code of a repository is ever run.
+
+    An adapter of low rank (LoRA), as peft saves it, is merged into the model that it says it was trained on, or into
+    the one that stands beside it: see `adapters.merge_adapter`. Of a classifier with a decoder's backbone, and of a
+    base model saved by itself, the output is the last hidden state.
 
     Converted parameters are cached with orbax, keyed by the content of the source files and the dtype, and read
     back onto any mesh. That pays where the source is dearer to read than what is made of it: `.bin` files (torch is
@@ -77,10 +85,12 @@ def load_model(
       name: what tables, figures and messages call the model; default the hub's id with the revision, or a directory's
         last folder, which tells no fine-tune from another ("checkpoint-500"). What tells models apart is
         `Model.digest`, whatever they are called.
+      base: of an adapter: the model that it changes, as `path_or_id`; default what its `adapter_config.json` names.
 
     Raises:
       CheckpointError: no such directory, repository, revision or file; files that are damaged or don't fit
-        each other; an adapter, beside the model or alone; a repository that can't be reached; an unknown dtype.
+        each other; an adapter that can't be merged, or whose base model isn't there; a repository that can't be
+        reached; an unknown dtype.
       UnsupportedModelError: no family translates its `model_type`, or a field of its config.
       TokenizationError: there is no fast tokenizer, or nothing it could pad with; see `tokenizer.read_tokenizer`.
 
@@ -98,39 +108,33 @@ def load_model(
         raise CheckpointError(f"dtype {dtype!r} was given; wanted one of {', '.join(DTYPES)}.")
     if mesh is not None:
         mesh = _usable_mesh(mesh)
-    local = _local_directory(path_or_id, revision)
-    packaged = packaged_directory(str(path_or_id), revision) if local is None else None
-    snapshot, called = None, f"{path_or_id}@{revision}" if revision else str(path_or_id)
-    if local is not None:
-        directory, called = local, local.resolve().name
-    elif packaged is not None:
-        directory = packaged
-    else:
-        snapshot = hub.open_snapshot(str(path_or_id), revision=revision, cache_dir=cache_dir, token=token)
-        directory = snapshot.directory
-    names = [path.name for path in directory.iterdir()] if snapshot is None else snapshot.names
-    check_no_adapter(str(path_or_id), names, adapter_base(directory))
-    family, config = _read_config(directory)
-    if snapshot is not None:
-        hub.fetch_tokenizer(snapshot)
-    tokenizer = read_tokenizer(directory)
-    if snapshot is not None:
-        hub.fetch_weights(snapshot)
+    place = _find(path_or_id, revision, cache_dir, token)
+    adapter, of_base = _find_adapter(place, base, cache_dir, token)
+    family, config = _read_config(of_base.directory)
+    if adapter is not None and adapter.classifies:
+        family, config = headless(family, config, OTHER_HEADS, *(rf"{re.escape(name)}.*" for name in family.head_names))
+    of_tokenizer = place if place.has_tokenizer else of_base
+    if of_tokenizer.snapshot is not None:
+        hub.fetch_tokenizer(of_tokenizer.snapshot)
+    tokenizer = read_tokenizer(of_tokenizer.directory)
+    if of_base.snapshot is not None:
+        hub.fetch_weights(of_base.snapshot)
 
     if use_cache is None:
-        use_cache = snapshot is not None
+        use_cache = of_base.snapshot is not None
+    source = Source(of_base.directory, family, config, adapter)
     if use_cache and jax.process_count() == 1:
-        config, params = _cached_parameters(directory, family, config, dtype, mesh, cache_root(cache_dir))
+        config, params = _cached_parameters(source, dtype, mesh, cache_root(cache_dir))
     else:
-        config, params = _read_parameters(directory, family, config, dtype, mesh)
+        config, params = _read_parameters(source, dtype, mesh)
     return Model(
-        name=called if name is None else name,
+        name=place.called if name is None else name,
         family=family,
         config=config,
         params=params,
         tokenizer=tokenizer,
         dtype=dtype,
-        end_ids=read_end_ids(directory),
+        end_ids=read_end_ids(of_base.directory),
     )
 
 
@@ -157,38 +161,127 @@ def randomize_weights(model: Model, seed: int) -> Model:
     return model.replace(params=draw(jax.random.key(seed)), name=f"{model.name}-random{seed}")
 
 
-def _read_parameters(
-    directory: pathlib.Path, family: Family, config: TransformerConfig, dtype: str, mesh: Mesh | None
-) -> tuple[TransformerConfig, Any]:
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a model or an adapter is: a directory here, which may be of a repository's snapshot."""
+
+    directory: pathlib.Path
+    names: Collection[str]
+    """Its files; of a repository, those that could be fetched too."""
+    called: str
+    snapshot: hub.Snapshot | None = None
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether there is a tokenizer among the files."""
+        return any(name in self.names for name in ("tokenizer.json", *hub.SLOW_TOKENIZER))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What parameters are read from, and how they are to be read."""
+
+    directory: pathlib.Path
+    family: Family
+    config: TransformerConfig
+    adapter: Adapter | None
+
+    @property
+    def files(self) -> list[pathlib.Path]:
+        """All files that the parameters follow from."""
+        return weight_paths(self.directory) + ([] if self.adapter is None else self.adapter.files)
+
+
+def _find(
+    path_or_id: str | os.PathLike[str],
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | bool | None,
+) -> Place:
+    """The place that is meant: a directory here, a packaged model's, or a repository's."""
+    local = _local_directory(path_or_id, revision)
+    if local is not None:
+        return Place(local, [path.name for path in local.iterdir()], local.resolve().name)
+    called = f"{path_or_id}@{revision}" if revision else str(path_or_id)
+    packaged = packaged_directory(str(path_or_id), revision)
+    if packaged is not None:
+        return Place(packaged, [path.name for path in packaged.iterdir()], called)
+    snapshot = hub.open_snapshot(str(path_or_id), revision=revision, cache_dir=cache_dir, token=token)
+    return Place(snapshot.directory, snapshot.names, called, snapshot)
+
+
+def _find_adapter(
+    place: Place,
+    base: str | os.PathLike[str] | None,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | bool | None,
+) -> tuple[Adapter | None, Place]:
+    """The adapter that a place holds, if any, and where the model is that it changes: there, or at its base model's."""
+    if not has_adapter(place.names):
+        if base is not None:
+            raise CheckpointError(f"base={str(base)!r} was given, and {place.called} holds no adapter that changes it.")
+        return None, place
+    if place.snapshot is not None and ADAPTER_CONFIG in place.names:
+        hub.fetch(place.snapshot, [ADAPTER_CONFIG])
+    beside = "config.json" in place.names
+    repository = place.snapshot is not None
+    where = f"{place.snapshot.repo}{hub.at(place.snapshot.revision)}" if repository and not beside else None
+    where = where or (place.snapshot.repo if repository else str(place.directory))
+    adapter = read_adapter(where, place.directory, place.names)
+    wanted, revision = (base, None) if base is not None else (adapter.base, adapter.settings.get("revision"))
+    if base is None and beside:
+        of_base = place
+    elif wanted is None:
+        raise CheckpointError(
+            f"the adapter in {where} doesn't say what it was trained on. Give that model: base='owner/name', or its "
+            "directory."
+        )
+    else:
+        try:
+            of_base = _find(wanted, revision, cache_dir, token)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the base model of the adapter in {where}, {wanted}, can't be found: {error} If it is elsewhere, give "
+                "it: load_model(..., base='owner/name'), or its directory."
+            ) from error
+        if has_adapter(of_base.names):
+            raise CheckpointError(
+                f"the base model of the adapter in {where}, {wanted}, holds an adapter itself. Merge that one first "
+                "with peft, and give what it saves: load_model(..., base=DIRECTORY)."
+            )
+    if repository:
+        hub.fetch(place.snapshot, [adapter.file])
+    return adapter, of_base
+
+
+def _read_parameters(source: Source, dtype: str, mesh: Mesh | None) -> tuple[TransformerConfig, Any]:
     """The parameters read from the checkpoint, and the config with the head that is there."""
-    weights = open_weights(directory)
-    config = settle_head(weights, family, config)
-    return config, read_parameters(weights, family, config, DTYPES[dtype], mesh)
+    weights = open_weights(source.directory)
+    if source.adapter is not None:
+        weights = merge_adapter(weights, source.adapter, source.family, source.config)
+    config = settle_head(weights, source.family, source.config)
+    return config, read_parameters(weights, source.family, config, DTYPES[dtype], mesh)
 
 
 def _cached_parameters(
-    directory: pathlib.Path,
-    family: Family,
-    config: TransformerConfig,
-    dtype: str,
-    mesh: Mesh | None,
-    root: pathlib.Path,
+    source: Source, dtype: str, mesh: Mesh | None, root: pathlib.Path
 ) -> tuple[TransformerConfig, Any]:
     """The parameters out of the cache, or read from the checkpoint and kept; and the config, as in `_read_parameters`.
 
     Only the weights tell whether a head is tied, and they aren't opened for what the cache has. So an entry whose
     head turned out to be another than its config says is marked as such.
     """
-    entry = root / cache.entry_key(weight_paths(directory), plan_parameters(family, config), dtype)
+    family, config = source.family, source.config
+    entry = root / cache.entry_key(source.files, plan_parameters(family, config), dtype)
     untied = entry.with_name(f"{entry.name}-untied")
     candidates = {entry: config} | ({untied: with_own_head(config)} if config.head == "tied" else {})
     for kept, settled in candidates.items():
         params = cache.restore_parameters(kept, plan_parameters(family, settled), DTYPES[dtype], mesh)
         if params is not None:
             if settled != config:
-                warn_of_own_head(directory, family, config)
+                warn_of_own_head(source.directory, family, config)
             return settled, params
-    settled, params = _read_parameters(directory, family, config, dtype, mesh)
+    settled, params = _read_parameters(source, dtype, mesh)
     cache.store_parameters(entry if settled == config else untied, params)
     return settled, params
 
@@ -287,7 +380,7 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
     family = family_of(hf_config)
     try:
         check_fields(family, hf_config, stated)
-        return family, family.translate(hf_config)
+        return without_language_head(family, family.translate(hf_config), stated.get("architectures") or ())
     except ExpertLensError:
         raise
     except Exception as error:  # a field of the wrong type, or sizes that make no sense

@@ -1,6 +1,7 @@
 """Which tokens a unit speaks for: what it adds to the residual stream, read as the model's head reads it."""
 
 import numbers
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -83,16 +84,22 @@ def effect_on_logits(model: Model, direction: jax.Array) -> jax.Array:
     """
     params = model.params
     if model.config.final_norm:
-        direction = _through_norm(model, direction, params["final_norm"]["scale"])
+        direction = _through_norm(model, direction, params.get("final_norm"))
     head = params["embed"]["token"].T if model.config.head == "tied" else params["head"]
-    return jnp.matmul(direction, head.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+    effect = jnp.matmul(direction, head.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+    return effect * model.config.logits_scale
 
 
-def _through_norm(model: Model, direction: jax.Array, scale: jax.Array) -> jax.Array:
-    """The direction after a norm, but for what the norm divides by: centred, if layer norm does it, and scaled."""
+def _through_norm(model: Model, direction: jax.Array, norm: Mapping[str, jax.Array] | None) -> jax.Array:
+    """The direction after a norm, but for what the norm divides by: centred, if layer norm does it, and scaled.
+
+    `norm` are its parameters; None, if it has none.
+    """
     if model.config.norm == "layer":
         direction -= direction.mean()
-    scale = scale.astype(jnp.float32)
+    if norm is None:
+        return direction
+    scale = norm["scale"].astype(jnp.float32)
     return direction * (1 + scale if model.config.norm_plus_one else scale)
 
 
@@ -112,9 +119,11 @@ def _direction(model: Model, address: tuple[int, str, int]) -> jax.Array:
         direction = jnp.zeros(model.config.d_model, jnp.float32).at[channel].set(1)
     else:
         raise SelectionError(_why_not(address))
-    if branch is not None and model.config.norm_place in ("output", "both"):
-        direction = _through_norm(model, direction, layers[f"{branch}_out_norm"]["scale"][layer])
-    return direction
+    if branch is None:
+        return direction
+    if model.config.norm_place in ("output", "both"):
+        direction = _through_norm(model, direction, {"scale": layers[f"{branch}_out_norm"]["scale"][layer]})
+    return direction * model.config.residual_scale
 
 
 def _why_not(address: tuple[int, str, int]) -> str:
@@ -138,7 +147,7 @@ def _check_model(model: Model) -> None:
     config = model.config
     if not config.causal or config.head is None:
         raise UnsupportedModelError(
-            f"{model.name} is an encoder ({model.family.encodes(config)}) and has no logits. "
+            f"{model.name} is {config.kind} ({model.family.encodes(config)}) and has no logits. "
             "Give a causal language model."
         )
     if config.norm_place == "post":

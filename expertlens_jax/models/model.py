@@ -64,7 +64,7 @@ class Model:
     def _card(self) -> Card:
         config, sites = self.config, block_sites(self.config)
         leaves = jax.tree.leaves(self.params)
-        kind = "causal" if config.causal else "encoder"
+        kind = "encoder" if not config.causal else "causal" if config.head else "causal, without a language head"
         heads = f"{config.num_heads} heads"
         if config.num_kv_heads != config.num_heads:
             heads += f", {config.num_kv_heads} of keys and values"
@@ -159,7 +159,7 @@ class Model:
           ExpertLensWarning: it was trained on texts with a BOS token, which this tokenizer doesn't add; or on a model
             of another size, or tuned otherwise, by its name.
         """
-        fitting = check_saes(saes, self.config, self.name, self.family.model_type)
+        fitting = check_saes(saes, self.config, self.name, self.family.network)
         if (
             any(sae.prepend_bos for sae in saes)
             and not self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"][0]

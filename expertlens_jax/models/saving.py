@@ -66,6 +66,8 @@ def stored_tensors(
     for path, parameter in plan.items():
         parts = leaves[path].reshape(len(parameter.tensors), *parameter.tensor_shape)
         for values, name in zip(parts, parameter.tensors, strict=True):
+            if not name:
+                continue
             stored = name if name.startswith(family.head_names) else family.prefix + name
             tensors[stored] = _write(tensors.get(stored), values.astype(dtype), parameter, plan)
     return tensors

@@ -57,8 +57,8 @@ def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: 
     """
     if not model.config.causal or model.config.head is None:
         raise UnsupportedModelError(
-            f"{model.name} is an encoder ({model.family.encodes(model.config)}) and gives text no probability. "
-            "Score with a causal language model."
+            f"{model.name} is {model.config.kind} ({model.family.encodes(model.config)}) and gives text no "
+            "probability. Score with a causal language model."
         )
     if len(prompts) != len(continuations):
         raise TokenizationError(f"{len(prompts)} prompts and {len(continuations)} continuations were given.")

@@ -60,6 +60,8 @@ class LayerInputs:
     """bool `[batch, keys]`: may be attended to. Keys are the tokens, or a cache's slots and theirs among them."""
     first_slot: jax.Array
     """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
+    key_positions: jax.Array | None = None
+    """int32 `[batch, keys]`, counted as `positions`; None unless the model's attention asks for it (ALiBi)."""
     interventions: tuple[PlacedIntervention, ...] = ()
     token_ids: jax.Array | None = None
     """int32 `[batch, tokens]`; None without interventions, which alone ask for it."""

@@ -39,12 +39,14 @@ def base_name(name: str, family: Family) -> str:
     """A stored tensor's name as the family's base model has it, or the name as it is if it is none of the model's.
 
     The prefix of the base model may stand before it or not; in a decoder, whose own class puts one there, also twice.
-    A head goes by the first of the family's names for it.
+    A head goes by the first of the family's names for it. Prefixes of other ages are taken off in the family's order.
     """
     for old, new in OLD_NAMES.items():
         name = name.replace(old, new)
     for _ in range(1 if family.encoder else 2):
         name = name.removeprefix(family.prefix)
+    for other in family.other_prefixes:
+        name = name.removeprefix(other)
     for head in family.head_names[1:]:
         if name.startswith(head):
             name = family.head_names[0] + name.removeprefix(head)

@@ -56,14 +56,18 @@ class Block(nn.Module):
         def norm(name: str, y: jax.Array) -> jax.Array:
             return Norm(c, self.dtype, name=name)(y)
 
+        def norm_of_attention(name: str, y: jax.Array) -> jax.Array:
+            normed = norm(name, y)
+            return normed if options.unnormed is None else jnp.where(options.unnormed, y, normed)
+
         if c.residual == "sequential":
-            x = self._add(x, attend, "attn", norm)
+            x = self._add(x, attend, "attn", norm_of_attention)
             x = self._add(x, transform, "mlp", norm)
         else:
             whole = gather_channels(x, self.mesh)  # once, for both norms
             attention_input = norm("attn_norm", whole)
             mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", whole)
-            x = x + attend(attention_input) + transform(mlp_input)
+            x = x + self._scaled(attend(attention_input)) + self._scaled(transform(mlp_input))
         x = split_channels(x, self.mesh)
         x = tap(self, "resid", x, inputs, c, self.taps)
         if features is not None:
@@ -82,14 +86,19 @@ class Block(nn.Module):
         """Adds a branch to the residual stream, with norms where `config.norm_place` puts them."""
         match self.config.norm_place:
             case "pre":
-                return x + branch(norm(f"{name}_norm", x))
+                return x + self._scaled(branch(norm(f"{name}_norm", x)))
             case "post":
-                return norm(f"{name}_norm", x + branch(x))
+                return norm(f"{name}_norm", x + self._scaled(branch(x)))
             case "output":
-                return x + norm(f"{name}_out_norm", branch(x))
+                return x + self._scaled(norm(f"{name}_out_norm", branch(x)))
             case "both":
-                return x + norm(f"{name}_out_norm", branch(norm(f"{name}_norm", x)))
+                return x + self._scaled(norm(f"{name}_out_norm", branch(norm(f"{name}_norm", x))))
         raise ValueError(f"unknown norm place {self.config.norm_place!r}")
+
+    def _scaled(self, y: jax.Array) -> jax.Array:
+        """What a branch adds to the residual stream, times the config's factor; rounded once."""
+        scale = self.config.residual_scale
+        return y if scale == 1.0 else (y.astype(jnp.float32) * scale).astype(y.dtype)
 
 
 class Embedder(nn.Module):
@@ -101,15 +110,17 @@ class Embedder(nn.Module):
     def setup(self) -> None:
         """Declares the tables: `token` `[vocabulary, d_model]`, `position`, `type`."""
         c = self.config
-        init = nn.initializers.normal(c.initializer_range)
-        self.token = self.param("token", init, (c.vocab_size, c.d_model), self.dtype)
+        init, width = nn.initializers.normal(c.initializer_range), c.embedding_width or c.d_model
+        self.token = self.param("token", init, (c.vocab_size, width), self.dtype)
         if c.learned_positions:
             rows = c.max_tokens + c.position_offset
-            self.position = self.param("position", init, (rows, c.d_model), self.dtype)
+            self.position = self.param("position", init, (rows, width), self.dtype)
         if c.token_types:
-            self.type = self.param("type", init, (c.token_types, c.d_model), self.dtype)
+            self.type = self.param("type", init, (c.token_types, width), self.dtype)
         if c.embedding_norm:
             self.norm = Norm(c, self.dtype)
+        if c.embedding_width is not None:
+            self.projection = nn.Dense(c.d_model, dtype=self.dtype, param_dtype=self.dtype, kernel_init=init)
 
     def __call__(self, token_ids: jax.Array, positions: jax.Array) -> jax.Array:
         """Maps int `[batch, tokens]` ids and positions to `[batch, tokens, d_model]`."""
@@ -121,7 +132,8 @@ class Embedder(nn.Module):
             x += self.type[0]
         if c.learned_positions:
             x += self.position[positions + c.position_offset]
-        return self.norm(x) if c.embedding_norm else x
+        x = self.norm(x) if c.embedding_norm else x
+        return x if c.embedding_width is None else self.projection(x)
 
     def unembed(self, x: jax.Array) -> jax.Array:
         """Maps `[batch, tokens, d_model]` to logits, float32 `[batch, tokens, vocabulary]`."""
@@ -178,6 +190,7 @@ class Transformer(nn.Module):
             pool_mask,
             attention_mask,
             jnp.asarray(first_slot, jnp.int32),
+            None if c.alibi is None else counted,
             interventions,
             token_ids=token_ids if interventions else None,
             features=chosen_channels(self, "sae"),
@@ -221,6 +234,8 @@ class Transformer(nn.Module):
             logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
         if c.head_bias:
             logits += self.param("head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
+        if c.logits_scale != 1.0:
+            logits *= c.logits_scale
         if c.logits_softcap is not None:
             logits = c.logits_softcap * jnp.tanh(logits / c.logits_softcap)
         return logits
@@ -233,7 +248,9 @@ def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:
     scales = np.full(c.num_layers, scale, dtype=np.float32)
     if c.attention_scale_by_layer:
         scales /= np.arange(1, c.num_layers + 1)
+    unnormed = np.isin(np.arange(c.num_layers), c.unnormed_layers)
     return LayerOptions(
+        unnormed=jnp.asarray(unnormed) if c.unnormed_layers else None,
         window=jnp.asarray(np.where(windows > 0, windows, np.iinfo(np.int32).max)),
         attention_scale=jnp.asarray(scales),
         **_rotary_options(c, windows > 0, num_tokens),

@@ -112,45 +112,6 @@ def other_weights(names: Collection[str]) -> str:
     return f" There is {', '.join(others)}, which isn't read under that name.{rename}"
 
 
-def check_no_adapter(where: str, names: Collection[str], base_model: str | None = None) -> None:
-    """Check that a directory or repository holds no adapter (LoRA and its like), beside a model or alone.
-
-    transformers applies it if peft is installed; without it, the model is another.
-
-    Args:
-      where: it is, for the error.
-      names: the files there.
-      base_model: what the adapter says it was trained on.
-
-    Raises:
-      CheckpointError: there is an adapter; says how to merge it.
-    """
-    found = [name for name in ADAPTER_FILES if name in names]
-    if not found:
-        return
-    base = "the base model" if base_model is None else f"the base model {base_model}"
-    merge = (
-        "merge it with peft (pip install peft): PeftModel.from_pretrained(base, adapter).merge_and_unload()"
-        ".save_pretrained(...), with the tokenizer beside it, and load that"
-    )
-    if "config.json" in names:
-        raise CheckpointError(
-            f"{where} holds an adapter beside the model ({', '.join(found)}), which transformers applies with peft and "
-            f"expertlens_jax can't. For the model with it, {merge}. For the model without it, remove these files."
-        )
-    raise CheckpointError(
-        f"{where} holds only an adapter ({', '.join(found)}) and no config.json. It changes {base}: {merge}."
-    )
-
-
-def adapter_base(directory: pathlib.Path) -> str | None:
-    """The base model that a directory's adapter names, if it does."""
-    try:
-        return json.loads((directory / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
 def shard_names(index: pathlib.Path) -> list[str]:
     """The files that an index names.
 
@@ -210,7 +171,6 @@ def open_weights(directory: pathlib.Path) -> Weights:
     """
     tensors: dict[str, StoredTensor] = {}
     for path in weight_paths(directory):
-        open_file = safetensors if path.suffix == ".safetensors" else _pickled
         for name, tensor in open_file(path):
             if name in tensors and not same_values(tensors[name], tensor):
                 raise CheckpointError(
@@ -219,6 +179,15 @@ def open_weights(directory: pathlib.Path) -> Weights:
                 )
             tensors.setdefault(name, tensor)
     return Weights(tensors, directory)
+
+
+def open_file(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a file, by its suffix of safetensors or PyTorch.
+
+    Raises:
+      CheckpointError: it is damaged, or torch is needed to read it and isn't installed.
+    """
+    return safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
 
 
 def same_values(one: StoredTensor, other: StoredTensor) -> bool:

@@ -27,7 +27,9 @@ def chats_with(model: Model, style: str) -> bool:
       UnsupportedModelError: the model is an encoder.
     """
     if not model.config.causal or model.config.head is None:
-        raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing; choose a causal language model.")
+        raise UnsupportedModelError(
+            f"{model.name} is {model.config.kind} and writes nothing; choose a causal language model."
+        )
     has_template = bool(model.tokenizer.chat_template)
     if style not in ("", "chat", "continue"):
         raise SelectionError(f'style is {style!r}; there are chat, continue, and "" for what the model is made for.')

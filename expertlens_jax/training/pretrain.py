@@ -129,7 +129,8 @@ def next_token_loss(
     inputs, targets = blocks[:, :-1], blocks[:, 1:]
     mask = jnp.ones(inputs.shape, bool)
     ours = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    if config.head is None or config.head_bias or config.logits_softcap is not None:
+    changed = config.head_bias or config.logits_softcap is not None or config.logits_scale != 1.0
+    if config.head is None or changed:
         logits: Any = Transformer(config, dtype=jnp.dtype(dtype)).apply({"params": ours}, inputs, mask, mask)
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
     headless = dataclasses.replace(config, head=None)

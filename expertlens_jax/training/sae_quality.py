@@ -80,7 +80,7 @@ def measure_sae(model: Model, sae: SAE, decoder: np.ndarray, texts: Texts, *, co
 
 def measure_on_pieces(model: Model, sae: SAE, decoder: np.ndarray, pieces: Tokens) -> SAEQuality:
     """Measure a sparse autoencoder on tokens, see `measure_sae`."""
-    (sae,) = check_saes([sae], model.config, model.name, model.family.model_type)
+    (sae,) = check_saes([sae], model.config, model.name, model.family.network)
     if np.shape(decoder) != sae.encoder.shape[::-1]:
         raise UnsupportedSAEError(
             f"the decoder has the shape {list(np.shape(decoder))}; with an encoder {list(sae.encoder.shape)} it should "

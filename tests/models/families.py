@@ -16,6 +16,8 @@ class Case:
     name: str
     config: str
     options: dict
+    attention: str = "eager"
+    """Which of transformers' implementations of attention is held against ours."""
 
 
 VOCABULARY = 83
@@ -29,6 +31,24 @@ LLAMA = dict(
     rms_norm_eps=1e-3,
 )
 """Grouped key heads, an odd MLP; most rows add a head_dim that is not hidden_size / heads."""
+LLAMA_WITHOUT_EPS = {option: value for option, value in LLAMA.items() if option != "rms_norm_eps"}
+STABLELM = LLAMA_WITHOUT_EPS | dict(layer_norm_eps=1e-3)
+VISION = dict(
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=8,
+    image_size=16,
+    patch_size=8,
+)
+VISION_OF_QWEN = dict(depth=1, hidden_size=16, intermediate_size=8, num_heads=2, out_hidden_size=32)
+FALCON = dict(
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    ffn_hidden_size=37,
+    max_position_embeddings=64,
+)
 GEMMA = LLAMA | dict(num_key_value_heads=1, head_dim=10)
 MIXTURE = dict(
     hidden_size=16,
@@ -326,7 +346,29 @@ CASES = [
             },
         ),
     ),
+    Case("olmo", "OlmoConfig", LLAMA_WITHOUT_EPS | dict(clip_qkv=0.7)),
+    Case("olmo-biases", "OlmoConfig", LLAMA_WITHOUT_EPS | dict(attention_bias=True, tie_word_embeddings=True)),
     Case("olmo2", "Olmo2Config", LLAMA),
+    Case(
+        "olmo3",
+        "Olmo3Config",
+        LLAMA
+        | dict(
+            hidden_size=32,
+            sliding_window=5,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 1000.0,
+                    "factor": 4.0,
+                    "beta_fast": 4.0,
+                    "original_max_position_embeddings": 64,
+                },
+            },
+        ),
+    ),
     Case(
         "smollm3",  # layers 1 and 3 without positions and with a window; a factor that only turned layers get
         "SmolLM3Config",
@@ -347,12 +389,136 @@ CASES = [
             },
         ),
     ),
+    Case(
+        "granite",
+        "GraniteConfig",
+        LLAMA
+        | dict(
+            attention_bias=True,
+            mlp_bias=True,
+            embedding_multiplier=3.7,
+            residual_multiplier=0.37,
+            attention_multiplier=0.3,
+            logits_scaling=1.7,
+        ),
+    ),
+    Case("stablelm", "StableLmConfig", STABLELM | dict(hidden_size=32, use_qkv_bias=True)),
+    Case(
+        "stablelm-parallel",
+        "StableLmConfig",
+        STABLELM | dict(hidden_size=40, use_parallel_residual=True, tie_word_embeddings=True),
+    ),
+    Case("glm4", "Glm4Config", LLAMA | dict(head_dim=12)),
+    Case("falcon", "FalconConfig", FALCON),
+    Case("falcon-new", "FalconConfig", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2, bias=True)),
+    Case(
+        "falcon-new-one-norm",
+        "FalconConfig",
+        FALCON
+        | dict(new_decoder_architecture=True, num_ln_in_parallel_attn=1, num_kv_heads=2, tie_word_embeddings=False),
+    ),
+    Case(
+        "falcon-alibi",  # in its eager attention transformers adds the bias twice
+        "FalconConfig",
+        FALCON | dict(num_attention_heads=6, multi_query=False, parallel_attn=False, alibi=True, bias=True),
+        attention="sdpa",
+    ),
+    Case(
+        "gemma3",
+        "Gemma3Config",
+        dict(
+            text_config=GEMMA
+            | dict(
+                sliding_window=5,
+                query_pre_attn_scalar=7,
+                layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                rope_parameters={
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+                    "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 8.0},
+                },
+            ),
+            vision_config=VISION,
+            mm_tokens_per_image=4,
+        ),
+    ),
+    Case(
+        "mistral3",
+        "Mistral3Config",
+        dict(
+            text_config=LLAMA | dict(model_type="mistral", head_dim=10, sliding_window=5),
+            vision_config=VISION | dict(model_type="pixtral"),
+            tie_word_embeddings=False,
+        ),
+    ),
+    Case(
+        "qwen2_5_vl",
+        "Qwen2_5_VLConfig",
+        dict(
+            text_config=LLAMA
+            | dict(
+                hidden_size=32,
+                bos_token_id=1,
+                eos_token_id=2,
+                rope_parameters={"rope_type": "default", "rope_theta": 100.0, "mrope_section": [1, 1, 2]},
+            ),
+            vision_config=VISION_OF_QWEN | dict(fullatt_block_indexes=[0]),
+            tie_word_embeddings=True,
+        ),
+    ),
+    Case(
+        "qwen3_vl",
+        "Qwen3VLConfig",
+        dict(
+            text_config=LLAMA
+            | dict(
+                head_dim=8,
+                rope_parameters={
+                    "rope_type": "default",
+                    "rope_theta": 100.0,
+                    "mrope_section": [2, 1, 1],
+                    "mrope_interleaved": True,
+                },
+            ),
+            vision_config=VISION_OF_QWEN | dict(out_hidden_size=24, deepstack_visual_indexes=[0]),
+        ),
+    ),
+    Case("bloom", "BloomConfig", dict(hidden_size=36, n_layer=3, n_head=3)),
     Case("bert", "BertConfig", BERT),
     Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
+    Case("xlm-roberta", "XLMRobertaConfig", BERT | dict(pad_token_id=1)),
+    Case(
+        "distilbert",
+        "DistilBertConfig",
+        dict(dim=36, n_layers=3, n_heads=3, hidden_dim=44, max_position_embeddings=40),
+    ),
+    Case("electra", "ElectraConfig", BERT | dict(embedding_size=20)),
+    Case(
+        "modernbert",
+        "ModernBertConfig",
+        dict(
+            hidden_size=36,
+            num_hidden_layers=4,
+            num_attention_heads=3,
+            intermediate_size=31,
+            max_position_embeddings=64,
+            local_attention=6,
+            norm_eps=1e-3,
+            cls_token_id=2,
+            sep_token_id=3,
+            rope_parameters={
+                "full_attention": {"rope_type": "default", "rope_theta": 1000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        ),
+    ),
+    Case("electra-equal", "ElectraConfig", BERT | dict(embedding_size=36, num_hidden_layers=2)),
 ]
 EAGER = {"experts_implementation": "eager"}
 """Experts one by one: the other ways want sizes that are multiples of 16 bytes."""
-ENCODERS = ("BertConfig", "RobertaConfig")
+TOWERS = ("Gemma3Config", "Mistral3Config", "Qwen2_5_VLConfig", "Qwen3VLConfig")
+ENCODERS = ("BertConfig", "RobertaConfig", "XLMRobertaConfig", "DistilBertConfig", "ElectraConfig", "ModernBertConfig")
+ENCODER_TYPES = tuple(getattr(transformers, config).model_type for config in ENCODERS)
+TOWER_TYPES = tuple(getattr(transformers, config).model_type for config in TOWERS)
 
 
 def tokenizer() -> transformers.PreTrainedTokenizerFast:
@@ -373,19 +539,33 @@ def tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 def make_config(case: Case) -> transformers.PreTrainedConfig:
     """The case's Hugging Face config; its options are copied, since configs write into them."""
-    options = copy.deepcopy(case.options)
-    return getattr(transformers, case.config)(**dict(vocab_size=VOCABULARY, pad_token_id=0) | options)
+    return getattr(transformers, case.config)(**stated_options(case))
+
+
+def stated_options(case: Case) -> dict:
+    """What the case's config states, the vocabulary too; of a text tower, within its `text_config`."""
+    options, common = copy.deepcopy(case.options), dict(vocab_size=VOCABULARY, pad_token_id=0)
+    if "text_config" in options:
+        return options | {"text_config": common | options["text_config"]}
+    return common | options
 
 
 def auto_class(case: Case) -> type:
     """The class that transformers makes the case's model with."""
-    return transformers.AutoModel if case.config in ENCODERS else transformers.AutoModelForCausalLM
+    return auto_class_of(getattr(transformers, case.config).model_type)
+
+
+def auto_class_of(model_type: str) -> type:
+    """The class that transformers makes models of a type with."""
+    if model_type in ENCODER_TYPES:
+        return transformers.AutoModel
+    return transformers.AutoModelForImageTextToText if model_type in TOWER_TYPES else transformers.AutoModelForCausalLM
 
 
 def make_hf_model(case: Case, seed: int = 0) -> transformers.PreTrainedModel:
     """The case's model in PyTorch with every parameter random, biases and norms too; float32, eval."""
     torch.manual_seed(seed)
-    model = auto_class(case).from_config(make_config(case), attn_implementation="eager", **EAGER).eval()
+    model = auto_class(case).from_config(make_config(case), attn_implementation=case.attention, **EAGER).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -394,7 +574,7 @@ def make_hf_model(case: Case, seed: int = 0) -> transformers.PreTrainedModel:
 
 def load_hf_model(case: Case, directory: pathlib.Path, dtype: torch.dtype) -> transformers.PreTrainedModel:
     """The saved model as transformers loads it, in float32 or bfloat16; eval."""
-    return auto_class(case).from_pretrained(directory, dtype=dtype, attn_implementation="eager", **EAGER).eval()
+    return auto_class(case).from_pretrained(directory, dtype=dtype, attn_implementation=case.attention, **EAGER).eval()
 
 
 def save(model: transformers.PreTrainedModel, directory: pathlib.Path) -> pathlib.Path:

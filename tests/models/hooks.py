@@ -104,12 +104,13 @@ def mixture_by_hand(
 def run(model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
     """Logits, or an encoder's last hidden state, with positions counted from the first real token.
 
-    RoBERTa counts positions itself, from the padding token's id, and so is given that at the padding.
+    RoBERTa counts positions itself, from the padding token's id, and so is given that at the padding; BLOOM counts the
+    mask.
     """
     inputs = dict(input_ids=torch.tensor(token_ids), attention_mask=torch.tensor(attention_mask).long())
-    if model.config.model_type == "roberta":
+    if model.config.model_type in ("roberta", "xlm-roberta"):
         inputs["input_ids"][~torch.tensor(attention_mask).bool()] = model.config.pad_token_id
-    else:
+    elif model.config.model_type != "bloom":
         inputs["position_ids"] = torch.clamp(inputs["attention_mask"].cumsum(1) - 1, min=0)
     with torch.no_grad():
         output = model(**inputs)
@@ -131,7 +132,7 @@ def output_and_responses(
     seen: dict[str, np.ndarray] = {}
 
     def keep(address: str, activations: torch.Tensor) -> None:
-        # A copy: OLMoE clips queries, keys and values where they lie.
+        # A copy: OLMo and OLMoE clip queries, keys and values where they lie.
         seen[address] = activations.detach().float().numpy().reshape(*token_ids.shape, -1).copy()
 
     units = with_experts(units)

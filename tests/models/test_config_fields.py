@@ -1,6 +1,5 @@
 """Every field of every family's config: read as PyTorch reads it, refused by name, or shown to be without effect."""
 
-import copy
 import dataclasses
 import json
 
@@ -24,6 +23,7 @@ TOLERANCE = 1e-4  # absolute, float32, on outputs of order 1 to 10
 BASES = {}
 for base in families.CASES:
     BASES.setdefault(getattr(transformers, base.config).model_type, base)
+BASES["stablelm"] = dataclasses.replace(BASES["stablelm"], options=BASES["stablelm"].options | dict(hidden_size=64))
 BASES["phi"] = dataclasses.replace(BASES["phi"], options=BASES["phi"].options | dict(hidden_size=48))
 BASES["phi3"] = dataclasses.replace(BASES["phi3"], options=families.LLAMA | dict(hidden_size=32, sliding_window=5))
 
@@ -34,8 +34,10 @@ def config_class(model_type: str) -> type:
 
 def stated(model_type: str, **changes) -> dict:
     """A config.json: the family's first row of the parity table, with changes."""
-    options = copy.deepcopy(BASES[model_type].options)
-    return {"model_type": model_type, "vocab_size": families.VOCABULARY, "pad_token_id": 0} | options | changes
+    options = families.stated_options(BASES[model_type])
+    for field, value in changes.items():
+        options[field] = options[field] | value if field == "text_config" else value
+    return {"model_type": model_type} | options
 
 
 def class_fields(cls: type) -> set[str]:
@@ -104,7 +106,7 @@ def test_what_changes_other_families_is_refused_by_name(model_type):
     foreign = [name for name in fields.ELSEWHERE if name not in family.fields]
     foreign = [name for name in foreign if type(config).attribute_map.get(name, name) not in family.fields]
     wanted = {"clip_qkv", "logit_scale", "num_experts", "alibi"} - READ_ELSEWHERE.get(model_type, set())
-    assert wanted <= set(foreign)
+    assert wanted - {*family.fields} <= set(foreign)
     for name in foreign:
         value = False if True in np.atleast_1d(_plain(name)) and fields.ELSEWHERE[name] == (True,) else 0.37
         with pytest.raises(UnsupportedModelError, match=rf"this {model_type} config says {name}={value!r}"):
@@ -240,6 +242,22 @@ BERT = {
     "is_causal": {"is_causal": True},
     "is_decoder": {"is_decoder": True},
     "position_embedding_type": {"position_embedding_type": "relative_key"},
+}
+BY_LAYER_TYPE = {
+    "sizes": {**LLAMA_LIKE["sizes"], "layer_types": ["sliding_attention", "full_attention"]},
+    "sliding_window": {"sliding_window": 3, "is_causal": False},
+    "layer_types": {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+    "rope_theta": {"rope_parameters": None, "rope_theta": 50.0},
+    "rope_scaling": {"rope_parameters": None, "rope_scaling": {"rope_type": "linear", "factor": 3.0}},
+    "rope_parameters": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "rope_theta": 50.0, "factor": 3.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 7.0},
+        }
+    },
+    "partial_rotary_factor": {"partial_rotary_factor": 0.5},
+    "max_position_embeddings": {"max_position_embeddings": 30},
+    "original_max_position_embeddings": {"original_max_position_embeddings": 24},
 }
 CHANGES = {
     "gpt2": {
@@ -383,7 +401,88 @@ CHANGES = {
         "original_max_position_embeddings": {"original_max_position_embeddings": 24},
         "sliding_window": {"sliding_window": 3, "is_causal": False},
     },
+    "olmo": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name != "rms_norm_eps hidden_act"},
+        **BIASES,
+        "hidden_act": {"hidden_act": "relu"},
+        "clip_qkv": {"clip_qkv": 0.3},
+    },
     "olmo2": {**LLAMA_LIKE, **BIASES},
+    "olmo3": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name not in ROPE},
+        **BIASES,
+        **BY_LAYER_TYPE,
+    },
+    "granite": {
+        **LLAMA_LIKE,
+        **BIASES,
+        "mlp_bias": {"mlp_bias": True},
+        "multipliers": {"embedding_multiplier": 0.5, "attention_multiplier": 0.05, "logits_scaling": 0.4},
+        "residual_multiplier": {"residual_multiplier": 1.3},
+    },
+    "stablelm": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name not in ("sizes", "rms_norm_eps hidden_act")},
+        "sizes": {**{name: size for name, size in LLAMA_LIKE["sizes"].items() if name != "head_dim"}},
+        "layer_norm_eps hidden_act": BERT["layer_norm_eps hidden_act"],
+        "qk_layernorm": {"qk_layernorm": True},
+        "use_parallel_residual": {"use_parallel_residual": True},
+        "use_qkv_bias": {"use_qkv_bias": False},
+    },
+    "glm4": {**LLAMA_LIKE, "attention_bias": {"attention_bias": False}},
+    "falcon": {
+        "sizes": {
+            "vocab_size": 89,
+            "num_hidden_layers": 2,
+            "n_embed": 32,
+            "num_attention_heads": 2,
+            "ffn_hidden_size": 40,
+        },
+        "hidden_size": {"hidden_size": 32},
+        "layer_norm_epsilon activation": {"layer_norm_epsilon": 0.3, "activation": "relu"},
+        "is_causal": HEADS["is_causal"],
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        **ROPE,
+        "bias": {"bias": True},
+        "multi_query": {"multi_query": False},
+        "num_kv_heads": {"multi_query": False, "num_kv_heads": 2},
+        "parallel_attn": {"parallel_attn": False},
+        "new_decoder_architecture": {"new_decoder_architecture": True, "num_kv_heads": 2},
+        "num_ln_in_parallel_attn": {"num_ln_in_parallel_attn": 2},
+        "alibi": {"alibi": True},
+    },
+    "gemma3": {
+        "text_config": {"text_config": {"hidden_size": 32, "query_pre_attn_scalar": 11, "rms_norm_eps": 0.3}},
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+    },
+    "mistral3": {
+        "text_config": {"text_config": {"hidden_size": 32, "sliding_window": None}},
+        "tie_word_embeddings": {"tie_word_embeddings": True},
+    },
+    "qwen2_5_vl": {
+        "text_config": {
+            "text_config": {
+                **{"use_sliding_window": True, "sliding_window": 3, "layer_types": None, "max_window_layers": 1},
+                "rope_parameters": {
+                    **{"rope_type": "yarn", "rope_theta": 100.0, "factor": 4.0, "mrope_section": [1, 1, 2]},
+                    "original_max_position_embeddings": 16,
+                },
+            }
+        },
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+    },
+    "qwen3_vl": {
+        "text_config": {"text_config": {"attention_bias": True, "rms_norm_eps": 0.3, "hidden_act": "relu"}},
+        "tie_word_embeddings": {"tie_word_embeddings": True},
+    },
+    "bloom": {
+        "sizes": {"vocab_size": 89, "n_layer": 2, "n_embed": 32, "n_head": 4},
+        "hidden_size": {"hidden_size": 24, "seq_length": 64},
+        "layer_norm_epsilon": {"layer_norm_epsilon": 0.3},
+        "is_causal": HEADS["is_causal"],
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "apply_residual_connection_post_layernorm": {"apply_residual_connection_post_layernorm": True},
+        "slow_but_exact": {"slow_but_exact": True},
+    },
     "smollm3": {
         **{name: change for name, change in LLAMA_LIKE.items() if name != "sizes"},
         "sizes": {**LLAMA_LIKE["sizes"], "num_hidden_layers": 4},
@@ -399,6 +498,40 @@ CHANGES = {
     },
     "bert": BERT,
     "roberta": {**BERT, "pad_token_id": {"pad_token_id": 5}},
+    "xlm-roberta": {**BERT, "pad_token_id": {"pad_token_id": 5}},
+    "distilbert": {
+        "sizes": {
+            "vocab_size": 89,
+            "n_layers": 2,
+            "dim": 32,
+            "n_heads": 4,
+            "hidden_dim": 40,
+            "max_position_embeddings": 30,
+        },
+        "activation": {"activation": "relu"},
+        "is_causal": {"is_causal": True},
+        "is_decoder": {"is_decoder": True},
+    },
+    "modernbert": {
+        "sizes": {
+            **{"vocab_size": 89, "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4},
+            **{"intermediate_size": 40},
+        },
+        "norm_eps hidden_activation": {"norm_eps": 0.3, "hidden_activation": "relu"},
+        "layer_norm_eps": {"layer_norm_eps": 0.3},
+        "norm_bias": {"norm_bias": True},
+        "attention_bias mlp_bias": {"attention_bias": True, "mlp_bias": True},
+        "local_attention": {"local_attention": 9},
+        "sliding_window": {"sliding_window": 2},
+        "global_attn_every_n_layers": {"global_attn_every_n_layers": 2},
+        "layer_types": {"layer_types": ["full_attention"] * 3 + ["sliding_attention"]},
+        "rope_theta": {"rope_parameters": None, "global_rope_theta": 50.0, "local_rope_theta": 7.0},
+        "is_causal": {"is_causal": True},
+        "is_decoder": {"is_decoder": True},
+        **{name: BY_LAYER_TYPE[name] for name in ("rope_scaling", "rope_parameters", "partial_rotary_factor")},
+        **{name: BY_LAYER_TYPE[name] for name in ("max_position_embeddings", "original_max_position_embeddings")},
+    },
+    "electra": {**BERT, "embedding_size": {"embedding_size": 12}},
 }
 """For each family changes of its config.json, by what they change; a change may hold what it needs beside that."""
 
@@ -409,7 +542,13 @@ REFUSED = {
     "gpt_neo": ("is_causal",),
     "gpt_neox": ("rope_theta", PART),
     "opt": ("word_embed_proj_dim", "layer_norm_elementwise_affine"),
-    **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo2", "smollm3"), (PART,)),
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo", "olmo2", "olmo3", "smollm3", "granite"), (PART,)),
+    "stablelm": ("qk_layernorm",),
+    "falcon": (PART, "num_kv_heads", "num_ln_in_parallel_attn"),
+    "bloom": ("apply_residual_connection_post_layernorm", "slow_but_exact"),
+    **dict.fromkeys(("xlm-roberta", "electra"), CONFIG_ONLY),
+    "distilbert": ("is_causal", "is_decoder"),
+    "modernbert": ("is_causal", "is_decoder", "layer_norm_eps", PART),
     "mistral": (PART, "layer_types"),
     "mixtral": (PART, "num_experts_per_tok"),
     "olmoe": (PART, "head_dim"),
@@ -435,10 +574,10 @@ def write_model(directory, content: dict) -> transformers.PreTrainedModel:
     """Saves a config.json as it stands, with random weights of its PyTorch model, which is returned."""
     (directory / "config.json").write_text(json.dumps(content))
     config = transformers.AutoConfig.from_pretrained(directory)
-    encoder = content["model_type"] in ("bert", "roberta")
-    auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
+    auto = families.auto_class_of(content["model_type"])
     torch.manual_seed(0)
-    model = auto.from_config(config, attn_implementation="eager", **families.EAGER).float().eval()
+    attention = "sdpa" if content.get("alibi") else "eager"  # eager attention of Falcon's adds ALiBi's bias twice
+    model = auto.from_config(config, attn_implementation=attention, **families.EAGER).float().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
@@ -473,18 +612,44 @@ def test_a_changed_field_is_honoured_as_in_pytorch_or_refused_by_name(model_type
     np.testing.assert_allclose(ours[mask], hooks.run(reference, token_ids, mask)[mask], atol=TOLERANCE, rtol=0)
 
 
+def test_a_text_towers_fields_may_stand_among_the_others(tmp_path):
+    """As in the files of Qwen2.5-VL; what stands twice must be alike, and what is wrong is told wherever it stands."""
+    content = stated("qwen2_5_vl")
+    flat = content | content["text_config"]
+    del flat["text_config"]
+    reference = write_model(tmp_path, flat | {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}})
+    token_ids, mask = batch()
+    ours = np.asarray(el.load_model(tmp_path)(token_ids, mask))
+    np.testing.assert_allclose(ours[mask], hooks.run(reference, token_ids, mask)[mask], atol=TOLERANCE, rtol=0)
+
+    config, family = reference.config, FAMILIES["qwen2_5_vl"]
+    twice = content | {"hidden_size": 32, "num_key_value_heads": 2}
+    fields.check_fields(family, config, twice)
+    with pytest.warns(ExpertLensWarning, match="qwen2_5_vl config says hidden_size=40, which neither"):
+        fields.check_fields(family, config, twice | {"hidden_size": 40})
+    for wrong in ({"text_config": {"alibi": True}}, {"alibi": True}):
+        with pytest.raises(UnsupportedModelError, match=r"this qwen2_5_vl(_text)? config says alibi=True"):
+            fields.check_fields(family, config, wrong)
+
+
 OTHER_VALUES = {
     **dict.fromkeys(("classifier_dropout", "hidden_dropout", "dropout", "layerdrop"), 0.9),
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 7),
     **dict.fromkeys(("initializer_range", "init_std", "router_aux_loss_coef", "router_jitter_noise"), 0.7),
     **dict.fromkeys(("use_cache", "output_attentions", "output_hidden_states", "is_decoder"), None),
     **{"chunk_size_feed_forward": 5, "pretraining_tp": 2, "summary_type": "last", "summary_activation": "tanh"},
+    **{
+        "classifier_pooling": "mean",
+        "classifier_activation": "relu",
+        "sparse_pred_ignore_index": -1,
+        "initializer_cutoff_factor": 3.0,
+    },
     **{"id2label": {0: "a"}, "label2id": {"a": 0}, "problem_type": "regression", "architectures": ["Other"]},
     **{"transformers_version": "4.0.0", "_name_or_path": "another/model", "tie_word_embeddings": None},
 }
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.text is None])
 def test_fields_without_effect_have_none_in_pytorch(model_type):
     """All that the family's class has at once, each at another value than its default; the same weights."""
     cls, plain = config_class(model_type), stated(model_type)
@@ -497,12 +662,13 @@ def test_fields_without_effect_have_none_in_pytorch(model_type):
         changes[name] = 0.9 if is_dropout else OTHER_VALUES.get(name)
         if changes[name] is None:
             changes[name] = not default
-    assert {"use_cache", "chunk_size_feed_forward"} <= changes.keys()
+    assert {"use_cache", "chunk_size_feed_forward"} & class_fields(cls) <= changes.keys()
+    assert "chunk_size_feed_forward" in changes
     outputs = []
     for content in (plain, plain | changes):
         content.pop("model_type")
-        model_class = transformers.AutoModel if model_type in ("bert", "roberta") else transformers.AutoModelForCausalLM
-        model = model_class.from_config(cls(**content), attn_implementation="eager", **families.EAGER).eval()
+        auto = families.auto_class_of(model_type)
+        model = auto.from_config(cls(**content), attn_implementation="eager", **families.EAGER).eval()
         torch.manual_seed(0)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -514,7 +680,9 @@ def test_fields_without_effect_have_none_in_pytorch(model_type):
 # Without causality
 
 
-@pytest.mark.parametrize("model_type", [name for name in CHANGES if name not in ("bert", "roberta", "gpt_neo")])
+@pytest.mark.parametrize(
+    "model_type", [name for name in CHANGES if name not in (*families.ENCODER_TYPES, *families.TOWER_TYPES, "gpt_neo")]
+)
 def test_a_model_without_causality_answers_as_pytorch_and_writes_nothing(model_type, tmp_path):
     """Every decoder that transformers makes bidirectional; with windows, where the family has them."""
     window = {"sliding_window": 3} if "sliding_window" in FAMILIES[model_type].fields else {}

@@ -3,12 +3,16 @@
 import pathlib
 
 import families
+import numpy as np
 import pytest
+import torch
 import transformers
+from transformers.models.bloom import modeling_bloom
 
 from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.families import FAMILIES, family_of
 from expertlens_jax.models.families.table import families_table
+from expertlens_jax.models.layers import alibi_slopes
 
 pytestmark = pytest.mark.compiled_quickly
 
@@ -39,10 +43,12 @@ def test_the_table_names_every_family_and_site():
 
 
 def test_unknown_model_types_are_refused_with_those_there_are():
-    with pytest.raises(UnsupportedModelError, match=r"model_type is 'mamba'.*Supported: bert, gemma, .*smollm3"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"model_type is 'mamba'.*Supported: bert, bloom, .*, gemma, .*smollm3"
+    ):
         family_of(transformers.MambaConfig())
-    with pytest.raises(UnsupportedModelError, match=r"'gemma3', .* holds a 'gemma3_text' model; save that by itself"):
-        family_of(transformers.Gemma3Config())
+    with pytest.raises(UnsupportedModelError, match=r"'llava', .* holds a 'llama' model; save that by itself"):
+        family_of(transformers.LlavaConfig())
 
 
 def test_quantised_and_heterogeneous_checkpoints_are_refused():
@@ -66,6 +72,48 @@ REFUSED = [
     ("BertConfig", dict(position_embedding_type="relative_key"), "position_embedding_type='relative_key'"),
     ("RobertaConfig", dict(is_decoder=True), "this roberta config says is_decoder=True"),
     ("RobertaConfig", dict(pad_token_id=None), "this roberta config says pad_token_id=None"),
+    (
+        "Mistral3Config",
+        dict(text_config={"model_type": "llama"}),
+        "the text_config of this mistral3 config says model_type='llama'; only 'mistral'",
+    ),
+    (
+        "Gemma3Config",
+        dict(text_config={"use_bidirectional_attention": True}),
+        "this gemma3_text config says use_bidirectional_attention=True",
+    ),
+    (
+        "Gemma3Config",
+        dict(text_config={"final_logit_softcapping": 30.0}),
+        "gemma3_text config says final_logit_softcapping=30.0; only None .*gemma3 models ignore it",
+    ),
+    ("Qwen3VLConfig", dict(text_config={"is_causal": False}), "qwen3_vl_text config says is_causal=False"),
+    ("XLMRobertaConfig", dict(is_decoder=True), "this xlm-roberta config says is_decoder=True"),
+    ("DistilBertConfig", dict(is_decoder=True), "this distilbert config says is_decoder=True"),
+    ("ModernBertConfig", dict(is_causal=True), "this modernbert config says is_causal=True"),
+    ("ElectraConfig", dict(is_decoder=True), "this electra config says is_decoder=True"),
+    ("StableLmConfig", dict(qk_layernorm=True), "qk_layernorm=True; only False .*the same for all heads"),
+    (
+        "FalconConfig",
+        dict(multi_query=False, num_kv_heads=8),
+        "num_kv_heads=8; only 71 .*the old architecture has equally many",
+    ),
+    ("FalconConfig", dict(num_ln_in_parallel_attn=2), "num_ln_in_parallel_attn=2; only 1 .*old decoder architecture"),
+    (
+        "FalconConfig",
+        dict(new_decoder_architecture=True, num_kv_heads=71, parallel_attn=False),
+        "parallel_attn=False; only True .*parallel always",
+    ),
+    (
+        "FalconConfig",
+        dict(new_decoder_architecture=True, num_kv_heads=71, num_ln_in_parallel_attn=3),
+        "num_ln_in_parallel_attn=3; only 2 .*or 1 for both",
+    ),
+    (
+        "BloomConfig",
+        dict(apply_residual_connection_post_layernorm=True),
+        "apply_residual_connection_post_layernorm=True; only False",
+    ),
     ("LlamaConfig", dict(num_key_value_heads=5), "32 attention heads and 5 key-value heads.*multiple"),
     ("LlamaConfig", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5.*llama models turn whole"),
     (
@@ -94,6 +142,13 @@ REFUSED = [
 def test_what_the_stack_lacks_is_refused_by_name(config, options, message):
     with pytest.raises(UnsupportedModelError, match=message):
         translate(getattr(transformers, config)(**options))
+
+
+def test_alibi_slopes_are_those_of_transformers():
+    """A power of two of heads, and others; BLOOM's paper has 112, Falcon-RW 32."""
+    for num_heads in (1, 2, 3, 6, 8, 12, 32, 112):
+        theirs = modeling_bloom._get_alibi_slopes(num_heads, torch.device("cpu")).numpy()
+        np.testing.assert_allclose(alibi_slopes(num_heads), theirs, rtol=1e-6)
 
 
 def test_a_stretched_context_is_as_long_as_its_scaling_makes_it():

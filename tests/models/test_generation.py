@@ -28,7 +28,7 @@ TOLERANCE = 1e-4  # absolute, float32, on log-probabilities of order 1 to 10
 
 pytestmark = pytest.mark.compiled_quickly
 
-CAUSAL = [case for case in families.CASES if case.config not in ("BertConfig", "RobertaConfig")]
+CAUSAL = [case for case in families.CASES if case.config not in families.ENCODERS]
 
 
 def load(case, directory):

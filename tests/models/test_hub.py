@@ -156,6 +156,26 @@ def test_a_repository_with_only_an_adapter_names_the_base_model(hub, branches, t
         el.load_model(NAME, revision="lora")
 
 
+def test_an_adapter_and_its_base_model_are_fetched(hub, branches, tmp_path):
+    """The base model from the revision that the adapter names, without its tokenizer if the adapter has one."""
+    directory, module = tmp_path / "lora", "gpt_neox.layers.0.mlp.dense_h_to_4h"
+    families.tokenizer().save_pretrained(directory)
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "base_model_name_or_path": NAME, "revision": "step512"}
+    (directory / "adapter_config.json").write_text(json.dumps(settings))
+    a, b = torch.randn(1, 48), torch.randn(52, 1)
+    pair = {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
+    safetensors.torch.save_file(pair, directory / "adapter_model.safetensors")
+    hub.repos["someone/lora"] = hub_server.Repo({"main": directory})
+    model, base = el.load_model("someone/lora"), el.load_model(branches["step512"])
+    assert model.name == "someone/lora"
+    changed = np.asarray(model.params["layers"]["mlp"]["up"]["kernel"] - base.params["layers"]["mlp"]["up"]["kernel"])
+    np.testing.assert_allclose(changed[0], 2 * (b @ a).T.numpy(), atol=1e-6)
+    assert not changed[1:].any()
+    fetched = [path for method, path in hub.requests if method == "GET" and NAME in path]
+    assert any("pytorch_model.bin" in path for path in fetched)
+    assert not any("tokenizer" in path for path in fetched)
+
+
 def test_a_shard_that_the_repository_lacks(hub, branches):
     shard = sorted(path.name for path in branches["sharded"].glob("*.safetensors"))[1]
     hub.repos[NAME].unlisted = frozenset({shard})

@@ -26,7 +26,12 @@ PARTS = {
     "olmo2": lambda m, i: (m.model.norm, m.lm_head, m.model.layers[i].mlp.down_proj.weight.T,
                            m.model.layers[i].self_attn.o_proj.weight.T, m.model.layers[i].post_feedforward_layernorm,
                            m.model.layers[i].post_attention_layernorm),
+    "olmo": lambda m, i: (m.model.norm, m.lm_head, m.model.layers[i].mlp.down_proj.weight.T,
+                          m.model.layers[i].self_attn.o_proj.weight.T, None, None),
+    "granite": lambda m, i: (m.model.norm, m.lm_head, m.model.layers[i].mlp.down_proj.weight.T,
+                             m.model.layers[i].self_attn.o_proj.weight.T, None, None),
 }  # fmt: skip
+CENTRED = ("gpt2", "gpt_neox", "olmo")
 
 
 def pair(name, directory):
@@ -49,8 +54,10 @@ def pairs(tmp_path_factory):
 
 def torch_norm(name, norm, direction):
     """What a norm makes of a direction, but for what it divides by."""
-    if name in ("gpt2", "gpt_neox"):
+    if name in CENTRED:
         direction = direction - direction.mean()
+    if name == "olmo":  # whose norms have no parameters
+        return direction
     return direction * (1 + norm.weight if name == "gemma2" else norm.weight)
 
 
@@ -61,11 +68,16 @@ def test_effects_are_those_of_pytorchs_weights(pairs, name, site):
     layer, channel = 1, 5
     norm, head, down, out, after_mlp, after_attention = PARTS[name](reference, layer)
     with torch.no_grad():
-        direction = {"mlp.act": down[channel], "attn.z": out[channel]}.get(site, torch.eye(len(norm.weight))[channel])
+        direction = {"mlp.act": down[channel], "attn.z": out[channel]}.get(
+            site, torch.eye(model.config.d_model)[channel]
+        )
         after = {"mlp": after_mlp, "att": after_attention}.get(site[:3])
         if after is not None:
             direction = torch_norm(name, after, direction)
+        if name == "granite" and site[:3] in ("mlp", "att"):
+            direction = direction * reference.config.residual_multiplier
         theirs = (head.weight @ torch_norm(name, norm, direction)).numpy()[: len(model.tokenizer)]
+        theirs = theirs / getattr(reference.config, "logits_scaling", 1)
     table = el.logit_effect(model, (layer, site, channel), 7)
     assert table.columns.tolist() == ["token", "token_id", "effect", "does"]
     assert table["does"].tolist() == ["raises"] * 7 + ["lowers"] * 7
@@ -86,8 +98,8 @@ def test_the_effects_of_all_channels_add_up_to_pytorchs_logits(pairs, name):
     logits = hooks.run(reference, ids, np.ones_like(ids))[0, -1]
     handle.remove()
     x = seen[-1].double()
-    centred = x - x.mean() if name in ("gpt2", "gpt_neox") else x
-    eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None)
+    centred = x - x.mean() if name in CENTRED else x
+    eps = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", None) or 1e-5  # OLMo's is in its code
     divisor = torch.sqrt((centred**2).mean() + eps)
     ours = np.asarray(effect_on_logits(model, jnp.asarray(x.float().numpy()))) / float(divisor)
     if getattr(norm, "bias", None) is not None:

@@ -31,7 +31,7 @@ def test_a_saved_model_is_the_same_model_here_and_in_transformers(saved):
     )
     assert theirs.keys() == ours.keys()
     for name, tensor in theirs.items():
-        if "pooler" not in name:  # which we don't read
+        if not any(part in name for part in ("pooler", "visi", "visual", "projector")):  # which we don't read
             torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
 
 

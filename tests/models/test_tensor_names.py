@@ -14,7 +14,7 @@ import torch
 import transformers
 
 import expertlens_jax as el
-from expertlens_jax.errors import CheckpointError, ExpertLensWarning
+from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models import loading
 
 pytestmark = pytest.mark.compiled_quickly
@@ -53,8 +53,7 @@ def change_config(directory: pathlib.Path, **changes) -> None:
 
 
 def by_transformers(directory: pathlib.Path) -> np.ndarray:
-    encoder = json.loads((directory / "config.json").read_text())["model_type"] in ("bert", "roberta")
-    auto = transformers.AutoModel if encoder else transformers.AutoModelForCausalLM
+    auto = families.auto_class_of(json.loads((directory / "config.json").read_text())["model_type"])
     model = auto.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", **families.EAGER).eval()
     return hooks.run(model, TOKEN_IDS, np.ones(TOKEN_IDS.shape, bool))
 
@@ -88,6 +87,55 @@ def test_layer_norms_may_have_their_old_names(name, tmp_path):
     }[name]
     buffers = {f"{name}.embeddings.position_ids": torch.arange(40)[None]}
     write(tmp_path, read(tmp_path) | {head: torch.ones(36) for head in heads} | buffers)
+    model = el.load_model(tmp_path)
+    assert same_parameters(model, reference)
+    assert_as_transformers(model, tmp_path)
+
+
+PLACES = {
+    "gemma3": ("language_model.model.", "model.language_model."),
+    "mistral3": ("language_model.model.", "model.language_model."),
+    "qwen2_5_vl": ("model.", "model.language_model."),
+    "qwen3_vl": ("model.language_model.",),
+}
+
+
+@pytest.mark.parametrize(("name", "place"), [(name, place) for name, places in PLACES.items() for place in places])
+def test_a_text_tower_stands_where_files_of_any_age_have_it(name, place, tmp_path):
+    """And nothing of the vision part is read: it may be damaged."""
+    reference = el.load_model(save(tmp_path, name))
+
+    def moved(stored):
+        if "vis" in stored or "projector" in stored:
+            return stored
+        if stored == "lm_head.weight":
+            return "language_model.lm_head.weight" if place == "language_model.model." else stored
+        inside = stored.replace("language_model.", "").replace("model.", "")
+        return place + inside
+
+    rename(tmp_path, moved)
+    tensors = read(tmp_path)
+    assert f"{place}embed_tokens.weight" in tensors
+    vision = [stored for stored in tensors if "vis" in stored or "projector" in stored]
+    write(tmp_path, tensors | {stored: torch.ones(3, dtype=torch.int8) for stored in vision})
+    assert vision and same_parameters(el.load_model(tmp_path), reference)
+    assert reference.units["hf_module"].iloc[0] == "model.language_model.layers.0.self_attn.q_proj"
+
+
+HEADS = {
+    "xlm-roberta": ("roberta.", ("lm_head.layer_norm.weight", "classifier.out_proj.bias")),
+    "distilbert": ("distilbert.", ("vocab_transform.weight", "vocab_layer_norm.bias", "pre_classifier.weight")),
+    "modernbert": ("model.", ("head.dense.weight", "head.norm.weight", "decoder.bias", "classifier.weight")),
+    "electra": ("electra.", ("discriminator_predictions.dense.weight", "generator_lm_head.bias", "classifier.bias")),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_encoders_heads_are_left_where_they_are(name, tmp_path):
+    reference = el.load_model(save(tmp_path, name))
+    prefix, heads = HEADS[name]
+    rename(tmp_path, lambda stored: prefix + stored)
+    write(tmp_path, read(tmp_path) | {head: torch.ones(36) for head in heads})
     model = el.load_model(tmp_path)
     assert same_parameters(model, reference)
     assert_as_transformers(model, tmp_path)
@@ -285,6 +333,39 @@ def test_a_head_of_its_own_is_found_in_the_cache_too(tmp_path, monkeypatch):
     change_config(directory, tie_word_embeddings=False)
     assert same_parameters(el.load_model(directory, use_cache=True, cache_dir=cache), reference)
     assert len([path for path in (cache / "expertlens_jax").iterdir() if path.is_dir()]) == 2
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "falcon-new"])
+def test_a_classifier_gives_its_backbones_last_hidden_state(name, tmp_path):
+    """Its own head isn't read; of a language head there is none, and what needs one is refused."""
+    config = families.make_config(case_of(name))
+    torch.manual_seed(0)
+    classifier = transformers.AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
+    families.save(classifier, tmp_path)
+    model = el.load_model(tmp_path)
+    theirs = classifier.base_model(torch.tensor(TOKEN_IDS)).last_hidden_state.detach().numpy()
+    np.testing.assert_allclose(np.asarray(model(TOKEN_IDS)), theirs, atol=TOLERANCE, rtol=0)
+    assert "causal, without a language head" in repr(model)
+    address = model.units["hf_module"].iloc[0]
+    assert classifier.get_submodule(address) is not None
+    with pytest.raises(
+        UnsupportedModelError, match=r"is a decoder without a language head \(\w+\) and predicts no next"
+    ):
+        el.generate(model, "a b", max_new_tokens=2)
+
+
+def test_a_base_model_by_itself_gives_its_last_hidden_state(tmp_path):
+    """Unless its head would be its embedding, as transformers then has it too."""
+    case = case_of("llama")
+    torch.manual_seed(0)
+    base = transformers.AutoModel.from_config(families.make_config(case), attn_implementation="eager").eval()
+    families.save(base, tmp_path)
+    theirs = base(torch.tensor(TOKEN_IDS)).last_hidden_state.detach().numpy()
+    np.testing.assert_allclose(np.asarray(el.load_model(tmp_path)(TOKEN_IDS)), theirs, atol=TOLERANCE, rtol=0)
+    change_config(tmp_path, tie_word_embeddings=True)
+    tied = el.load_model(tmp_path)
+    assert tied.config.head == "tied"
+    assert_as_transformers(tied, tmp_path)
 
 
 # Files

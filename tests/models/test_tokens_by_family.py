@@ -51,12 +51,25 @@ def llama3(vocab, merges):
     return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token="<|end_of_text|>")
 
 
+def xlm_roberta(vocab, merges):
+    """XLM-RoBERTa's: SentencePiece's unigrams, here of one length, between <s> and </s>."""
+    inner = transformers.XLMRobertaTokenizer(vocab=[(token, -1.0) for token in vocab])
+    assert not merges
+    return inner
+
+
 GPT2, LLAMA = transformers.GPT2Tokenizer, transformers.LlamaTokenizer
 END = ("<|endoftext|>",)
 ROWS = [
-    Row(("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmoe"), GPT2, END, BYTES),
-    Row(("gpt_neox",), transformers.GPTNeoXTokenizer, (*END, "<|padding|>"), BYTES),
-    Row(("qwen2", "qwen3", "qwen3_moe"), transformers.Qwen2Tokenizer, END, BYTES),
+    Row(
+        ("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmo3", "olmoe", "granite", "stablelm", "glm4", "falcon"),
+        GPT2,
+        END,
+        BYTES,
+    ),
+    Row(("bloom",), GPT2, ("<unk>", "<s>", "</s>", "<pad>"), BYTES, dict(unk_token="<unk>", eos_token="</s>")),
+    Row(("gpt_neox", "olmo"), transformers.GPTNeoXTokenizer, (*END, "<|padding|>"), BYTES),
+    Row(("qwen2", "qwen3", "qwen3_moe", "qwen2_5_vl", "qwen3_vl"), transformers.Qwen2Tokenizer, END, BYTES),
     Row(
         ("opt",),
         GPT2,
@@ -67,7 +80,7 @@ ROWS = [
     ),
     Row(("phi3",), LLAMA, ("<unk>", "<s>", "</s>"), METASPACE),
     Row(
-        ("llama", "mistral", "mixtral"),
+        ("llama", "mistral", "mistral3", "mixtral"),
         LLAMA,
         ("<unk>", "<s>", "</s>"),
         METASPACE,
@@ -75,7 +88,7 @@ ROWS = [
         before=("<s>",),
     ),
     Row(
-        ("llama", "mistral", "mixtral"),
+        ("llama", "mistral", "mistral3", "mixtral"),
         LLAMA,
         ("<unk>", "<s>", "</s>"),
         METASPACE,
@@ -91,7 +104,7 @@ ROWS = [
         before=("<|begin_of_text|>",),
     ),
     Row(
-        ("gemma", "gemma2", "gemma3_text"),
+        ("gemma", "gemma2", "gemma3_text", "gemma3"),
         transformers.GemmaTokenizer,
         ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"),
         METASPACE,
@@ -99,12 +112,20 @@ ROWS = [
         before=("<bos>",),
     ),
     Row(
-        ("bert",),
+        ("bert", "distilbert", "electra", "modernbert"),
         transformers.BertTokenizer,
         ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
         WORDS,
         before=("[CLS]",),
         after=("[SEP]",),
+    ),
+    Row(
+        ("xlm-roberta",),
+        xlm_roberta,
+        ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+        METASPACE,
+        before=("<s>",),
+        after=("</s>",),
     ),
     Row(
         ("roberta",),

@@ -99,7 +99,9 @@ def choose_steering(
         written.
     """
     if not model.config.causal:
-        raise UnsupportedModelError(f"{model.name} is an encoder and writes nothing. Steer a causal language model.")
+        raise UnsupportedModelError(
+            f"{model.name} is {model.config.kind} and writes nothing. Steer a causal language model."
+        )
     concepts = [concepts] if isinstance(concepts, str) else list(concepts)
     check_known_concepts(expertise, concepts)
     candidates: list[dict[str, Any]] = [

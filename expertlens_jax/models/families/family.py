@@ -1,7 +1,8 @@
 """What a family file states: how its Hugging Face config, tensors and modules read as the one stack's."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,12 @@ class Family:
     `linears` gives for every linear site its layer; `tensors` the other parameters, from our path (see
     `transformer.py`) to the Hugging Face tensor; `block` the module whose output is the residual stream. All
     names are those of the base model: a checkpoint may have them with or without `prefix`, which the model
-    with its head puts before them. Names that start with `head_names` never carry the prefix. Tensors that
-    match `ignored` (a regular expression) are known and not needed. Names in files that transformers has in memory
-    otherwise are `renamed` (regular expressions, and what takes their place), and `expert_layers` are the names of an
-    expert's gate, up and down, of which memory has one tensor for all experts. `fields` are those of the Hugging Face
-    config that `translate` reads or refuses; `fields.py` tells of all others.
+    with its head puts before them; files of other ages, one of `other_prefixes`. Names that start with `head_names`
+    never carry the prefix. Tensors that match `ignored` (a regular expression) are known and not needed. Names in files
+    that transformers has in memory otherwise are `renamed` (regular expressions, and what takes their place), and
+    `expert_layers` are the names of an expert's gate, up and down, of which memory has one tensor for all experts.
+    `fields` are those of the Hugging Face config that `translate` reads or refuses; `fields.py` tells of all others.
+    `text` is the family of the text tower, of which a model that reads images too has the config within its own.
     """
 
     title: str
@@ -61,6 +63,13 @@ class Family:
     head_names: tuple[str, ...] = ("lm_head.",)
     renamed: tuple[tuple[str, str], ...] = ()
     expert_layers: tuple[str, str, str] | None = None
+    other_prefixes: tuple[str, ...] = ()
+    text: "Family | None" = None
+
+    @property
+    def network(self) -> str:
+        """The `model_type` of the network that is read: the text tower's, where there is one."""
+        return self.model_type if self.text is None else self.text.model_type
 
     def hf_module(self, name: str) -> str:
         """A base model's name as transformers' `AutoModelForCausalLM` (`AutoModel` for encoders) has it."""
@@ -70,6 +79,35 @@ class Family:
         """What makes a model of this family an encoder, for errors: the family itself, or its config."""
         bidirectional = not self.encoder and not config.causal
         return f"{self.model_type}, whose config.json says is_causal=false" if bidirectional else self.model_type
+
+
+WITHOUT_LANGUAGE_HEAD = re.compile(
+    r"\w+For(SequenceClassification|TokenClassification|QuestionAnswering)|\w+(?<!Head)(?<!Heads)Model"
+)
+"""The architectures that a `config.json` names of models with another head than a language model's, or none."""
+
+OTHER_HEADS = r"(score|classifier|qa_outputs)\..*"
+
+
+def without_language_head(
+    family: Family, config: TransformerConfig, architectures: Sequence[str]
+) -> tuple[Family, TransformerConfig]:
+    """The family and config of what a checkpoint holds, whose config names these `architectures`.
+
+    A classifier, or a base model saved by itself, has no language head: its output is the last hidden state. A
+    classifier's own head isn't read. A base model whose head would be its embedding has one all the same.
+    """
+    named = [name for name in architectures if WITHOUT_LANGUAGE_HEAD.fullmatch(name)]
+    if not named or config.head is None or (named[0].endswith("Model") and config.head == "tied"):
+        return family, config
+    return headless(family, config, OTHER_HEADS)
+
+
+def headless(family: Family, config: TransformerConfig, *heads: str) -> tuple[Family, TransformerConfig]:
+    """The family and config of a model without a language head; tensors that match one of `heads` aren't read."""
+    ignored = "|".join(filter(None, (family.ignored, *heads)))
+    config = dataclasses.replace(config, head=None, head_bias=False, logits_scale=1.0, logits_softcap=None)
+    return dataclasses.replace(family, ignored=ignored), config
 
 
 def concatenated(*sizes: int) -> list[np.ndarray]:
@@ -90,8 +128,10 @@ def is_causal(hf: Any) -> bool:
     return bool(getattr(hf, "is_causal", True))
 
 
-def window(hf: Any) -> int:
+def window(hf: Any, causal: bool | None = None) -> int:
     """How many tokens back a layer with a window sees, itself included; 0 if the config states no window.
+
+    `causal` is whether the model is; default, what the config says.
 
     Without causality it is to either side, and one more: transformers then masks distances beyond the window, in
     causal models distances from it on.
@@ -106,11 +146,13 @@ def window(hf: Any) -> int:
             f"this {hf.model_type} config says sliding_window={hf.sliding_window!r}; wanted is a number of tokens, or "
             "null for none."
         )
-    return hf.sliding_window + (not is_causal(hf))
+    return hf.sliding_window + (not (is_causal(hf) if causal is None else causal))
 
 
-def layer_windows(hf: Any) -> tuple[int, ...]:
+def layer_windows(hf: Any, causal: bool | None = None) -> tuple[int, ...]:
     """The window of each layer, 0 where it sees all, from a config's `layer_types` and `sliding_window`.
+
+    `causal` is as in `window`.
 
     Raises:
       UnsupportedModelError: a layer is of another type than full or sliding attention, or slides without a
@@ -127,7 +169,7 @@ def layer_windows(hf: Any) -> tuple[int, ...]:
             "the config's layer_types hold sliding_attention, but it states no sliding_window, or switches "
             "it off with use_sliding_window=false."
         )
-    windows = tuple(window(hf) if kind == "sliding_attention" else 0 for kind in hf.layer_types)
+    windows = tuple(window(hf, causal) if kind == "sliding_attention" else 0 for kind in hf.layer_types)
     return windows if any(windows) else ()
 
 

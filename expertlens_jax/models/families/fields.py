@@ -18,7 +18,9 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
         *("resid_pdrop", "embd_pdrop", "attn_pdrop", "resid_dropout", "embed_dropout", "attention_dropout"),
         *("hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "activation_dropout"),
         *("layerdrop", "classifier_dropout", "summary_first_dropout", "summary_last_dropout"),
-        *("initializer_range", "init_std", "gradient_checkpointing", "router_aux_loss_coef", "router_jitter_noise"),
+        *("qa_dropout", "seq_classif_dropout", "embedding_dropout", "mlp_dropout", "initializer_cutoff_factor"),
+        *("sparse_prediction", "sparse_pred_ignore_index", "initializer_range", "init_std", "gradient_checkpointing"),
+        *("router_aux_loss_coef", "router_jitter_noise"),
     ),
     "names special tokens, which the tokenizer tells": (
         *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id"),
@@ -33,13 +35,21 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
         *("torch_dtype", "attn_implementation", "_attn_implementation", "_attn_implementation_autoset"),
         *("_attn_implementation_internal", "_experts_implementation_internal", "experts_implementation"),
         *("use_flash_attn", "flash_attn", "flash_rotary", "fused_dense", "attention_softmax_in_fp32"),
-        *("scale_attention_softmax_in_fp32",),
+        *("scale_attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion"),
+        *("skip_bias_add", "skip_bias_add_qkv", "offset_alibi", "deterministic_flash_attn", "reference_compile"),
+        *("repad_logits_with_grad",),
     ),
     "belongs to a head that isn't read": (
         *("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "finetuning_task"),
         *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"),
         *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
-        *("pooler_type", "directionality", "tie_word_embeddings"),
+        *("pooler_type", "directionality", "tie_word_embeddings", "tie_weights_"),
+        *("decoder_bias", "classifier_pooling", "classifier_bias", "classifier_activation"),
+    ),
+    "is of images, which aren't read": (
+        *("vision_config", "image_token_id", "video_token_id", "vision_token_id", "vision_start_token_id"),
+        *("vision_end_token_id", "mm_tokens_per_image", "image_token_index", "boi_token_index", "eoi_token_index"),
+        *("multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size", "vision_feature_layer"),
     ),
     "is a note about the file": (
         *("architectures", "model_type", "_name_or_path", "name_or_path", "transformers_version", "_commit_hash"),
@@ -47,6 +57,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
         *("unsloth_version", "unsloth_fixed", "n_ctx"),
     ),
     "is what decoders are anyway": ("is_decoder",),
+    "says how a table is drawn that the checkpoint holds": ("sinusoidal_pos_embds",),
     "takes effect only through a field that is read or refused": ("max_window_layers",),
     "is read or refused where weights are opened": ("transformers_weights", "quantization_config", "per_layer_config"),
 }
@@ -58,10 +69,10 @@ def _head_width(hf: Any) -> int:
     return hf.hidden_size // hf.num_attention_heads
 
 
-def _activation(hf: Any) -> str:
-    """The activation function by whichever name the config's class has for it."""
-    names = ("hidden_activation", "hidden_act", "activation_function")
-    return next(getattr(hf, name) for name in names if hasattr(type(hf)(), name))
+def _activation(hf: Any) -> str | None:
+    """The activation function by whichever name the config's class has for it; None if it has none (BLOOM)."""
+    names = ("hidden_activation", "hidden_act", "activation_function", "activation")
+    return next((getattr(hf, name) for name in names if hasattr(type(hf)(), name)), None)
 
 
 def _rope_parameters(hf: Any) -> Mapping[str, Any]:
@@ -103,7 +114,7 @@ ELSEWHERE: dict[str, tuple[Any, ...] | Callable[[Any], Any]] = {
     "partial_rotary_factor": lambda hf: _rope_parameters(hf).get("partial_rotary_factor"),
     "no_rope_layers": (),
     "no_rope_layer_interval": (),
-    "original_max_position_embeddings": lambda hf: hf.max_position_embeddings,
+    "original_max_position_embeddings": lambda hf: getattr(hf, "max_position_embeddings", None),
     "interpolate_factor": (1,),
     "full_attn_mod": (1,),
     "use_mrope": (),
@@ -126,8 +137,11 @@ ELSEWHERE: dict[str, tuple[Any, ...] | Callable[[Any], Any]] = {
     # Biases, where the family's layers have none of their own accord
     "attention_bias": (),
     "qkv_bias": (),
+    "use_qkv_bias": (),
+    "bias": (),
     "mlp_bias": (),
     "use_bias": (),
+    "slow_but_exact": (),
     "lm_head_bias": (),
     "enable_bias": (True,),
     # Scales, norms and order
@@ -143,6 +157,9 @@ ELSEWHERE: dict[str, tuple[Any, ...] | Callable[[Any], Any]] = {
     "_remove_final_layer_norm": (),
     "use_parallel_residual": (),
     "parallel_attn": (),
+    "num_ln_in_parallel_attn": (),
+    "new_decoder_architecture": (),
+    "apply_residual_connection_post_layernorm": (),
     "embedding_size": lambda hf: hf.hidden_size,
     "word_embed_proj_dim": lambda hf: hf.hidden_size,
     "type_vocab_size": (),
@@ -191,6 +208,8 @@ def check_fields(family: Family, hf_config: Any, stated: Mapping[str, Any]) -> N
     Warns:
       ExpertLensWarning: fields that neither transformers nor the family know.
     """
+    if family.text is not None:
+        stated = _check_tower(family.text, hf_config.text_config, stated)
     harmless = without_effect()
     attributes = type(hf_config).attribute_map
     defaults = type(hf_config)().to_dict()
@@ -222,9 +241,21 @@ def check_fields(family: Family, hf_config: Any, stated: Mapping[str, Any]) -> N
         )
 
 
+def _check_tower(text: Family, hf_config: Any, stated: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Checks what a config says of its text tower; returns the rest of what it says.
+
+    Its fields stand in `text_config`; or, in old files of Qwen2.5-VL, among the others; or here and there, alike.
+    """
+    within = stated.get("text_config") or {}
+    if not within and "hidden_size" in stated:  # which no model with an image part has beside its text's
+        within = {field: stated[field] for field in stated if field in text.fields}
+    check_fields(text, hf_config, within)
+    return {field: value for field, value in stated.items() if field not in within or within[field] != value}
+
+
 def _neutral(field: str, value: Any, hf_config: Any) -> bool:
     """Whether a value says that nothing is changed."""
     unchanged = ELSEWHERE[field]
     if callable(unchanged):
-        return value is None or value == unchanged(hf_config)
+        return value is None or value == unchanged(getattr(hf_config, "text_config", hf_config))
     return value is None or value in unchanged or (True not in unchanged and value in NOTHING)

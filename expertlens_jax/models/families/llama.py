@@ -24,7 +24,13 @@ def head_width(hf: Any) -> int:
 
 
 def llama_like(
-    hf: Any, *, rotary: Rotary | None = None, activation: str | None = None, **options: Any
+    hf: Any,
+    *,
+    rotary: Rotary | None = None,
+    activation: str | None = None,
+    norm_eps: float | None = None,
+    head_dim: int | None = None,
+    **options: Any,
 ) -> TransformerConfig:
     """Reads what the configs of Llama's pattern have in common.
 
@@ -32,9 +38,11 @@ def llama_like(
       hf: the Hugging Face config.
       rotary: default, what `rope_parameters` say.
       activation: default, `hidden_act`.
+      norm_eps: default, `rms_norm_eps`.
+      head_dim: default, `head_width`.
       **options: fields of `TransformerConfig` in which a family differs.
     """
-    head_dim = head_width(hf)
+    head_dim = head_dim or head_width(hf)
     rotary = rotary or read_rotary(hf, head_dim)
     shared: dict[str, Any] = dict(
         vocab_size=hf.vocab_size,
@@ -46,7 +54,7 @@ def llama_like(
         d_mlp=hf.intermediate_size,
         max_tokens=longest_context(hf, rotary),
         norm="rms",
-        norm_eps=hf.rms_norm_eps,
+        norm_eps=hf.rms_norm_eps if norm_eps is None else norm_eps,
         causal=is_causal(hf),
         qkv_bias=False,
         attention_out_bias=False,
@@ -54,7 +62,7 @@ def llama_like(
         gated=True,
         activation=activation or hf.hidden_act,
         mlp_bias=False,
-        head="tied" if hf.tie_word_embeddings else "linear",
+        head="tied" if getattr(hf, "tie_word_embeddings", False) else "linear",  # which text towers' don't say
         initializer_range=hf.initializer_range,
     )
     return TransformerConfig(**shared | options)

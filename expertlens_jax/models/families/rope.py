@@ -27,7 +27,9 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 """What else a config's `rope_parameters` hold, by their `rope_type`."""
 
 
-def read_rotary(hf: Any, head_dim: int, *, layer_type: str | None = None, partial: bool = False) -> Rotary:
+def read_rotary(
+    hf: Any, head_dim: int, *, layer_type: str | None = None, partial: bool = False, of_images_too: bool = False
+) -> Rotary:
     """The rotary embedding that a config asks for.
 
     Args:
@@ -35,6 +37,8 @@ def read_rotary(hf: Any, head_dim: int, *, layer_type: str | None = None, partia
       head_dim: channels a head.
       layer_type: which entry of `rope_parameters` to read, in configs that have one per layer type.
       partial: whether this family's models can turn a part of each head's channels only.
+      of_images_too: whether the channels are shared out to positions of time, height and width. Of text these are all
+        the same, so it doesn't matter how.
 
     Raises:
       UnsupportedModelError: the config's `rope_type` is none of `ROPE_SCALINGS`, or it wants a part of the
@@ -58,7 +62,8 @@ def read_rotary(hf: Any, head_dim: int, *, layer_type: str | None = None, partia
     scaling = rope.get("rope_type", "default")
     if scaling not in ROPE_SCALINGS:
         raise UnsupportedModelError(f"the config's rope_type is {scaling!r}; supported are {', '.join(ROPE_SCALINGS)}.")
-    _tell_unread(hf.model_type, rope, scaling)
+    without_effect = ("mrope_section", "mrope_interleaved") if of_images_too else ()
+    _tell_unread(hf.model_type, {key: rope[key] for key in rope if key not in without_effect}, scaling)
     share = rope.get("partial_rotary_factor", 1.0)
     if share != 1.0 and not partial:
         raise UnsupportedModelError(

@@ -32,7 +32,11 @@ def _sites(c: TransformerConfig) -> str:
 def _parts(family: Family, c: TransformerConfig) -> str:
     """What tells this family from others."""
     parts = [] if c.causal else ["encoder"]
-    if c.rotary is None:
+    if family.text is not None:
+        parts.append("the text tower")
+    if c.alibi is not None:
+        parts.append("ALiBi")
+    elif c.rotary is None:
         parts.append("learned positions")
     else:
         share = c.rotary.dim / c.head_dim
@@ -46,7 +50,7 @@ def _parts(family: Family, c: TransformerConfig) -> str:
         "output": "on each branch's output",
         "both": "before and after each branch",
     }[c.norm_place]
-    parts.append(f"{norm} {place}")
+    parts.append(f"{norm} {place}" + ("" if c.norm_parameters else ", without parameters"))
     if c.qk_norm is not None:
         parts.append({"head": "q and k normed by head", "projection": "q and k normed"}[c.qk_norm])
     if c.residual != "sequential":

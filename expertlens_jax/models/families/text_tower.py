@@ -1,0 +1,47 @@
+"""The text towers of models that read images too: the vision part isn't read.
+
+The config of the tower stands within the model's own, as `text_config`, and its tensors under `language_model`, which
+files of different ages put at different places.
+"""
+
+import dataclasses
+from typing import Any
+
+from expertlens_jax.errors import UnsupportedModelError
+from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.families.family import Family, refuse
+
+
+def text_tower(
+    text: Family, *, title: str, examples: tuple[str, ...], model_type: str, unread: tuple[str, ...] = ()
+) -> Family:
+    """The family of models whose text tower is of the family `text`; the other arguments are its own.
+
+    `unread` are fields of the tower's config that transformers reads in text models only.
+    """
+
+    def translate(hf: Any) -> TransformerConfig:
+        """Reads the config of the tower."""
+        tower = hf.text_config
+        if tower.model_type != text.model_type:
+            raise UnsupportedModelError(
+                f"the text_config of this {model_type} config says model_type={tower.model_type!r}; only "
+                f"{text.model_type!r} is supported."
+            )
+        for field in unread:
+            refuse(tower, field, None, f"transformers' {model_type} models ignore it")
+        refuse(tower, "is_causal", True, f"the text tower of {model_type} is read as a causal language model")
+        return dataclasses.replace(text.translate(tower), head="tied" if hf.tie_word_embeddings else "linear")
+
+    return dataclasses.replace(
+        text,
+        title=title,
+        examples=examples,
+        model_type=model_type,
+        translate=translate,
+        prefix="model.language_model.",
+        other_prefixes=("language_model.model.", "language_model.", "model."),
+        ignored=r"(visual|vision_tower|multi_modal_projector)\..*",
+        fields=("text_config", "tie_word_embeddings"),
+        text=text,
+    )
