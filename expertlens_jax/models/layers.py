@@ -11,7 +11,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from expertlens_jax.models.activations import ACTIVATIONS
-from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.config import ALiBi, TransformerConfig
 from expertlens_jax.models.rotary import rotate
 from expertlens_jax.models.sharding import split_channels, split_heads
 from expertlens_jax.models.taps import LayerInputs, Tap, TappedLinear, Taps
@@ -111,7 +111,7 @@ class Attention(nn.Module):
             slots = earlier[0].shape[2]
 
         mask = attention_mask(inputs, num_tokens, options.window, c.causal, slots)
-        bias = None if c.alibi is None else alibi_bias(inputs, slots, c)
+        bias = None if c.alibi is None else alibi_bias(inputs, slots, c.num_heads, c.alibi)
         mixed = attend(q, k, v, mask, options, c, earlier, bias)
         mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
         mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)
@@ -137,17 +137,17 @@ def attention_mask(
     return jnp.concatenate([earlier, seen], axis=-1)
 
 
-def alibi_bias(inputs: LayerInputs, cache_slots: int, c: TransformerConfig) -> jax.Array:
+def alibi_bias(inputs: LayerInputs, cache_slots: int, num_heads: int, alibi: ALiBi) -> jax.Array:
     """ALiBi's bias on attention scores, float32 `[batch, heads, cache slots + tokens]`.
 
     It is a slope of the head's own times the key's position. What depends on the query alone, softmax takes away; so
     that is ALiBi's bias by distance, as transformers has it.
     """
     positions = inputs.positions
-    if cache_slots:
+    if cache_slots and inputs.key_positions is not None:
         positions = jnp.concatenate([inputs.key_positions, positions], axis=1)
-    slopes, positions = jnp.asarray(alibi_slopes(c.num_heads)), positions.astype(jnp.float32)
-    if not c.alibi.in_bfloat16:
+    slopes, positions = jnp.asarray(alibi_slopes(num_heads)), positions.astype(jnp.float32)
+    if not alibi.in_bfloat16:
         return slopes[:, None] * positions[:, None]
     # reduce_precision, which no optimisation takes away, unlike a cast to bfloat16 and back.
     round_down = partial(jax.lax.reduce_precision, exponent_bits=8, mantissa_bits=7)
@@ -196,10 +196,11 @@ def attend(
         scores = jnp.concatenate([of_cache, scores], axis=-1)
     if bias is not None:
         bias = bias.reshape(batch, c.num_kv_heads, -1, 1, bias.shape[-1])
-    if bias is not None and c.alibi.scaled:
+    bias_is_scaled = c.alibi is not None and c.alibi.scaled
+    if bias is not None and bias_is_scaled:
         scores += bias
     scores *= options.attention_scale
-    if bias is not None and not c.alibi.scaled:
+    if bias is not None and not bias_is_scaled:
         scores += bias
     if c.attention_softcap is not None:
         scores = c.attention_softcap * jnp.tanh(scores / c.attention_softcap)

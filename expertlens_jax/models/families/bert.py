@@ -13,10 +13,10 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, norm_tensors, refuse
 
 if TYPE_CHECKING:
-    from transformers import BertConfig, RobertaConfig
+    from transformers import BertConfig, ElectraConfig, RobertaConfig
 
 
-def translate(hf: BertConfig | RobertaConfig) -> TransformerConfig:
+def translate(hf: BertConfig | ElectraConfig | RobertaConfig) -> TransformerConfig:
     """Reads a BERT config."""
     refuse(hf, "position_embedding_type", "absolute", "positions are a learned table")
     refuse(hf, "is_decoder", False, "every token sees every other")

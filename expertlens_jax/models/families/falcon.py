@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +16,9 @@ from expertlens_jax.models.config import ALiBi, Residual, TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors, refuse
 from expertlens_jax.models.families.rope import ROPE_FIELDS, longest_context, read_rotary
 
-if TYPE_CHECKING:
-    from transformers import FalconConfig
 
-
-def translate(hf: FalconConfig) -> TransformerConfig:
-    """Reads a Falcon config."""
+def translate(hf: Any) -> TransformerConfig:
+    """Reads a Falcon config, a `transformers.FalconConfig`."""
     head_dim = hf.hidden_size // hf.num_attention_heads
     rotary = read_rotary(hf, head_dim)
     return TransformerConfig(
@@ -47,7 +44,7 @@ def translate(hf: FalconConfig) -> TransformerConfig:
     )
 
 
-def _key_heads(hf: FalconConfig) -> int:
+def _key_heads(hf: Any) -> int:
     """Heads of keys: the new architecture's own number, or one, or as many as of queries."""
     if hf.new_decoder_architecture:
         return hf.num_kv_heads
@@ -57,7 +54,7 @@ def _key_heads(hf: FalconConfig) -> int:
     return hf.num_attention_heads
 
 
-def _residual(hf: FalconConfig) -> Residual:
+def _residual(hf: Any) -> Residual:
     """How attention and MLP stand to each other; combinations that transformers can't run are refused."""
     if not hf.new_decoder_architecture:
         refuse(hf, "num_ln_in_parallel_attn", 1, "the old decoder architecture has one norm for both branches")
