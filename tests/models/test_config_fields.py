@@ -634,7 +634,7 @@ def test_a_text_towers_fields_may_stand_among_the_others(tmp_path):
 
 OTHER_VALUES = {
     **dict.fromkeys(("classifier_dropout", "hidden_dropout", "dropout", "layerdrop"), 0.9),
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 7),
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "cls_token_id", "sep_token_id"), 7),
     **dict.fromkeys(("initializer_range", "init_std", "router_aux_loss_coef", "router_jitter_noise"), 0.7),
     **dict.fromkeys(("use_cache", "output_attentions", "output_hidden_states", "is_decoder"), None),
     **{"chunk_size_feed_forward": 5, "pretraining_tp": 2, "summary_type": "last", "summary_activation": "tanh"},
