@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
 
 from expertlens_jax.errors import ExpertLensError, HostError
 
@@ -225,7 +226,7 @@ def from_first_host(work: Callable[[], Any]) -> Any:
     return received["result"]
 
 
-def from_all_hosts(values: np.ndarray) -> np.ndarray:
+def from_all_hosts(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "hosts ..."]:
     """Every host's array, stacked `[hosts, ...]` in their order."""
     return values[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(values))
 

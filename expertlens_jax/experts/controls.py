@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.optimize
 import xarray as xr
+from jaxtyping import Bool, Integer, Real
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import average_precision
@@ -65,8 +66,13 @@ def equally_active_units(expertise: xr.Dataset, concept: str, experts: np.ndarra
 
 
 def match_by_activity(
-    row: xr.Dataset, activity: np.ndarray, experts: np.ndarray, others: np.ndarray, *, standardised: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+    row: xr.Dataset,
+    activity: Real[np.ndarray, "units measures"],
+    experts: Bool[np.ndarray, " units"],
+    others: Bool[np.ndarray, " units"],
+    *,
+    standardised: bool = False,
+) -> tuple[Integer[np.ndarray, " pairs"], Integer[np.ndarray, " pairs"]]:
     """Give each expert another unit of the same layer and site that is as active.
 
     Within a layer and site it is the assignment of least total distance (`scipy.optimize.linear_sum_assignment`).

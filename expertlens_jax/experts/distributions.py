@@ -6,6 +6,7 @@ comes from (`measuring.py`). Here are their definitions, for any two samples, in
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float64, Real
 from scipy import stats
 
 from expertlens_jax.data.concepts import ConceptDataset
@@ -76,7 +77,9 @@ def measure_distributions(
     )
 
 
-def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+def area_under_roc(
+    positives: Real[np.ndarray, "P units"], negatives: Real[np.ndarray, "N units"]
+) -> Float64[np.ndarray, " units"]:
     """The area under the receiver operating characteristic, by ranks (Mann & Whitney 1947).
 
     Args:
@@ -91,7 +94,9 @@ def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     return (ranks[:count].sum(axis=0) - count * (count + 1) / 2) / (count * len(negatives))
 
 
-def transport_slope(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def transport_slope(
+    source: Real[np.ndarray, "N units"], target: Real[np.ndarray, "P units"]
+) -> Float64[np.ndarray, " units"]:
     """The slope of the affine map that brings one distribution closest to another, unit by unit.
 
     Linear-AcT (Rodriguez et al. 2025, ICLR): with both samples sorted and centred, the map `slope * x + offset` of

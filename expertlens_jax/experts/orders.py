@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float32, Int32
 
 from expertlens_jax.experts.concept_sets import PAD, POSITIVE, ConceptSets, Group
 
@@ -51,7 +52,7 @@ class Orders(NamedTuple):
     positives: tuple[np.ndarray | jax.Array | None, ...]
 
 
-def ordered_keys(values: jax.Array) -> jax.Array:
+def ordered_keys(values: Float32[Array, "*shape"]) -> Int32[jax.Array, "*shape"]:
     """float32 -> int32 of the same shape and order, -0.0 and 0.0 alike: integers sort several times faster.
 
     Sign and magnitude become two's complement. It is all integer arithmetic, so that responses too small for
@@ -61,7 +62,7 @@ def ordered_keys(values: jax.Array) -> jax.Array:
     return jnp.where(bits < 0, LOWEST - bits, bits)
 
 
-def responses_of(keys: Array) -> jax.Array:
+def responses_of(keys: Int32[Array, "*shape"]) -> Float32[jax.Array, "*shape"]:
     """int32 keys -> the float32 responses they stand for."""
     return lax.bitcast_convert_type(jnp.where(keys < 0, LOWEST - keys, keys), jnp.float32)
 
@@ -78,7 +79,7 @@ def _looked_up(group: Group, num_ranked: int) -> tuple[np.ndarray | jax.Array, n
     return xp.concatenate([group.positives, group.others], axis=1), xp.concatenate([kinds, group.other_kinds], axis=1)
 
 
-def order_on_device(values: jax.Array, sets: ConceptSets) -> Orders:
+def order_on_device(values: Float32[Array, "sentences units"], sets: ConceptSets) -> Orders:
     """Orders float32 [S, B] by XLA's sorts, none of them stable: equal numbers are alike in all they carry."""
     keys = ordered_keys(values[sets.sentences]).T  # [B, T]
     number = lax.broadcasted_iota(jnp.int32, keys.shape, 1)

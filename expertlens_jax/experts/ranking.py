@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jaxtyping import Shaped
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
@@ -44,7 +45,7 @@ _CACHED, _NARROWEST = 2**18, 16
 
 
 def rank_units(
-    values: np.ndarray | jax.Array,
+    values: Shaped[np.ndarray | jax.Array, "sentences units"],
     contrast: Contrast,
     *,
     transport: bool = True,
@@ -137,7 +138,7 @@ def _block_bytes() -> int:
 
 
 def rank_blocks(
-    blocks: np.ndarray | jax.Array,
+    blocks: Shaped[np.ndarray | jax.Array, "devices sentences units"],
     sets: ConceptSets,
     *,
     first_unit: int = 0,

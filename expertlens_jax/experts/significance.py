@@ -26,6 +26,7 @@ import numpy as np
 import scipy.signal
 import scipy.special
 import scipy.stats
+from jaxtyping import Float, Float32, Float64
 
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ConceptDataError
@@ -150,7 +151,9 @@ def null_survival(
     return NullDistribution(average_precision[keep], log_survival[keep])
 
 
-def p_values(average_precision: np.ndarray, null: NullDistribution | Sequence[NullDistribution]) -> np.ndarray:
+def p_values(
+    average_precision: Float[np.ndarray, "*concepts units"], null: NullDistribution | Sequence[NullDistribution]
+) -> Float64[np.ndarray, "*concepts units"]:
     """Returns P(AP >= ap) of each average precision under the null: float64, of the same shape.
 
     Log survival is interpolated linearly between nodes. AP is lowered by a few float32 roundings first, so that
@@ -204,7 +207,7 @@ def null_distributions(contrast: Contrast, *, seed: int) -> list[NullDistributio
     return [nulls[row] for row in range(len(positives))]
 
 
-def q_values(p: np.ndarray) -> np.ndarray:
+def q_values(p: Float[np.ndarray, "*concepts units"]) -> Float64[np.ndarray, "*concepts units"]:
     """Returns q of each p, float64 `[..., units]`: calling all units up to q expects a share q of false ones.
 
     Benjamini & Hochberg (J. R. Stat. Soc. B 57, 1995), over the last axis: within each concept. That bounds the
@@ -215,7 +218,9 @@ def q_values(p: np.ndarray) -> np.ndarray:
     return scipy.stats.false_discovery_control(p, axis=-1, method="bh")
 
 
-def familywise_p(average_precision: np.ndarray, null_maximum: np.ndarray) -> np.ndarray:
+def familywise_p(
+    average_precision: Float[np.ndarray, " units"], null_maximum: Float[np.ndarray, " permutations"]
+) -> Float32[np.ndarray, " units"]:
     """Returns the p of each unit, corrected for all of them: float32 `[units]`.
 
         p = (1 + #{permuted concepts whose best unit has at least this AP}) / (1 + permutations)

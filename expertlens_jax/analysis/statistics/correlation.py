@@ -1,12 +1,15 @@
 """Rank correlations of pairs of concepts: plain, weighted by how often a pair was drawn, and given other variables."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.stats
+from jaxtyping import Float64, Real
 
 from expertlens_jax.experts.ratio import ratio
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
+def spearman(x: Real[np.ndarray, " pairs"], y: Real[np.ndarray, " pairs"]) -> float:
     """Spearman's rank correlation of `x` and `y`, each [pairs], ties at mid-rank; NaN if either is constant.
 
     Spearman, "The proof and measurement of association between two things", Am. J. Psychol. 15, 1904.
@@ -17,7 +20,9 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     return float(scipy.stats.spearmanr(x, y).statistic)
 
 
-def weighted_spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_spearman(
+    x: Real[np.ndarray, " pairs"], y: Real[np.ndarray, " pairs"], weights: Real[np.ndarray, "resamples pairs"]
+) -> Float64[np.ndarray, " resamples"]:
     """Spearman's correlation of a sample in which pair k stands `weights[..., k]` times.
 
     With whole-number weights this is, exactly, `spearman` of `x` and `y` with each pair repeated that often:
@@ -39,7 +44,11 @@ def weighted_spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.n
     return ratio(covariance, np.sqrt(variances), empty=np.nan)
 
 
-def partial_spearman(x: np.ndarray, y: np.ndarray, control: np.ndarray) -> float:
+def partial_spearman(
+    x: Real[np.ndarray, " pairs"],
+    y: Real[np.ndarray, " pairs"],
+    control: Real[np.ndarray, "*controls pairs"] | Sequence[Real[np.ndarray, " pairs"]],
+) -> float:
     """Spearman's partial correlation of `x` and `y`, each [pairs], given `control`, [pairs] or [controls, pairs].
 
     The correlation of what is left of the ranks of `x` and of `y` when each is regressed on the controls' ranks;
@@ -57,7 +66,12 @@ def partial_spearman(x: np.ndarray, y: np.ndarray, control: np.ndarray) -> float
     return float(weighted_partial_spearman(x, y, control, np.ones((1, len(x))))[0])
 
 
-def weighted_partial_spearman(x: np.ndarray, y: np.ndarray, control: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_partial_spearman(
+    x: Real[np.ndarray, " pairs"],
+    y: Real[np.ndarray, " pairs"],
+    control: Real[np.ndarray, "*controls pairs"] | Sequence[Real[np.ndarray, " pairs"]],
+    weights: Real[np.ndarray, "samples pairs"],
+) -> Float64[np.ndarray, " samples"]:
     """`partial_spearman` of samples in which pair k stands `weights[..., k]` times, as in `weighted_spearman`.
 
     Args:
@@ -96,7 +110,9 @@ def _mid_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (below + (tied + 1) / 2)[:, tie]
 
 
-def rank_pairs(first: np.ndarray, second: np.ndarray) -> tuple[float, list[np.ndarray]]:
+def rank_pairs(
+    first: Real[np.ndarray, "concepts concepts"], second: Real[np.ndarray, "concepts concepts"]
+) -> tuple[float, list[np.ndarray]]:
     """Spearman's rho over all pairs, and both matrices [concepts, concepts] as centred ranks, 0 on the diagonal."""
     here, there = np.triu_indices(len(first), 1)
     ranked = []

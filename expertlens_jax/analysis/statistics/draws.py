@@ -1,11 +1,14 @@
 """The two mechanisms under every draw: concepts drawn with replacement, and the p-value of a count of draws."""
 
-from typing import TypeVar, cast
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 
-def resample_counts(count: int, resamples: int, seed: int | np.random.Generator) -> np.ndarray:
+def resample_counts(
+    count: int, resamples: int, seed: int | np.random.Generator
+) -> Int64[np.ndarray, "{resamples} {count}"]:
     """Return how often each of `count` concepts is drawn in each resample of as many, with replacement.
 
     Args:
@@ -22,10 +25,7 @@ def resample_counts(count: int, resamples: int, seed: int | np.random.Generator)
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
 
 
-Count = TypeVar("Count", float, np.ndarray)
-
-
-def p_of_draws(extreme: Count, draws: int) -> Count:
+def p_of_draws(extreme: float | np.number | np.ndarray, draws: int) -> Any:
     """Return the p-value of a permutation test: (1 + extreme) / (1 + draws).
 
     The observed order counts as one of the draws, so that p is never 0 (Phipson & Smyth, Stat. Appl. Genet. Mol. Biol.
@@ -41,4 +41,4 @@ def p_of_draws(extreme: Count, draws: int) -> Count:
     >>> p_of_draws(4, 99)
     0.05
     """
-    return cast(Count, (1 + extreme) / (1 + draws))
+    return (1 + extreme) / (1 + draws)

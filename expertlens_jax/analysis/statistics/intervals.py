@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.stats
+from jaxtyping import Integer, Real, Shaped
 
 from expertlens_jax.analysis.statistics.blocks import in_blocks
 from expertlens_jax.analysis.statistics.correlation import rank_pairs
@@ -32,7 +33,11 @@ class Estimate:
 
 
 def jackknife_over_concepts(
-    statistic: Statistic, first: np.ndarray, second: np.ndarray, *, correlation: bool = True
+    statistic: Statistic,
+    first: Integer[np.ndarray, " pairs"],
+    second: Integer[np.ndarray, " pairs"],
+    *,
+    correlation: bool = True,
 ) -> Estimate:
     """A statistic over rated pairs, its 95% interval and its p, from leaving out one concept at a time.
 
@@ -106,7 +111,12 @@ def jackknife_over_concepts(
 
 
 def bootstrap_over_concepts(
-    statistic: Statistic, first: np.ndarray, second: np.ndarray, *, resamples: int = 2000, seed: int = 0
+    statistic: Statistic,
+    first: Integer[np.ndarray, " pairs"],
+    second: Integer[np.ndarray, " pairs"],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Estimate:
     """A statistic over rated pairs, its 95% percentile interval and its p, from resampling the concepts.
 
@@ -148,7 +158,9 @@ def bootstrap_over_concepts(
     return Estimate(value, float(low), float(high), float(min(1, 2 * beyond / (1 + len(drawn)))))
 
 
-def mean_over_triplets(values: np.ndarray, triplets: np.ndarray) -> Estimate:
+def mean_over_triplets(
+    values: Shaped[np.ndarray, " triplets"], triplets: Integer[np.ndarray, "triplets 3"]
+) -> Estimate:
     """The mean of a value for each of many triplets of concepts, its 95% interval, and its p.
 
     Triplets that share a concept aren't independent. As in `jackknife_over_concepts`, concepts are left out in turn;
@@ -192,7 +204,9 @@ def mean_over_triplets(values: np.ndarray, triplets: np.ndarray) -> Estimate:
     )
 
 
-def bootstrap_mean(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap_mean(
+    values: Shaped[np.ndarray, "rows columns"], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
     """The mean of a table and its 95% percentile interval, from resampling its rows and its columns.
 
     The pigeonhole bootstrap (Owen, Ann. Appl. Stat. 1, 2007): a cell drawn by its row r times and its column c times
@@ -222,7 +236,9 @@ def bootstrap_mean(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> 
     return float(values[there].mean()), float(low), float(high)
 
 
-def bootstrap_mean_of_pairs(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+def bootstrap_mean_of_pairs(
+    values: Real[np.ndarray, "concepts concepts"], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
     """Mean over pairs of different concepts, and its 95% percentile interval from resampling the concepts.
 
     The vertex bootstrap of `bootstrap_over_concepts`, for a mean.
@@ -248,7 +264,10 @@ def bootstrap_mean_of_pairs(values: np.ndarray, resamples: int = 2000, seed: int
 
 
 def bootstrap_mantel(
-    first: np.ndarray, second: np.ndarray, resamples: int = 2000, seed: int = 0
+    first: Real[np.ndarray, "concepts concepts"],
+    second: Real[np.ndarray, "concepts concepts"],
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """95% percentile interval of `mantel`'s correlation, from resampling the concepts with replacement.
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import scipy.stats
+from jaxtyping import Float, Float64, Integer, Real, Shaped
 
 from expertlens_jax.analysis.statistics.blocks import in_blocks
 from expertlens_jax.analysis.statistics.correlation import rank_pairs, spearman
@@ -12,10 +14,10 @@ from expertlens_jax.experts.ratio import ratio
 
 
 def permutation_p(
-    similarity: np.ndarray,
-    scores: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
+    similarity: Real[np.ndarray, "concepts concepts"],
+    scores: Real[np.ndarray, " pairs"],
+    first: Integer[np.ndarray, " pairs"],
+    second: Integer[np.ndarray, " pairs"],
     permutations: int = 10_000,
     seed: int = 0,
 ) -> float:
@@ -62,7 +64,12 @@ def permutation_p(
     return p_of_draws(extreme, permutations)
 
 
-def mantel(first: np.ndarray, second: np.ndarray, permutations: int = 10_000, seed: int = 0) -> tuple[float, float]:
+def mantel(
+    first: Real[np.ndarray, "concepts concepts"],
+    second: Real[np.ndarray, "concepts concepts"],
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Spearman's correlation of two similarity matrices over all pairs of concepts, and its two-sided p.
 
     Mantel's test, as in `permutation_p`, where every pair has a value in both: ranks then stay what they are when
@@ -91,7 +98,7 @@ def mantel(first: np.ndarray, second: np.ndarray, permutations: int = 10_000, se
     return rho, p_of_draws(extreme, permutations)
 
 
-def diagonal_p(values: np.ndarray, permutations: int = 10_000, seed: int = 0) -> float:
+def diagonal_p(values: Shaped[np.ndarray, "concepts concepts"], permutations: int = 10_000, seed: int = 0) -> float:
     """One-sided p of the mean of a matrix's diagonal: are concepts more like themselves than like one another?
 
     Under the null the columns' names mean nothing, so they change places. Of a 0/1 matrix of nearest neighbours it
@@ -112,7 +119,7 @@ def diagonal_p(values: np.ndarray, permutations: int = 10_000, seed: int = 0) ->
     return p_of_draws(extreme, permutations)
 
 
-def signed_ranks_p(differences: np.ndarray) -> float:
+def signed_ranks_p(differences: Real[np.ndarray, " pairs"]) -> float:
     """Two-sided p of Wilcoxon's signed ranks, exact, with ties: all ways to give the differences their signs.
 
     Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1, 1945. Differences of 0 are left out.
@@ -138,7 +145,7 @@ def signed_ranks_p(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * null[: min(negative, len(null) - 1 - negative) + 1].sum()))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Sequence[float] | pd.Series | Float[np.ndarray, " tests"]) -> Float64[np.ndarray, " tests"]:
     """Adjust p-values [tests] so that the chance of any false rejection among them stays at the level.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6, 1979. The smallest p of m
