@@ -8,7 +8,7 @@ import ml_collections
 
 
 def model_settings(model: str) -> ml_collections.ConfigDict:
-    """Returns what says which model is looked into, and how it is loaded."""
+    """Return what says which model is looked into, and how it is loaded."""
     c = ml_collections.ConfigDict()
     c.model = model  # a packaged model, a Hugging Face directory, a hub id, or package:NAME/FOLDER
     c.revision = ""  # of a hub id or a packaged model
@@ -19,7 +19,7 @@ def model_settings(model: str) -> ml_collections.ConfigDict:
 
 
 def measuring_settings(model: str) -> ml_collections.ConfigDict:
-    """Returns `model_settings`, and how experts are found: responses, negatives, memory."""
+    """Return `model_settings`, and how experts are found: responses, negatives, memory."""
     c = model_settings(model)
 
     # Responses
@@ -46,7 +46,7 @@ def measuring_settings(model: str) -> ml_collections.ConfigDict:
 
 
 def ask_novels(config: ml_collections.ConfigDict) -> None:
-    """Turns a suite to the packaged set `novels`: 961 rated words, and SimLex-999 by part of speech; alignment only."""
+    """Turn a suite to the packaged set `novels`: 961 rated words, and SimLex-999 by part of speech; alignment only."""
     config.sentences = ("novels",)
     config.ratings = ("simlex999", "simlex999_nouns", "simlex999_verbs", "simlex999_adjectives", "wordsim353")
     config.thresholds = (0.5,)

@@ -27,7 +27,7 @@ VARIANTS = ("full", "small", "novels")
 
 
 def get_config(size: str = "full") -> ml_collections.ConfigDict:
-    """Every setting; `size` is one of `VARIANTS`."""
+    """Return every setting; `size` is one of `VARIANTS`."""
     if size not in VARIANTS:
         raise ValueError(f"Unknown suite configs/demo.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = measuring_settings("lenslet-5m")

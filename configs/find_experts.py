@@ -9,7 +9,7 @@ from expertlens_jax.configs.common import measuring_settings
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Every setting."""
+    """Return every setting."""
     c = measuring_settings("EleutherAI/pythia-70m-deduped")
     c.pool_over = "all"  # a sentence's tokens, those of its own "concept"'s word, or the "others"
 

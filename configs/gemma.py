@@ -13,7 +13,7 @@ VARIANTS = ("2b", "2b-it")
 
 
 def get_config(size: str = "2b") -> ml_collections.ConfigDict:
-    """Every setting; `size` is "2b" or "2b-it"."""
+    """Return every setting; `size` is "2b" or "2b-it"."""
     if size not in VARIANTS:
         raise ValueError(f"Unknown suite configs/gemma.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = get_demo()

@@ -10,7 +10,7 @@ VARIANTS = {"small": "gpt2", "medium": "gpt2-medium", "large": "gpt2-large", "xl
 
 
 def get_config(size: str = "small") -> ml_collections.ConfigDict:
-    """Every setting; `size` is one of VARIANTS."""
+    """Return every setting; `size` is one of VARIANTS."""
     if size not in VARIANTS:
         raise ValueError(f"Unknown suite configs/gpt2.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = get_demo()

@@ -17,7 +17,7 @@ VARIANTS = {
 
 
 def get_config(size: str = "2m") -> ml_collections.ConfigDict:
-    """Every setting of the training; `size` is "2m", "5m" or "tiny"."""
+    """Return every setting of the training; `size` is "2m", "5m" or "tiny"."""
     if size not in VARIANTS:
         raise ValueError(f"Unknown suite configs/lenslet.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = ml_collections.ConfigDict()

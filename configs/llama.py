@@ -17,7 +17,7 @@ VARIANTS = {
 
 
 def get_config(size: str = "1b") -> ml_collections.ConfigDict:
-    """Every setting; `size` is one of VARIANTS."""
+    """Return every setting; `size` is one of VARIANTS."""
     if size not in VARIANTS:
         raise ValueError(f"Unknown suite configs/llama.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = get_demo()

@@ -15,7 +15,7 @@ STEPS = (1, 512, 1000, 4000, 36000, 72000, 143000)
 
 
 def get_config(size: str = "70m") -> ml_collections.ConfigDict:
-    """Every setting; `size` is one of VARIANTS."""
+    """Return every setting; `size` is one of VARIANTS."""
     if size not in VARIANTS:
         raise ValueError(f"Unknown suite configs/pythia.py:{size}. Choose from: {', '.join(VARIANTS)}.")
     c = get_demo()

@@ -21,7 +21,7 @@ VARIANTS = ("model", "endpoint", "mine", "novels")
 
 
 def get_config(source: str = "model") -> ml_collections.ConfigDict:
-    """Every setting that a source reads; `source` is one of `VARIANTS`."""
+    """Return every setting that a source reads; `source` is one of `VARIANTS`."""
     if source not in VARIANTS:
         raise ValueError(f"Unknown suite configs/write_concepts.py:{source}. Choose from: {', '.join(VARIANTS)}.")
     c = ml_collections.ConfigDict()

@@ -131,7 +131,10 @@ def asked_together(
 
 
 def _that_can_be(settings: Sequence[dict[str, object]], first: el.Negatives, concepts: el.ConceptDataset) -> list:
-    """Each of the negatives beside the first that these sentences have enough of: what others ask is their affair."""
+    """Return each of the negatives beside the first that these sentences have enough of.
+
+    What others ask is their affair.
+    """
     found = []
     for each in settings:
         try:
@@ -145,7 +148,7 @@ def _that_can_be(settings: Sequence[dict[str, object]], first: el.Negatives, con
 
 
 def _of_section(config: ml_collections.ConfigDict, section: str, name: str) -> tuple:
-    """A setting of an experiment's section; () in a config without it."""
+    """Return a setting of an experiment's section; () in a config without it."""
     found = config.get(section)
     return tuple(found.get(name, ())) if isinstance(found, ml_collections.ConfigDict) else ()
 

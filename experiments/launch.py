@@ -81,7 +81,7 @@ def _command_line() -> _Flags:
 
 
 def launch(run: Experiment, *, several_hosts: bool = False, argv: list[str] | None = None) -> None:
-    """Runs `run(config, workdir)` under absl, with the flags `--config`, `--workdir` and one for each setting.
+    """Run `run(config, workdir)` under absl, with the flags `--config`, `--workdir` and one for each setting.
 
     `--config` is a suite's name or a file, and left out the launcher's own suite. `--config.KEY=VALUE`, or
     `--KEY=VALUE`, is one of its settings. `--help` prints the docstring of the module that `run` is in, the flags and
@@ -106,7 +106,7 @@ def launch(run: Experiment, *, several_hosts: bool = False, argv: list[str] | No
 
 
 def start(launcher: Launcher, arguments: Sequence[str] | None = None) -> None:
-    """Launches an experiment, see `launch`.
+    """Launch an experiment, see `launch`.
 
     Args:
       launcher: the experiment.
@@ -135,7 +135,7 @@ def start(launcher: Launcher, arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_with(values: _Flags, rest: Sequence[str], launcher: Launcher, given: Sequence[str]) -> None:
-    """Runs an experiment with flags that are parsed; `rest` is what is left of the arguments."""
+    """Run an experiment with flags that are parsed; `rest` is what is left of the arguments."""
     leave = None
     if len(rest) > 1:
         _stop(f"unexpected arguments {' '.join(rest[1:])}; flags are written --name=value.")
@@ -167,7 +167,7 @@ def _run_with(values: _Flags, rest: Sequence[str], launcher: Launcher, given: Se
 
 
 def _config(given: Sequence[str], launcher: Launcher) -> str:
-    """What the user gave as `--config`, or the launcher's own suite."""
+    """Return what the user gave as `--config`, or the launcher's own suite."""
     config = suites.suite_of(launcher.name)
     for i, argument in enumerate(given):
         flag, equals, value = argument.partition("=")
@@ -179,7 +179,7 @@ def _config(given: Sequence[str], launcher: Launcher) -> str:
 
 
 def read_arguments(launcher: Launcher, given: Sequence[str]) -> list[str]:
-    """Returns a launcher's flags as absl and ml_collections read them: `--config=PATH` first, then the others.
+    """Return a launcher's flags as absl and ml_collections read them: `--config=PATH` first, then the others.
 
     Raises:
       SuiteError: a config, flag or setting that doesn't exist, or a suite that isn't for this launcher.
@@ -198,7 +198,7 @@ def _rename(argument: str, plain: Mapping[str, str]) -> str:
 
 
 def describe(launcher: Launcher, given: Sequence[str]) -> str:
-    """Returns what `--help` prints: the claim, the flags, and the settings with their values."""
+    """Return what `--help` prints: the claim, the flags, and the settings with their values."""
     name, values = _config(given, launcher), _command_line().values
     shown = ["config", "workdir"] + ["multihost", "coordinator", "num_hosts", "host"] * launcher.several_hosts
     return "\n".join(
@@ -215,13 +215,13 @@ def describe(launcher: Launcher, given: Sequence[str]) -> str:
 
 
 def _lacking(error: AttributeError | KeyError) -> str | None:
-    """The setting that a config lacks; None if the error is another."""
+    """Return the setting that a config lacks; None if the error is another."""
     name = re.search(r"\w+", str(error))
     return name.group() if "ml_collections" in traceback.extract_tb(error.__traceback__)[-1].filename and name else None
 
 
 def _parse_flags(values: _Flags, argv: list[str]) -> list[str]:
-    """Parses flags; a value that a setting can't take is told as a paragraph too."""
+    """Parse flags; a value that a setting can't take is told as a paragraph too."""
     try:
         return values.values(argv)
     except flags.Error as error:
@@ -231,7 +231,7 @@ def _parse_flags(values: _Flags, argv: list[str]) -> list[str]:
 
 
 def format_warning(message: Warning | str, category: type[Warning], *_: object) -> str:
-    """What a launcher prints of a warning, without the line of code that gave it."""
+    """Return what a launcher prints of a warning, without the line of code that gave it."""
     if issubclass(category, ExpertLensWarning):
         return textwrap.fill(f"Note: {message}", 100) + "\n"
     return f"{category.__name__}: {message}\n"

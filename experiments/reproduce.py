@@ -68,7 +68,7 @@ class Part:
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-    """All experiments that can be run, and the page.
+    """Run all experiments that can be run, and write the page.
 
     Raises:
       ExpertLensError: a wrong setting, before anything is written.

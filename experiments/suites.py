@@ -166,7 +166,7 @@ def write_out(
 
 
 def _listed(value: str) -> str:
-    """Names written a,b,c as Python writes a tuple of them; what Python reads already, or holds options, as it is."""
+    """Name written a,b,c as Python writes a tuple of them; what Python reads already, or holds options, as it is."""
     try:
         ast.literal_eval(value)
     except (SyntaxError, ValueError):
@@ -176,7 +176,7 @@ def _listed(value: str) -> str:
 
 
 def _setting(path: str, config: ml_collections.ConfigDict) -> object:
-    """The setting at `section.name`, or None where there is none; `name[0]` and `name['key']` are within one."""
+    """Return the setting at `section.name`, or None where there is none; `name[0]` and `name['key']` are within one."""
     value: object = config
     for name in path.partition("[")[0].split("."):
         if not isinstance(value, ml_collections.ConfigDict) or name not in value:

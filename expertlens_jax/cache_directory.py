@@ -5,7 +5,7 @@ import pathlib
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """The directory of everything this package keeps.
+    """Return the directory of everything this package keeps.
 
     `expertlens_jax` in `cache_dir`, if that is given; else the environment's EXPERTLENS_CACHE; else
     `expertlens_jax` in the user's cache directory (XDG_CACHE_HOME, or ~/.cache).

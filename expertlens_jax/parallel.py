@@ -49,17 +49,17 @@ def make_mesh(model: int = 1) -> Mesh:
 
 
 def data_mesh() -> Mesh:
-    """A one-dimensional mesh of this process's devices, with the axis `data`."""
+    """Return a one-dimensional mesh of this process's devices, with the axis `data`."""
     return auto_mesh(np.array(jax.local_devices()), (DATA,))
 
 
 def auto_mesh(devices: np.ndarray, axes: tuple[str, ...]) -> Mesh:
-    """A mesh whose computations the compiler partitions by itself, as opposed to jax's explicit axes."""
+    """Return a mesh whose computations the compiler partitions by itself, as opposed to jax's explicit axes."""
     return Mesh(devices, axes, axis_types=(AxisType.Auto,) * len(axes))
 
 
 def mesh_of(params: Any) -> Mesh | None:
-    """The mesh that parameters are laid out on already; None for parameters on one device or the host."""
+    """Return the mesh that parameters are laid out on already; None for parameters on one device or the host."""
     for leaf in jax.tree.leaves(params):
         sharding = getattr(leaf, "sharding", None)
         if isinstance(sharding, NamedSharding):
@@ -68,7 +68,9 @@ def mesh_of(params: Any) -> Mesh | None:
 
 
 def place(params: Mapping[str, Any], *, all_hosts: bool = False) -> tuple[Mesh, Mapping[str, Any]]:
-    """A mesh to run a model on, and its parameters there: as they are laid out already, or a copy on every device.
+    """Return a mesh to run a model on, and its parameters there.
+
+    They stay as they are laid out already, or are copied to every device.
 
     Args:
       params: the `params` collection.
@@ -102,12 +104,12 @@ def on_each_device(work: Callable, in_axes: tuple[int | None, ...]) -> Callable:
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:
-    """Lays arrays `[rows, ...]`, the same in every process, out with the rows split over the mesh's `data` axis."""
+    """Lay arrays `[rows, ...]`, the same in every process, out with the rows split over the mesh's `data` axis."""
     return _lay_out(tree, NamedSharding(mesh, PartitionSpec(DATA)))
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Lays arrays, the same in every process, out whole on every device of the mesh."""
+    """Lay arrays, the same in every process, out whole on every device of the mesh."""
     return _lay_out(tree, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -194,12 +196,12 @@ def _leave_last_words(message: str) -> Callable[[], None]:
 
 
 def is_first_host() -> bool:
-    """Whether this is the process that writes."""
+    """Return whether this is the process that writes."""
     return jax.process_index() == 0
 
 
 def from_first_host(work: Callable[[], Any]) -> Any:
-    """What `work()` gives on the first host, on every host; `work` runs only there, while the others wait.
+    """Return what `work()` gives on the first host, on every host; `work` runs only there, while the others wait.
 
     Args:
       work: returns what JSON can hold.
@@ -227,13 +229,13 @@ def from_first_host(work: Callable[[], Any]) -> Any:
 
 
 def from_all_hosts(values: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "hosts ..."]:
-    """Every host's array, stacked `[hosts, ...]` in their order."""
+    """Return every host's array, stacked `[hosts, ...]` in their order."""
     return values[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(values))
 
 
 @contextlib.contextmanager
 def explained_host_errors() -> Generator[None]:
-    """Turns what jax raises when another process has died into an error that says so.
+    """Turn what jax raises when another process has died into an error that says so.
 
     Raises:
       HostError: in a program of several processes, a computation that they share failed.

@@ -32,7 +32,7 @@ _REPORTED_PACKAGES = ("expertlens-jax", "jax", "jaxlib", "flax", "transformers",
 def open_run(
     workdir: epath.PathLike, config: Mapping[str, Any], *, defaults: Mapping[str, Any] | None = None
 ) -> epath.Path:
-    """Makes a directory this config's own, or finds it so.
+    """Make a directory this config's own, or finds it so.
 
     Writes `config.json` and `environment.json`; the latter gains an entry each time the run is started again.
 
@@ -66,7 +66,7 @@ def open_run(
 
 
 def _read_config(file: epath.Path) -> dict[str, Any]:
-    """A run's config.
+    """Return a run's config.
 
     Raises:
       RunDirectoryError: the file isn't one.
@@ -106,7 +106,7 @@ def _check_same_config(
 def differing_settings(
     first: Mapping[str, Any], second: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, tuple[str, str]]:
-    """The settings in which two configs differ: a nested one's name is `outer.inner`; both values, to be shown.
+    """Return the settings in which two configs differ: a nested one's name is `outer.inner`; both values, to be shown.
 
     Args:
       first, second: nested, of numbers, strings, lists and None.
@@ -121,7 +121,7 @@ def differing_settings(
 def settings_apart(
     configs: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any] | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """The settings in which any of several configs differ, as `differing_settings` has them of two.
+    """Return the settings in which any of several configs differ, as `differing_settings` has them of two.
 
     Returns:
       By name, in the order of the last config: the value in each config, to be shown.
@@ -136,7 +136,7 @@ def settings_apart(
 
 
 def _with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with the settings that it leaves out; of a part that it lacks altogether, none."""
+    """Return a config with the settings that it leaves out; of a part that it lacks altogether, none."""
     filled = dict(config)
     for name, default in defaults.items():
         part = filled.get(name)
@@ -160,14 +160,14 @@ def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A setting's value; of a digest, the beginning."""
+    """Return a setting's value; of a digest, the beginning."""
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
         return repr(value[:12])
     return repr(value)
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, devices, commit and time of this process, as JSON."""
+    """Return the versions, devices, commit and time of this process, as JSON."""
     versions = {name: importlib.metadata.version(name) for name in _REPORTED_PACKAGES}
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -181,7 +181,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout this package is in, with "+" if files differ; None outside one."""
+    """Return the commit of the checkout this package is in, with "+" if files differ; None outside one."""
     here = Path(__file__).parent
     try:
         commit = subprocess.run(
@@ -197,13 +197,13 @@ def _git_commit() -> str | None:
 
 
 def is_local(path: epath.Path) -> bool:
-    """Whether a path is of this machine's file system, and not a bucket's."""
+    """Return whether a path is of this machine's file system, and not a bucket's."""
     return "://" not in os.fspath(path)
 
 
 @contextlib.contextmanager
 def only_writer(workdir: epath.PathLike) -> Generator[None]:
-    """Keeps a local directory to this process while it writes there; however the process ends, it is free again.
+    """Keep a local directory to this process while it writes there; however the process ends, it is free again.
 
     A bucket can't be locked: there, two launches on one directory are the user's to avoid.
 
@@ -229,7 +229,7 @@ def only_writer(workdir: epath.PathLike) -> Generator[None]:
 
 
 def write_text(path: epath.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
@@ -237,7 +237,7 @@ def write_text(path: epath.Path, text: str) -> None:
 
 
 def write_csv(path: epath.Path, table: pd.DataFrame) -> None:
-    """Writes a table as CSV, numbers with six significant digits, whole or not at all."""
+    """Write a table as CSV, numbers with six significant digits, whole or not at all."""
     write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
@@ -249,7 +249,7 @@ def saved_json(path: epath.Path, compute: Callable[[], Mapping[str, Any]]) -> Ma
 
 
 def saved_dataset(path: epath.Path, compute: Callable[[], xr.Dataset], question: Mapping[str, Any]) -> xr.Dataset:
-    """The dataset at `path` (zarr); computed and written there first if it isn't there whole.
+    """Return the dataset at `path` (zarr); computed and written there first if it isn't there whole.
 
     Args:
       path: of the zarr store.

@@ -361,12 +361,12 @@ def settings_of(
 
 
 def _field(settings: Any, path: str) -> Any:
-    """A field, or `outer.inner`, one of a value that is a field."""
+    """Return a field, or `outer.inner`, one of a value that is a field."""
     return operator.attrgetter(path)(settings)
 
 
 def _with_field(settings: Any, path: str, value: Any) -> Any:
-    """The settings with another value of a field, or of `outer.inner`."""
+    """Return the settings with another value of a field, or of `outer.inner`."""
     field, _, inner = path.partition(".")
     changed = _with_field(getattr(settings, field), inner, value) if inner else value
     return dataclasses.replace(settings, **{field: changed})

@@ -19,7 +19,7 @@ CONTRAST = Contrast(np.array([[0, 1]]), np.ones(4, bool), np.array([[-1]]), np.a
 
 
 def mean_of_pairs(weights):
-    return (weights * THREE).sum(axis=1) / weights.sum(axis=1)
+    return (weights * THREE).sum(axis=1) / np.maximum(weights.sum(axis=1), 1)
 
 
 FLOATS, FLOAT32 = np.ones((3, 2)), np.ones((4, 2), np.float32)

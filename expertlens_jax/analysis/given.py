@@ -26,7 +26,7 @@ def given_similarity(
     by: str = "average_precision",
     sign: Sign = "up",
 ) -> tuple[xr.DataArray, str]:
-    """A similarity of concepts, compared now if need be; and what it is, for a figure."""
+    """Return a similarity of concepts, compared now if need be; and what it is, for a figure."""
     if isinstance(x, xr.DataArray) and x.dims == ("concept", "other"):
         if threshold is not None:
             raise SelectionError(
@@ -43,7 +43,7 @@ def given_similarity(
 def given_experts(
     x: xr.Dataset | xr.DataArray, threshold: float | None, by: str = "average_precision", sign: Sign = "up"
 ) -> xr.DataArray:
-    """Expert sets, selected now if need be."""
+    """Return the expert sets, selected now if need be."""
     if isinstance(x, xr.Dataset):
         return select_experts(x, threshold, by=by, sign=sign)
     if threshold is not None:
@@ -55,13 +55,13 @@ def given_experts(
 
 
 def _scored(by: str, sign: Sign) -> dict[str, Any]:
-    """What tells an overlap its score; nothing of the default, which methods without a score take too."""
+    """Return what tells an overlap its score; nothing of the default, which methods without a score take too."""
     default = {"by": "average_precision", "sign": "up"}
     return {name: value for name, value in {"by": by, "sign": sign}.items() if value != default[name]}
 
 
 def given_thresholds(question: str, thresholds: float | Sequence[float], by: str = "average_precision") -> list[float]:
-    """One or several thresholds, as a list."""
+    """Return one or several thresholds, as a list."""
     several = [check_threshold(each, by) for each in np.atleast_1d(thresholds).tolist()]
     if not several:
         raise SelectionError(f"{question} was given no threshold. Give one or more, such as thresholds=(0.5, 0.6).")
@@ -71,7 +71,7 @@ def given_thresholds(question: str, thresholds: float | Sequence[float], by: str
 def given_ratings(
     ratings: Ratings | str | os.PathLike[str] | Sequence[Ratings | str | os.PathLike[str]],
 ) -> list[Ratings]:
-    """Ratings, read where they are named."""
+    """Return ratings, read where they are named."""
     several = [ratings] if isinstance(ratings, Ratings | str | os.PathLike) else list(ratings)
     if not several:
         raise SelectionError("no ratings were given. Give some, such as el.load_ratings('wordsim353').")

@@ -82,7 +82,7 @@ class Result:
         return f"<h4>{html.escape(self.question)}</h4>{said}{shown}{more}"
 
     def _more(self) -> list[str]:
-        """What there is beside what a repr shows."""
+        """Return what there is beside what a repr shows."""
         told = []
         if len(self.table) > _ROWS:
             told.append(f"... {len(self.table)} rows: .table")

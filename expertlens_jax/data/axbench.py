@@ -12,7 +12,7 @@ _NONE = "EEEEE"  # the concept of an answer that holds none
 
 
 def is_axbench(names: list[str]) -> bool:
-    """Whether a table's columns are AxBench's."""
+    """Return whether a table's columns are AxBench's."""
     return {*COLUMNS} <= {column_name(name) for name in names}
 
 

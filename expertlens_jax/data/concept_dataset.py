@@ -285,7 +285,10 @@ class ConceptDataset:
         return dict(zip(self.concepts, zip(*fields, self.forms or ((),) * count, strict=True), strict=True))
 
     def equals(self, other: "ConceptDataset") -> bool:
-        """Whether another set says the same of the same sentences, in the same order; names of sets don't matter."""
+        """Return whether another set says the same of the same sentences, in the same order.
+
+        Names of sets don't matter.
+        """
         return (
             (self.sentences, self.concepts) == (other.sentences, other.concepts)
             and self._said_of_each() == other._said_of_each()

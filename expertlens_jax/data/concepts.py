@@ -210,7 +210,7 @@ def load_concepts(
 
 
 def _columns(called: Mapping[str, Any], ignore_columns: Sequence[str]) -> Columns:
-    """Which columns are read, by the names that the user gave them."""
+    """Return which columns are read, by the names that the user gave them."""
     ignored = {column_name(name) for name in ignore_columns}
     given = {name: asked for name, asked in called.items() if asked is not None}
     for name, asked in given.items():
@@ -345,7 +345,7 @@ def _packaged(name: str) -> TextFile:
 
 
 def _name(source: Any) -> str:
-    """What a set is called after its source."""
+    """Return what a set is called after its source."""
     if not isinstance(source, str | os.PathLike):
         return "concepts"
     last = epath.Path(source).name
@@ -367,7 +367,7 @@ def _check_used(reading: _Reading) -> None:
 
 
 def _unknown_names(gathered: Gathered, given: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What was given of concepts that aren't there."""
+    """Return what was given of concepts that aren't there."""
     return [
         f"{what} were given of {name!r}, which is no concept here; there is "
         + ", ".join(difflib.get_close_matches(name, gathered.concepts) or gathered.concepts[:5])
@@ -418,7 +418,7 @@ def _make(
 def _words(
     concepts: Sequence[str], stated: Sequence[str | None], given: Mapping[str, str] | str | None
 ) -> tuple[str, ...]:
-    """The concepts' words, "" for none; () where they are the concepts' names."""
+    """Return the concepts' words, "" for none; () where they are the concepts' names."""
     if isinstance(given, str):
         if given:
             raise ConceptDataError(

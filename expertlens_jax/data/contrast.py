@@ -58,7 +58,7 @@ class Contrast:
         return positives / (positives + self.negative_weight * self.num_negatives)
 
     def weights(self) -> np.ndarray:
-        """Returns float32 `[concepts, sentences]`: scikit-learn's `sample_weight`, 0 where left out."""
+        """Return float32 `[concepts, sentences]`: scikit-learn's `sample_weight`, 0 where left out."""
         weights = np.outer(self.negative_weight, self.pool)
         for row, negative_weight in enumerate(self.negative_weight):
             real = self.corrected[row] >= 0
@@ -145,7 +145,7 @@ def contrast_concepts(
 
 
 def _pad(rows: list[np.ndarray]) -> np.ndarray:
-    """Returns int32 `[rows, longest row]`, padded with -1 at the end."""
+    """Return int32 `[rows, longest row]`, padded with -1 at the end."""
     padded = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
     for padded_row, row in zip(padded, rows, strict=True):
         padded_row[: len(row)] = row

@@ -21,12 +21,12 @@ class DownloadError(ExpertLensError):
 
 
 def is_intact(path: pathlib.Path, sha256: str) -> bool:
-    """Returns whether the file is there with these very bytes."""
+    """Return whether the file is there with these very bytes."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def download(url: str, path: pathlib.Path, sha256: str) -> None:
-    """Fetches a file to `path`, whole or not at all, with `path`'s directory made where it isn't there.
+    """Fetch a file to `path`, whole or not at all, with `path`'s directory made where it isn't there.
 
     A busy server, or a connection that breaks, is asked again with growing pauses.
 

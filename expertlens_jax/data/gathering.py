@@ -164,7 +164,7 @@ def _by_row(problem: tuple[float, str]) -> float:
 
 
 def _factorized(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each one's number among the different values, -1 for None, and these."""
+    """Return each one's number among the different values, -1 for None, and these."""
     codes, different = pd.factorize(values)
     return codes, np.asarray(different)
 
@@ -213,7 +213,7 @@ def _labels(
 def _statements(
     tables: Sequence[Records], codes: np.ndarray, concepts: np.ndarray, place: Callable[[int], str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, None]], list[tuple[int, str]]]:
-    """What is stated of each concept, and where another row states something else."""
+    """Return what is stated of each concept, and where another row states something else."""
     stated: dict[str, dict[str, str]] = collections.defaultdict(dict)
     forms: dict[str, dict[str, None]] = collections.defaultdict(dict)
     problems: list[tuple[int, str]] = []
@@ -295,7 +295,7 @@ def _in_order(
 
 
 def _read_problems(tables: Sequence[Records], starts: np.ndarray) -> list[tuple[float, str]]:
-    """What reading found, before what is wrong with the rows of the same table."""
+    """Return what reading found, before what is wrong with the rows of the same table."""
     found = []
     for start, table in zip(starts, tables, strict=False):
         for number, (_, message) in enumerate(table.problems):

@@ -64,7 +64,7 @@ def find_words_in_place(dataset: ConceptDataset, concepts: Sequence[str] | None 
 
 
 def find_in_place(dataset: ConceptDataset, concept: str) -> tuple[list[str], list[str]]:
-    """A concept's word where its own sentences first mention it, and what stands before it there.
+    """Return a concept's word where its own sentences first mention it, and what stands before it there.
 
     Args:
       dataset: has the concept.

@@ -177,7 +177,7 @@ def join_records(parts: Sequence[Records], source: str, remarks: tuple[str, ...]
 
 
 def _read_sides(content: Mapping[str, Any], source: str) -> Records:
-    """A concept's positive and negative sentences, as ml-selfcond's files hold them."""
+    """Return a concept's positive and negative sentences, as ml-selfcond's files hold them."""
     concept, group = content.get("concept"), content.get("group", "")
     for name, value in (("concept", concept), ("group", group)):
         if not isinstance(value, str):
@@ -202,7 +202,7 @@ def _read_sides(content: Mapping[str, Any], source: str) -> Records:
 
 
 def _word_of_sense(concept: str) -> str:
-    """The word of a sense's key in WordNet, by which ml-selfcond calls its concepts; else "".
+    """Return the word of a sense's key in WordNet, by which ml-selfcond calls its concepts; else "".
 
     >>> _word_of_sense("ice_cream-1_13_00__")
     'ice cream'

@@ -145,7 +145,7 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
 
 
 def _fetch(name: str, known: KnownRatings) -> epath.Path:
-    """Returns the dataset's file in the cache, which it is fetched into if it isn't there, or is damaged."""
+    """Return the dataset's file in the cache, which it is fetched into if it isn't there, or is damaged."""
     path = cache_root() / "ratings" / known.file
     if not is_intact(path, known.sha256):
         url = f"{os.environ.get('EXPERTLENS_RATINGS_URL', COLLECTION).rstrip('/')}/{known.file}"
@@ -165,7 +165,7 @@ def _fetch(name: str, known: KnownRatings) -> epath.Path:
 
 
 def _find_copy(known: KnownRatings) -> epath.Path | None:
-    """Returns gensim's copy of the dataset, in the cache or in an installed gensim; None where there is none intact."""
+    """Return gensim's copy of the dataset, in the cache or in an installed gensim; None where there is none intact."""
     if not known.gensim_file:
         return None
     # find_spec looks without importing: gensim takes seconds to import.
@@ -223,7 +223,7 @@ _SEPARATORS = (r"\s*;\s*", r"\s*[\t,]\s*", r"[\s,]+")
 
 
 def _count_fields(line: str) -> int:
-    """How many columns the file has by its first line: three if it can be read so."""
+    """Return how many columns the file has by its first line: three if it can be read so."""
     counts = [len(re.split(separator, line)) for separator in _SEPARATORS]
     return 3 if 3 in counts else next((count for count in counts if count > 1), 1) if max(counts) > 3 else 3
 

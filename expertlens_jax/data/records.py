@@ -61,7 +61,7 @@ class Columns:
         return self if self.fitted is None else self.fitted(found)
 
     def names(self) -> dict[str, str]:
-        """By its name in the table, lower case, each column."""
+        """Return each column by its name in the table, lower case."""
         return {column_name(self.called.get(name, name)): name for name in (*self.wanted, *self.optional)}
 
     def problem(self, found: Sequence[str]) -> str | None:
@@ -184,7 +184,7 @@ def check_no_problems(source: str, problems: Sequence[str]) -> None:
 
 
 def as_text(value: Any, name: str, columns: Columns) -> str | None:
-    """A column's value as the text that a `.csv` file would have in its place; None where there is none."""
+    """Return a column's value as the text that a `.csv` file would have in its place; None where there is none."""
     if name in columns.labels and isinstance(value, int | float | np.number | np.bool_):
         return str(value)
     if name == "forms" and isinstance(value, list) and all(isinstance(form, str) for form in value):
@@ -264,7 +264,10 @@ def _read_rows(file: TextFile, text: Text, columns: Columns, suffix: str, quoted
 
 
 def _sniff(text: Text, columns: Columns, own: str) -> str:
-    """What separates the fields: what makes the header name the columns; the suffix's own where that does, or none."""
+    """Return what separates the fields.
+
+    It is what makes the header name the columns: the suffix's own where that does, or where none does.
+    """
     with text.open() as content:
         header = next((line for line in content if line.strip()), "")
     wanted = {name for name, column in columns.names().items() if column in columns.wanted}
@@ -442,7 +445,7 @@ class Objects:
         return True
 
     def _kind(self, found: list[str]) -> tuple[str | None, list[str | None]]:
-        """What is wrong with records of these names, and which column each is."""
+        """Return what is wrong with records of these names, and which column each is."""
         if not self.found:
             self.columns = self.columns.fit(found)
             self.names = self.columns.names()

@@ -15,7 +15,7 @@ _MOST_SIZES = 5
 
 
 def join_contrasts(first: Contrast, second: Contrast) -> Contrast:
-    """Returns the concepts of `first`, then those of `second`, over the same sentences: one sort ranks them all.
+    """Return the concepts of `first`, then those of `second`, over the same sentences: one sort ranks them all.
 
     Where their pools differ, the joint pool is that of the one with more concepts, and the others are corrected.
 
@@ -39,7 +39,7 @@ def join_contrasts(first: Contrast, second: Contrast) -> Contrast:
 
 
 def restrict_contrast(contrast: Contrast, keep: np.ndarray) -> Contrast:
-    """Returns the contrast over the kept sentences, numbered anew; negatives weigh what keeps each base rate.
+    """Return the contrast over the kept sentences, numbered anew; negatives weigh what keeps each base rate.
 
     Args:
       contrast: over all sentences.
@@ -75,7 +75,7 @@ def restrict_contrast(contrast: Contrast, keep: np.ndarray) -> Contrast:
 
 
 def restrict_within(contrast: Contrast, keep: np.ndarray) -> Contrast:
-    """Returns `restrict_contrast` with the numbers that sentences had, so that one sort ranks both."""
+    """Return `restrict_contrast` with the numbers that sentences had, so that one sort ranks both."""
     restricted, number = restrict_contrast(contrast, keep), np.append(np.flatnonzero(keep), -1).astype(np.int32)
     return dataclasses.replace(
         restricted,
@@ -86,7 +86,7 @@ def restrict_within(contrast: Contrast, keep: np.ndarray) -> Contrast:
 
 
 def split_halves(contrast: Contrast, *, seed: int) -> np.ndarray:
-    """Returns bool `[2, sentences]`: the sentences of either half, each sentence in one of them.
+    """Return bool `[2, sentences]`: the sentences of either half, each sentence in one of them.
 
     Every concept's positives are halved, an odd one goes to a half drawn by lot, and so are the sentences that are
     positives of none. A sentence that several concepts share goes to one half for all, so theirs may be halved less
@@ -114,7 +114,7 @@ def split_halves(contrast: Contrast, *, seed: int) -> np.ndarray:
 
 
 def permuted_sizes(contrast: Contrast) -> tuple[np.ndarray, np.ndarray]:
-    """The sizes of `permuted_labels`, and which of them serves each concept.
+    """Return the sizes of `permuted_labels`, and which of them serves each concept.
 
     At most five: the numbers of positives there are, or quantiles of them. A concept gets the next one down, since
     AP has the heavier tail the fewer positives there are: its p is then larger than its own size would give.
@@ -131,7 +131,7 @@ def permuted_sizes(contrast: Contrast) -> tuple[np.ndarray, np.ndarray]:
 
 
 def permuted_labels(contrast: Contrast, permutations: int, *, seed: int) -> Contrast:
-    """Returns a contrast whose concepts are random sets of sentences: `permutations` of each of `permuted_sizes`.
+    """Return a contrast whose concepts are random sets of sentences: `permutations` of each of `permuted_sizes`.
 
     Ranked beside the real concepts (`join_contrasts`), they are a null that has the responses' own ties and the
     units' own dependence. The sets are drawn from the sentences that are in the pool or positives of a concept.
@@ -191,7 +191,7 @@ def permuted_labels(contrast: Contrast, permutations: int, *, seed: int) -> Cont
 
 
 def _on_pool(contrast: Contrast, pool: np.ndarray) -> Contrast:
-    """Returns the same contrast, told as corrections of another pool."""
+    """Return the same contrast, told as corrections of another pool."""
     differ = np.flatnonzero(contrast.pool != pool).astype(np.int32)
     if not differ.size:
         return contrast
@@ -228,7 +228,7 @@ def _one_above_the_other(first: np.ndarray, second: np.ndarray, pad: int) -> np.
 
 
 def _give_both_halves_one(rows: list[np.ndarray], side: np.ndarray, rng: np.random.Generator) -> None:
-    """Moves shared sentences to the other half, in `side` [sentences], until no concept of two has a half without."""
+    """Move shared sentences to the other half, in `side` [sentences], until no concept of two has a half without."""
     owners = {}
     for concept, mine in enumerate(rows):
         for sentence in mine.tolist():

@@ -11,7 +11,7 @@ from expertlens_jax.errors import ConceptDataError
 
 
 def draw_sentences(concepts: ConceptDataset, count: int, *, draw: int = 0, seed: int = 0) -> ConceptDataset:
-    """Returns the set with `count` sentences of each concept, drawn at random; the others are gone, as negatives too.
+    """Return the set with `count` sentences of each concept, drawn at random; the others are gone, as negatives too.
 
     Each concept's sentences are shuffled once, by seed and name, and cut into draws: draw 0 takes the first `count`,
     draw 1 the next. So draws share no sentence, and draw 0 of a larger count holds that of a smaller one. Sentences

@@ -156,12 +156,12 @@ def _class_name(value: Any, names: Sequence[str]) -> Any:
 
 
 def is_dataset(value: Any) -> bool:
-    """Whether this is a Hugging Face dataset, by what it can do."""
+    """Return whether this is a Hugging Face dataset, by what it can do."""
     return all(hasattr(value, name) for name in ("column_names", "features", "iter", "select_columns"))
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is no file's may be a dataset's on the hub, as "owner/name".
+    """Return whether a name that is no file's may be a dataset's on the hub, as "owner/name".
 
     One with a dot in it would look like a file's: it is called "hf://datasets/owner/na.me".
     """
@@ -222,12 +222,12 @@ def _has_content(values: Iterable[Any]) -> bool:
 
 
 def _rows(sheet: Any) -> Iterator[tuple[Any, ...]]:
-    """A sheet's rows; a chart's sheet has none."""
+    """Return a sheet's rows; a chart's sheet has none."""
     return sheet.iter_rows(values_only=True) if hasattr(sheet, "iter_rows") else iter(())
 
 
 def _cell(value: Any) -> str:
-    """A cell's content as the spreadsheet shows it."""
+    """Return a cell's content as the spreadsheet shows it."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -256,7 +256,7 @@ def _collect(
     remarks: tuple[str, ...] = (),
     header_at: str | None = None,
 ) -> Records:
-    """The records of a table that comes in batches; what isn't text is told, row by row.
+    """Return the records of a table that comes in batches; what isn't text is told, row by row.
 
     Args:
       source: what messages call the table.
@@ -306,7 +306,7 @@ def _collect(
 
 
 def _texts(values: Sequence[Any], name: str, columns: Columns) -> tuple[list[str], list[int]]:
-    """A column's values as text, "" where there are none, and the rows of those that aren't text."""
+    """Return a column's values as text, "" where there are none, and the rows of those that aren't text."""
     texts, bad = [], []
     for row, value in enumerate(values):
         text = "" if _is_missing(value) else as_text(value, name, columns)
@@ -317,7 +317,7 @@ def _texts(values: Sequence[Any], name: str, columns: Columns) -> tuple[list[str
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a table has nothing there: None, NaN, NaT, pandas' NA."""
+    """Return whether a table has nothing there: None, NaN, NaT, pandas' NA."""
     return value is None or (not isinstance(value, str) and np.isscalar(value) and value != value) or value is pd.NA
 
 

@@ -181,7 +181,7 @@ def decode(file: TextFile, error: type[ExpertLensError], *, encoding: str | None
 
 
 def _first_problem(text: Text) -> UnicodeDecodeError | None:
-    """The first bytes that can't be decoded (its positions count from the start of the data); else None."""
+    """Return the first bytes that can't be decoded (its positions count from the start of the data); else None."""
     decoder = codecs.getincrementaldecoder(text.encoding)()
     try:
         for start in range(0, len(text.data), _CHUNK):
@@ -196,7 +196,7 @@ def _first_problem(text: Text) -> UnicodeDecodeError | None:
 
 
 def _may_be_windows(data: bytes) -> bool:
-    """Whether bytes that aren't UTF-8 may be Windows-1252: see `decode`."""
+    """Return whether bytes that aren't UTF-8 may be Windows-1252: see `decode`."""
     if _SEVERAL_BYTES.search(data):
         return False
     try:

@@ -64,7 +64,7 @@ class Things:
         return f"Things({len(self.concepts)} concepts, {len(self.triplets)} triplets)"
 
     def ratings(self, concepts: Sequence[str]) -> Ratings:
-        """The similarity of every two of these concepts that are among the objects, as ratings to `align` with.
+        """Return the similarity of every two of these concepts that are among the objects, as ratings to `align` with.
 
         Raises:
           RatingsError: fewer than three of them are.

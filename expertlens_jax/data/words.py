@@ -232,7 +232,7 @@ class _Table:
                     yield row, *place(where[match.start()], where[match.end() - 1] + 1)
 
     def _runs(self, words: Sequence[str]) -> Iterator[tuple[frozenset[int] | set[int], int, int]]:
-        """The rows that each run of words mentions, and its first and last word."""
+        """Return the rows that each run of words mentions, and its first and last word."""
         keys = [self._look_up(word) for word in words]
         for place, (rows, _) in enumerate(keys):
             if rows:
@@ -251,7 +251,10 @@ class _Table:
                     yield rows, first, first + length - 1
 
     def _look_up(self, word: str) -> tuple[frozenset[int], tuple[str, ...]]:
-        """The rows that a word alone mentions, and those of its readings that are part of a concept of several."""
+        """Return the rows that a word mentions by itself, and some of its readings.
+
+        These are the readings that are part of a concept of several words.
+        """
         if word not in self.known:
             written = _normal(word)
             readings = {written, *map(_normal, lemmas(word, self.language))}
@@ -265,7 +268,7 @@ class _Table:
 def _of_each(
     concepts: Sequence[str], language: str | Sequence[str], forms: Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
 ) -> tuple[list[str], list[Sequence[str]]]:
-    """The language and the other forms of each concept."""
+    """Return the language and the other forms of each concept."""
     languages = [language] * len(concepts) if isinstance(language, str) else list(language)
     if isinstance(forms, Mapping):
         if unknown := [name for name in forms if name not in concepts]:
@@ -282,7 +285,10 @@ def _of_each(
 
 @functools.cache
 def _written_forms(concept: str, language: str) -> frozenset[tuple[str, ...]]:
-    """A concept's words, and in English its last word's regular plural and participle and what the dictionary lacks."""
+    """Return a concept's words, and further forms of the last one.
+
+    In English these are its regular plural and participle, and what the dictionary lacks.
+    """
     words = split_words(concept, language)
     if not words or language != "en":
         return frozenset({words}) - {()}
@@ -292,7 +298,7 @@ def _written_forms(concept: str, language: str) -> frozenset[tuple[str, ...]]:
 
 
 def _plurals(word: str) -> set[str]:
-    """The regular plural, and what the dictionary may give to another word."""
+    """Return the regular plural, and what the dictionary may give to another word."""
     if word.endswith(("s", "x", "z", "ch", "sh")):
         plurals = {word + "es"}
     elif re.search("[^aeiou]y$", word):
@@ -313,7 +319,10 @@ def _participle(word: str) -> str:
 
 
 def _unspaced_pattern(form: str, language: str) -> regex.Pattern[str] | None:  # ty: ignore[invalid-type-form]: likewise
-    """The pattern of a form in folded text, if it is of a script that doesn't set words apart; None of another one."""
+    """Return the pattern of a form in folded text, if it is of a script that doesn't set words apart.
+
+    Return None if it is of another script.
+    """
     parts = [part for part in _SEPARATORS.split(_normal(_lower(form, language)).strip()) if part]
     if not any(_UNSPACED.search(part) or _SUFFIXED.search(part) for part in parts) or not split_words(form, language):
         return None
@@ -330,7 +339,7 @@ def _lower(text: str, language: str) -> str:
 
 
 def _normal(lowered: str) -> str:
-    """What spellings of one word share."""
+    """Return what spellings of one word share."""
     return lowered.casefold() if lowered.isascii() else unicodedata.normalize("NFKC", lowered.casefold())
 
 

@@ -165,7 +165,10 @@ def attribute(
 def _choose_units(
     model: Model, concepts: ConceptDataset, expertise: xr.Dataset | None, sites: Sequence[str] | str | None
 ) -> tuple[tuple[str, ...], np.ndarray | slice]:
-    """The sites to attribute to, and which of their units are wanted: those of the table, in its order, or all."""
+    """Return the sites to attribute to, and which of their units are wanted.
+
+    They are those of the table, in its order, or all.
+    """
     if expertise is None:
         given = () if sites is None else (sites,) if isinstance(sites, str) else tuple(sites)
         check_no_summaries(given, "attributed to")

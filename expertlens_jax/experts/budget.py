@@ -26,7 +26,7 @@ _TOKENS_ELSEWHERE = 8192  # a GPU's kernels are told one by one, so each should 
 
 
 def tokens_per_batch_of(platform: str) -> int:
-    """About how many tokens each device of a platform ("cpu", "tpu", ...) should record at a time.
+    """Return about how many tokens each device of a platform ("cpu", "tpu", ...) should record at a time.
 
     A function of the kind of device alone, so that no response depends on their number or on what else they hold.
     """
@@ -78,7 +78,7 @@ class Budget:
 
 
 def stated_budget(budget: Budget, scratch: epath.Path) -> Budget:
-    """The budget with bytes for every place: half of what is free now where none are given.
+    """Return the budget with bytes for every place: half of what is free now where none are given.
 
     On a CPU, whose memory is the host's, that is none on the devices.
 
@@ -96,7 +96,7 @@ def stated_budget(budget: Budget, scratch: epath.Path) -> Budget:
 
 
 def free_disk(path: epath.Path) -> int:
-    """Free bytes where a directory is or will be."""
+    """Return the free bytes where a directory is or will be."""
     existing = next(each for each in (path, *path.parents) if each.exists())
     return shutil.disk_usage(os.fspath(existing)).free
 
@@ -114,7 +114,7 @@ class Passes:
 
 
 def plan_passes(rows: int, channels_by_layer: Sequence[int], budget: Budget, *, devices: int) -> Passes:
-    """Puts responses where they fit: on the devices, else on the host, else on disk; else takes layers in groups.
+    """Put responses where they fit: on the devices, else on the host, else on disk; else takes layers in groups.
 
     Args:
       rows: sentences that each device's share of a pass holds, filler included.
@@ -149,7 +149,7 @@ def plan_passes(rows: int, channels_by_layer: Sequence[int], budget: Budget, *, 
 
 
 def format_bytes(number: float) -> str:
-    """Bytes as people read them."""
+    """Return bytes as people read them."""
     for unit, size in (("TB", 10**12), ("GB", GB), ("MB", 10**6)):
         if number >= size:
             return f"{number / size:.3g} {unit}"

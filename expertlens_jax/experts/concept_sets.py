@@ -97,7 +97,7 @@ class ConceptSets:
 def concept_sets(
     contrast: Contrast, *precision_only: Contrast, transport: bool = True, scores: Sequence[str] = ()
 ) -> ConceptSets:
-    """The arrays that ranking needs of contrasts over the same sentences: made once, they serve every block.
+    """Return the arrays that ranking needs of contrasts over the same sentences: made once, they serve every block.
 
     Args:
       contrast: measured in every way.
@@ -168,7 +168,7 @@ def _group(
     others: list[np.ndarray],
     kinds: list[np.ndarray],
 ) -> Group:
-    """The arrays of some concepts of a contrast."""
+    """Return the arrays of some concepts of a contrast."""
     num_positives, num_negatives = contrast.num_positives[concepts], contrast.num_negatives[concepts]
     width = int(num_positives.max())
     most = max(map(len, others))
@@ -209,7 +209,7 @@ def _reciprocal(numbers: np.ndarray) -> np.ndarray:
 
 
 def _own_positives_apart(contrast: Contrast) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """Tells the corrections that take a concept's own positives out of the pool from its few others.
+    """Tell the corrections that take a concept's own positives out of the pool from its few others.
 
     Returns:
       bool [C], whether the positives were in the pool; of each concept, the other corrected sentences, and REMOVED

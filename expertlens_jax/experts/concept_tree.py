@@ -9,12 +9,12 @@ from expertlens_jax.errors import SelectionError
 
 
 def concept_names(overlap: xr.DataArray) -> list[str]:
-    """[concepts], as Python's strings."""
+    """Return the concepts' names [concepts], as Python's strings."""
     return [str(name) for name in overlap["concept"].values]
 
 
 def concept_domains(table: xr.DataArray | xr.Dataset) -> np.ndarray:
-    """The domain of each concept, [concepts].
+    """Return the domain of each concept, [concepts].
 
     Raises:
       SelectionError: a concept has none, or there are fewer than two domains: nothing to find or to compare.
@@ -29,7 +29,7 @@ def concept_domains(table: xr.DataArray | xr.Dataset) -> np.ndarray:
 
 
 def concept_distances(overlap: xr.DataArray) -> np.ndarray:
-    """1 - overlap, float64 [concepts, concepts], with 0 on the diagonal (also of a concept without experts).
+    """Return 1 - overlap, float64 [concepts, concepts], with 0 on the diagonal (also of a concept without experts).
 
     A similarity that can be negative, as a cosine, may give distances up to 2.
     """
@@ -39,7 +39,7 @@ def concept_distances(overlap: xr.DataArray) -> np.ndarray:
 
 
 def link_concepts(overlap: xr.DataArray) -> np.ndarray:
-    """The tree of the concepts: average linkage of 1 - overlap, its leaves turned so that neighbours are alike.
+    """Return the tree of the concepts: average linkage of 1 - overlap, its leaves turned so that neighbours are alike.
 
     Optimal leaf order: Bar-Joseph, Gifford & Jaakkola, Bioinformatics 17, 2001, as scipy has it.
 

@@ -13,7 +13,7 @@ from expertlens_jax.experts.selection import average_precision
 
 
 def random_units(expertise: xr.Dataset, experts: np.ndarray, seed: int) -> np.ndarray:
-    """As many units as there are experts, drawn from all the others.
+    """Return as many units as there are experts, drawn from all the others.
 
     Args:
       expertise: the table.
@@ -33,7 +33,7 @@ def random_units(expertise: xr.Dataset, experts: np.ndarray, seed: int) -> np.nd
 
 
 def equally_active_units(expertise: xr.Dataset, concept: str, experts: np.ndarray) -> np.ndarray:
-    """For each expert a unit that says as much at the concept's sentences without knowing the concept.
+    """Find for each expert a unit that says as much at the concept's sentences without knowing the concept.
 
     Of the units in the same layer and site whose average precision is below the median of that site's, each expert
     gets one of its own with nearly the same median response to the concept's sentences: the assignment of least total

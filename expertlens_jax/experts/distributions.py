@@ -80,7 +80,7 @@ def measure_distributions(
 def area_under_roc(
     positives: Real[np.ndarray, "P units"], negatives: Real[np.ndarray, "N units"]
 ) -> Float64[np.ndarray, " units"]:
-    """The area under the receiver operating characteristic, by ranks (Mann & Whitney 1947).
+    """Return the area under the receiver operating characteristic, by ranks (Mann & Whitney 1947).
 
     Args:
       positives: [P, units].
@@ -97,7 +97,7 @@ def area_under_roc(
 def transport_slope(
     source: Real[np.ndarray, "N units"], target: Real[np.ndarray, "P units"]
 ) -> Float64[np.ndarray, " units"]:
-    """The slope of the affine map that brings one distribution closest to another, unit by unit.
+    """Return the slope of the affine map that brings one distribution closest to another, unit by unit.
 
     Linear-AcT (Rodriguez et al. 2025, ICLR): with both samples sorted and centred, the map `slope * x + offset` of
     least squared distance to the monotone (optimal) transport has

@@ -107,7 +107,7 @@ def measure_expertise(
 def expertise_table(
     ranking: Ranking, units: pd.DataFrame, concepts: ConceptDataset, contrast: Contrast, settings: dict
 ) -> xr.Dataset:
-    """Names a ranking's arrays [concepts, units]: the table that `measure_expertise` returns, for any block
+    """Name a ranking's arrays [concepts, units]: the table that `measure_expertise` returns, for any block
     of units.
 
     `units` has a row per column of the ranking; its index becomes the `unit` coordinate, so blocks of one
@@ -121,7 +121,7 @@ def expertise_table(
 
 
 def expertise_coordinates(units: pd.DataFrame, concepts: ConceptDataset, contrast: Contrast) -> dict[str, tuple]:
-    """What stands beside a table of expertise: who the concepts and the units are, and what was counted."""
+    """Return what stands beside a table of expertise: who the concepts and the units are, and what was counted."""
     return {
         "concept": ("concept", as_text(concepts.concepts)),
         "domain": ("concept", as_text(concepts.domains)),
@@ -133,7 +133,7 @@ def expertise_coordinates(units: pd.DataFrame, concepts: ConceptDataset, contras
 
 
 def negatives_coordinates(negatives: Sequence[Negatives], contrasts: Sequence[Contrast]) -> dict[str, tuple]:
-    """What stands along a dimension of several negatives: their settings, and what was counted."""
+    """Return what stands along a dimension of several negatives: their settings, and what was counted."""
     settings = [each.attributes() for each in negatives]
     return {name: ("negatives", np.array([each[name] for each in settings])) for name in Negatives.plain} | {
         name: (("negatives", "concept"), np.stack([getattr(contrast, field) for contrast in contrasts]))
@@ -142,7 +142,7 @@ def negatives_coordinates(negatives: Sequence[Negatives], contrasts: Sequence[Co
 
 
 def check_same_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raises ResponsesError unless the recorded sentences are the wanted ones, naming the first that differs."""
+    """Raise ResponsesError unless the recorded sentences are the wanted ones, naming the first that differs."""
     if tuple(recorded) == tuple(wanted):
         return
     if len(recorded) != len(wanted):
@@ -157,7 +157,7 @@ def check_same_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None
 
 
 def check_same_responses(expertise: xr.Dataset, responses: Responses) -> None:
-    """Raises ResponsesError unless a table is of these responses' units, read alike from the same network.
+    """Raise ResponsesError unless a table is of these responses' units, read alike from the same network.
 
     Where one of them doesn't say of which network it is, as responses of your own making don't, names decide.
     """

@@ -24,7 +24,9 @@ def question(
     negatives: Sequence[Negatives],
     **settings: Any,
 ) -> dict[str, Any]:
-    """All that a table's numbers follow from, nested, for a run's `config.json`: the same question, the same table.
+    """Return all that a table's numbers follow from, nested, for a run's `config.json`.
+
+    The same question, the same table.
 
     Args:
       provenance: of the responses.
@@ -43,12 +45,12 @@ def question(
 
 
 def flat(question: Mapping[str, Any]) -> dict[str, str]:
-    """What is nested in a question, but for its provenance, as JSON: an attribute of any file format."""
+    """Return what is nested in a question, but for its provenance, as JSON: an attribute of any file format."""
     return {name: json.dumps(question[name]) for name in (OTHERS,) if name in question}
 
 
 def digest_concepts(concepts: ConceptDataset) -> str:
-    """A digest of a dataset's sentences, labels and names, and of the sentences that mention its concepts."""
+    """Return a digest of a dataset's sentences, labels and names, and of the sentences that mention its concepts."""
     sha = hashlib.sha256(json.dumps([concepts.sentences, concepts.concepts, concepts.domains]).encode())
     sha.update(np.packbits(concepts.labels).tobytes() + np.packbits(concepts.negative_pool).tobytes())
     # What counts as a mention depends on words, languages and forms, and on the dictionary.
@@ -59,6 +61,9 @@ def digest_concepts(concepts: ConceptDataset) -> str:
 
 
 def digest_contrast(contrast: Contrast) -> str:
-    """A digest of which sentences are positives and negatives of each concept; weights follow from the settings."""
+    """Return a digest of which sentences are positives and negatives of each concept.
+
+    Weights follow from the settings.
+    """
     members = (contrast.positives, contrast.pool, contrast.corrected, contrast.corrections)
     return digest_json([[array.shape, hashlib.sha256(array.tobytes()).hexdigest()] for array in members])

@@ -137,7 +137,7 @@ def _sign(own: xr.Dataset) -> list[str]:
 
 
 def _serves(best: xr.DataArray, row: int, threshold: float) -> list[str]:
-    """The names of the other concepts that each unit is an expert on, by scores (concept, unit)."""
+    """Return the names of the other concepts that each unit is an expert on, by scores (concept, unit)."""
     values = best.values.copy()
     values[row] = -np.inf
     names = [str(name) for name in best["concept"].values]
@@ -207,7 +207,7 @@ def top_sentences(
 
 
 def _highest(own: np.ndarray, sentences: Sequence[str], count: int, lowest: bool) -> pd.DataFrame:
-    """The sentences with a unit's highest responses `[sentences]`, or lowest."""
+    """Return the sentences with a unit's highest responses `[sentences]`, or lowest."""
     order = np.argsort(own if lowest else -own, kind="stable")[:count]
     return pd.DataFrame(
         {"response": own[order], "sentence": [sentences[place] for place in order]},
@@ -221,7 +221,7 @@ def _read_again(
     model: Model | epath.PathLike | None,
     sentences: ConceptDataset | epath.PathLike | None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A unit's responses `[sentences]` to a run's sentences, pooled as the run's were; and the sentences."""
+    """Return a unit's responses `[sentences]` to a run's sentences, pooled as the run's were; and the sentences."""
     inner = run / "expertise"
     if not (run / STORE).exists() and inner.is_dir():
         names = listed(sorted(each.name for each in inner.iterdir() if (each / STORE).exists()))
@@ -259,7 +259,10 @@ def _read_again(
 def _kept_response(
     store: epath.Path, model: Model, sentences: Sequence[str], attributes: Mapping[str, Any], address: Address
 ) -> np.ndarray | None:
-    """A unit's responses `[sentences]` as experiments keep them beside their tables; None if they aren't there."""
+    """Return a unit's responses `[sentences]` as experiments keep them beside their tables.
+
+    Return None if they aren't there.
+    """
     if not is_local(store) or not store.is_dir():
         return None
     recording = Recording(
@@ -278,7 +281,7 @@ def _kept_response(
 
 
 def _column(units: pd.DataFrame, address: Address, model: str) -> int:
-    """Where a unit stands among those of some responses."""
+    """Return where a unit stands among those of some responses."""
     layer, site, channel = address
     at_site = units["site"].to_numpy() == site
     found = np.flatnonzero(at_site & (units["layer"].to_numpy() == layer) & (units["channel"].to_numpy() == channel))

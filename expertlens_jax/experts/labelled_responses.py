@@ -161,7 +161,7 @@ def _plain(values: np.ndarray) -> np.ndarray:
 
 
 def as_column(values: pd.Series) -> np.ndarray:
-    """A column of the units' table as a coordinate."""
+    """Return a column of the units' table as a coordinate."""
     return values.to_numpy() if pd.api.types.is_numeric_dtype(values) else as_text(values.tolist())
 
 

@@ -57,12 +57,12 @@ class Ranking(NamedTuple):
     cohens_d: Array | None = None
 
     def measured(self) -> dict[str, Array]:
-        """What was, by name."""
+        """Return what was, by name."""
         return {name: values for name, values in self._asdict().items() if values is not None}
 
 
 def ranking_of(sets: ConceptSets, room: Callable[[], np.ndarray]) -> Ranking:
-    """Room for all that is measured."""
+    """Return room for all that is measured."""
     asked = {*sets.scores, *(("transport_slope",) if sets.transport else ())}
     left_out = {"transport_slope", *MORE_SCORES} - asked
     return Ranking(**{name: room() for name in Ranking._fields if name not in left_out})
@@ -101,7 +101,7 @@ class _Units(NamedTuple):
 
 
 def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking, tuple[jax.Array, ...]]:
-    """Measures B units: a ranking of the first contrast's concepts, [C, B] each, and the others' AP."""
+    """Measure B units: a ranking of the first contrast's concepts, [C, B] each, and the others' AP."""
     units = _measure_units(orders.keys, orders.pools[0])
     parts = [[] for _ in sets.rows]
     for group, entries, positives in zip(sets.groups, orders.entries, orders.positives, strict=True):
@@ -188,7 +188,7 @@ def _in_a_row(pieces: jax.Array, size: int) -> jax.Array:
 
 
 def _total(rows: jax.Array) -> _Sum:
-    """The sum of float32 [N, ...] along N."""
+    """Return the sum of float32 [N, ...] along N."""
     if not len(rows):
         return _Sum(jnp.zeros(rows.shape[1:]), jnp.zeros(rows.shape[1:]))
     pieces = _in_pieces(rows, 0)
@@ -216,7 +216,7 @@ class _Counts(NamedTuple):
 
 
 def _count(group: Group, entries: Array, pool_at_least: Array, pool_above: Array | None) -> _Counts:
-    """Counts at entries [L + 1, C, B] but the last, a pad."""
+    """Count at entries [L + 1, C, B] but the last, a pad."""
     kinds, ranks = entries[:-1] & 3, entries >> 2
     own = group.own_in_pool[:, None]
     place = lax.broadcasted_iota(jnp.int32, kinds.shape, 0)
@@ -275,7 +275,9 @@ def _cohens_d(
     size: jax.Array,
     counted: tuple[jax.Array, jax.Array],
 ) -> jax.Array:
-    """The difference of means over the pooled standard deviation, [C, B] (Cohen 1988); 0 where means don't differ.
+    """Return the difference of means over the pooled standard deviation, [C, B] (Cohen 1988).
+
+    It is 0 where means don't differ.
 
     It is infinite where they do, and responses of neither kind vary.
 
@@ -389,7 +391,7 @@ def _transport_slope(
     squares: _Sum,
     units: _Units,
 ) -> jax.Array:
-    """The slope, [C, B], of L entries, P positives strongest first, and P + 1 stretches of negatives.
+    """Return the slope, [C, B], of L entries, P positives strongest first, and P + 1 stretches of negatives.
 
     Args:
       group: C concepts.
@@ -438,13 +440,13 @@ def _along(rows: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def _in_flat(shape: tuple[int, ...]) -> tuple[int, jax.Array]:
-    """How long a row of `shape` is, and the place in it of each of its numbers, int32 of that shape."""
+    """Return how long a row of `shape` is, and the place in it of each of its numbers, int32 of that shape."""
     width = math.prod(shape)
     return width, jnp.arange(width, dtype=jnp.int32).reshape(shape)
 
 
 def _count_up_to(ascending: Array, limits: Array) -> jax.Array:
-    """How many of int32 [L, C, B], ascending along L, are at most each of int32 [M, C, 1]: int32 [M, C, B]."""
+    """Return how many of int32 [L, C, B], ascending along L, are at most each of int32 [M, C, 1]: int32 [M, C, B]."""
     steps = len(ascending).bit_length()
     padded = jnp.pad(ascending, ((0, 2**steps - len(ascending)), (0, 0), (0, 0)), constant_values=_NEVER)
     count = jnp.zeros((len(limits), *ascending.shape[1:]), jnp.int32)

@@ -53,7 +53,7 @@ class Orders(NamedTuple):
 
 
 def ordered_keys(values: Float32[Array, "*shape"]) -> Int32[jax.Array, "*shape"]:
-    """float32 -> int32 of the same shape and order, -0.0 and 0.0 alike: integers sort several times faster.
+    """Turn float32 into int32 of the same shape and order, -0.0 and 0.0 alike: integers sort several times faster.
 
     Sign and magnitude become two's complement. It is all integer arithmetic, so that responses too small for
     a device's normal floats keep their order too.
@@ -63,24 +63,24 @@ def ordered_keys(values: Float32[Array, "*shape"]) -> Int32[jax.Array, "*shape"]
 
 
 def responses_of(keys: Int32[Array, "*shape"]) -> Float32[jax.Array, "*shape"]:
-    """int32 keys -> the float32 responses they stand for."""
+    """Turn int32 keys into the float32 responses they stand for."""
     return lax.bitcast_convert_type(jnp.where(keys < 0, LOWEST - keys, keys), jnp.float32)
 
 
 def positives_apart(group: Group) -> bool:
-    """Whether a group's positives are also sorted by themselves."""
+    """Return whether a group's positives are also sorted by themselves."""
     return group.contrast == 0 and group.others.shape[1] > 0
 
 
 def _looked_up(group: Group, num_ranked: int) -> tuple[np.ndarray | jax.Array, np.ndarray | jax.Array]:
-    """A group's sentences and kinds in a row for each concept, [C, P + O]."""
+    """Return a group's sentences and kinds in a row for each concept, [C, P + O]."""
     xp = jnp if isinstance(group.positives, jax.Array) else np
     kinds = xp.where(group.positives < num_ranked, np.int32(POSITIVE), np.int32(PAD))
     return xp.concatenate([group.positives, group.others], axis=1), xp.concatenate([kinds, group.other_kinds], axis=1)
 
 
 def order_on_device(values: Float32[Array, "sentences units"], sets: ConceptSets) -> Orders:
-    """Orders float32 [S, B] by XLA's sorts, none of them stable: equal numbers are alike in all they carry."""
+    """Order float32 [S, B] by XLA's sorts, none of them stable: equal numbers are alike in all they carry."""
     keys = ordered_keys(values[sets.sentences]).T  # [B, T]
     number = lax.broadcasted_iota(jnp.int32, keys.shape, 1)
     # Two keys, so that the order of ties is one on every machine.
@@ -120,7 +120,7 @@ def order_on_device(values: Float32[Array, "sentences units"], sets: ConceptSets
 
 
 def empty_orders(sets: ConceptSets, *shape: int) -> Orders:
-    """Room for the host's orders, arrays `[*shape, ...]`."""
+    """Return room for the host's orders, arrays `[*shape, ...]`."""
 
     def room(*sizes: int) -> np.ndarray:
         return np.empty((*shape[:-1], *sizes, shape[-1]), np.int32)
@@ -152,7 +152,7 @@ class Scratch(NamedTuple):
 
     @classmethod
     def empty(cls, sets: ConceptSets, num_units: int) -> "Scratch":
-        """Room for these concepts."""
+        """Return room for these concepts."""
         size = num_units, len(sets.sentences)
         most = max((group.positives.size + group.others.size for group in sets.groups), default=0)
         return cls(
@@ -163,7 +163,7 @@ class Scratch(NamedTuple):
 
 
 def order_on_host(values: np.ndarray, sets: ConceptSets, orders: Orders, scratch: Scratch) -> None:
-    """Orders float32 [S, B] as `order_on_device` does, into `orders`.
+    """Order float32 [S, B] as `order_on_device` does, into `orders`.
 
     Each number sorted is a key with its sentence below it, so that the sort also tells where every sentence
     came to stand. Threads overlap: numpy lets go of Python's lock in all that takes time.

@@ -203,7 +203,7 @@ def find_experts(
 
 
 def stated(statistics: Statistics, negatives: Negatives) -> dict[str, Any]:
-    """What a run's `config.json` says of its statistics.
+    """Return what a run's `config.json` says of its statistics.
 
     Their seed is that of the negatives where it says nothing of it, or nothing is drawn.
     """
@@ -222,7 +222,7 @@ def stated(statistics: Statistics, negatives: Negatives) -> dict[str, Any]:
 def listed_negatives(
     negatives: Negatives | Sequence[Negatives] | None, settings: Mapping[str, Any]
 ) -> list[tuple[Negatives | None, Mapping[str, Any]]]:
-    """Each of the negatives that were given, as a value and plain keywords: a list may be given of either."""
+    """Return each of the negatives that were given, as a value and plain keywords: a list may be given of either."""
     ratios = settings.get("negatives_per_positive")
     listed: list[tuple[Any, Mapping[str, Any]]]
     if _is_list(negatives):
@@ -243,7 +243,7 @@ def _is_list(given: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def check_each_once(negatives: Sequence[Negatives]) -> None:
-    """Refuses the same negatives twice.
+    """Refuse the same negatives twice.
 
     Raises:
       SettingError: the message shows them.
@@ -254,7 +254,7 @@ def check_each_once(negatives: Sequence[Negatives]) -> None:
 
 
 def check_one_host(store: ResponseStore | None) -> None:
-    """Refuses a store where several hosts each record their share of the sentences.
+    """Refuse a store where several hosts each record their share of the sentences.
 
     Raises:
       BudgetError: there are several.
@@ -267,7 +267,7 @@ def check_one_host(store: ResponseStore | None) -> None:
 
 
 def kept_responses(store: ResponseStore, job: Job, progress: bool) -> StoredResponses | None:
-    """All layers' responses in the store, recorded there if they aren't yet; None if they can't be kept."""
+    """Return all layers' responses in the store, recorded there if they aren't yet; None if they can't be kept."""
     found = store.find(job.recording)
     if found is not None:
         if progress:
@@ -280,7 +280,7 @@ def kept_responses(store: ResponseStore, job: Job, progress: bool) -> StoredResp
 
 
 def make_buffer(job: Job, place: str, num_units: int, scratch: epath.Path) -> ResponseBuffer:
-    """An empty place for a pass's responses."""
+    """Return an empty place for a pass's responses."""
     if place == "device":
         return DeviceBuffer(job.layout, num_units)
     width = job.layout.mesh.size * block_width(job, num_units)
@@ -298,7 +298,7 @@ def record(
     label: str,
     progress: bool,
 ) -> None:
-    """Puts all sentences through the model, and the responses of some layers into their place."""
+    """Put all sentences through the model, and the responses of some layers into their place."""
     num_sentences = len(layout.row_of)
     shown = progress and parallel.is_first_host()
     with tqdm(total=num_sentences, desc=f"{label}recording", unit=" sentences", disable=not shown) as bar:
@@ -314,7 +314,7 @@ def record(
 
 
 def split_over_all(responses: jax.Array, layout: Layout) -> jax.Array:
-    """The rows split over all devices of the mesh, where a model that is split left them whole on several."""
+    """Return the rows split over all devices of the mesh, where a model that is split left them whole on several."""
     if responses.sharding.is_equivalent_to(layout.by_rows, responses.ndim):
         return responses
     return _moved_to(layout.by_rows)(responses)
@@ -329,7 +329,7 @@ def _moved_to(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
 def rank(
     job: Job, buffer: ResponseBuffer, first: int, last: int, done: table.Progress, label: str, progress: bool
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Ranks the units of a pass that aren't done, some at a time.
+    """Rank the units of a pass that aren't done, some at a time.
 
     Yields:
       The first unit, and the variables `[..., units]` of it and those after it; `average_precision` has a row for
@@ -369,7 +369,10 @@ def rank(
 
 
 def in_order(by_device: np.ndarray, layout: Layout) -> np.ndarray:
-    """Each device's columns, `[this process's devices, ..., units]`, as all devices' `[..., devices * units]`."""
+    """Return each device's columns, side by side.
+
+    From `[this process's devices, ..., units]` to all devices' `[..., devices * units]`.
+    """
     everywhere = parallel.from_all_hosts(by_device)
     hosts = [device.process_index for device in layout.mesh.devices.flat]
     seen = dict.fromkeys(hosts, 0)
@@ -383,7 +386,7 @@ def in_order(by_device: np.ndarray, layout: Layout) -> np.ndarray:
 def keep(
     workdir: epath.Path, job: Job, done: table.Progress, start: int, ranked: Mapping[str, np.ndarray]
 ) -> table.Progress:
-    """Writes some units' variables into the table, and that they are there."""
+    """Write some units' variables into the table, and that they are there."""
     concepts = slice(job.num_concepts)
     null_maximum = ranked["average_precision"][job.num_concepts :].max(axis=1)
     values = {name: each if name in HALVES | BY_NEGATIVES else each[concepts] for name, each in ranked.items()}
@@ -399,7 +402,7 @@ def keep(
 
 
 def finish(workdir: epath.Path, job: Job, contrast: Contrast, done: table.Progress, seed: int, progress: bool) -> None:
-    """Writes what takes all units of a concept to know, a few concepts at a time, and that the table is whole."""
+    """Write what takes all units of a concept to know, a few concepts at a time, and that the table is whole."""
     with table.explained_write_errors(workdir):
         if job.null_of.size:
             maxima = np.array(done.null_maximum, np.float32)

@@ -72,7 +72,7 @@ def plan_job(
     negatives: Sequence[Negatives],
     statistics: Statistics,
 ) -> Job:
-    """Lays sentences out over devices, and sets up what they are ranked for.
+    """Lay sentences out over devices, and sets up what they are ranked for.
 
     Args:
       recording: of the concepts' sentences.
@@ -119,7 +119,7 @@ def plan_job(
 
 
 def describe(job: Job, plan: Passes, table_size: int) -> str:
-    """The plan in a sentence or two: what is computed, where it waits, and how much it takes."""
+    """Return the plan in a sentence or two: what is computed, where it waits, and how much it takes."""
     sizes, passes = job.sizes, len(plan.layers)
     each = (
         "on each device"
@@ -135,7 +135,7 @@ def describe(job: Job, plan: Passes, table_size: int) -> str:
 
 
 def least_budget(budget: Budget) -> Budget:
-    """What every host has, of a budget that is stated for every place: all must make the same passes."""
+    """Return what every host has, of a budget that is stated for every place: all must make the same passes."""
     places = budget.device, budget.host, budget.disk
     kilobytes = np.array(places, np.float64) // 1000
     everywhere = parallel.from_all_hosts(kilobytes.clip(max=2**31 - 1).astype(np.int32))
@@ -146,7 +146,7 @@ def least_budget(budget: Budget) -> Budget:
 
 
 def check_disk_space(workdir: epath.Path, size: int) -> None:
-    """Refuses a table that a local disk has no room for."""
+    """Refuse a table that a local disk has no room for."""
     if is_local(workdir) and size > free_disk(workdir):
         raise BudgetError(
             f"the table takes up to {format_bytes(size)} and {workdir} has {format_bytes(free_disk(workdir))} free. "
@@ -155,7 +155,7 @@ def check_disk_space(workdir: epath.Path, size: int) -> None:
 
 
 def block_width(job: Job, num_units: int) -> int:
-    """Units that a device ranks at once, a multiple of 128.
+    """Return the units that a device ranks at once, a multiple of 128.
 
     On an accelerator another width is another program, which may round otherwise; so there it doesn't depend on
     devices or passes. A CPU ranks chunks of one width in any case, and takes no more than its share.
@@ -167,6 +167,6 @@ def block_width(job: Job, num_units: int) -> int:
 
 
 def most_results(job: Job) -> int:
-    """Units whose results may wait in memory to be written, so that it doesn't grow with the concepts."""
+    """Return the units whose results may wait in memory to be written, so that it doesn't grow with the concepts."""
     unit_bytes = 4 * ((len(RANKED) + len(job.sets.scores)) * job.num_concepts + sum(job.sets.num_concepts[1:]))
     return max(128, _RESULT_BYTES // unit_bytes)

@@ -55,7 +55,7 @@ def rank_units(
     sentences: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Ranking:
-    """Ranks every unit's responses for every concept, a block of units on each local device at a time.
+    """Rank every unit's responses for every concept, a block of units on each local device at a time.
 
     Args:
       values: float32 [sentences, units], finite.
@@ -117,7 +117,9 @@ def rank_units(
 
 
 def units_per_block(num_sentences: int, sets: ConceptSets | None = None) -> int:
-    """How many units a device should rank at once: as many as work in an eighth of its memory, or in 256 MB on a CPU.
+    """Return how many units a device should rank at once.
+
+    As many as work in an eighth of its memory, or in 256 MB on a CPU.
 
     A function of the sentences, the concepts and the kind of device, so that no result depends on the number of
     devices.
@@ -126,7 +128,7 @@ def units_per_block(num_sentences: int, sets: ConceptSets | None = None) -> int:
 
 
 def units_in(block_bytes: int, num_sentences: int, sets: ConceptSets | None = None) -> int:
-    """How many units a device can rank at once in so many bytes."""
+    """Return how many units a device can rank at once in so many bytes."""
     numbers = max(8 * num_sentences, sets.numbers_per_unit if sets else 0, 1)
     most = max(1, min(block_bytes // 4, 2**31 - 1) // numbers)  # places are int32
     return most if most < _CHUNK else most // _CHUNK * _CHUNK
@@ -146,7 +148,7 @@ def rank_blocks(
     sentences: Sequence[str] | None = None,
     sort_on_host: bool | None = None,
 ) -> tuple[Ranking, tuple[np.ndarray | jax.Array, ...]]:
-    """Ranks a block of units on each local device, for callers whose responses may lie on the devices already.
+    """Rank a block of units on each local device, for callers whose responses may lie on the devices already.
 
     Args:
       blocks: float32 [local devices, sentences, units], finite; zeros where there is no unit. A `jax.Array` laid
@@ -183,7 +185,7 @@ def _on_cpu() -> bool:
 
 
 def _chunk(sets: ConceptSets) -> int:
-    """How many units a thread of a CPU ranks at once: a function of sentences and concepts alone, too.
+    """Return how many units a thread of a CPU ranks at once: a function of sentences and concepts alone, too.
 
     A power of two that a block is a multiple of, and not so few that a core's vector isn't filled.
     """
@@ -192,7 +194,7 @@ def _chunk(sets: ConceptSets) -> int:
 
 
 def _even_blocks(sets: ConceptSets, num_units: int) -> int:
-    """The width of as few blocks as `units_per_block` allows, all about as wide."""
+    """Return the width of as few blocks as `units_per_block` allows, all about as wide."""
     num_blocks = max(1, -(-num_units // units_per_block(sets.num_all, sets)))
     return max(1, -(-num_units // num_blocks))
 
@@ -288,7 +290,7 @@ def _all_finite(values: jax.Array) -> jax.Array:
 def _refusal(
     blocks: Sequence[np.ndarray], first_unit: int, units: pd.DataFrame | None, sentences: Sequence[str] | None
 ) -> ResponsesError:
-    """The error that names a NaN or infinity in blocks [S, units of each]: such responses have no rank."""
+    """Return the error that names a NaN or infinity in blocks [S, units of each]: such responses have no rank."""
     values = np.concatenate(blocks, axis=1)
     finite = np.isfinite(values)
     sentence, column = np.argwhere(~finite)[0]

@@ -46,7 +46,7 @@ class Layout:
 
 
 def lay_out(batches: Iterable[Batch], mesh: Mesh, num_sentences: int) -> Layout:
-    """The layout of the batches of a pass."""
+    """Return the layout of the batches of a pass."""
     row_of = np.empty(num_sentences, np.int32)
     parts, offsets, offset = [], [], 0
     for batch in batches:
@@ -64,7 +64,7 @@ class ResponseBuffer(Protocol):
     """Where a pass's responses wait."""
 
     def put(self, responses: jax.Array, offset: int, rows: np.ndarray) -> None:
-        """Keeps a batch's responses, `[batch, units]` split over all devices by rows.
+        """Keep a batch's responses, `[batch, units]` split over all devices by rows.
 
         Args:
           responses: filler rows last.
@@ -73,17 +73,20 @@ class ResponseBuffer(Protocol):
         """
 
     def blocks(self, start: int, width: int) -> np.ndarray | jax.Array:
-        """Units from `start` on, `[this process's devices, sentences, width / all devices]`; zeros beyond the last."""
+        """Return the units from `start` on, `[this process's devices, sentences, width / all devices]`.
+
+        Beyond the last unit there are zeros.
+        """
 
     def free(self) -> None:
-        """Gives the memory or the file back."""
+        """Give the memory or the file back."""
 
 
 class DeviceBuffer:
     """On the devices themselves: float32 `[all devices' rows, units]`, split by rows."""
 
     def __init__(self, layout: Layout, num_units: int) -> None:
-        """Takes the memory."""
+        """Take the memory."""
         self._layout = layout
         shape = (layout.mesh.size * layout.rows_per_device, num_units)
         self._values = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=layout.by_rows)()
@@ -106,7 +109,7 @@ class DeviceBuffer:
 
 @functools.cache
 def put_rows(mesh: Mesh) -> jax.stages.Wrapped:
-    """A jitted (values, batch, offset) -> values with the batch's rows in each device's own, in place."""
+    """Return a jitted (values, batch, offset) -> values with the batch's rows in each device's own, in place."""
     rows, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def put(values: jax.Array, batch: jax.Array, offset: jax.Array) -> jax.Array:
@@ -118,7 +121,7 @@ def put_rows(mesh: Mesh) -> jax.stages.Wrapped:
 
 @functools.cache
 def take_columns(mesh: Mesh) -> jax.stages.Wrapped:
-    """A jitted (values, start, width) -> columns, each device its own rows'; zeros beyond the last column."""
+    """Return a jitted (values, start, width) -> columns, each device its own rows'; zeros beyond the last column."""
     rows = PartitionSpec(mesh.axis_names)
 
     @functools.partial(jax.jit, static_argnames="width")
@@ -137,7 +140,7 @@ class HostBuffer:
     """In the host's memory or in a file: float32 `[blocks, this process's rows, width]`, read a block at a time."""
 
     def __init__(self, layout: Layout, num_units: int, width: int, file: epath.Path | None = None) -> None:
-        """Takes the memory, or makes the file.
+        """Take the memory, or makes the file.
 
         Args:
           layout: of the pass.
@@ -181,7 +184,7 @@ class HostBuffer:
 
 
 def gather_block(columns: jax.Array, layout: Layout) -> jax.Array:
-    """Turns rows split over devices into units split over devices, in the order of the sentences.
+    """Turn rows split over devices into units split over devices, in the order of the sentences.
 
     Args:
       columns: float32 `[all devices' rows, devices * units]`, split by rows.
@@ -200,7 +203,7 @@ def gather_block(columns: jax.Array, layout: Layout) -> jax.Array:
 
 @functools.cache
 def exchange(mesh: Mesh) -> jax.stages.Wrapped:
-    """A jitted (columns, order) -> `[devices, sentences, units]` split over devices."""
+    """Return a jitted (columns, order) -> `[devices, sentences, units]` split over devices."""
     axes = mesh.axis_names
 
     @jax.jit

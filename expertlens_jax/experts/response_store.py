@@ -157,7 +157,7 @@ class ResponseStore:
         return pathlib.Path(self.directory)
 
     def _make_room(self, size: int, new: pathlib.Path) -> None:
-        """Removes entries, the one that wasn't used for longest first, until so many bytes more are within the limit.
+        """Remove entries, the one that wasn't used for longest first, until so many bytes more are within the limit.
 
         What a killed process was writing goes too.
         """
@@ -211,7 +211,7 @@ class StoredResponses:
         return taken
 
     def _copy(self, first: int, into: np.ndarray) -> None:
-        """Copies units from the first on into `[sentences, units]`."""
+        """Copy units from the first on into `[sentences, units]`."""
         done = 0
         while done < into.shape[1]:
             block, within = divmod(first + done, UNITS_PER_BLOCK)
@@ -229,7 +229,7 @@ class StoredResponses:
 
 
 def sentence_digests(prepared: PreparedRecording) -> list[str]:
-    """Of each sentence's tokens, and which of them are pooled over: equal ones have equal responses."""
+    """Return, of each sentence's tokens, and which of them are pooled over: equal ones have equal responses."""
     return [
         hashlib.sha256(ids.astype(np.int32).tobytes() + own.astype(bool).tobytes()).hexdigest()[:24]
         for ids, own in zip(prepared.tokens.ids, prepared.tokens.in_pool, strict=True)
@@ -237,7 +237,7 @@ def sentence_digests(prepared: PreparedRecording) -> list[str]:
 
 
 def _described(prepared: PreparedRecording) -> dict[str, Any]:
-    """All that a sentence's responses follow from, to the last bit, beside its tokens."""
+    """Return all that a sentence's responses follow from, to the last bit, beside its tokens."""
     said = {name: value for name, value in prepared.provenance.settings().items() if name not in _NOT_IN_KEY}
     device = prepared.mesh.devices.flat[0]
     return said | {
@@ -253,7 +253,7 @@ def _key(prepared: PreparedRecording) -> str:
 
 
 def _make(partial: pathlib.Path, shape: Sequence[int], size: int) -> np.memmap | OSError:
-    """A file of zeros, whose bytes are all there: a disk that is full says so now, and not by a crash later."""
+    """Return a file of zeros, whose bytes are all there: a disk that is full says so now, and not by a crash later."""
     try:
         partial.mkdir(parents=True)
         with (partial / VALUES).open("wb") as file:
@@ -267,7 +267,7 @@ def _make(partial: pathlib.Path, shape: Sequence[int], size: int) -> np.memmap |
 
 
 def _read(entry: pathlib.Path, wanted: Sequence[str]) -> StoredResponses | None:
-    """An entry's responses to some sentences; None if it hasn't got them all.
+    """Return an entry's responses to some sentences; None if it hasn't got them all.
 
     Raises:
       FileNotFoundError: it isn't there any more.

@@ -137,7 +137,7 @@ class PreparedRecording:
         return len(self.saes) or self.network.config.num_layers
 
     def batches(self) -> Iterator[Batch]:
-        """The batches of one pass over all sentences, always the same."""
+        """Return the batches of one pass over all sentences, always the same."""
         return batches(
             self.tokens,
             pad_id=self.pad_id,
@@ -154,7 +154,9 @@ class PreparedRecording:
         steering: SteeringCollection | None = None,
         interventions: tuple[PlacedIntervention, ...] = (),
     ) -> jax.Array:
-        """Responses to a batch, float32 `[batch, units]`, of all layers or from one up to another; not computed yet.
+        """Return the responses to a batch, float32 `[batch, units]`, of all layers or from one up to another.
+
+        They are not computed yet.
 
         Layers are counted among those that have units, see `num_layers`.
         """
@@ -172,7 +174,7 @@ def prepare_recording(
     tokens: Tokens | None = None,
     all_hosts: bool = False,
 ) -> PreparedRecording:
-    """Checks what is to be recorded, and lays the model out on its devices.
+    """Check what is to be recorded, and lays the model out on its devices.
 
     Args:
       model: from `load_model`.

@@ -65,7 +65,7 @@ def _names(tables: Sequence[xr.Dataset], attribute: str) -> str:
 
 
 def is_model_of(model: Model, expertise: xr.Dataset) -> bool:
-    """Whether a table was measured with this very network, as this version reads it."""
+    """Return whether a table was measured with this very network, as this version reads it."""
     provenance = read_provenance(expertise.attrs)
     return provenance is not None and provenance.same_model(model.provenance) and provenance.dtype == model.dtype
 
@@ -146,7 +146,7 @@ def _name_and_revision(name: str) -> tuple[str, str | None]:
 
 
 def _installed(path: str) -> str:
-    """A model's path; `package:NAME/FOLDER` is a folder within an installed Python package."""
+    """Return a model's path; `package:NAME/FOLDER` is a folder within an installed Python package."""
     if not path.startswith("package:"):
         return path
     folder = folder_in_package(path)

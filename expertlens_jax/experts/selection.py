@@ -148,7 +148,7 @@ def negatives_of(expertise: xr.Dataset) -> list[Negatives]:
 
 
 def average_precision(expertise: xr.Dataset) -> xr.DataArray:
-    """The average precision in a table of expertise, (concept, unit), with the table's attributes.
+    """Return the average precision in a table of expertise, (concept, unit), with the table's attributes.
 
     Raises:
       SelectionError: it is something else, such as expert sets.
@@ -157,7 +157,7 @@ def average_precision(expertise: xr.Dataset) -> xr.DataArray:
 
 
 def expert_sets(experts: xr.DataArray) -> xr.DataArray:
-    """Expert sets, bool (concept, unit), as they were given.
+    """Return the expert sets, bool (concept, unit), as they were given.
 
     Raises:
       SelectionError: they are something else, such as a table of expertise.
@@ -171,7 +171,7 @@ def expert_sets(experts: xr.DataArray) -> xr.DataArray:
 
 
 def check_same_table(expertise: xr.Dataset, experts: xr.DataArray) -> None:
-    """Refuses expert sets that aren't of this table of expertise.
+    """Refuse expert sets that aren't of this table of expertise.
 
     Args:
       expertise: the table.
@@ -217,7 +217,7 @@ def _check_top(top: int, num_units: int) -> int:
 
 
 def _highest(values: np.ndarray, top: int) -> np.ndarray:
-    """The `top` highest of [units], the first of equals first: bool [units]."""
+    """Return the `top` highest of [units], the first of equals first: bool [units]."""
     edge = np.partition(values, -top)[-top]
     chosen = values > edge
     chosen[np.flatnonzero(values == edge)[: top - chosen.sum()]] = True

@@ -71,7 +71,7 @@ def null_survival(
     smallest: float = 1e-15,
     draws: int = 3000,
 ) -> NullDistribution:
-    """Returns the null of average precision for P positives and N negatives of this weight, without ties.
+    """Return the null of average precision for P positives and N negatives of this weight, without ties.
 
     With the default draws, p has a standard error of 1% at 0.5, 2% at 0.1, and 2% to 4% from 1e-2 to 1e-12 (the
     spread over seeds, P = 40 and N = 7000), in 0.24 s on one core. The table ends at `smallest`, or exactly at
@@ -154,7 +154,7 @@ def null_survival(
 def p_values(
     average_precision: Float[np.ndarray, "*concepts units"], null: NullDistribution | Sequence[NullDistribution]
 ) -> Float64[np.ndarray, "*concepts units"]:
-    """Returns P(AP >= ap) of each average precision under the null: float64, of the same shape.
+    """Return P(AP >= ap) of each average precision under the null: float64, of the same shape.
 
     Log survival is interpolated linearly between nodes. AP is lowered by a few float32 roundings first, so that
     one equal to a node never counts as above it. Beyond the table's end p is the end's: never 0, "at most" there.
@@ -177,7 +177,7 @@ def p_values(
 
 
 def null_distributions(contrast: Contrast, *, seed: int) -> list[NullDistribution]:
-    """Returns `[concepts]` nulls, in `null_survival`'s way, of which only a few are computed.
+    """Return `[concepts]` nulls, in `null_survival`'s way, of which only a few are computed.
 
     Concepts of one P and base rate differ in N alone, and in their null by an amount that is linear in 1 / N as far
     as the draws can tell (all have the same seed, so their errors go together). It's computed at both ends of
@@ -208,7 +208,7 @@ def null_distributions(contrast: Contrast, *, seed: int) -> list[NullDistributio
 
 
 def q_values(p: Float[np.ndarray, "*concepts units"]) -> Float64[np.ndarray, "*concepts units"]:
-    """Returns q of each p, float64 `[..., units]`: calling all units up to q expects a share q of false ones.
+    """Return q of each p, float64 `[..., units]`: calling all units up to q expects a share q of false ones.
 
     Benjamini & Hochberg (J. R. Stat. Soc. B 57, 1995), over the last axis: within each concept. That bounds the
     share in each concept's list, not among the units some concept calls. It assumes units that are independent, or
@@ -221,7 +221,7 @@ def q_values(p: Float[np.ndarray, "*concepts units"]) -> Float64[np.ndarray, "*c
 def familywise_p(
     average_precision: Float[np.ndarray, " units"], null_maximum: Float[np.ndarray, " permutations"]
 ) -> Float32[np.ndarray, " units"]:
-    """Returns the p of each unit, corrected for all of them: float32 `[units]`.
+    """Return the p of each unit, corrected for all of them: float32 `[units]`.
 
         p = (1 + #{permuted concepts whose best unit has at least this AP}) / (1 + permutations)
 
@@ -239,7 +239,7 @@ def familywise_p(
 
 
 def _running_sums(positives: int, weight_above: np.ndarray, block: float, tilt: float) -> tuple[np.ndarray, float]:
-    """Sums the tilted weights exp(tilt * sum over j <= k of (precision_j - 1)) of n_1 <= ... <= n_k.
+    """Sum the tilted weights exp(tilt * sum over j <= k of (precision_j - 1)) of n_1 <= ... <= n_k.
 
     At block = 1, the sum over n_k <= n of those that end in n_k is log_sums[k - 1, n]. For blocks of b places, two
     positives in one have b (b + 1) / 2 orders in b**2, so the second weighs (1 + 1 / b) / 2 there.
@@ -290,7 +290,7 @@ def _draw_sums(
 
 
 def _log_least(positives: int, negatives: int) -> float:
-    """The log of the least p there is, 1 / C(P + N, P): that all positives come first."""
+    """Return the log of the least p there is, 1 / C(P + N, P): that all positives come first."""
     log_factorials = scipy.special.gammaln(np.array([positives + 1, negatives + 1, positives + negatives + 1]))
     return float(log_factorials[0] + log_factorials[1] - log_factorials[2])
 
@@ -306,7 +306,7 @@ def _computed_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def _between(low: NullDistribution, high: NullDistribution, share: float, log_least: float) -> NullDistribution:
-    """The null whose log survival lies this share of the way from one to the other."""
+    """Return the null whose log survival lies this share of the way from one to the other."""
     nodes = np.union1d(low.average_precision, high.average_precision)
     log_low, log_high = (np.interp(nodes, null.average_precision, null.log_survival) for null in (low, high))
     return NullDistribution(nodes, np.maximum((1 - share) * log_low + share * log_high, log_least))

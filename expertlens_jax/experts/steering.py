@@ -213,7 +213,7 @@ def _site_channels(expertise: xr.Dataset) -> tuple[tuple[str, int | None], ...]:
 
 
 def _at_sites(expertise: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
-    """The table of the units at some sites.
+    """Return the table of the units at some sites.
 
     Raises:
       SelectionError: a site that the table doesn't have.
@@ -230,7 +230,7 @@ def _at_sites(expertise: xr.Dataset, sites: Sequence[str]) -> xr.Dataset:
 
 
 def _in_layers(table: xr.Dataset, layers: Sequence[int] | int) -> xr.Dataset:
-    """The table of the units in some layers.
+    """Return the table of the units in some layers.
 
     Raises:
       SelectionError: a layer that the table doesn't have.
@@ -251,7 +251,7 @@ def _steer_along(
     layers: Sequence[int] | int | None,
     asked: dict[str, object],
 ) -> Steering:
-    """The steering that adds a concept's direction to the stream, or those of several concepts together."""
+    """Return the steering that adds a concept's direction to the stream, or those of several concepts together."""
     given = [name for name, value in asked.items() if value is not None]
     if given:
         raise SelectionError(
@@ -303,7 +303,7 @@ def _steer_units(
     method: str,
     site_channels: tuple[tuple[str, int | None], ...],
 ) -> Steering:
-    """The method's steering of the units at these places of the table."""
+    """Return the method's steering of the units at these places of the table."""
     needs, affine = METHODS[method]
     row = expertise.sel(concept=concept).isel(unit=places)
     values = []
@@ -388,7 +388,7 @@ def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, n
 
 
 def check_known_concepts(expertise: xr.Dataset, concepts: Sequence[str]) -> None:
-    """Raises SelectionError if one isn't in the table, with those that are spelt like it."""
+    """Raise SelectionError if one isn't in the table, with those that are spelt like it."""
     known = [str(name) for name in expertise["concept"].values]
     for concept in concepts:
         if concept not in known:

@@ -35,16 +35,19 @@ class Progress:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Progress":
-        """From what JSON made of it."""
+        """Read it from what JSON made of it."""
         finished = tuple((first, last) for first, last in stored["finished"])
         return cls(finished, tuple(stored["null_maximum"]), stored["complete"])
 
     def covers(self, start: int, stop: int) -> bool:
-        """Whether all units from `start` up to `stop` are finished."""
+        """Return whether all units from `start` up to `stop` are finished."""
         return any(first <= start and stop <= last for first, last in self.finished)
 
     def with_units(self, start: int, stop: int, null_maximum: np.ndarray) -> "Progress":
-        """The progress after the units from `start` up to `stop`, with their own maxima `[permuted concepts]`."""
+        """Return the progress after the units from `start` up to `stop`.
+
+        Their own maxima are `[permuted concepts]`.
+        """
         merged: list[tuple[int, int]] = []
         for first, last in sorted([*self.finished, (start, stop)]):
             if merged and first <= merged[-1][1]:
@@ -56,23 +59,23 @@ class Progress:
 
 
 def read_progress(workdir: epath.Path) -> Progress:
-    """What a run has done so far; nothing, if it hasn't started."""
+    """Return what a run has done so far; nothing, if it hasn't started."""
     file = workdir / PROGRESS
     return Progress.of(json.loads(file.read_text())) if file.exists() else Progress()
 
 
 def write_progress(workdir: epath.Path, progress: Progress) -> None:
-    """Replaces the file."""
+    """Replace the file."""
     write_text(workdir / PROGRESS, json.dumps(dataclasses.asdict(progress)) + "\n")
 
 
 def table_bytes(variables: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]) -> int:
-    """What a table takes on disk, uncompressed."""
+    """Return what a table takes on disk, uncompressed."""
     return sum(4 * math.prod(sizes[dim] for dim in dims) for dims in variables.values())
 
 
 def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mapping[str, tuple[str, ...]]) -> None:
-    """Makes the store with its coordinates, and float32 variables that are NaN until they're written.
+    """Make the store with its coordinates, and float32 variables that are NaN until they're written.
 
     Args:
       workdir: the run directory; a store that is there already is replaced.
@@ -94,19 +97,19 @@ def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mappin
 
 
 def write_units(workdir: epath.Path, start: int, values: Mapping[str, np.ndarray]) -> None:
-    """Writes variables `[..., units]` of the units from `start` on."""
+    """Write variables `[..., units]` of the units from `start` on."""
     for name, array in values.items():
         _array(workdir, name, mode="r+")[..., start : start + array.shape[-1]] = array
 
 
 def write_concepts(workdir: epath.Path, start: int, values: Mapping[str, np.ndarray]) -> None:
-    """Writes variables `[concepts, units]` of the concepts from `start` on."""
+    """Write variables `[concepts, units]` of the concepts from `start` on."""
     for name, array in values.items():
         _array(workdir, name, mode="r+")[start : start + len(array)] = array
 
 
 def read_concepts(workdir: epath.Path, name: str, start: int) -> np.ndarray:
-    """A variable of a chunk of concepts from `start` on, `[concepts, units]`."""
+    """Return a variable of a chunk of concepts from `start` on, `[concepts, units]`."""
     return np.asarray(_array(workdir, name, mode="r")[start : start + CONCEPTS_PER_CHUNK])
 
 
@@ -115,7 +118,7 @@ def _array(workdir: epath.Path, name: str, *, mode: Literal["r", "r+"]) -> zarr.
 
 
 def remove_leftovers(workdir: epath.Path) -> None:
-    """Removes files that a killed process was writing beside their place; only if no process is."""
+    """Remove files that a killed process was writing beside their place; only if no process is."""
     if is_local(workdir):  # a bucket's objects appear whole
         for file in pathlib.Path(workdir / STORE).glob("**/*.partial"):
             file.unlink()
@@ -171,7 +174,7 @@ def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
 
 @contextlib.contextmanager
 def explained_write_errors(workdir: epath.Path) -> Generator[None]:
-    """Turns a full disk into an error that says what to do.
+    """Turn a full disk into an error that says what to do.
 
     Raises:
       RunDirectoryError: the disk, or what the process may write, is full.

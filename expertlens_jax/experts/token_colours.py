@@ -29,7 +29,7 @@ def visible(text: str) -> str:
 
 
 def strongest(trace: Trace, unit: int) -> float:
-    """The largest absolute activation of a unit at any sentence's own token, at which its colour is full."""
+    """Return the largest absolute activation of a unit at any sentence's own token, at which its colour is full."""
     return max((float(np.abs(values[own, unit]).max()) for values, own in _pairs(trace)), default=0.0) or 1.0
 
 
@@ -38,7 +38,7 @@ def _pairs(trace: Trace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _mixed(share: float, background: int = 255) -> tuple[int, int, int]:
-    """The colour of a share from -1 to 1, on white; never so full that black letters are hard to read."""
+    """Return the colour of a share from -1 to 1, on white; never so full that black letters are hard to read."""
     full = ABOVE if share > 0 else BELOW
     red, green, blue = (round(background + (each - background) * 0.75 * min(abs(share), 1.0)) for each in full)
     return red, green, blue
@@ -58,7 +58,7 @@ def _name(trace: Trace, unit: int) -> str:
 
 
 def _left_out(trace: Trace) -> str:
-    """What isn't shown, in words."""
+    """Return what isn't shown, in words."""
     more = [
         f"{total - most:,} more {what}{'s' * (total - most > 1)}"
         for total, most, what in (
@@ -90,7 +90,10 @@ def html_trace(trace: Trace) -> str:
 
 
 def _pieces(trace: Trace, row: int) -> Iterator[tuple[str, list[int]]]:
-    """The text of a sentence in pieces, and which tokens each is of: one, or all those that share a character."""
+    """Return the text of a sentence in pieces, and which tokens each is of.
+
+    A piece is of one token, or of all those that share a character.
+    """
     pieces: list[list[int]] = []
     for place, (start, end) in enumerate(trace.spans[row]):
         if pieces and start < end and start < trace.spans[row][pieces[-1][-1], 1] and trace.in_pool[row][place]:
@@ -163,7 +166,7 @@ def text_trace(trace: Trace) -> str:
 
 
 def _marked(trace: Trace, row: int, unit: int) -> str:
-    """The sentence with its unit's strongest token in brackets, and what is said there."""
+    """Return the sentence with its unit's strongest token in brackets, and what is said there."""
     values = np.where(trace.in_pool[row], trace.activations[row][:, unit], -np.inf)
     best = int(values.argmax())
     text = ""

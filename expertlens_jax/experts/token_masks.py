@@ -19,7 +19,7 @@ POOLED_OVER = ("all", "concept", "others")
 
 
 def check_pool_over(pool_over: str) -> None:
-    """Refuses what is none of `POOLED_OVER`.
+    """Refuse what is none of `POOLED_OVER`.
 
     Raises:
       SelectionError: it is none of them.
@@ -37,7 +37,7 @@ def pool_over_words(
     truncate: bool = False,
     chat: Chat | None = None,
 ) -> Tokens:
-    """Tokenizes a dataset's sentences, with the tokens of their concepts' words, or all but those, in the pool.
+    """Tokenize a dataset's sentences, with the tokens of their concepts' words, or all but those, in the pool.
 
     A sentence of several concepts has all their words for its own. A token is a word's if it holds any character of
     an occurrence (the concept in any of its forms, see `data.words`): so a byte-level token is that of the letters in

@@ -212,7 +212,7 @@ def _left_out(tables: Mapping[str, Table], common: Sequence[str]) -> list[str]:
 
 
 def _ratings_of(runs: Sequence[Run], ratings: Ratings | str | Sequence[Ratings | str] | None) -> list[Ratings]:
-    """The ratings that were given, the runs' own, or those that ship with the package."""
+    """Return the ratings that were given, the runs' own, or those that ship with the package."""
     if ratings is not None:
         return given_ratings(ratings)
     own = pd.concat([each.rated for each in runs], ignore_index=True)
@@ -267,7 +267,7 @@ def compare_settings(runs: Mapping[str, Run], groups: Mapping[str, Mapping[str, 
 
 
 def _said(expertise: xr.Dataset) -> dict[str, Any]:
-    """What a table says of itself, nested as configs are, and its sizes."""
+    """Return what a table says of itself, nested as configs are, and its sizes."""
     said: dict[str, Any] = {}
     for name, value in expertise.attrs.items():
         value = value.item() if isinstance(value, np.generic) else value
@@ -277,7 +277,7 @@ def _said(expertise: xr.Dataset) -> dict[str, Any]:
 
 
 def _stated(defaults: Mapping[str, Any], configs: Sequence[Any]) -> dict[str, Any]:
-    """The defaults of the settings that any of the configs states; what all leave out can't differ."""
+    """Return the defaults of the settings that any of the configs states; what all leave out can't differ."""
     nested = [each for each in configs if isinstance(each, dict)]
     return {
         name: _stated(value, [each.get(name) for each in nested]) if isinstance(value, Mapping) else value
@@ -311,7 +311,7 @@ def compare_verdicts(runs: Mapping[str, Run]) -> pd.DataFrame:
 def _sentences(
     names: Sequence[str], table: pd.DataFrame, tables: Mapping[str, pd.DataFrame], threshold: float
 ) -> list[str]:
-    """What a comparison says in a few sentences."""
+    """Return what a comparison says in a few sentences."""
     settings, verdicts = tables["settings"], tables["verdicts"]
     said = []
     all_of_them = f"{', '.join(names[:-1])} and {names[-1]}"

@@ -38,7 +38,7 @@ class Counts:
         return self.per_place.sum((2, 3))
 
     def overlap(self, level: int) -> np.ndarray:
-        """Jaccard overlap float64 `[concepts, concepts]` at a level; 0 where neither has experts."""
+        """Return the Jaccard overlap float64 `[concepts, concepts]` at a level; 0 where neither has experts."""
         shared = self.shared[level].astype(np.float64)
         sizes = np.diag(shared)
         either = sizes[:, None] + sizes - shared
@@ -114,7 +114,7 @@ def precision_blocks(expertise: xr.Dataset, name: str = "average_precision") -> 
 def _merge(
     kept: tuple[np.ndarray, np.ndarray], units: np.ndarray, values: np.ndarray, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best of those kept and of some further units."""
+    """Return the best of those kept and of some further units."""
     if len(kept[1]) == number:
         better = values > kept[1][-1]
         units, values = units[better], values[better]

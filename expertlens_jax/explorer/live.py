@@ -68,7 +68,7 @@ class Loaded:
         return self.model.config.causal and self.model.config.head is not None
 
     def described(self) -> dict[str, Any]:
-        """What the page is told of it."""
+        """Return what the page is told of it."""
         methods = [name for name, method in METHODS.items() if set(method.needs) <= {*self.expertise.variables}]
         return {
             "model": self.model.name,
@@ -320,7 +320,7 @@ def _app(
     tables: Mapping[str, Loaded],
     stopping: threading.Event,
 ) -> Asgi:
-    """The routes: files of the table, and two questions to the model, each asked by one reader at a time."""
+    """Return the routes: files of the table, and two questions to the model, each asked by one reader at a time."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse

@@ -141,7 +141,7 @@ def _kind(directory: epath.Path, config: Mapping[str, Any]) -> str:
 def _open_tables(
     directory: epath.Path, kind: str, config: Mapping[str, Any], notes: list[str]
 ) -> dict[epath.Path, xr.Dataset]:
-    """The tables that have ranked units, by their directories; of the others, a note."""
+    """Return the tables that have ranked units, by their directories; of the others, a note."""
     if kind == FIND:
         return {directory: _open(directory, notes)}
     stated = [epath.Path(config["expertise"])] if config.get("expertise") else []
@@ -162,7 +162,7 @@ def _open_tables(
 
 
 def _open(path: epath.Path, notes: list[str]) -> xr.Dataset:
-    """A table; that it isn't done becomes a note."""
+    """Return a table; that it isn't done becomes a note."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         expertise = open_expertise(path)
@@ -181,7 +181,10 @@ def _sentence(text: str) -> str:
 def _choose(
     opened: Mapping[epath.Path, xr.Dataset], kind: str, config: Mapping[str, Any]
 ) -> tuple[list[Table], list[str]]:
-    """The tables of the run's own model and sentences, each with its halves and controls; and the rest, by name."""
+    """Return the tables of the run's own model and sentences, and the rest by name.
+
+    Each has its halves and controls.
+    """
     if kind == FIND:
         ((path, expertise),) = opened.items()
         halves = expertise if "average_precision_halves" in expertise else None
@@ -219,7 +222,7 @@ def _settings(attributes: Mapping[str, Any]) -> list[Any]:
 
 
 def _is_own(attributes: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether a table is of the config's model and sentences, at its settings, and not of a control."""
+    """Return whether a table is of the config's model and sentences, at its settings, and not of a control."""
     model, revision = str(config.get("model", "")).removesuffix("/"), config.get("revision") or ""
     called = {model, pathlib.PurePosixPath(model).name}
     called |= {f"{name}@{revision}" for name in called} if revision else set()
@@ -259,7 +262,7 @@ def _notes_of_versions(tables: Sequence[Table]) -> list[str]:
 
 
 def _notes_of_experiments(experiments: pd.DataFrame | None, config: Mapping[str, Any]) -> list[str]:
-    """What of a run of all experiments isn't done."""
+    """Return what of a run of all experiments isn't done."""
     asked = list(dict.fromkeys(map(str, config.get("experiments", ()))))
     states = {} if experiments is None else dict(zip(experiments["experiment"], experiments["state"], strict=True))
     waiting = [name for name in asked if states.get(name, "waiting") == "waiting"]
@@ -273,7 +276,7 @@ def _notes_of_experiments(experiments: pd.DataFrame | None, config: Mapping[str,
 
 
 def _read_csv(path: epath.Path, notes: list[str]) -> pd.DataFrame | None:
-    """A table, or None if it isn't there, is empty, or can't be read (which is noted)."""
+    """Return a table, or None if it isn't there, is empty, or can't be read (which is noted)."""
     if not path.exists():
         return None
     try:

@@ -150,7 +150,7 @@ def write_site(
     loaded: dict[tuple[str, str], tuple[Model | None, str]] = {}
 
     def model_of(table_id: str) -> tuple[Model | None, str]:
-        """A table's model, loaded once for all tables of one network."""
+        """Return a table's model, loaded once for all tables of one network."""
         name, table = shown[table_id]
         network = str(table.expertise.attrs.get("model")), str(table.expertise.attrs.get("weights"))
         if network not in loaded:
@@ -225,7 +225,7 @@ def _copy_page(site: epath.Path) -> None:
 
 
 def _packaged_ratings() -> pd.DataFrame:
-    """The ratings that ship with the package, for a run that has none of its own."""
+    """Return the ratings that ship with the package, for a run that has none of its own."""
     ratings: Ratings = load_ratings(_PACKAGED_RATINGS)
     words = pd.DataFrame(list(ratings.pairs), columns=["word_1", "word_2"])
     return words.assign(rating=ratings.scores, ratings=ratings.name)
@@ -269,7 +269,7 @@ def write_page(
 
 
 def parts_of(run: Run) -> dict[str, epath.Path]:
-    """The folders of a run that hold results: its experiments by name, or itself as ""."""
+    """Return the folders of a run that hold results: its experiments by name, or itself as ""."""
     if run.kind != REPRODUCE:
         return {"": run.directory}
     names = [] if run.experiments is None else run.experiments["experiment"]

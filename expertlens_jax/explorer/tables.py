@@ -122,7 +122,7 @@ def write_table(
 
 
 def _settings(expertise: xr.Dataset) -> dict[str, str]:
-    """What the numbers follow from, for people to read."""
+    """Return what the numbers follow from, for people to read."""
     shown = (
         *("dtype", "sites", "pooling", "pool_over", "negatives_per_positive", "exclude_mentions", "sampled", "seed"),
         *("permutations", "package"),
@@ -235,7 +235,7 @@ def write_overlaps(site: epath.Path, name: str, expertise: xr.Dataset, counts: C
 
 
 def concepts_sentences(concepts: ConceptDataset | None, names: Sequence[str]) -> list[np.ndarray]:
-    """Of each concept, its positive sentences; none without a sentence set."""
+    """Return, of each concept, its positive sentences; none without a sentence set."""
     if concepts is None:
         return [np.zeros(0, np.int64)] * len(names)
     return [np.flatnonzero(labels) for labels in concepts.labels]
@@ -319,7 +319,10 @@ def write_spoken(
 
 
 def rated_pairs(rated: pd.DataFrame, names: Sequence[str]) -> dict[str, list[list[float]]]:
-    """By the ratings' name, pairs of concepts that people rated: two places among the concepts, and the rating."""
+    """Return, by the ratings' name, pairs of concepts that people rated.
+
+    A pair is two places among the concepts, and the rating.
+    """
     place = {each: i for i, each in enumerate(names)} | {each.lower(): i for i, each in enumerate(names)}
     pairs: dict[str, list[list[float]]] = {}
     for row in each_row(rated):

@@ -75,7 +75,7 @@ class Adapter:
 
 
 def has_adapter(names: Collection[str]) -> bool:
-    """Whether there are an adapter's files among those of a directory or repository."""
+    """Return whether there are an adapter's files among those of a directory or repository."""
     return any(name in names for name in ADAPTER_FILES)
 
 
@@ -106,7 +106,7 @@ def read_adapter(where: str, directory: pathlib.Path, names: Collection[str]) ->
 
 
 def _why_not(settings: Mapping[str, Any]) -> str:
-    """The first setting that can't be merged plainly, with what it says; "" if there is none."""
+    """Return the first setting that can't be merged plainly, with what it says; "" if there is none."""
     if settings.get("peft_type") != "LORA":
         return f"peft_type={settings.get('peft_type')!r}; only 'LORA' is merged"
     drawn = settings.get("init_lora_weights")
@@ -122,7 +122,7 @@ def _why_not(settings: Mapping[str, Any]) -> str:
 
 
 def _unmergeable(where: str, names: Collection[str], base: str | None, reason: str) -> CheckpointError:
-    """The error that an adapter can't be merged, with what to do instead."""
+    """Return the error that an adapter can't be merged, with what to do instead."""
     found = [name for name in ADAPTER_FILES if name in names]
     changed = "the base model" if base is None else f"the base model {base}"
     merge = (
@@ -225,7 +225,7 @@ def _sorted_tensors(
 
 
 def _merged(kernel: StoredTensor, change: LowRank, adapter: Adapter, transposed: bool) -> StoredTensor:
-    """A kernel with its change; `[outputs, inputs]`, or if it is stored `transposed`, `[inputs, outputs]`.
+    """Return a kernel with its change; `[outputs, inputs]`, or if it is stored `transposed`, `[inputs, outputs]`.
 
     Raises:
       CheckpointError: kernel, A and B don't fit each other, or the rank in the settings.
@@ -253,7 +253,10 @@ def _merged(kernel: StoredTensor, change: LowRank, adapter: Adapter, transposed:
 
 
 def _of_module(pattern: Mapping[str, Any] | None, module: str, otherwise: Any) -> Any:
-    """What a pattern says of a module, as peft reads it: the first key that its name ends with, as an expression."""
+    """Return what a pattern says of a module, as peft reads it.
+
+    That is what the first key says that its name ends with, as an expression.
+    """
     for key, value in (pattern or {}).items():
         if re.fullmatch(rf"(.*\.)?({key})", module):
             return value

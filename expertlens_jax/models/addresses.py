@@ -138,7 +138,7 @@ def _is_count(number: Any) -> bool:
 def _row(
     model: Model, address: Address, places: dict[str, dict[int, tuple[str, np.ndarray]]]
 ) -> tuple[int, str, int, str, int]:
-    """The unit's row of the units table; `places` keeps each site's modules and their channels, by layer."""
+    """Return the unit's row of the units table; `places` keeps each site's modules and their channels, by layer."""
     layer, site, channel = address
     known = {**block_sites(model.config), **({"sae": SITES["sae"]} if model.saes else {})}
     unit = f"the unit {format_address(address)} was given"

@@ -38,7 +38,7 @@ CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library 
 
 
 def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
-    """The name of the entry for these source files, read by this plan, in this dtype.
+    """Return the name of the entry for these source files, read by this plan, in this dtype.
 
     Args:
       files: the weight files. A file downloaded by huggingface_hub goes by the name of its blob, which the
@@ -60,7 +60,7 @@ def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
 
 
 def content_id(path: pathlib.Path) -> str:
-    """What tells a file's content from another's: the hub's hash of it if known, else its SHA-256."""
+    """Return what tells a file's content from another's: the hub's hash of it if known, else its SHA-256."""
     blob = pathlib.Path(os.readlink(path)) if path.is_symlink() else path
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
         return blob.name
@@ -69,7 +69,7 @@ def content_id(path: pathlib.Path) -> str:
 
 
 def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: Mesh | None) -> dict[str, Any] | None:
-    """Reads an entry onto a mesh, of whatever shape, as a checkpoint is read: see `fill_parameters`.
+    """Read an entry onto a mesh, of whatever shape, as a checkpoint is read: see `fill_parameters`.
 
     Restoring with orbax holds everything twice for a while; so the arrays are opened with TensorStore, which
     orbax wrote them with, and read piece by piece.
@@ -113,7 +113,7 @@ def restore_parameters(entry: pathlib.Path, plan: Plan, dtype: jnp.dtype, mesh: 
 
 
 def store_parameters(entry: pathlib.Path, params: Mapping[str, Any]) -> None:
-    """Writes an entry, unless another process just did; failing to is a warning, not an error."""
+    """Write an entry, unless another process just did; failing to is a warning, not an error."""
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(entry.with_suffix(".lock")):
@@ -142,13 +142,13 @@ def store_parameters(entry: pathlib.Path, params: Mapping[str, Any]) -> None:
 
 @jax.jit
 def _get_layer(params: Mapping[str, Any], layer: int) -> Mapping[str, Any]:
-    """One layer's parameters `[...]` out of those of all, `[layers, ...]`."""
+    """Return one layer's parameters `[...]` out of those of all, `[layers, ...]`."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, axis=0, keepdims=False), params)
 
 
 @contextlib.contextmanager
 def _checkpointer() -> Generator[Callable[[pathlib.Path, Any], None]]:
-    """Saves trees with orbax, as uncompressed zarr chunks in files: the least memory and time to read a part."""
+    """Save trees with orbax, as uncompressed zarr chunks in files: the least memory and time to read a part."""
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True, use_compression=False)
     logger = logging.getLogger("absl")
     level = logger.level
@@ -166,7 +166,7 @@ def _checkpointer() -> Generator[Callable[[pathlib.Path, Any], None]]:
 
 
 def _check_files(entry: pathlib.Path) -> None:
-    """The entry's files are those that were written, and as they were.
+    """Check that the entry's files are those that were written, and as they were.
 
     Raises:
       CheckpointError: says which isn't.
@@ -186,13 +186,13 @@ def _check_files(entry: pathlib.Path) -> None:
 
 
 def _files(entry: pathlib.Path) -> list[str]:
-    """The names of an entry's files, but for their list."""
+    """Return the names of an entry's files, but for their list."""
     paths = (path for path in sorted(entry.rglob("*")) if path.is_file() and path != entry / FILES)
     return [path.relative_to(entry).as_posix() for path in paths]
 
 
 def _fingerprint(path: pathlib.Path) -> list[int]:
-    """A file's length and CRC-32."""
+    """Return a file's length and CRC-32."""
     crc = 0
     with path.open("rb") as file:
         while block := file.read(2**20):

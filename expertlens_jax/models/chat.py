@@ -126,7 +126,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
 
 
 def is_conversation(prompt: Any) -> bool:
-    """Whether a prompt is a sequence of messages."""
+    """Return whether a prompt is a sequence of messages."""
     return (
         isinstance(prompt, Sequence)
         and not isinstance(prompt, str)

@@ -35,7 +35,7 @@ class Source:
     """Whether the parameter is `[experts, ...]`, and its tensors' name holds `{expert}`; all else is said of one."""
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
-        """The parameter's shape that a stored tensor's shape makes."""
+        """Return the parameter's shape that a stored tensor's shape makes."""
         rows_first = stored[::-1] if self.stored_transposed else stored
         taken = rows_first if self.channels is None else (len(self.channels), *rows_first[1:])
         # A fused layer is only as wide as it should be if its last channel exists.
@@ -44,7 +44,7 @@ class Source:
         return taken[::-1] if self.kernel else taken
 
     def read(self, stored: StoredTensor, index: tuple[slice, ...]) -> np.ndarray:
-        """The part of the parameter at `index`, a slice for each dimension, in the dtype it is stored in.
+        """Return the part of the parameter at `index`, a slice for each dimension, in the dtype it is stored in.
 
         Of the file only the rows between the first and the last that are wanted are read.
         """
@@ -84,7 +84,7 @@ class Parameter:
         return self.shape[self.stacked + self.source.by_expert :]
 
     def read(self, tensor: Callable[[str], StoredTensor], layer: int, index: tuple[slice, ...]) -> np.ndarray:
-        """A layer's part of the parameter at `index`, a slice for each dimension, from its tensors by name."""
+        """Return a layer's part of the parameter at `index`, a slice for each dimension, from its tensors by name."""
         if not self.source.by_expert:
             return self.source.read(tensor(self.tensors[layer]), index)
         experts, *within = index
@@ -102,7 +102,7 @@ Plan = Mapping[str, Parameter]
 
 
 def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, Source]:
-    """Every parameter's source, by its path in the stack, with the names of the base model."""
+    """Return every parameter's source, by its path in the stack, with the names of the base model."""
     kernels = ("head", "kernel")
     sources = {
         path: Source(tensor, kernel=path.rpartition("/")[2] in kernels)
@@ -120,7 +120,7 @@ def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, So
 
 
 def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
-    """What to read for every parameter of the stack, known without the weights."""
+    """Return what to read for every parameter of the stack, known without the weights."""
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     variables = jax.eval_shape(lambda key: Transformer(config).init(key, token, mask, mask), jax.random.key(0))
     sources = parameter_sources(family, config)
@@ -148,7 +148,7 @@ def read_parameters(
     dtype: jnp.dtype,
     mesh: Mesh | None = None,
 ) -> dict[str, Any]:
-    """Converts a checkpoint into the stack's parameters; see `fill_parameters` for `dtype` and `mesh`.
+    """Convert a checkpoint into the stack's parameters; see `fill_parameters` for `dtype` and `mesh`.
 
     Args:
       weights: the opened files.
@@ -186,7 +186,7 @@ def fill_parameters(
     dtype: jnp.dtype,
     mesh: Mesh | None,
 ) -> dict[str, Any]:
-    """Makes parameters from parts that are read one layer of one parameter at a time.
+    """Make parameters from parts that are read one layer of one parameter at a time.
 
     On the host there is never more than one such layer (on a mesh, of its parts that this host's devices
     hold): as it was read, and in the target dtype. Where devices share the host's memory (CPU), the peak is
@@ -221,7 +221,7 @@ def fill_parameters(
 
 @partial(jax.jit, donate_argnums=0)
 def _set_layer(values: jax.Array, part: jax.Array, layer: int) -> jax.Array:
-    """Writes one layer's `part` `[...]` into `values` `[layers, ...]`, in place since these are donated."""
+    """Write one layer's `part` `[...]` into `values` `[layers, ...]`, in place since these are donated."""
     return jax.lax.dynamic_update_index_in_dim(values, part, layer, axis=0)
 
 
@@ -231,7 +231,7 @@ def _place(
     dtype: jnp.dtype,
     sharding: Sharding,
 ) -> jax.Array:
-    """An array `shape` on its devices, of which each part is read once."""
+    """Return an array `shape` on its devices, of which each part is read once."""
     parts: dict[tuple, np.ndarray] = {}  # devices along `data` hold the same
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -244,7 +244,7 @@ def _place(
 
 
 def _copy(values: np.ndarray, dtype: jnp.dtype, columns: int = 16) -> np.ndarray:
-    """The values in row-major order and `dtype`; a copy, unless they are that and nobody else's memory.
+    """Return the values in row-major order and `dtype`; a copy, unless they are that and nobody else's memory.
 
     A transposed view is copied a few columns at a time, each a row of what is stored: several times faster
     than at once, because every cache line is then filled before it leaves the cache.
@@ -260,7 +260,7 @@ def _copy(values: np.ndarray, dtype: jnp.dtype, columns: int = 16) -> np.ndarray
 
 
 def _check_tensor(weights: Weights, named: Named, parameter: Parameter) -> None:
-    """A tensor is floating point and makes the shape that the parameter wants."""
+    """Check that a tensor is floating point and makes the shape that the parameter wants."""
     name, stored = named.name, named.tensor
     found = parameter.source.shape(stored.shape)
     wanted = parameter.tensor_shape
@@ -280,13 +280,13 @@ def _check_tensor(weights: Weights, named: Named, parameter: Parameter) -> None:
 def _check_names(
     weights: Weights, family: Family, config: TransformerConfig, plan: Plan, named: Mapping[str, Named]
 ) -> None:
-    """Every wanted tensor is there, and every tensor there is wanted or known not to be."""
+    """Check that every wanted tensor is there, and every tensor there is wanted or known not to be."""
     wanted = {name for parameter in plan.values() for name in parameter.tensors if name}
     tied = {parameter_sources(family, config)["head"].tensor} if config.head == "tied" else set()
     has_prefix = any(name.startswith(family.prefix) for name in weights.tensors)
 
     def as_stored(name: str) -> str:
-        """A missing tensor's name as it would stand there."""
+        """Return a missing tensor's name as it would stand there."""
         return family.prefix + name if has_prefix and not name.startswith(family.head_names) else name
 
     missing = sorted(wanted - named.keys())
@@ -312,6 +312,6 @@ def _check_names(
 
 
 def _listed(names: list[str], most: int = 40) -> str:
-    """Names for an error, with their number; beyond `most` of them only the number."""
+    """Name for an error, with their number; beyond `most` of them only the number."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{len(names)} tensor{'s' * (len(names) != 1)} ({', '.join(names[:most])}{more})"

@@ -138,9 +138,12 @@ class TransformerConfig:
         return "a decoder without a language head" if self.head is None else "a causal language model"
 
     def site_channels(self) -> dict[str, int]:
-        """Every site that holds activations, in the order of the units table, and its channels; see `sites.py`."""
+        """Return every site that holds activations, in the order of the units table, and its channels.
+
+        See `sites.py`.
+        """
         return {name: site.channels(self) for name, site in block_sites(self).items() if site.steered}
 
     def default_sites(self) -> tuple[str, ...]:
-        """The outputs of a block's linear layers, where the paper's line of work reads units."""
+        """Return the outputs of a block's linear layers, where the paper's line of work reads units."""
         return tuple(name for name, site in block_sites(self).items() if site.default)

@@ -14,7 +14,7 @@ from expertlens_jax.models.tokens import Tokens
 
 
 def digest_arrays(tree: Any) -> str:
-    """A digest of a pytree's arrays: of a model's parameters, or a sparse autoencoder's.
+    """Return a digest of a pytree's arrays: of a model's parameters, or a sparse autoencoder's.
 
     Computed where the arrays are, and the same however they are split over devices; it reads each once. Arrays count
     by their values in float32, so bfloat16 ones have the digest of the same values in float32.
@@ -30,7 +30,7 @@ def digest_arrays(tree: Any) -> str:
 
 @jax.jit
 def bit_sums(leaves: Sequence[jax.Array]) -> list[jax.Array]:
-    """The sum modulo 2**32 over each array of its values' bits, mixed with the place of each."""
+    """Return the sum modulo 2**32 over each array of its values' bits, mixed with the place of each."""
 
     def bit_sum(leaf: jax.Array) -> jax.Array:
         bits = jax.lax.bitcast_convert_type(jnp.asarray(leaf, jnp.float32), jnp.uint32)
@@ -43,14 +43,14 @@ def bit_sums(leaves: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def _mix(bits: jax.Array) -> jax.Array:
-    """The last step of MurmurHash3 (Appleby): one to one, and each bit in changes about half of those out."""
+    """Return the last step of MurmurHash3 (Appleby): one to one, and each bit in changes about half of those out."""
     bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * np.uint32(0xC2B2AE35)
     return bits ^ (bits >> 16)
 
 
 def stated_options(options: Any) -> dict[str, Any]:
-    """A dataclass's fields that differ from their defaults, as JSON has them; dataclasses within it alike.
+    """Return a dataclass's fields that differ from their defaults, as JSON has them; dataclasses within it alike.
 
     An option that is added later, and keeps its default, so changes nothing of what was written before. Arrays are
     left out: `digest_arrays` tells them apart.
@@ -64,7 +64,7 @@ def stated_options(options: Any) -> dict[str, Any]:
 
 
 def default_options(kind: type[Any]) -> dict[str, Any]:
-    """The defaults of a dataclass's fields, of those that have one."""
+    """Return the defaults of a dataclass's fields, of those that have one."""
     with_default = (field for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING)
     return {field.name: _as_json(field.default) for field in with_default}
 
@@ -84,12 +84,15 @@ def _as_json(value: Any) -> Any:
 
 
 def digest_json(value: Any) -> str:
-    """The SHA-256 of a value's JSON, with keys in order."""
+    """Return the SHA-256 of a value's JSON, with keys in order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def digest_tokenizer(tokenizer: Any) -> str:
-    """A digest of how a tokenizer splits texts and what it adds to them; its chat template is no part of that."""
+    """Return a digest of how a tokenizer splits texts and what it adds to them.
+
+    Its chat template is no part of that.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return digest_json([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
@@ -98,7 +101,7 @@ def digest_tokenizer(tokenizer: Any) -> str:
 
 
 def digest_tokens(tokens: Tokens) -> str:
-    """A digest of sentences as a model reads them, and of which tokens are pooled over."""
+    """Return a digest of sentences as a model reads them, and of which tokens are pooled over."""
     sha = hashlib.sha256(np.array([len(ids) for ids in tokens.ids], np.int64).tobytes())
     for ids, own in zip(tokens.ids, tokens.in_pool, strict=True):
         sha.update(ids.astype(np.int32).tobytes() + own.astype(bool).tobytes())

@@ -233,7 +233,10 @@ class State:
 
 
 def start_state(real: jax.Array, new_slots: int) -> State:
-    """Nothing is cached or chosen yet; rows that aren't `real` (bool `[rows]`: fillers) are done."""
+    """Return a state where nothing is cached or chosen yet.
+
+    Rows that aren't `real` (bool `[rows]`: fillers) are done.
+    """
     new = jnp.zeros((len(real), new_slots))
     lengths = jnp.zeros(len(real), jnp.int32)
     return State(None, new.astype(jnp.int32), new, lengths, done=~real, steps=jnp.int32(0))
@@ -247,7 +250,7 @@ def prefill(
     request: Request,
     state: State,
 ) -> State:
-    """Runs the prompts into an empty cache, and chooses every row's first token."""
+    """Run the prompts into an empty cache, and chooses every row's first token."""
     logits, cache = _next_logits(network, params, steering, request, None, request.prompt_ids, 0)
     return _choose(request, dataclasses.replace(state, cache=cache), logits)
 
@@ -261,7 +264,7 @@ def refill(
     state: State,
     count: int,
 ) -> State:
-    """Like `step`, with the cache made anew of the prompts and the `count` tokens chosen so far."""
+    """Do what `step` does, with the cache made anew of the prompts and the `count` tokens chosen so far."""
     token_ids = jnp.concatenate([request.prompt_ids, state.token_ids[:, :count]], axis=1)
     logits, cache = _next_logits(network, params, steering, request, None, token_ids, 0)
     return _choose(request, dataclasses.replace(state, cache=cache), logits)
@@ -275,7 +278,7 @@ def step(
     request: Request,
     state: State,
 ) -> State:
-    """Runs every row's last token and chooses the next; rows that are done go along unheeded."""
+    """Run every row's last token and chooses the next; rows that are done go along unheeded."""
     last = jax.lax.dynamic_slice_in_dim(state.token_ids, state.steps - 1, 1, axis=1)
     slot = request.prompt_ids.shape[1] + state.steps - 1
     logits, cache = _next_logits(network, params, steering, request, state.cache, last, slot)
@@ -291,7 +294,7 @@ def decode(
     state: State,
     max_new_tokens: jax.Array | int,
 ) -> State:
-    """Steps until every row is done or has `max_new_tokens`."""
+    """Step until every row is done or has `max_new_tokens`."""
     return jax.lax.while_loop(
         lambda state: (state.steps < max_new_tokens) & ~state.done.all(),
         lambda state: step(network, params, steering, request, state),
@@ -325,7 +328,7 @@ def _next_logits(
 def _remember(
     cache: Mapping[str, Any] | None, new: Mapping[str, Any], first_slot: jax.Array | int, slots: int
 ) -> Mapping[str, Any]:
-    """Puts keys and values of new tokens into their slots of the cache, an empty one if there is none."""
+    """Put keys and values of new tokens into their slots of the cache, an empty one if there is none."""
     if cache is None:
         cache = jax.tree.map(lambda each: jnp.zeros((*each.shape[:3], slots, each.shape[4]), each.dtype), new)
     return jax.tree.map(
@@ -357,7 +360,7 @@ def _choose(request: Request, state: State, logits: jax.Array) -> State:
 def continuation(
     tokenizer: Any, prompt_ids: np.ndarray, token_ids: np.ndarray, end_ids: np.ndarray | Sequence[int] = ()
 ) -> str:
-    """The text that tokens add to a prompt's, without special ones and the one that ends it.
+    """Return the text that tokens add to a prompt's, without special ones and the one that ends it.
 
     Both are decoded together, since a tokenizer may drop the space before the first word of what it is given.
     """
@@ -460,7 +463,7 @@ def _each_prompt(prompts: Any) -> tuple[Any, ...]:
 
 
 def _prompt_ids(number: int, prompt: Any) -> np.ndarray:
-    """A prompt's ids as an array; an empty list has no type of its own."""
+    """Return a prompt's ids as an array; an empty list has no type of its own."""
     ids = np.asarray(prompt)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise TokenizationError(
@@ -539,7 +542,7 @@ def _num_rows(wanted: int, most: int, multiple: int) -> int:
 def _pad(
     prompt_ids: Sequence[np.ndarray], first_row: int, num_rows: int, prompt_slots: int, slots: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A request's rows, prompts `[num_rows, prompt_slots]` and mask `[num_rows, slots]`; which are real."""
+    """Return a request's rows, prompts `[num_rows, prompt_slots]` and mask `[num_rows, slots]`; which are real."""
     token_ids = np.zeros((num_rows, prompt_slots), np.int32)
     mask = np.ones((num_rows, slots), bool)
     for i in range(num_rows):

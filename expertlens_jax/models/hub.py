@@ -74,7 +74,7 @@ def open_snapshot(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Snapshot:
-    """Fetches a repository's config, or an adapter's, and lists its files at that commit.
+    """Fetch a repository's config, or an adapter's, and lists its files at that commit.
 
     Args:
       repo: its id, `owner/name`.
@@ -116,13 +116,13 @@ def open_snapshot(
 
 
 def fetch_tokenizer(snapshot: Snapshot) -> None:
-    """Fetches the tokenizer's files, and those that say how text is laid out and ends, as far as there are any."""
+    """Fetch the tokenizer's files, and those that say how text is laid out and ends, as far as there are any."""
     wanted = TOKENIZER if "tokenizer.json" in snapshot.names else TOKENIZER + SLOW_TOKENIZER
     fetch(snapshot, [name for name in snapshot.names if name in wanted or name.startswith(CHAT_TEMPLATES)])
 
 
 def fetch_weights(snapshot: Snapshot) -> None:
-    """Fetches the weights: safetensors where there are any, otherwise PyTorch's, whole or in shards.
+    """Fetch the weights: safetensors where there are any, otherwise PyTorch's, whole or in shards.
 
     Raises:
       CheckpointError: there are none that can be read, or they can't be fetched.
@@ -146,7 +146,7 @@ def fetch_weights(snapshot: Snapshot) -> None:
 
 
 def fetch(snapshot: Snapshot, names: Collection[str]) -> None:
-    """Fetches files of a snapshot that aren't here yet, several at once.
+    """Fetch files of a snapshot that aren't here yet, several at once.
 
     Raises:
       CheckpointError: one is absent or unreachable, or its download breaks off again and again.
@@ -171,7 +171,7 @@ def fetch(snapshot: Snapshot, names: Collection[str]) -> None:
 
 
 def _patiently(request: Callable[[], Result]) -> Result:
-    """Makes a request again when the hub is busy or the connection breaks, with growing pauses.
+    """Make a request again when the hub is busy or the connection breaks, with growing pauses.
 
     The hub's own library does so for some of its requests; listing files and a connection reset are not
     among them.
@@ -194,7 +194,7 @@ def _patiently(request: Callable[[], Result]) -> Result:
 
 @contextlib.contextmanager
 def _explained(repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path) -> Generator[None]:
-    """Turns what the hub's library raises into one paragraph that says what to do."""
+    """Turn what the hub's library raises into one paragraph that says what to do."""
     hub, what = constants.ENDPOINT, f"{repo}{at(revision)}"
     try:
         yield
@@ -260,7 +260,7 @@ def _explained(repo: str, revision: str | None, names: Collection[str], cache_di
 
 
 def at(revision: str | None) -> str:
-    """What tells of a revision, for the end of a repository's name; nothing for none."""
+    """Return what tells of a revision, for the end of a repository's name; nothing for none."""
     return "" if revision is None else f" at revision {revision}"
 
 

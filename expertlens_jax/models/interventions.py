@@ -129,12 +129,12 @@ def intervene(
 
 
 def _is_below(number: Any, end: float = np.inf) -> bool:
-    """Whether it is a whole number from 0 up to an end."""
+    """Return whether it is a whole number from 0 up to an end."""
     return isinstance(number, int | np.integer) and not isinstance(number, bool) and 0 <= number < end
 
 
 def name_of(function: Function) -> str:
-    """A function's name, for people."""
+    """Return a function's name, for people."""
     return getattr(function, "__name__", type(function).__name__)
 
 

@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, inputs: LayerInputs, options: LayerOptions) -> jax.Array:
-        """Maps `[batch, tokens, d_model]` to the same shape."""
+        """Map `[batch, tokens, d_model]` to the same shape."""
         c = self.config
         batch, num_tokens, _ = x.shape
         linear = partial(TappedLinear, config=c, taps=self.taps, dtype=self.dtype)
@@ -122,7 +122,7 @@ class Attention(nn.Module):
 def attention_mask(
     inputs: LayerInputs, num_tokens: int, window: jax.Array, causal: bool, cache_slots: int = 0
 ) -> jax.Array:
-    """Which key each token sees: bool `[batch, tokens, cache slots + tokens]`.
+    """Return which key each token sees: bool `[batch, tokens, cache slots + tokens]`.
 
     A slot is seen if it was filled: if it stands before the first of the tokens, whose own keys come after the cache's.
     """
@@ -138,7 +138,7 @@ def attention_mask(
 
 
 def alibi_bias(inputs: LayerInputs, cache_slots: int, num_heads: int, alibi: ALiBi) -> jax.Array:
-    """ALiBi's bias on attention scores, float32 `[batch, heads, cache slots + tokens]`.
+    """Return aLiBi's bias on attention scores, float32 `[batch, heads, cache slots + tokens]`.
 
     It is a slope of the head's own times the key's position. What depends on the query alone, softmax takes away; so
     that is ALiBi's bias by distance, as transformers has it.
@@ -155,7 +155,10 @@ def alibi_bias(inputs: LayerInputs, cache_slots: int, num_heads: int, alibi: ALi
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
-    """Each head's slope, float32 `[heads]`: powers of two for a power of two of heads, else some between them too."""
+    """Return each head's slope, float32 `[heads]`.
+
+    Powers of two for a power of two of heads, else some between them too.
+    """
     power = 2 ** int(math.log2(num_heads))
     steps = np.arange(1, power + 1) * 8 / power
     between = np.arange(1, 2 * (num_heads - power), 2) * 4 / power
@@ -172,7 +175,7 @@ def attend(
     earlier: tuple[jax.Array, jax.Array] | None = None,
     bias: jax.Array | None = None,
 ) -> jax.Array:
-    """Softmax attention in float32, each key head serving `heads / kv_heads` query heads.
+    """Attend by softmax in float32, each key head serving `heads / kv_heads` query heads.
 
     Args:
       q: `[batch, tokens, heads, head_dim]`.
@@ -224,7 +227,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
-        """Maps `[batch, tokens, d_model]` to the same shape."""
+        """Map `[batch, tokens, d_model]` to the same shape."""
         c = self.config
         linear = partial(TappedLinear, config=c, use_bias=c.mlp_bias, taps=self.taps, dtype=self.dtype)
         activation = ACTIVATIONS[c.activation]

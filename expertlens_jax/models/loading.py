@@ -198,7 +198,7 @@ def _find(
     cache_dir: str | os.PathLike[str] | None,
     token: str | bool | None,
 ) -> Place:
-    """The place that is meant: a directory here, a packaged model's, or a repository's."""
+    """Return the place that is meant: a directory here, a packaged model's, or a repository's."""
     local = _local_directory(path_or_id, revision)
     if local is not None:
         return Place(local, [path.name for path in local.iterdir()], local.resolve().name)
@@ -216,7 +216,10 @@ def _find_adapter(
     cache_dir: str | os.PathLike[str] | None,
     token: str | bool | None,
 ) -> tuple[Adapter | None, Place]:
-    """The adapter that a place holds, if any, and where the model is that it changes: there, or at its base model's."""
+    """Return the adapter that a place holds, if any, and where the model is that it changes.
+
+    The model is there too, or at the place of its base model.
+    """
     if not has_adapter(place.names):
         if base is not None:
             raise CheckpointError(f"base={str(base)!r} was given, and {place.called} holds no adapter that changes it.")
@@ -255,7 +258,7 @@ def _find_adapter(
 
 
 def _read_parameters(source: Source, dtype: str, mesh: Mesh | None) -> tuple[TransformerConfig, Any]:
-    """The parameters read from the checkpoint, and the config with the head that is there."""
+    """Return the parameters read from the checkpoint, and the config with the head that is there."""
     weights = open_weights(source.directory)
     if source.adapter is not None:
         weights = merge_adapter(weights, source.adapter, source.family, source.config)
@@ -266,7 +269,9 @@ def _read_parameters(source: Source, dtype: str, mesh: Mesh | None) -> tuple[Tra
 def _cached_parameters(
     source: Source, dtype: str, mesh: Mesh | None, root: pathlib.Path
 ) -> tuple[TransformerConfig, Any]:
-    """The parameters out of the cache, or read from the checkpoint and kept; and the config, as in `_read_parameters`.
+    """Return the config, as `_read_parameters` does, and parameters.
+
+    They are out of the cache, or read from the checkpoint and kept.
 
     Only the weights tell whether a head is tied, and they aren't opened for what the cache has. So an entry whose
     head turned out to be another than its config says is marked as such.
@@ -287,7 +292,7 @@ def _cached_parameters(
 
 
 def _usable_mesh(mesh: Mesh) -> Mesh:
-    """The mesh, with axes that the compiler partitions over by itself."""
+    """Return the mesh, with axes that the compiler partitions over by itself."""
     if not {parallel.DATA, parallel.MODEL} <= set(mesh.axis_names):
         raise CheckpointError(
             f"the mesh has the axes {mesh.axis_names}; load_model wants (data, model). "
@@ -300,7 +305,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def _local_directory(path_or_id: str | os.PathLike[str], revision: str | None) -> pathlib.Path | None:
-    """The directory that is meant, or None for a packaged model's name or a repository's id.
+    """Return the directory that is meant, or None for a packaged model's name or a repository's id.
 
     A directory here comes first, as in transformers. If its name could be the other's too, that is told, unless it is
     given as what can only be a path: `./gpt2`, an absolute one, or a `pathlib.Path`.
@@ -350,7 +355,7 @@ def _tell_shadow(name: str, here: pathlib.Path) -> None:
 
 
 def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
-    """The family of a directory's config, and the translated config."""
+    """Return the family of a directory's config, and the translated config."""
     path = directory / "config.json"
     if not path.exists():
         raise CheckpointError(

@@ -91,7 +91,7 @@ def effect_on_logits(model: Model, direction: jax.Array) -> jax.Array:
 
 
 def _through_norm(model: Model, direction: jax.Array, norm: Mapping[str, jax.Array] | None) -> jax.Array:
-    """The direction after a norm, but for what the norm divides by: centred, if layer norm does it, and scaled.
+    """Return the direction after a norm, but for what the norm divides by: centred, if layer norm does it, and scaled.
 
     `norm` are its parameters; None, if it has none.
     """
@@ -104,7 +104,7 @@ def _through_norm(model: Model, direction: jax.Array, norm: Mapping[str, jax.Arr
 
 
 def _direction(model: Model, address: tuple[int, str, int]) -> jax.Array:
-    """What a unit that says 1 adds to the residual stream, float32 `[d_model]`, up to what a norm divides by."""
+    """Return what a unit that says 1 adds to the residual stream, float32 `[d_model]`, up to what a norm divides by."""
     layer, site, channel = address
     layers = model.params["layers"]
     if site in WRITES_THROUGH:

@@ -129,11 +129,11 @@ class Model:
         return tuple(stated_options(sae) | {"weights": digest_arrays(sae)} for sae in self.saes)
 
     def replace(self, **changes: Any) -> "Model":
-        """A copy with other parameters, tokenizer or name."""
+        """Return a copy with other parameters, tokenizer or name."""
         return dataclasses.replace(self, **changes)
 
     def with_sae(self, *saes: SAE) -> "Model":
-        """A copy whose site `sae` has the features of sparse autoencoders as its units.
+        """Return a copy whose site `sae` has the features of sparse autoencoders as its units.
 
             model = el.load_model("gpt2").with_sae(el.load_sae("saes/blocks.8.hook_resid_pre"))
             expertise = el.find_experts(model, concepts, workdir="runs/features", sites=("sae",))
@@ -185,7 +185,7 @@ class Model:
         steering: Steering | None = None,
         interventions: Sequence[Intervention] | Intervention = (),
     ) -> jax.Array:
-        """Runs the model.
+        """Run the model.
 
         Args:
           token_ids: int `[batch, tokens]`; or rows of any lengths, as `tokenizer(texts)["input_ids"]`, which are
@@ -221,7 +221,7 @@ class Model:
         steering: Steering | None = None,
         interventions: Sequence[Intervention] | Intervention = (),
     ) -> jax.Array:
-        """Pooled responses of every unit to every row.
+        """Return the pooled responses of every unit to every row.
 
         Args:
           token_ids: int `[batch, tokens]`, or rows of any lengths, as in `__call__`.
@@ -269,7 +269,7 @@ class Model:
         steering: Steering | None = None,
         interventions: Sequence[Intervention] | Intervention = (),
     ) -> dict[str, jax.Array]:
-        """Activations at every token, where `respond` pools over them: to look at, or for `el.patch_tokens`.
+        """Return the activations at every token, where `respond` pools over them: to look at, or for `el.patch_tokens`.
 
         All of them are held at once; for many sentences, `el.record_responses` holds one number a sentence and unit.
 
@@ -302,11 +302,11 @@ class Model:
         return dict(zip(network.taps.captured, captured, strict=True))
 
     def saes_at(self, sites: Sequence[str]) -> tuple[SAE, ...]:
-        """The sparse autoencoders that are needed for these sites: all, if features are among them, or none."""
+        """Return the sparse autoencoders that are needed for these sites: all, if features are among them, or none."""
         return self.saes if any(SITES[site].by_sae for site in sites) else ()
 
     def place_steering(self, steering: Steering | None) -> SteeringCollection | None:
-        """Lays a steering out for this model, see `models.steering.place_steering`.
+        """Lay a steering out for this model, see `models.steering.place_steering`.
 
         Raises:
           SelectionError: its units don't fit.
@@ -324,7 +324,7 @@ class Model:
         shapes: Sequence[tuple[int, int]],
         mesh: Mesh | None = None,
     ) -> tuple[PlacedIntervention, ...]:
-        """Checks interventions for activations of these (batch, tokens), and lays them out for this model.
+        """Check interventions for activations of these (batch, tokens), and lays them out for this model.
 
         Args:
           interventions: as given to a call.
@@ -359,7 +359,7 @@ def apply(
     steering: SteeringCollection | None,
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
-    """One jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
+    """Run one jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
     output = network.apply(variables, token_ids, attention_mask, attention_mask, interventions=interventions)
     return cast(jax.Array, output)  # and not (output, variables), which apply gives where any are mutable
@@ -374,7 +374,7 @@ def capture(
     steering: SteeringCollection | None,
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> list[jax.Array]:
-    """One jitted pass for the activations at the captured sites, `[layers, batch, tokens, channels]` each."""
+    """Run one jitted pass for the activations at the captured sites, `[layers, batch, tokens, channels]` each."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
     inputs = token_ids, attention_mask, attention_mask
     _, sown = network.apply(variables, *inputs, interventions=interventions, mutable=["activations"])
@@ -394,7 +394,7 @@ def respond(
     saes: tuple[SAE, ...] = (),
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
-    """One jitted pass for the responses of the network's taps, float32 `[batch, units]`.
+    """Run one jitted pass for the responses of the network's taps, float32 `[batch, units]`.
 
     Logits aren't returned, so XLA never computes them. With `num_layers`, only the units of so many layers from the
     first on are returned; of the site `sae`, layers are counted among those that have it.
@@ -408,7 +408,7 @@ def respond(
 
 
 def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Array:
-    """Lays the sown responses of `sites` out as `[batch, units]`, by layer, then site, then channel."""
+    """Lay the sown responses of `sites` out as `[batch, units]`, by layer, then site, then channel."""
     parts = [at_path(sown, site)["response"] for site in sites]  # [layers, batch, channels] each
     by_layer = jnp.concatenate(parts, axis=-1)
     return by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)

@@ -11,12 +11,12 @@ ROOT = pathlib.Path(__file__).parent / "lenslet"
 
 
 def packaged_models() -> tuple[str, ...]:
-    """Their names, as `load_model` takes them."""
+    """Return the models' names, as `load_model` takes them."""
     return tuple(sorted(path.name for path in ROOT.iterdir() if path.is_dir()))
 
 
 def packaged_revisions(name: str) -> tuple[str, ...]:
-    """The training steps that a model ships with, first to last: "step0", ..."""
+    """Return the training steps that a model ships with, first to last: "step0", ..."""
     return tuple(sorted((path.name for path in (ROOT / name).iterdir()), key=lambda step: int(step[len("step") :])))
 
 
@@ -39,7 +39,7 @@ def check_spelling(name: str) -> None:
 
 
 def packaged_directory(name: str, revision: str | None) -> pathlib.Path | None:
-    """Where a packaged model lies; None if none is called so.
+    """Return where a packaged model lies; None if none is called so.
 
     Args:
       name: as in `packaged_models`.
@@ -59,7 +59,10 @@ def packaged_directory(name: str, revision: str | None) -> pathlib.Path | None:
 
 
 def folder_in_package(path: str) -> pathlib.Path | None:
-    """Where `package:NAME/FOLDER` lies, a folder within an installed Python package; None if NAME isn't installed."""
+    """Return where `package:NAME/FOLDER` lies, a folder within an installed Python package.
+
+    Return None if NAME isn't installed.
+    """
     package, _, folder = path.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -77,7 +77,7 @@ class Provenance:
         return digest_json([self.config, self.weights])
 
     def settings(self) -> dict[str, Any]:
-        """All that a run is told by, nested, as its `config.json` has it."""
+        """Return all that a run is told by, nested, as its `config.json` has it."""
         fields = [field for field in dataclasses.fields(self) if field.name not in ("tokenizer", "package")]
         stated = [field for field in fields if field.name not in _UNSAID or getattr(self, field.name) != field.default]
         said = {field.name: getattr(self, field.name) for field in stated}
@@ -85,17 +85,17 @@ class Provenance:
         return said | nested | {"sites": list(self.sites)}
 
     def attributes(self) -> dict[str, str | int | bool]:
-        """All fields as flat attributes of a table, for zarr and netCDF; `read_provenance` reads them."""
+        """Return all fields as flat attributes of a table, for zarr and netCDF; `read_provenance` reads them."""
         said = self.settings() | {"tokenizer": self.tokenizer, "package": self.package}
         texts = {name: getattr(self, name) for name in ("config", "saes") if name in said}
         return said | texts | {"sites": ", ".join(self.sites)}
 
     def same_model(self, other: "Provenance") -> bool:
-        """Whether both are of one network, whatever it is called, as one version of this package reads it."""
+        """Return whether both are of one network, whatever it is called, as one version of this package reads it."""
         return (self.model_digest, self.numbers_version) == (other.model_digest, other.numbers_version)
 
     def model_alone(self) -> "Provenance":
-        """The provenance without what was read, and how."""
+        """Return the provenance without what was read, and how."""
         return dataclasses.replace(
             Provenance(self.model, self.weights, self.config, self.dtype),
             **{name: getattr(self, name) for name in ("numbers_version", "matmul_precision", "x64", "package")},
@@ -103,7 +103,7 @@ class Provenance:
 
 
 def provenance_of(model: str, weights: str, config: TransformerConfig, dtype: str) -> Provenance:
-    """The provenance of a model as it is computed with now.
+    """Return the provenance of a model as it is computed with now.
 
     Args:
       model: its name.
@@ -124,7 +124,7 @@ def provenance_of(model: str, weights: str, config: TransformerConfig, dtype: st
 
 
 def read_provenance(attributes: Mapping[Any, Any]) -> Provenance | None:
-    """The provenance among a table's attributes, or a saved steering's; None if it has none, or not all of it.
+    """Return the provenance among a table's attributes, or a saved steering's; None if it has none, or not all of it.
 
     Tables of hand-made responses have none, and those of 0.1.0 lack the config.
     """
@@ -141,7 +141,7 @@ def read_provenance(attributes: Mapping[Any, Any]) -> Provenance | None:
 
 
 def differences(first: Provenance, second: Provenance, *, model_only: bool = False) -> str:
-    """In which settings two provenances differ, as `name: one and other`, or "" if in none that changes numbers.
+    """Return in which settings two provenances differ, as `name: one and other`, or "" if in none that changes numbers.
 
     Args:
       first, second: to compare.
@@ -154,7 +154,7 @@ def differences(first: Provenance, second: Provenance, *, model_only: bool = Fal
 
 
 def setting_defaults() -> dict[str, Any]:
-    """What a setting stands for that `Provenance.settings` leaves out; nested as they are."""
+    """Return what a setting stands for that `Provenance.settings` leaves out; nested as they are."""
     plain = dict.fromkeys(_UNSAID)  # None, so that a run that left one out isn't taken for one that couldn't say it
     config = default_options(TransformerConfig) | dict.fromkeys(("rotary", "local_rotary"), default_options(Rotary))
     config |= {"alibi": default_options(ALiBi)}

@@ -78,7 +78,9 @@ def read_units(
     saes: tuple[SAE, ...] = (),
     interventions: Sequence[PlacedIntervention] = (),
 ) -> jax.Array:
-    """One jitted pass for chosen units at every token: float32 `[batch, tokens, units]`, and what fills `places` up.
+    """Run one jitted pass for chosen units at every token.
+
+    It gives float32 `[batch, tokens, units]`, and what fills `places` up.
 
     Args:
       network: whose taps capture the chosen units' sites.

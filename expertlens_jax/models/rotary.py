@@ -41,7 +41,7 @@ class Rotary:
     """Factor on sine and cosine (YaRN, LongRoPE)."""
 
     def frequencies(self, num_tokens: jax.Array) -> jax.Array:
-        """Angle per position of each channel pair, float32 `[dim / 2]`.
+        """Return the angle per position of each channel pair, float32 `[dim / 2]`.
 
         `num_tokens` (int scalar) is the length of the longest sequence of the batch: LongRoPE and dynamic NTK
         turn differently beyond the original context.
@@ -95,7 +95,7 @@ class Rotary:
 def rotate(
     heads: jax.Array, positions: jax.Array, frequencies: jax.Array, interleaved: bool, factor: jax.Array | float = 1.0
 ) -> jax.Array:
-    """Turns the first `2 * len(frequencies)` channels of each head by their position.
+    """Turn the first `2 * len(frequencies)` channels of each head by their position.
 
     Args:
       heads: `[batch, tokens, heads, head_dim]`, queries or keys.
@@ -119,7 +119,7 @@ def rotate(
 
 
 def _turn_by_parts(heads: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bool) -> jax.Array:
-    """The channels that turn are cut out of the heads `[batch, tokens, heads, head_dim]`, and put back."""
+    """Return the channels that turn are cut out of the heads `[batch, tokens, heads, head_dim]`, and put back."""
     dim = 2 * cos.shape[-1]
     turning, rest = heads[..., :dim].astype(jnp.float32), heads[..., dim:]
     if interleaved:
@@ -135,7 +135,7 @@ def _turn_by_parts(heads: jax.Array, cos: jax.Array, sin: jax.Array, interleaved
 
 
 def _turn_by_product(heads: jax.Array, cos: jax.Array, sin: jax.Array, interleaved: bool) -> jax.Array:
-    """The same on whole heads: each channel finds its partner by a product with a matrix of 0, 1 and -1.
+    """Return the same on whole heads: each channel finds its partner by a product with a matrix of 0, 1 and -1.
 
     On a TPU that's far cheaper than to cut heads where no vector register ends, and no less exact: each sum has one
     term that isn't zero.

@@ -157,7 +157,7 @@ class IntoExperts(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, routing: Routing, inputs: LayerInputs) -> jax.Array:
-        """Maps `[batch, tokens, inputs]` to `[batch, tokens, experts * channels]`, steered, intervened on and sown."""
+        """Map `[batch, tokens, inputs]` to `[batch, tokens, experts * channels]`, steered, intervened on and sown."""
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         kernels = self.param("kernels", init, (c.num_experts, x.shape[-1], c.d_mlp), self.dtype)
@@ -179,7 +179,7 @@ class OutOfExperts(nn.Module):
 
     @nn.compact
     def __call__(self, activations: jax.Array, routing: Routing, inputs: LayerInputs) -> jax.Array:
-        """Maps `[batch, tokens, experts * inputs]` to `[batch, tokens, d_model]`, the site `mlp.down`."""
+        """Map `[batch, tokens, experts * inputs]` to `[batch, tokens, d_model]`, the site `mlp.down`."""
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         kernels = self.param("kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
@@ -198,7 +198,7 @@ class RoutedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
-        """Maps `[batch, tokens, d_model]` to the same shape."""
+        """Map `[batch, tokens, d_model]` to the same shape."""
         c = self.config
         router = TappedLinear("mlp.router", c, use_bias=False, taps=self.taps, dtype=self.dtype, name="router")
         routing = route(router(x, inputs), c)

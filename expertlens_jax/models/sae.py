@@ -122,7 +122,7 @@ class SAE:
 
 
 def encode(sae: SAE, activations: jax.Array) -> jax.Array:
-    """A sparse autoencoder's features of activations.
+    """Return a sparse autoencoder's features of activations.
 
     Args:
       sae: its weights as jax's arrays.
@@ -163,7 +163,7 @@ def never_fires(sae: SAE) -> np.ndarray:
 
 
 def which_reads(saes: Sequence[SAE], num_layers: int) -> np.ndarray:
-    """Of each layer, which of `saes` reads it, or -1: int32 `[layers]`."""
+    """Return, of each layer, which of `saes` reads it, or -1: int32 `[layers]`."""
     which = np.full(num_layers, -1, np.int32)
     which[[sae.layer for sae in saes]] = np.arange(len(saes))
     return which
@@ -176,7 +176,7 @@ def read_features(
     keep: Callable[[int, jax.Array], jax.Array],
     features: jax.Array,
 ) -> jax.Array:
-    """Fills in what is kept of the features of a layer, if one of `saes` reads it; costs nothing in the others.
+    """Fill in what is kept of the features of a layer, if one of `saes` reads it; costs nothing in the others.
 
     Args:
       saes: `[S]`, all with the same number of features.

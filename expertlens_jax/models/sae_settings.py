@@ -170,7 +170,7 @@ def _check_loading(file: pathlib.Path, arguments: Mapping[str, Any]) -> None:
 
 
 def _is_off(value: Any) -> bool:
-    """Whether a setting is stated as not being there."""
+    """Return whether a setting is stated as not being there."""
     return value is None or value is False or value in ("", [], {})
 
 

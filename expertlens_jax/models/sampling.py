@@ -19,7 +19,7 @@ class Sampling:
 
 
 def draw_tokens(sampling: Sampling, rows: jax.Array, step: jax.Array, logits: jax.Array) -> jax.Array:
-    """Draws a token for each row; a row's draw depends on the seed, its place and the step, on nothing else.
+    """Draw a token for each row; a row's draw depends on the seed, its place and the step, on nothing else.
 
     Args:
       sampling: how.
@@ -46,12 +46,12 @@ def draw_tokens(sampling: Sampling, rows: jax.Array, step: jax.Array, logits: ja
 
 
 def divide_by_temperature(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
-    """Sharpens (below 1) or flattens (above 1) the distribution of `[..., vocabulary]` logits."""
+    """Sharpen (below 1) or flatten (above 1) the distribution of `[..., vocabulary]` logits."""
     return logits / temperature
 
 
 def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
-    """Keeps the `k` largest of `[..., vocabulary]` logits, and ties with the least.
+    """Keep the `k` largest of `[..., vocabulary]` logits, and ties with the least.
 
     Top-k sampling (Fan et al. 2018, arXiv 1805.04833).
     """
@@ -60,7 +60,7 @@ def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
 
 
 def keep_top_p(logits: jax.Array, p: jax.Array | float) -> jax.Array:
-    """Keeps the fewest of `[..., vocabulary]` logits that reach probability `p`, and ties with the least.
+    """Keep the fewest of `[..., vocabulary]` logits that reach probability `p`, and ties with the least.
 
     Nucleus sampling (Holtzman et al. 2020, arXiv 1904.09751). At least one is kept.
     """

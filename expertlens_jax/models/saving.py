@@ -26,7 +26,7 @@ def save_model(
     *,
     dtype: str = "float32",
 ) -> None:
-    """Writes `config.json`, `model.safetensors` and the tokenizer's files.
+    """Write `config.json`, `model.safetensors` and the tokenizer's files.
 
     Args:
       directory: is made; what it holds under these names is replaced.
@@ -54,7 +54,7 @@ def save_model(
 def stored_tensors(
     params: Mapping[str, Any], hf_config: transformers.PretrainedConfig, dtype: np.dtype
 ) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint by their Hugging Face names: the inverse of `checkpoint.read_parameters`."""
+    """Return the tensors of a checkpoint by their Hugging Face names: the inverse of `checkpoint.read_parameters`."""
     family = family_of(hf_config)
     plan = plan_parameters(family, family.translate(hf_config))
     leaves = {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
@@ -76,7 +76,7 @@ def stored_tensors(
 def _write(
     stored: np.ndarray | None, values: np.ndarray, parameter: Parameter, plan: Mapping[str, Parameter]
 ) -> np.ndarray:
-    """The stored tensor with this parameter's values in their place; several parameters may share one."""
+    """Return the stored tensor with this parameter's values in their place; several parameters may share one."""
     source = parameter.source
     rows = values.T if source.kernel else values
     if source.channels is None:

@@ -93,7 +93,7 @@ def score_continuations(
     interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int = 4096,
 ) -> list[np.ndarray]:
-    """Log-probability of each token of a continuation, given its prompt and the tokens before it.
+    """Return the log-probability of each token of a continuation, given its prompt and the tokens before it.
 
     Args:
       model: a causal language model.
@@ -173,7 +173,7 @@ def score_words(
     interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int = 4096,
 ) -> np.ndarray:
-    """Log-probability that the next word after each prompt is one of `words`.
+    """Return the log-probability that the next word after each prompt is one of `words`.
 
     Args:
       model: a causal language model.
@@ -213,7 +213,7 @@ def score_words(
 
 
 def _token_ids(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray]:
-    """As generation tokenizes a prompt, but without what the tokenizer puts after a text to close it (EOS, SEP).
+    """Return as generation tokenizes a prompt, but without what the tokenizer puts after a text to close it (EOS, SEP).
 
     Beside the ids, bool `[tokens]`: which of them are the text's own.
     """
@@ -234,7 +234,7 @@ def next_log_probs(
     steering: SteeringCollection | None,
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
-    """What each token but the first had for a log-probability: float32 `[batch, tokens - 1]`."""
+    """Return what each token but the first had for a log-probability: float32 `[batch, tokens - 1]`."""
     variables = {"params": params} | ({"steering": steering} if steering else {})
     inputs = token_ids, attention_mask, attention_mask
     logits = cast(jax.Array, network.apply(variables, *inputs, interventions=interventions))[:, :-1]

@@ -35,7 +35,7 @@ RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
 
 
 def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """How one parameter is split over the mesh's `model` axis.
+    """Return how one parameter is split over the mesh's `model` axis.
 
     Args:
       path: of the parameter, as `layers/attn/q/kernel`.
@@ -55,31 +55,31 @@ def partition(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 
 def parameter_sharding(path: str, shape: tuple[int, ...], mesh: Mesh | None) -> Sharding:
-    """Where one parameter goes: split over the mesh by its rule, or, without one, on jax's default device."""
+    """Return where one parameter goes: split over the mesh by its rule, or, without one, on jax's default device."""
     if mesh is None:
         return jnp.zeros(()).sharding
     return NamedSharding(mesh, partition(path, shape, mesh))
 
 
 def layer_sharding(sharding: Sharding) -> Sharding:
-    """The sharding of one layer of parameters `[layers, ...]`, given the sharding of them all."""
+    """Return the sharding of one layer of parameters `[layers, ...]`, given the sharding of them all."""
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
     return sharding
 
 
 def split_channels(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Has the channels of activations `[batch, tokens, channels]` split over the `model` axis, if it divides them."""
+    """Have the channels of activations `[batch, tokens, channels]` split over the `model` axis, if it divides them."""
     return _laid_out(x, mesh, DATA, None, MODEL)
 
 
 def gather_channels(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Has the channels of activations `[batch, tokens, channels]` whole on every device of the `model` axis."""
+    """Have the channels of activations `[batch, tokens, channels]` whole on every device of the `model` axis."""
     return _laid_out(x, mesh, DATA, None, None)
 
 
 def split_heads(x: jax.Array, mesh: Mesh | None, num_kv_heads: int) -> jax.Array:
-    """Has queries, keys or values `[batch, tokens, heads * head_dim]` split so that no device has a part of a head.
+    """Have queries, keys or values `[batch, tokens, heads * head_dim]` split so that no device has a part of a head.
 
     By channels, where the `model` axis divides the heads of keys and with them those of queries; else by rows.
     """
@@ -89,12 +89,12 @@ def split_heads(x: jax.Array, mesh: Mesh | None, num_kv_heads: int) -> jax.Array
 
 
 def split_rows(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Has the first axis of an array split over all devices of the mesh, if they divide it."""
+    """Have the first axis of an array split over all devices of the mesh, if they divide it."""
     return _laid_out(x, mesh, (DATA, MODEL), *[None] * (x.ndim - 1))
 
 
 def _laid_out(x: jax.Array, mesh: Mesh | None, *axes: str | tuple[str, ...] | None) -> jax.Array:
-    """Lays an array out over the mesh, unless there is none, or an axis doesn't divide the dimension."""
+    """Lay an array out over the mesh, unless there is none, or an axis doesn't divide the dimension."""
     if mesh is None:
         return x
     for size, names in zip(x.shape, axes, strict=True):

@@ -65,7 +65,10 @@ class Site:
 
 
 def norm_by_head(z: jax.Array, num_heads: int) -> jax.Array:
-    """The Euclidean length of each head's part of z: from `[batch, tokens, channels]` to float32 `[..., heads]`."""
+    """Return the Euclidean length of each head's part of z.
+
+    That is from `[batch, tokens, channels]` to float32 `[..., heads]`.
+    """
     return jnp.linalg.norm(z.astype(jnp.float32).reshape(*z.shape[:-1], num_heads, -1), axis=-1)
 
 
@@ -139,7 +142,7 @@ SITES: dict[str, Site] = {site.name: site for site in _rows()}
 
 
 def block_sites(config: TransformerConfig) -> dict[str, Site]:
-    """The sites that a model's blocks have, in order, summaries too; features of SAEs aren't among them."""
+    """Return the sites that a model's blocks have, in order, summaries too; features of SAEs aren't among them."""
     return {name: site for name, site in SITES.items() if site.channels(config)}
 
 
@@ -240,7 +243,7 @@ def _meant(unknown: Sequence[str], known: Iterable[str]) -> str:
 
 
 def sites_table() -> str:
-    """A Markdown table of all sites, as the README has it."""
+    """Return a Markdown table of all sites, as the README has it."""
     rows = [("Site", "Its units", "In Hugging Face", "Recorded by default", "Can be steered"), ("---",) * 5]
     rows += [
         (f"`{site.name}`", site.what, _place(site), *("yes" if each else "" for each in (site.default, site.steered)))

@@ -94,7 +94,7 @@ class Steering:
         return Card(repr(self), {}, self.table.head(8), more).html()
 
     def at_strength(self, strength: float) -> "Steering":
-        """The part `strength` of the way from doing nothing (0) to this steering (1), as in Linear-AcT.
+        """Return the part `strength` of the way from doing nothing (0) to this steering (1), as in Linear-AcT.
 
         Rodriguez et al., "Controlling language and diffusion models by transporting activations" (ICLR 2025):
         `(1 - strength) * x + strength * (x * scale + shift)`, which is affine again. A steering that only shifts, as
@@ -123,7 +123,9 @@ class Steering:
         return digest_json([self.units, *(np.asarray(each, np.float64).tolist() for each in (self.scale, self.shift))])
 
     def transfer(self, model: Any) -> "Steering":
-        """The same steering, meant for another model whose units stand at the same places: it is then applied unwarned.
+        """Return the same steering, meant for another model whose units stand at the same places.
+
+        It is then applied unwarned.
 
         It is what asks whether a tuned sibling, or a later step of training, still has the base model's experts.
 
@@ -137,7 +139,7 @@ class Steering:
         return dataclasses.replace(self, transferred_to=model.digest)
 
     def then(self, other: "Steering") -> "Steering":
-        """Both steerings: of a unit that both change, this one's result goes through `other`'s map.
+        """Return both steerings in one: of a unit that both change, this one's result goes through `other`'s map.
 
         Raises:
           SelectionError: they are of models with other sites.
@@ -204,7 +206,7 @@ class Steering:
         save_gguf(self, path, model_hint=model_hint)
 
     def save(self, path: epath.PathLike) -> None:
-        """Writes it as JSON, numbers exactly."""
+        """Write it as JSON, numbers exactly."""
         layers, sites, channels = zip(*self.units, strict=True) if self.units else ((), (), ())
         stored = {
             "model": self.model,
@@ -224,7 +226,7 @@ class Steering:
 
 
 def _only_shifts(steering: Steering) -> bool:
-    """Whether all scales are known, and 1."""
+    """Return whether all scales are known, and 1."""
     return not isinstance(steering.scale, Tracer) and bool((np.asarray(steering.scale) == 1).all())
 
 
@@ -279,7 +281,7 @@ def load_steering(path: epath.PathLike) -> Steering:
 def place_steering(
     steering: Steering | None, config: TransformerConfig, model: str, provenance: Provenance | None = None
 ) -> SteeringCollection | None:
-    """Lays a steering out for a model's forward pass, as the `steering` collection that its taps read.
+    """Lay a steering out for a model's forward pass, as the `steering` collection that its taps read.
 
     Args:
       steering: or none.
@@ -325,7 +327,7 @@ def place_steering(
 
 
 def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None:
-    """Refuses a steering whose units a model doesn't have.
+    """Refuse a steering whose units a model doesn't have.
 
     Args:
       steering: of any model.
@@ -355,7 +357,10 @@ def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None
 
 
 def _why_other(steering: Steering, model: str, provenance: Provenance | None) -> str:
-    """What shows that a steering is of another model than this, to end a sentence with; "" if it is of this one."""
+    """Return what shows that a steering is of another model, to end a sentence with.
+
+    It is "" if it is of this one.
+    """
     if steering.provenance is None or provenance is None:
         return "." if steering.model != model else ""
     if steering.provenance.same_model(provenance):
@@ -447,7 +452,7 @@ def steer_units(
 
 
 def unit_keys(table: pd.DataFrame) -> tuple[tuple[int, str, int], ...]:
-    """(layer, site, channel) of each row, as Python's own types."""
+    """Return (layer, site, channel) of each row, as Python's own types."""
     return tuple(
         (int(layer), str(site), int(channel))
         for layer, site, channel in zip(table["layer"], table["site"], table["channel"], strict=True)
@@ -455,7 +460,7 @@ def unit_keys(table: pd.DataFrame) -> tuple[tuple[int, str, int], ...]:
 
 
 def check_no_repeats(table: pd.DataFrame) -> None:
-    """Raises SelectionError if a unit stands in two rows."""
+    """Raise SelectionError if a unit stands in two rows."""
     repeated = table.duplicated(["layer", "site", "channel"])
     if repeated.any():
         raise SelectionError(f"{repeated.sum()} units are given twice; steer each once.")

@@ -74,14 +74,14 @@ class LayerInputs:
     None where no SAE is asked for."""
 
     def at(self) -> At:
-        """Where these tokens stand, as interventions are told."""
+        """Return where these tokens stand, as interventions are told."""
         assert self.layer is not None and self.token_ids is not None  # which are there wherever interventions are
         mask = jax.lax.dynamic_slice_in_dim(self.key_mask, self.first_slot, self.positions.shape[1], axis=1)
         return At(self.layer, self.token_ids, self.positions, mask, self.pool_mask)
 
 
 def pool(activations: jax.Array, mask: jax.Array, pooling: Pooling) -> jax.Array:
-    """Pools activations over tokens.
+    """Pool activations over tokens.
 
     Args:
       activations: `[batch, tokens, channels]`.
@@ -108,7 +108,9 @@ def pool(activations: jax.Array, mask: jax.Array, pooling: Pooling) -> jax.Array
 
 
 def keep_reached(activations: jax.Array, reached: jax.Array | None) -> jax.Array:
-    """Activations of experts `[batch, tokens, experts * channels]`, with 0 at tokens that aren't routed to the expert.
+    """Return the activations of experts `[batch, tokens, experts * channels]`.
+
+    They are 0 at tokens that aren't routed to the expert.
 
     Args:
       activations: as they were computed, at whatever tokens.
@@ -123,7 +125,7 @@ def keep_reached(activations: jax.Array, reached: jax.Array | None) -> jax.Array
 def pool_by_expert(
     activations: jax.Array, mask: jax.Array, pooling: Pooling, reached: jax.Array | None = None
 ) -> jax.Array:
-    """Pools activations over tokens, each expert's over those tokens that are routed to it.
+    """Pool activations over tokens, each expert's over those tokens that are routed to it.
 
     A sentence of which no token is gives 0, by any pooling. That is what the expert adds to the sum of all, and what
     its `mlp.act`, `mlp.up` and `mlp.gate` would have to be for it to add as much; and it is finite, so that sentences
@@ -157,7 +159,7 @@ def tap(
     taps: Taps,
     reached: jax.Array | None = None,
 ) -> jax.Array:
-    """Steers a site's activations, intervenes on them, and sows what is asked for into `module`'s own scope.
+    """Steer a site's activations, intervene on them, and sow what is asked for into `module`'s own scope.
 
     A `steering` collection, an intervention or an asked-for site that isn't there costs nothing: the branches are
     decided while tracing.
@@ -201,7 +203,7 @@ def tap(
 
 
 def chosen_channels(module: nn.Module, site: str) -> jax.Array | None:
-    """Which channels of a site are captured, int32 `[chosen]`, if a call chooses any; None for all."""
+    """Return which channels of a site are captured, int32 `[chosen]`, if a call chooses any; None for all."""
     within = _within_module(site)
     if not module.has_variable("chosen", within[0] if within else "channels"):
         return None
@@ -210,7 +212,7 @@ def chosen_channels(module: nn.Module, site: str) -> jax.Array | None:
 
 
 def take_channels(values: jax.Array, channels: jax.Array | None, reached: jax.Array | None = None) -> jax.Array:
-    """The chosen channels of `[batch, tokens, channels]`, which there are; all of them for None.
+    """Return the chosen channels of `[batch, tokens, channels]`, which there are; all of them for None.
 
     Chosen ones that are an expert's hold NaN at tokens that aren't routed to it, so that whoever reads them can tell.
     """
@@ -224,7 +226,7 @@ def take_channels(values: jax.Array, channels: jax.Array | None, reached: jax.Ar
 
 
 def sow_last(module: nn.Module, collection: str, site: str, what: str, value: jax.Array) -> None:
-    """Sows a value, in the place of any before, so that it stands at the site's path in a collection.
+    """Sow a value, in the place of any before, so that it stands at the site's path in a collection.
 
     A site that is a summary of another has a node of its own below the module's.
     """
@@ -234,7 +236,7 @@ def sow_last(module: nn.Module, collection: str, site: str, what: str, value: ja
 
 
 def _within_module(site: str) -> tuple[str, ...]:
-    """The name of a site's node below the module that sows it; none for a site that is a module by itself."""
+    """Return the name of a site's node below the module that sows it; none for a site that is a module by itself."""
     path = SITES[site].path
     return path[len(path) - (SITES[site].summary_of is not None) :]
 
@@ -265,7 +267,7 @@ class TappedLinear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
-        """Maps `[batch, tokens, inputs]` to `[batch, tokens, channels]`, steered, intervened on and sown."""
+        """Map `[batch, tokens, inputs]` to `[batch, tokens, channels]`, steered, intervened on and sown."""
         init = nn.initializers.normal(self.config.initializer_range)
         channels = SITES[self.site].channels(self.config)
         kernel = self.param("kernel", init, (x.shape[-1], channels), self.dtype)

@@ -36,7 +36,9 @@ class Named:
 
 
 def base_name(name: str, family: Family) -> str:
-    """A stored tensor's name as the family's base model has it, or the name as it is if it is none of the model's.
+    """Return a stored tensor's name as the family's base model has it.
+
+    A name that is none of the model's stays as it is.
 
     The prefix of the base model may stand before it or not; in a decoder, whose own class puts one there, also twice.
     A head goes by the first of the family's names for it. Prefixes of other ages are taken off in the family's order.
@@ -56,7 +58,7 @@ def base_name(name: str, family: Family) -> str:
 
 
 def each_expert(name: str, tensor: StoredTensor, family: Family) -> Iterator[tuple[str, StoredTensor]]:
-    """A tensor of all experts as one of each, by the names of files; and any other as it is.
+    """Return a tensor of all experts as one of each, by the names of files; and any other as it is.
 
     So are `experts.gate_up_proj` `[experts, gate and up, inputs]` and `experts.down_proj` `[experts, outputs, inputs]`,
     which transformers has in memory since version 5, and some files hold.
@@ -76,13 +78,13 @@ def each_expert(name: str, tensor: StoredTensor, family: Family) -> Iterator[tup
 
 
 def _read_part(tensor: StoredTensor, expert: int, start: int, index: tuple[slice, ...]) -> np.ndarray:
-    """Reads rows and columns of an expert's part of a tensor, of which rows are counted from `start` on."""
+    """Read rows and columns of an expert's part of a tensor, of which rows are counted from `start` on."""
     rows, columns = index
     return tensor.read((slice(expert, expert + 1), slice(start + rows.start, start + rows.stop), columns))[0]
 
 
 def by_base_name(weights: Weights, family: Family, config: TransformerConfig) -> dict[str, Named]:
-    """Every tensor by its base model's name; buffers and what the family ignores are left out.
+    """Return every tensor by its base model's name; buffers and what the family ignores are left out.
 
     Of a tied head and embedding, one may be missing: it is the other then.
 
@@ -108,7 +110,7 @@ def by_base_name(weights: Weights, family: Family, config: TransformerConfig) ->
 
 
 def settle_head(weights: Weights, family: Family, config: TransformerConfig) -> TransformerConfig:
-    """The config with a head of its own where it says tied, but the checkpoint holds another than the embedding.
+    """Return the config with a head of its own where it says tied, but the checkpoint holds another than the embedding.
 
     So does transformers since version 5; before, it took the embedding.
 
@@ -128,12 +130,12 @@ def settle_head(weights: Weights, family: Family, config: TransformerConfig) -> 
 
 
 def with_own_head(config: TransformerConfig) -> TransformerConfig:
-    """The config with a head of its own."""
+    """Return the config with a head of its own."""
     return dataclasses.replace(config, head="linear")
 
 
 def warn_of_own_head(directory: pathlib.Path, family: Family, config: TransformerConfig) -> None:
-    """Warns that a checkpoint's head is another than its config says."""
+    """Warn that a checkpoint's head is another than its config says."""
     embedding, head = _tied_names(family, config)
     warnings.warn(
         f"the config in {directory} ties the head to the embedding (tie_word_embeddings=true), but the checkpoint "
@@ -145,13 +147,16 @@ def warn_of_own_head(directory: pathlib.Path, family: Family, config: Transforme
 
 
 def _tied_names(family: Family, config: TransformerConfig) -> tuple[str, str]:
-    """The base model's names of the embedding and of the head, which encoders don't have."""
+    """Return the base model's names of the embedding and of the head, which encoders don't have."""
     tensors = family.tensors(config)
     return tensors["embed/token"], tensors.get("head", "")
 
 
 def wrapper_prefix(family: Family, missing: Sequence[str], stored: Collection[str]) -> str | None:
-    """What stands before the name of every missing tensor in the file, if it is the same: a wrapper put it there."""
+    """Return what stands before the name of every missing tensor in the file, if it is the same.
+
+    It is what a wrapper put there.
+    """
     if not missing:
         return None
     found = [name.removesuffix(missing[0]) for name in stored if name.endswith(missing[0])]

@@ -56,7 +56,7 @@ def texts_of_tokens(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
 
 
 def is_byte_level(tokenizer: Any) -> bool:
-    """Whether a tokenizer's tokens are bytes, written as letters (GPT-2's way)."""
+    """Return whether a tokenizer's tokens are bytes, written as letters (GPT-2's way)."""
     decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     return decoder is not None and "ByteLevel" in str(decoder)
 

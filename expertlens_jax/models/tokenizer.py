@@ -76,7 +76,7 @@ def read_tokenizer(directory: pathlib.Path) -> transformers.PreTrainedTokenizerF
 
 
 def _from_file(directory: pathlib.Path, settings: Mapping[str, Any]) -> transformers.PreTrainedTokenizerFast:
-    """The tokenizer that `tokenizer.json` describes, in transformers' clothes."""
+    """Return the tokenizer that `tokenizer.json` describes, in transformers' clothes."""
     path = directory / FILE
     try:
         inner = tokenizers.Tokenizer.from_file(str(path))
@@ -114,7 +114,7 @@ def _from_file(directory: pathlib.Path, settings: Mapping[str, Any]) -> transfor
 def _special_tokens(
     directory: pathlib.Path, settings: Mapping[str, Any], inner: tokenizers.Tokenizer
 ) -> dict[str, str | list[str]]:
-    """Special tokens by name, as transformers takes them; those the file lacks are added to `inner`."""
+    """Return special tokens by name, as transformers takes them; those the file lacks are added to `inner`."""
     stated = {name: text for name in SPECIAL if (text := _text(settings.get(name)))}
     extra = [text for token in _extra_tokens(settings) if (text := _text(token))]
     _add_tokens(directory, settings, inner, {*stated.values(), *extra})
@@ -134,7 +134,7 @@ def _special_tokens(
 def _add_tokens(
     directory: pathlib.Path, settings: Mapping[str, Any], inner: tokenizers.Tokenizer, special: set[str]
 ) -> None:
-    """Adds the tokens that the other files have beyond `tokenizer.json`, at the ids that they state.
+    """Add the tokens that the other files have beyond `tokenizer.json`, at the ids that they state.
 
     A token whose id they don't state comes after all others, as in transformers. One whose id isn't free stays out.
     """
@@ -174,13 +174,13 @@ def _stated_tokens(directory: pathlib.Path, settings: Mapping[str, Any]) -> dict
 
 
 def _extra_tokens(settings: Mapping[str, Any]) -> list[Any]:
-    """Special tokens without a name among `SPECIAL`."""
+    """Return special tokens without a name among `SPECIAL`."""
     extra = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
     return list(extra.values()) if isinstance(extra, dict) else list(extra)
 
 
 def _class_defaults(directory: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens that a tokenizer's class has where no file states any; {} for an unknown class.
+    """Return the special tokens that a tokenizer's class has where no file states any; {} for an unknown class.
 
     Files of old rely on them: GPT-2's and BERT's own state no special token.
     """
@@ -238,7 +238,7 @@ def _tell_contradictions(directory: pathlib.Path, settings: Mapping[str, Any], i
 
 
 def _puts_around(stated: Mapping[str, Any]) -> tuple[set[str], set[str]]:
-    """The tokens that a `tokenizer.json` puts before a text, and those that it puts after one."""
+    """Return the tokens that a `tokenizer.json` puts before a text, and those that it puts after one."""
     before, after = set(), set()
     for part in _parts(stated.get("post_processor")):
         if part.get("type") == "TemplateProcessing":
@@ -255,7 +255,7 @@ def _puts_around(stated: Mapping[str, Any]) -> tuple[set[str], set[str]]:
 
 
 def _puts_space_before(stated: Mapping[str, Any]) -> bool | None:
-    """Whether a `tokenizer.json` puts a space before a text's first word; None where none of its parts could."""
+    """Return whether a `tokenizer.json` puts a space before a text's first word; None where none of its parts could."""
     found = []
     for part in _parts(stated.get("pre_tokenizer")) + _parts(stated.get("normalizer")):
         match part.get("type"):
@@ -269,7 +269,10 @@ def _puts_space_before(stated: Mapping[str, Any]) -> bool | None:
 
 
 def _parts(stated: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The parts of a sequence of normalizers, pre-tokenizers or processors, however deep; else the one there is."""
+    """Return the parts of a sequence of normalizers, pre-tokenizers or processors, however deep.
+
+    Without a sequence, it is the one there is.
+    """
     if stated is None:
         return []
     inside = stated.get("pretokenizers") or stated.get("normalizers") or stated.get("processors")
@@ -277,7 +280,7 @@ def _parts(stated: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 
 def _matching(token: tokenizers.AddedToken) -> dict[str, bool]:
-    """How an added token is found in a text."""
+    """Return how an added token is found in a text."""
     return {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "normalized")}
 
 
@@ -285,7 +288,7 @@ def _matching(token: tokenizers.AddedToken) -> dict[str, bool]:
 
 
 def _converted(directory: pathlib.Path, settings: Mapping[str, Any]) -> transformers.PreTrainedTokenizerFast:
-    """What transformers makes of the vocabulary's older forms, held against these."""
+    """Return what transformers makes of the vocabulary's older forms, held against these."""
     _require_packages(directory)
     unset = {name: None for name in SPECIAL if name in settings and not _text(settings[name])}
     try:
@@ -350,7 +353,7 @@ def _installed(module: str) -> bool:
 
 
 def _is_tiktoken(path: pathlib.Path) -> bool:
-    """Whether a vocabulary is tiktoken's (lines of a base64 token and its rank), rather than SentencePiece's."""
+    """Return whether a vocabulary is tiktoken's (lines of a base64 token and its rank), rather than SentencePiece's."""
     with path.open("rb") as file:
         first = file.readline(4096).split()
     try:
@@ -360,7 +363,7 @@ def _is_tiktoken(path: pathlib.Path) -> bool:
 
 
 def _old_vocabulary(directory: pathlib.Path) -> Iterator[tuple[str, int]]:
-    """The tokens of `vocab.json` or `vocab.txt`, and the ids that these state."""
+    """Return the tokens of `vocab.json` or `vocab.txt`, and the ids that these state."""
     if (directory / "vocab.json").exists():
         yield from _read_json(directory / "vocab.json").items()
     elif (directory / "vocab.txt").exists():
@@ -372,7 +375,7 @@ PROBES = ("Hello world", "The cat's mat, in 2023!", "an old house  by the sea", 
 
 
 def _compare_with_sentencepiece(directory: pathlib.Path, tokenizer: transformers.PreTrainedTokenizerFast) -> None:
-    """Holds a conversion against the library whose file it is."""
+    """Hold a conversion against the library whose file it is."""
     path = next((directory / name for name in MODEL_FILES if (directory / name).exists()), None)
     if path is None or _is_tiktoken(path):
         return
@@ -424,7 +427,7 @@ def _read_settings(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object; {} where there is no such file."""
+    """Return a JSON object; {} where there is no such file."""
     if not path.exists():
         return {}
     try:
@@ -437,13 +440,13 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _text(token: Any) -> str | None:
-    """A special token's text, stated as such or as an object; None for an empty one, or none."""
+    """Return a special token's text, stated as such or as an object; None for an empty one, or none."""
     text = token.get("content") if isinstance(token, dict) else token
     return str(text) if text else None
 
 
 def _chat_template(directory: pathlib.Path, settings: Mapping[str, Any]) -> str | dict[str, str] | None:
-    """One template, or several by name: a file of its own counts more than the settings."""
+    """Return one template, or several by name: a file of its own counts more than the settings."""
     alone = {
         path.stem: path.read_text(encoding="utf-8")
         for path in sorted((directory / "additional_chat_templates").glob("*.jinja"))
@@ -459,7 +462,7 @@ def _chat_template(directory: pathlib.Path, settings: Mapping[str, Any]) -> str 
 
 
 def _some(of: list[str], mark: str = ", ") -> str:
-    """The first few of a list, and how many there are besides."""
+    """Return the first few of a list, and how many there are besides."""
     return mark.join(of[:5]) + (f"{mark}and {len(of) - 5} more" if len(of) > 5 else "")
 
 

@@ -48,7 +48,7 @@ def tokenize(
     offsets: bool = False,
     chat: Chat | None = None,
 ) -> Tokens:
-    """Tokenizes sentences the way the tokenizer does by default, and marks the tokens it added.
+    """Tokenize sentences the way the tokenizer does by default, and mark the tokens it added.
 
     Args:
       tokenizer: a fast Hugging Face tokenizer.
@@ -114,7 +114,7 @@ def tokenize(
 
 
 def _within(places: Sequence[tuple[int, int]], content: Content) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens of a conversation hold a character of the sentence, and where in the sentence they stand."""
+    """Return which tokens of a conversation hold a character of the sentence, and where in the sentence they stand."""
     spans = np.asarray(places, np.int64).reshape(-1, 2)
     own = (spans[:, 0] < content.stop) & (spans[:, 1] > content.start) & (spans[:, 0] < spans[:, 1])
     moved = np.clip(spans, content.start, content.stop) - content.start + content.cut
@@ -213,7 +213,7 @@ def check_token_ids(
 
 
 def as_rows(token_ids: Any, attention_mask: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and mask as arrays; rows of different lengths, as a tokenizer gives them, padded on the right.
+    """Return token ids and mask as arrays; rows of different lengths, as a tokenizer gives them, padded on the right.
 
     Args:
       token_ids: int `[batch, tokens]`, or a sequence of `[tokens]` of any lengths.
@@ -264,7 +264,7 @@ def _right_padded(rows: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def padding_id(tokenizer: Any, vocab_size: int | None = None) -> int:
-    """A token id to fill up rows with.
+    """Return a token id to fill up rows with.
 
     Padding is masked everywhere, so any id would do; a tokenizer without a pad token (GPT-2's, Pythia's) lends
     its end-of-text token. One that a model of `vocab_size` tokens has no embedding for is replaced by 0.
@@ -285,7 +285,7 @@ def padding_id(tokenizer: Any, vocab_size: int | None = None) -> int:
 def batches(
     tokens: Tokens, *, pad_id: int, tokens_per_batch: int, shards: int = 1, rows_multiple: int = 1
 ) -> Iterator[Batch]:
-    """Groups sentences of like length into batches of few shapes, so that little is padding and little compiles.
+    """Group sentences of like length into batches of few shapes, so that little is padding and little compiles.
 
     How many rows a shard gets depends on their length alone: a sentence goes through a computation of the same
     shape on any number of devices, and its responses are the same to the last bit.
@@ -319,13 +319,16 @@ def batches(
 
 
 def row_shapes(found: Iterable[Batch]) -> list[tuple[int, int]]:
-    """The (rows, tokens) of batches, and those of a single row of each: what takes both takes a row in any batch."""
+    """Return the (rows, tokens) of batches, and those of a single row of each.
+
+    Who can take both can take a row in any batch.
+    """
     shapes = dict.fromkeys(batch.token_ids.shape for batch in found)
     return [*shapes, *dict.fromkeys((1, length) for _, length in shapes)]
 
 
 def bucket_lengths(lengths: np.ndarray) -> np.ndarray:
-    """The padded length of each length: the next multiple of 8 up to 64, of 32 up to 256, of 128 beyond."""
+    """Return the padded length of each length: the next multiple of 8 up to 64, of 32 up to 256, of 128 beyond."""
     step = np.select([lengths <= 64, lengths <= 256], [8, 32], 128)
     return -(-lengths // step) * step
 

@@ -110,7 +110,7 @@ def _check_hooked(sites: Iterable[str], config: TransformerConfig, model: str) -
 
 
 def _find_module(hf_model: Any, name: str, model: str) -> Any:
-    """The module of an address, in a model with a head, without one, or with another one."""
+    """Return the module of an address, in a model with a head, without one, or with another one."""
     prefix = getattr(hf_model, "base_model_prefix", "")
     for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
         try:

@@ -35,7 +35,7 @@ class Block(nn.Module):
         inputs: LayerInputs,
         saes: tuple[SAE, ...],
     ) -> tuple[tuple[jax.Array, jax.Array | None], None]:
-        """Maps the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's.
+        """Map the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's.
 
         With it goes what SAEs have read, `[saes, batch, features]`, or of chosen features `[saes, batch, tokens,
         chosen]`; None if that isn't asked for.
@@ -76,14 +76,17 @@ class Block(nn.Module):
         return (x, features), None
 
     def _keep(self, inputs: LayerInputs) -> Callable[[int, jax.Array], jax.Array]:
-        """What is kept of an SAE's features `[batch, tokens, features]`: them pooled, or at each token some of them."""
+        """Return what is kept of an SAE's features `[batch, tokens, features]`.
+
+        They are pooled, or some of them are kept at each token.
+        """
         chosen = inputs.features
         if chosen is None:
             return lambda _, features: pool(features, inputs.pool_mask, self.taps.pooling)
         return lambda place, features: take_channels(features, chosen[place])
 
     def _add(self, x: jax.Array, branch, name: str, norm) -> jax.Array:  # noqa: ANN001
-        """Adds a branch to the residual stream, with norms where `config.norm_place` puts them."""
+        """Add a branch to the residual stream, with norms where `config.norm_place` puts them."""
         match self.config.norm_place:
             case "pre":
                 return x + self._scaled(branch(norm(f"{name}_norm", x)))
@@ -96,7 +99,7 @@ class Block(nn.Module):
         raise ValueError(f"unknown norm place {self.config.norm_place!r}")
 
     def _scaled(self, y: jax.Array) -> jax.Array:
-        """What a branch adds to the residual stream, times the config's factor; rounded once."""
+        """Return what a branch adds to the residual stream, times the config's factor; rounded once."""
         scale = self.config.residual_scale
         return y if scale == 1.0 else (y.astype(jnp.float32) * scale).astype(y.dtype)
 
@@ -108,7 +111,7 @@ class Embedder(nn.Module):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        """Declares the tables: `token` `[vocabulary, d_model]`, `position`, `type`."""
+        """Declare the tables: `token` `[vocabulary, d_model]`, `position`, `type`."""
         c = self.config
         init, width = nn.initializers.normal(c.initializer_range), c.embedding_width or c.d_model
         self.token = self.param("token", init, (c.vocab_size, width), self.dtype)
@@ -123,7 +126,7 @@ class Embedder(nn.Module):
             self.projection = nn.Dense(c.d_model, dtype=self.dtype, param_dtype=self.dtype, kernel_init=init)
 
     def __call__(self, token_ids: jax.Array, positions: jax.Array) -> jax.Array:
-        """Maps int `[batch, tokens]` ids and positions to `[batch, tokens, d_model]`."""
+        """Map int `[batch, tokens]` ids and positions to `[batch, tokens, d_model]`."""
         c = self.config
         x = self.token[token_ids]
         if c.embedding_scale != 1.0:
@@ -136,7 +139,7 @@ class Embedder(nn.Module):
         return x if c.embedding_width is None else self.projection(x)
 
     def unembed(self, x: jax.Array) -> jax.Array:
-        """Maps `[batch, tokens, d_model]` to logits, float32 `[batch, tokens, vocabulary]`."""
+        """Map `[batch, tokens, d_model]` to logits, float32 `[batch, tokens, vocabulary]`."""
         return jnp.matmul(x, self.token.T, preferred_element_type=jnp.float32)
 
 
@@ -167,7 +170,7 @@ class Transformer(nn.Module):
         saes: tuple[SAE, ...] = (),
         interventions: tuple[PlacedIntervention, ...] = (),
     ) -> jax.Array:
-        """Runs the model.
+        """Run the model.
 
         Args:
           token_ids: int `[batch, tokens]`.
@@ -242,7 +245,7 @@ class Transformer(nn.Module):
 
 
 def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:
-    """The options that change by layer, stacked `[layers, ...]`, for sequences of up to `num_tokens`."""
+    """Return the options that change by layer, stacked `[layers, ...]`, for sequences of up to `num_tokens`."""
     windows = np.array(c.windows or (0,) * c.num_layers, dtype=np.int32)
     scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
     scales = np.full(c.num_layers, scale, dtype=np.float32)
@@ -258,7 +261,7 @@ def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:
 
 
 def _rotary_options(c: TransformerConfig, local: np.ndarray, num_tokens: jax.Array) -> dict[str, jax.Array]:
-    """Each layer's frequencies and factor: the global ones, those of layers with a window, or none at all."""
+    """Return each layer's frequencies and factor: the global ones, those of layers with a window, or none at all."""
     if c.rotary is None:
         return {"frequencies": jnp.zeros((c.num_layers, 0)), "rotary_factor": jnp.ones(c.num_layers)}
     frequencies = jnp.tile(c.rotary.frequencies(num_tokens), (c.num_layers, 1))

@@ -14,7 +14,7 @@ from expertlens_jax.models.sites import SITES, Site, block_sites, check_sites
 def units_table(
     family: Family, config: TransformerConfig, sites: Sequence[str] | None = None, saes: Sequence[SAE] = ()
 ) -> pd.DataFrame:
-    """A row per unit, by layer, then site, then channel.
+    """Return a row per unit, by layer, then site, then channel.
 
     Columns: `layer` (int), `site`, `channel` (int), and the unit's address in transformers' model: `hf_module` and
     `hf_channel` (int), the module's name and the channel of its output. What enters a module has its name followed by
@@ -49,7 +49,10 @@ def units_table(
 
 
 def unit_experts(site: Site, config: TransformerConfig) -> np.ndarray:
-    """Which expert of a mixture each unit of a site in a layer is of, int `[units]`; -1 of units that are none's."""
+    """Return which expert of a mixture each unit of a site in a layer is of, int `[units]`.
+
+    It is -1 of units that are none's.
+    """
     channels = np.arange(site.channels(config))
     if site.by_expert and config.num_experts:
         return channels // config.d_mlp
@@ -59,7 +62,7 @@ def unit_experts(site: Site, config: TransformerConfig) -> np.ndarray:
 def site_units(
     site: Site, family: Family, config: TransformerConfig, saes: Sequence[SAE]
 ) -> list[tuple[int, str, str, np.ndarray]]:
-    """Of each layer that has the site: layer, site, module, and the module's channels `[units]`."""
+    """Return, of each layer that has the site: layer, site, module, and the module's channels `[units]`."""
     if site.by_sae:
         read = [address(SITES[sae.site], family, config).module.format(layer=sae.layer) for sae in saes]
         features = [np.arange(sae.num_features) for sae in saes]
@@ -76,7 +79,7 @@ def site_units(
 
 
 def address(site: Site, family: Family, config: TransformerConfig) -> Linear:
-    """The module, named with `{layer}`, whose output or input (`#input`) is a site's, and which of its channels.
+    """Return the module, named with `{layer}`, whose output or input (`#input`) is a site's, and which of its channels.
 
     Of a site that each expert of a mixture has by itself, there is no such module.
     """

@@ -70,7 +70,7 @@ class Weights:
 
 
 def choose_weights(names: Collection[str], config: pathlib.Path) -> str | None:
-    """The file to start from among those of a directory or repository, or None.
+    """Return the file to start from among those of a directory or repository, or None.
 
     It is what `config.json` names as its `transformers_weights`, or else the first of `WEIGHT_FILES`; as for
     transformers. So safetensors go before PyTorch's files, and a whole file before an index. Of files that a variant
@@ -93,7 +93,7 @@ def choose_weights(names: Collection[str], config: pathlib.Path) -> str | None:
 
 
 def _named_weights(config: pathlib.Path) -> str | None:
-    """What a `config.json` names as the file of its weights."""
+    """Return what a `config.json` names as the file of its weights."""
     try:
         stated = json.loads(config.read_text())
     except (OSError, ValueError):  # there may be none to choose by; loading refuses what can't be read
@@ -103,7 +103,7 @@ def _named_weights(config: pathlib.Path) -> str | None:
 
 
 def other_weights(names: Collection[str]) -> str:
-    """Tells of files with weights that aren't read, for the end of an error that there are none; else nothing."""
+    """Tell of files with weights that aren't read, for the end of an error that there are none; else nothing."""
     others = sorted(name for name in names if name.endswith(OTHER_FORMATS))
     if not others:
         return ""
@@ -113,7 +113,7 @@ def other_weights(names: Collection[str]) -> str:
 
 
 def shard_names(index: pathlib.Path) -> list[str]:
-    """The files that an index names.
+    """Return the files that an index names.
 
     Raises:
       CheckpointError: it isn't such an index.
@@ -127,7 +127,7 @@ def shard_names(index: pathlib.Path) -> list[str]:
 
 
 def weight_paths(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The files that hold a directory's weights, chosen as `choose_weights` says.
+    """Return the files that hold a directory's weights, chosen as `choose_weights` says.
 
     Raises:
       CheckpointError: there are none, or some that the index names are missing.
@@ -163,7 +163,7 @@ def weight_paths(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def open_weights(directory: pathlib.Path) -> Weights:
-    """Opens a directory's weights: a file, or the shards that an index names.
+    """Open a directory's weights: a file, or the shards that an index names.
 
     Raises:
       CheckpointError: there are none, some are missing or damaged, or only torch, which isn't installed,
@@ -182,7 +182,7 @@ def open_weights(directory: pathlib.Path) -> Weights:
 
 
 def open_file(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
-    """The tensors of a file, by its suffix of safetensors or PyTorch.
+    """Return the tensors of a file, by its suffix of safetensors or PyTorch.
 
     Raises:
       CheckpointError: it is damaged, or torch is needed to read it and isn't installed.
@@ -191,7 +191,7 @@ def open_file(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
 
 
 def same_values(one: StoredTensor, other: StoredTensor) -> bool:
-    """Whether two tensors hold the same values; they are read a part at a time."""
+    """Return whether two tensors hold the same values; they are read a part at a time."""
     if one.shape != other.shape:
         return False
     if not {one.dtype, other.dtype} <= DTYPES.keys():  # which are never read
@@ -209,7 +209,7 @@ def same_values(one: StoredTensor, other: StoredTensor) -> bool:
 
 
 def safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
-    """The tensors of a safetensors file. Opening it checks that its data is as long as its header says.
+    """Return the tensors of a safetensors file. Opening it checks that its data is as long as its header says.
 
     Raises:
       CheckpointError: it is damaged.
@@ -227,7 +227,7 @@ def safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
 
 
 def import_torch(path: pathlib.Path | str) -> Any:
-    """The torch module, to read the `.bin` file at `path`.
+    """Return the torch module, to read the `.bin` file at `path`.
 
     Raises:
       CheckpointError: torch isn't installed, or is too old to be safe.
@@ -249,7 +249,7 @@ def import_torch(path: pathlib.Path | str) -> Any:
 
 
 def _pickled(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
-    """The tensors of a PyTorch file, mapped into memory. Of its pickle only tensors are ever made."""
+    """Return the tensors of a PyTorch file, mapped into memory. Of its pickle only tensors are ever made."""
     torch = import_torch(path)
     mapped = _is_zip(path)
     try:
@@ -289,6 +289,6 @@ def _torch_reader(torch: Any, tensor: Any) -> Callable[[tuple[slice, ...]], np.n
 
 
 def _is_zip(path: pathlib.Path) -> bool:
-    """Whether torch.save wrote the file since 1.6; a truncated one counts, its beginning is enough."""
+    """Return whether torch.save wrote the file since 1.6; a truncated one counts, its beginning is enough."""
     with path.open("rb") as file:
         return file.read(2) == b"PK"

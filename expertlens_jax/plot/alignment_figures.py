@@ -144,7 +144,7 @@ def _pairs_panel(axes: Axes, pairs: pd.DataFrame, colour: str, width: float, hei
 def _free_place(
     point: np.ndarray, obstacles: np.ndarray, width: float, height: float, taken: list[tuple[float, ...]]
 ) -> tuple[tuple[float, ...], str, str] | None:
-    """Where a name fits beside its point: box (left, bottom, right, top) in axes coordinates, and alignment.
+    """Return where a name fits beside its point: box (left, bottom, right, top) in axes coordinates, and alignment.
 
     None if it would leave the panel, touch another name, or hide more than one point wherever it stands.
     """

@@ -79,7 +79,7 @@ def plot_base_rates(table: pd.DataFrame, *, drawn: tuple[float, float] | None = 
 
 
 def _cell(axes: Axes, x: int, y: int, value: float, experts: float, *, dark: bool) -> None:
-    """The numbers of a cell; hatched where there is no correlation."""
+    """Write the numbers of a cell; hatched where there is no correlation."""
     if np.isnan(value):
         axes.add_patch(
             Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="white", edgecolor=PALE, hatch="/////", linewidth=0)

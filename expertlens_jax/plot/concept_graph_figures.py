@@ -101,7 +101,7 @@ def plot_concept_graph(edges: pd.DataFrame, concepts: pd.DataFrame, within: pd.D
 
 
 def _strip(axes: Axes, within: pd.DataFrame) -> None:
-    """The share of edges within domains, and its null, with and without the words that begin alike."""
+    """Draw the share of edges within domains, and its null, with and without the words that begin alike."""
     rows = within[within["statistic"] == "edges"].dropna(subset=["value"]).reset_index(drop=True)
     for row in each_row(rows):
         axes.plot(

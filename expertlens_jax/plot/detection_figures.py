@@ -170,7 +170,7 @@ def plot_detection_examples(table: pd.DataFrame, reference: str = "top_experts")
 
 
 def _most(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the most positives of each pair of sets, without noise."""
+    """Return the rows of the most positives of each pair of sets, without noise."""
     clean = table[table["label_noise"] == 0]
     return clean[clean["positives"] == clean.groupby(["train", "test"])["positives"].transform("max")]
 

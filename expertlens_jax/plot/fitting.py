@@ -85,7 +85,7 @@ def _upright(text: Text) -> bool:
 
 
 def _length(text: Text, renderer: Renderer) -> float:
-    """How many pixels the longest line of a text takes."""
+    """Return how many pixels the longest line of a text takes."""
     box = text.get_window_extent(renderer)
     return box.height if _upright(text) else box.width
 

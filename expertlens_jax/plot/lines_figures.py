@@ -103,7 +103,7 @@ def plot_lines(
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, x: str, every: pd.Series, colour: np.ndarray, label: str) -> None:
-    """A dot per row, the line, its band, and its chance level dashed."""
+    """Draw a dot per row, the line, its band, and its chance level dashed."""
     if axes.get_yscale() == "log":  # where 0 has no place
         line = line.assign(
             value=line["value"].where(line["value"] > 0), chance=line["chance"].where(line["chance"] > 0)
@@ -122,7 +122,7 @@ def _draw_line(axes: Axes, line: pd.DataFrame, x: str, every: pd.Series, colour:
 
 
 def places(values: pd.Series, every: pd.Series) -> np.ndarray:
-    """Where values stand on an axis of log10; 0 stands apart, left of the smallest of `every` above 0."""
+    """Return where values stand on an axis of log10; 0 stands apart, left of the smallest of `every` above 0."""
     above = np.log10(every[every > 0].astype(float))
     zero = above.min() - max(0.22 * (above.max() - above.min()), 0.3)
     numbers = values.to_numpy(float)
@@ -130,7 +130,7 @@ def places(values: pd.Series, every: pd.Series) -> np.ndarray:
 
 
 def mark_places(axes: Axes, every: pd.Series) -> None:
-    """Names the values on the axis of `places`, the ones that fit, with a break after 0."""
+    """Name the values on the axis of `places`, the ones that fit, with a break after 0."""
     values = pd.Series(sorted(set(every)))
     at = places(values, every)
     span = max(at[-1] - at[0], 1e-9)
@@ -156,7 +156,7 @@ def mark_places(axes: Axes, every: pd.Series) -> None:
 
 
 def name_number(value: float) -> str:
-    """A number in few characters: 2304, 143k, 1.8M, 6.9B."""
+    """Return a number in few characters: 2304, 143k, 1.8M, 6.9B."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             size = min(size, 10.0 ** (3 * int(np.log10(size) // 3)))

@@ -81,7 +81,7 @@ def plot_localisation(counts: pd.DataFrame) -> Figure:
 
 
 def _short(percent: float) -> str:
-    """A percentage in at most four characters."""
+    """Return a percentage in at most four characters."""
     if percent == 0:
         return "0"
     return f"{percent:.2f}" if percent < 0.995 else f"{percent:.1f}" if percent < 9.95 else f"{percent:.0f}"

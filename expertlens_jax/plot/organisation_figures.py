@@ -150,7 +150,10 @@ def plot_map(places: pd.DataFrame, *, title: str = "") -> Figure:
 def _places_of_names(
     names: pd.Series, points: np.ndarray, width: float, height: float
 ) -> list[tuple[float, float, str] | None]:
-    """Where each name stands beside its point [names, 2] in inches: place and alignment, or None without room."""
+    """Return where each name stands beside its point [names, 2] in inches.
+
+    That is place and alignment, or None without room.
+    """
     letter, tall, gap = 0.056, 0.105, 0.045  # of 7 pt type
     boxes = [(x - 0.02, y - 0.02, x + 0.02, y + 0.02) for x, y in points]
     places: list[tuple[float, float, str] | None] = [None] * len(points)

@@ -63,7 +63,7 @@ def _leaves(values: np.ndarray, ceiling: float) -> tuple[np.ndarray, np.ndarray 
 
 
 def _ceiling(values: np.ndarray) -> float:
-    """The similarity at distance 0: 1, as of a set with itself, or the largest if that is more."""
+    """Return the similarity at distance 0: 1, as of a set with itself, or the largest if that is more."""
     return max(1.0, float(values.max()))
 
 
@@ -172,7 +172,7 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
 
 
 def _domain_tree(axes: Axes, linkage: np.ndarray, middles: np.ndarray, ceiling: float) -> None:
-    """The tree over the domains' blocks; its height is the mean overlap at which branches meet."""
+    """Draw the tree over the domains' blocks; its height is the mean overlap at which branches meet."""
     tree = hierarchy.dendrogram(linkage, no_plot=True)
     leaves = 5 + 10 * np.arange(len(middles))  # where scipy puts them
     tips = ceiling - linkage[:, 2].min()

@@ -102,7 +102,7 @@ def plot_runs(
 
 
 def _short(name: str, instead: str) -> str:
-    """A run's name where it fits along an axis; the legend has it whole."""
+    """Return a run's name where it fits along an axis; the legend has it whole."""
     return name if len(name) <= 20 else instead
 
 
@@ -115,7 +115,7 @@ def _with_interval(name: str, row: Any) -> str:
 def _scatter(
     axes: Axes, table: pd.DataFrame, column: str, colour: dict[str, str], *, zero: bool = False, names: bool = True
 ) -> None:
-    """One run's values against another's, with the line where they are the same."""
+    """Draw one run's values against another's, with the line where they are the same."""
     both = table[[column, f"other_{column}"]].to_numpy(np.float64)
     low, high = (both.min(), both.max()) if both.size else (0.0, 1.0)
     if zero:  # counts run over orders of magnitude, and may be 0

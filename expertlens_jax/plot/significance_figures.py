@@ -48,7 +48,7 @@ def plot_significance(counts: pd.DataFrame) -> Figure:
 
 
 def _band(axes: Axes, counts: pd.DataFrame, column: str, label: str, colour: str) -> None:
-    """The median over concepts as a line, the quartiles as a band."""
+    """Draw the median over concepts as a line, the quartiles as a band."""
     by_threshold = counts.groupby("threshold")[column]
     quartiles = pd.DataFrame({q: by_threshold.quantile(q) for q in (0.25, 0.5, 0.75)})
     axes.fill_between(quartiles.index, quartiles[0.25], quartiles[0.75], color=colour, alpha=0.15, linewidth=0)

@@ -20,7 +20,7 @@ PANELS = {
 
 @drawn
 def plot_sparse_features(table: pd.DataFrame) -> Figure:
-    """A row per source; panels for alignment, detection and stability, with 95% intervals.
+    """Draw a row per source; panels for alignment, detection and stability, with 95% intervals.
 
     Args:
       table: of sparse_features.csv: source, units, selection, statistic, sentences, ratings, value, ci_low, ci_high,
@@ -84,5 +84,5 @@ def plot_sparse_features(table: pd.DataFrame) -> Figure:
 
 
 def _of(row: Any) -> str:
-    """What a row is of: its sentences, and the ratings."""
+    """Return what a row is of: its sentences, and the ratings."""
     return f"{row.sentences}, {row.ratings}" if row.ratings else row.sentences

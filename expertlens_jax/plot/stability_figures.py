@@ -231,7 +231,7 @@ def plot_grid(table: pd.DataFrame) -> Figure:
 
 
 def _name(row: Any) -> str:
-    """A comparison in a few words: what both have in common is said once."""
+    """Return a comparison in a few words: what both have in common is said once."""
     common, _, first = row.first.rpartition(", ")
     other, _, second = row.second.rpartition(", ")
     name = f"{common}: {first} / {second}" if common and common == other else f"{row.first} / {row.second}"

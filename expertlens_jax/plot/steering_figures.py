@@ -103,7 +103,7 @@ def _draw_line(
     label: str,
     width: float,
 ) -> None:
-    """An arm's means and their interval."""
+    """Draw an arm's means and their interval."""
     prefix = "" if column == "value" else "change_"
     axes.plot(
         line[x], shown(line[column]), color=colour, marker="o", markersize=2.5 * width, linewidth=width, label=label
@@ -262,7 +262,7 @@ def plot_steered_away(away: pd.DataFrame, moved: pd.DataFrame) -> Figure:
 
 
 def _draw_words(axes: Axes, rows: pd.DataFrame, shade: dict[str, str], spared: str) -> None:
-    """What becomes of the words' probability: a line a way of steering, two points each."""
+    """Draw what becomes of the words' probability: a line a way of steering, two points each."""
     ways = list(dict.fromkeys(zip(rows["method"], rows["sparing"], strict=True)))
     for offset, word in zip((-0.12, 0.12), (word for word in shade if word), strict=True):
         line = rows[rows["word"] == word]
@@ -278,7 +278,7 @@ def _draw_words(axes: Axes, rows: pd.DataFrame, shade: dict[str, str], spared: s
 
 
 def _draw_kept(axes: Axes, rows: pd.DataFrame, shade: dict[str, str]) -> None:
-    """The share of its experts that each concept keeps, in the rows' order."""
+    """Draw the share of its experts that each concept keeps, in the rows' order."""
     axes.plot(np.arange(1, len(rows) + 1), 100 * rows["kept"], color=FAINT, linewidth=1)
     for word in filter(None, shade):
         for place in np.flatnonzero(rows["of"] == word):
@@ -291,7 +291,7 @@ def _draw_kept(axes: Axes, rows: pd.DataFrame, shade: dict[str, str]) -> None:
 
 
 def _draw_map(axes: Axes, rows: pd.DataFrame, shade: dict[str, str]) -> None:
-    """Every concept's way on the map; the two named stand out."""
+    """Draw every concept's way on the map; the two named stand out."""
     for row in each_row(rows):
         colour, front = (shade[row.of], 3) if row.of in shade else (FAINT, 2)
         size = 1.7 if row.of in shade else 1

@@ -68,7 +68,7 @@ class Figure(matplotlib.figure.Figure):
     """A matplotlib figure that a notebook shows as it is, without pyplot and without `%matplotlib inline`."""
 
     def _repr_png_(self) -> bytes:
-        """The picture, for IPython."""
+        """Return the picture, for IPython."""
         file = io.BytesIO()
         self.savefig(file, format="png", dpi=110)
         return file.getvalue()
@@ -93,7 +93,7 @@ def keep_free(figure: matplotlib.figure.Figure, below: float) -> None:
 
 
 def styled() -> contextlib.AbstractContextManager[None]:
-    """Context under which a figure is drawn or saved."""
+    """Return the context under which a figure is drawn or saved."""
     return mpl.rc_context(cast(Any, STYLE))
 
 
@@ -111,6 +111,6 @@ def drawn(plot: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
 
 def colours(names: list[str]) -> dict[str, str]:
-    """A colour for each name, in order; "" (no name) is ink. More names than colours start over."""
+    """Return a colour for each name, in order; "" (no name) is ink. More names than colours start over."""
     named = [name for name in dict.fromkeys(names) if name]
     return {"": INK} | {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(named)}

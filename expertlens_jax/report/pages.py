@@ -47,25 +47,25 @@ class Page:
     """A report that is written from top to bottom; `html()` gives it, with nothing outside the one file."""
 
     def __init__(self, title: str) -> None:
-        """Starts an empty page."""
+        """Start an empty page."""
         self.title = title
         self._parts: list[dict[str, Any]] = []
 
     def heading(self, text: str, *, anchor: str = "") -> None:
-        """Starts a section; with an anchor it can be linked to."""
+        """Start a section; with an anchor it can be linked to."""
         self._parts.append({"kind": "heading", "text": text, "anchor": anchor})
 
     def paragraph(self, text: str, *, verdict: str = "") -> None:
-        """Adds a paragraph; one that tells a verdict has the verdict's mark and colour at its side."""
+        """Add a paragraph; one that tells a verdict has the verdict's mark and colour at its side."""
         self._parts.append({"kind": "paragraph", "text": text, "verdict": verdict})
 
     def verdicts(self, rows: Sequence[VerdictRow]) -> None:
-        """Adds a table of verdicts, in words, marks and colours, each claim with a link to its section."""
+        """Add a table of verdicts, in words, marks and colours, each claim with a link to its section."""
         counts = collections.Counter(row.verdict for row in rows)
         self._parts.append({"kind": "verdicts", "rows": rows, "counts": counts})
 
     def table(self, table: pd.DataFrame) -> None:
-        """Adds a table, its columns' underscores as spaces, numbers with three significant digits."""
+        """Add a table, its columns' underscores as spaces, numbers with three significant digits."""
         rows = [
             [
                 {"text": f"{value:.3g}" if isinstance(value, float) else str(value), "number": isinstance(value, float)}
@@ -77,14 +77,14 @@ class Page:
         self._parts.append({"kind": "table", "columns": columns, "rows": rows})
 
     def figure(self, path: epath.PathLike, caption: str) -> None:
-        """Adds a figure's file, SVG or PNG, within the page."""
+        """Add a figure's file, SVG or PNG, within the page."""
         path = epath.Path(path)
         data = base64.b64encode(path.read_bytes()).decode()
         media_type = _MEDIA_TYPES[path.suffix]
         self._parts.append({"kind": "figure", "caption": caption, "data": data, "media_type": media_type})
 
     def samples(self, samples: Samples) -> None:
-        """Adds texts side by side, a row a prompt."""
+        """Add texts side by side, a row a prompt."""
         rows = [
             {"prompt": prompt, "texts": [mark_words(text, samples.marked) for text in texts]}
             for prompt, *texts in zip(samples.prompts, *samples.texts.values(), strict=True)
@@ -92,14 +92,17 @@ class Page:
         self._parts.append({"kind": "samples", "columns": list(samples.texts), "rows": rows})
 
     def html(self) -> str:
-        """The page; the same parts give the same text."""
+        """Return the page; the same parts give the same text."""
         template = importlib.resources.files("expertlens_jax.report").joinpath("page.html.jinja").read_text()
         environment = jinja2.Environment(autoescape=True, trim_blocks=True)
         return environment.from_string(template).render(title=self.title, parts=self._parts, marks=_MARKS)
 
 
 def mark_words(text: str, words: Sequence[str]) -> list[dict[str, Any]]:
-    """The text cut into runs `{text, marked}`: marked are the words in all their forms, as `data.words` finds them."""
+    """Return the text cut into runs `{text, marked}`.
+
+    Marked are the words in all their forms, as `data.words` finds them.
+    """
     spans = sorted(span for word in words for span in mention_finder(word)(text))
     runs, done = [], 0
     for start, end in spans:

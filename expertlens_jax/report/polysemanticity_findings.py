@@ -66,7 +66,7 @@ def format_matched(summary: pd.DataFrame) -> str:
 
 
 def _format_differences(summary: pd.DataFrame) -> str:
-    """Each difference with its interval in one column."""
+    """Return each difference with its interval in one column."""
     shown = summary.assign(
         difference=[f"{r.difference:+.3f} [{r.ci_low:+.3f}, {r.ci_high:+.3f}]" for r in each_row(summary)]
     ).drop(columns=["ci_low", "ci_high"])

@@ -61,7 +61,7 @@ class Limits:
 
 
 def split_sentences(text: str) -> list[str]:
-    """Splits prose into sentences, by a simple rule that needs no model.
+    """Split prose into sentences, by a simple rule that needs no model.
 
     A sentence ends at `.`, `!`, `?` or `…`, with the quotes and brackets that close after it, if a space follows and
     then anything but a lowercase letter. A lone full stop after an abbreviation (Mr., Dr., e.g.) or an initial (J.)
@@ -80,7 +80,10 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _abbreviates(text: str, start: int, stop: int) -> bool:
-    """Whether the word of `text[start:stop]` before a full stop is an abbreviation or an initial; "I" is a word."""
+    """Return whether the word of `text[start:stop]` before a full stop is an abbreviation or an initial.
+
+    "I" is a word.
+    """
     word = _LAST_WORD.search(text[max(start, stop - 12) : stop])
     if word is None:
         return False
@@ -89,7 +92,7 @@ def _abbreviates(text: str, start: int, stop: int) -> bool:
 
 
 def trim_torn_quotes(sentence: str) -> str:
-    """The sentence without a quote or bracket at its ends whose other half stands in another sentence."""
+    """Return the sentence without a quote or bracket at its ends whose other half stands in another sentence."""
     for opener, closer in _PAIRS:
         torn = sentence.count(opener) % 2 if opener == closer else sentence.count(opener) - sentence.count(closer)
         if torn and sentence.startswith(opener) and (opener == closer or torn > 0):
@@ -100,12 +103,12 @@ def trim_torn_quotes(sentence: str) -> str:
 
 
 def sentence_key(sentence: str) -> str:
-    """What two sentences share that say the same: their words, without case and punctuation."""
+    """Return what two sentences share that say the same: their words, without case and punctuation."""
     return " ".join(split_words(sentence))
 
 
 def refusal(sentence: str, concept: str, limits: Limits) -> str | None:
-    """Why a sentence can't stand for a concept, or None if it can.
+    """Return why a sentence can't stand for a concept, or None if it can.
 
     Args:
       sentence: with single spaces.
@@ -119,13 +122,13 @@ def refusal(sentence: str, concept: str, limits: Limits) -> str | None:
 
 
 def _beginning(text: str, start: int = 0) -> int:
-    """Where the first letter stands, after quotes and brackets."""
+    """Return where the first letter stands, after quotes and brackets."""
     found = _START.match(text, start)
     return found.end() if found else start
 
 
 def refusal_of_form(sentence: str, limits: Limits) -> str | None:
-    """Why a text isn't one whole sentence of fitting length, or None if it is."""
+    """Return why a text isn't one whole sentence of fitting length, or None if it is."""
     if not sentence.isprintable():
         return "unprintable characters"
     if not _ENDED.search(sentence):
@@ -143,7 +146,7 @@ def refusal_of_form(sentence: str, limits: Limits) -> str | None:
 
 
 def flaw_of_prose(sentence: str) -> str | None:
-    """Why a sentence of a book isn't whole and plain English prose, or None if it is.
+    """Return why a sentence of a book isn't whole and plain English prose, or None if it is.
 
     Refused are quotes and brackets whose other half is missing, spaces before punctuation (where a dash was lost),
     headings in capitals, footnotes and other marks, and the words of dialect and of an older English ("th' owd 'un",
@@ -167,7 +170,7 @@ def flaw_of_prose(sentence: str) -> str | None:
 
 
 def _in_turn(sentence: str, opener: re.Pattern[str], closer: re.Pattern[str]) -> bool:
-    """Whether what opens and what closes stand in turn, and end with what closes."""
+    """Return whether what opens and what closes stand in turn, and end with what closes."""
     opened = {match.start() for match in opener.finditer(sentence)}
     places = sorted(opened | {match.start() for match in closer.finditer(sentence)})
     return all((place in opened) is (number % 2 == 0) for number, place in enumerate(places)) and len(places) % 2 == 0
@@ -176,7 +179,7 @@ def _in_turn(sentence: str, opener: re.Pattern[str], closer: re.Pattern[str]) ->
 def accept_sentences(
     candidates: Iterable[str], concept: str, limits: Limits, taken: Container[str] = frozenset()
 ) -> tuple[dict[str, str], collections.Counter[str]]:
-    """The sentences among the candidates that can stand for a concept, each once.
+    """Return the sentences among the candidates that can stand for a concept, each once.
 
     Args:
       candidates: sentences, in order; of those with one key the first that fits is taken.

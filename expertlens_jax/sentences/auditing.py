@@ -219,12 +219,12 @@ def _texts(concepts: ConceptDataset) -> list[_Text]:
 
 
 def _severity(value: float, levels: Mapping[str, float]) -> str | None:
-    """The worst level that a value reaches, or None."""
+    """Return the worst level that a value reaches, or None."""
     return next((level for level in SEVERITIES if value >= levels[level]), None)
 
 
 def _squares(rows: Any) -> np.ndarray:
-    """The sum of squares of each row of a matrix, sparse or not."""
+    """Return the sum of squares of each row of a matrix, sparse or not."""
     squares = rows.multiply(rows) if sparse.issparse(rows) else np.square(rows)
     return np.asarray(squares.sum(1)).ravel()
 
@@ -244,7 +244,7 @@ def _lacking(concepts: ConceptDataset, texts: Sequence[_Text], mentions: np.ndar
 
 
 def _incidence(texts: Sequence[_Text]) -> sparse.csr_matrix:
-    """Which words each text has: float32 [texts, vocabulary], 1 for each."""
+    """Return which words each text has: float32 [texts, vocabulary], 1 for each."""
     place: dict[str, int] = {}
     indices = [[place.setdefault(word, len(place)) for word in {*text.words} - {_SLOT}] for text in texts]
     starts = np.cumsum([0, *map(len, indices)])
@@ -351,7 +351,7 @@ def _word_weights(texts: Sequence[_Text]) -> sparse.csr_matrix | None:
 
 
 def _model_weights(model: Model, concepts: ConceptDataset, texts: Sequence[_Text], truncate: bool) -> np.ndarray:
-    """The model's residual stream for each text, each channel centred and scaled, of length 1."""
+    """Return the model's residual stream for each text, each channel centred and scaled, of length 1."""
     responses = record_responses(model, concepts.sentences, sites=("resid",), pooling="mean", truncate=truncate)
     values = responses.values.astype(np.float32)
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-6)
@@ -430,7 +430,7 @@ def _misread(
 
 
 def _candidates(concepts: ConceptDataset, groups: np.ndarray, told: str) -> np.ndarray:
-    """Which groups a concept's sentences may be taken for, bool [concepts, groups]; never their own."""
+    """Return which groups a concept's sentences may be taken for, bool [concepts, groups]; never their own."""
     number = int(groups.max()) + 1
     if told == "sense":
         words = np.array(concepts.words)

@@ -36,7 +36,7 @@ class Concept:
 
 
 def list_concepts(words: Iterable[str]) -> list[Concept]:
-    """Concepts without domains.
+    """Return concepts without domains.
 
     Raises:
       ConceptDataError: see `check_concepts`.
@@ -49,7 +49,7 @@ def list_concepts(words: Iterable[str]) -> list[Concept]:
 def list_rated_words(
     parts_of_speech: Mapping[str, str], *, exceptions: Mapping[str, str] | None = None, domains_from: str = ""
 ) -> list[Concept]:
-    """The words that people rated, in order of the alphabet.
+    """Return the words that people rated, in order of the alphabet.
 
     Args:
       parts_of_speech: of the words of each data set, by its name or file; the first that has a word tells its.
@@ -79,7 +79,7 @@ def list_rated_words(
 
 
 def read_concept_list(name_or_path: epath.PathLike) -> list[Concept]:
-    """Reads which concepts there are.
+    """Read which concepts there are.
 
     Args:
       name_or_path: a packaged set, as "facts", for its concepts; or a UTF-8 text file with a concept a line and, after
@@ -124,7 +124,7 @@ def read_concept_list(name_or_path: epath.PathLike) -> list[Concept]:
 
 
 def check_concepts(concepts: Sequence[Concept], where: str = "") -> None:
-    """Refuses a list that sentences can't be found for.
+    """Refuse a list that sentences can't be found for.
 
     Raises:
       ConceptDataError: no concepts, one without a word, or one that is there twice (whatever the case).

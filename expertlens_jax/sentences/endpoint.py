@@ -53,7 +53,7 @@ def open_endpoint(
     tries: int = 6,
     longest_wait: float = 60.0,
 ) -> Endpoint:
-    """An endpoint with its key, which is taken from the environment; nothing is asked yet.
+    """Return an endpoint with its key, which is taken from the environment; nothing is asked yet.
 
     Args:
       url: up to and without `/chat/completions`.
@@ -124,7 +124,7 @@ def ask_endpoint(
     tell: Callable[[str], None] = print,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
-    """Asks once, and again where the trouble may pass.
+    """Ask once, and again where the trouble may pass.
 
     It may pass where there is no connection, an answer stalls or isn't what it should be, and with statuses 408, 409,
     425, 429 and from 500. The wait is what `Retry-After` says, else 1, 2, 4 ... seconds.
@@ -210,7 +210,10 @@ def _post(endpoint: Endpoint, data: bytes) -> tuple[int, Mapping[str, str], byte
 
 
 def _read_answer(endpoint: Endpoint, content: bytes) -> Answer | str:
-    """The answer in a response's body, or what is wrong with it. A message without content is an empty answer."""
+    """Return the answer in a response's body, or what is wrong with it.
+
+    A message without content is an empty answer.
+    """
     try:
         answered = json.loads(content)
         if not isinstance(answered, dict):
@@ -243,7 +246,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], content: bytes) -> str:
-    """What to tell of a status that won't pass."""
+    """Return what to tell of a status that won't pass."""
     said = f"{endpoint.url} answers {status}{_said(endpoint, content)}: "
     if status in (401, 403):
         if not endpoint.key:
@@ -267,7 +270,7 @@ def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], content
 
 
 def _said(endpoint: Endpoint, content: bytes) -> str:
-    """The endpoint's own words on an error."""
+    """Return the endpoint's own words on an error."""
     text = content.decode(errors="replace")
     try:
         error = json.loads(text)["error"]
@@ -278,6 +281,6 @@ def _said(endpoint: Endpoint, content: bytes) -> str:
 
 
 def _quote(endpoint: Endpoint, text: str) -> str:
-    """The beginning of what an endpoint says, without the key should it stand there."""
+    """Return the beginning of what an endpoint says, without the key should it stand there."""
     text = " ".join((text.replace(endpoint.key, "[key]") if endpoint.key else text).split())
     return f" ({text[:200]}{'...' if len(text) > 200 else ''})" if text else ""

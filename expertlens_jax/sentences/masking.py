@@ -8,7 +8,9 @@ from expertlens_jax.data.concepts import ConceptDataset
 
 
 def mask_words(dataset: ConceptDataset, mask: str) -> ConceptDataset:
-    """The same concepts and sentences, with each sentence's own concept, in any of its forms, replaced by `mask`.
+    """Return the same concepts and sentences, with each sentence's own concept, masked.
+
+    Each form of the concept is replaced by `mask`.
 
     So it is in sentences that were given as a concept's negatives. Sentences that become alike by that stay one each,
     labelled with all their concepts; if one is of a concept's positives and its negatives, it is a positive.

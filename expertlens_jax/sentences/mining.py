@@ -46,7 +46,7 @@ def mine_sentences(
     prose: bool = False,
     complete: bool = False,
 ) -> tuple[dict[str, list[Mined]], dict[str, int]]:
-    """Chooses sentences that mention each concept.
+    """Choose sentences that mention each concept.
 
     Lines are split by `split_sentences`; a sentence that runs over a line's end is lost, so a paragraph should be a
     line. Quotes that open or close in another sentence are cut off. The choice is by a hash of seed, concept and the
@@ -108,7 +108,10 @@ def mine_sentences(
 def _by_book(
     lines: Iterable[tuple[str, str]], limits: Limits, prose: bool
 ) -> Iterator[tuple[str, Iterator[tuple[str, str]]]]:
-    """Each book and its sentences that can be taken, with their places; each is read before the next is asked for."""
+    """Return each book and its sentences that can be taken, with their places.
+
+    Each is read before the next is asked for.
+    """
     lines = iter(lines)
     following: list[str] = [""]  # the book that comes next; none at the end
 
@@ -128,7 +131,10 @@ def _by_book(
 def _mentioned(
     sentence: str, concepts: Sequence[Concept], find: Callable[[str], list[tuple[int, int, int]]]
 ) -> dict[int, Fit]:
-    """The rows of the concepts that a sentence mentions, each as well as its best mention fits its part of speech."""
+    """Return the rows of the concepts that a sentence mentions, and how well.
+
+    That is how well the best mention fits the concept's part of speech.
+    """
     rows: dict[int, Fit] = {}
     for row, start, end in find(sentence):
         concept = concepts[row]
@@ -161,7 +167,7 @@ class _Lowest:
 
 
 def _choose(kept: Sequence[_Lowest], order: Sequence[int], most: int, most_per_book: int) -> list[list[Mined]]:
-    """The lowest draws of each concept, which choose in order: no sentence twice, and not too many of a book."""
+    """Return the lowest draws of each concept, which choose in order: no sentence twice, and not too many of a book."""
     taken: set[str] = set()
     chosen: list[list[Mined]] = [[] for _ in kept]
     for row in order:

@@ -104,7 +104,7 @@ def fits(sentence: str, start: int, end: int, word: str, part_of_speech: str) ->
 
 
 def _neighbours_before(text: str) -> tuple[str, str]:
-    """The last two words before, in lower case; "" where punctuation or nothing stands between."""
+    """Return the last two words before, in lower case; "" where punctuation or nothing stands between."""
     if not text.endswith(" "):
         return "", ""
     *_, earlier, before = ["", "", *text.lower().split()]
@@ -113,18 +113,18 @@ def _neighbours_before(text: str) -> tuple[str, str]:
 
 
 def _joined_to_next(token: str) -> str:
-    """A token's word, or "" if punctuation follows it."""
+    """Return a token's word, or "" if punctuation follows it."""
     return token.lstrip(_EDGES).replace("’", "'") if token and token[-1].isalnum() else ""
 
 
 def _neighbour_after(text: str) -> str:
-    """The next word, in lower case; "" where punctuation follows. A capital stays: it may be a name."""
+    """Return the next word, in lower case; "" where punctuation follows. A capital stays: it may be a name."""
     found = _AFTER.match(text)
     return "" if found is None or not found.group(1)[0].isalnum() else found.group(1).rstrip(_EDGES)
 
 
 def _is_content(word: str) -> bool:
-    """Whether it is a word of the open classes."""
+    """Return whether it is a word of the open classes."""
     return bool(word) and word[0].islower() and word not in _FUNCTION
 
 

@@ -28,7 +28,7 @@ class Answer:
 
 
 def check_template(name: str, template: str, fields: Sequence[str], needed: str) -> None:
-    """Refuses a template that could not be filled in.
+    """Refuse a template that could not be filled in.
 
     Args:
       name: of the setting, for the message.
@@ -59,7 +59,7 @@ def fill_prompt(
     again: str = "",
     known: Sequence[str] = (),
 ) -> str:
-    """A prompt that asks for sentences of a concept.
+    """Return a prompt that asks for sentences of a concept.
 
     Args:
       template: with the fields `PROMPT_FIELDS`.
@@ -81,7 +81,7 @@ def fill_prompt(
 
 
 def fill_openings(openings: Sequence[str], concept: str, count: int) -> str:
-    """`count` openings of a sentence about a concept, one a line, for models that only continue text.
+    """Return `count` openings of a sentence about a concept, one a line, for models that only continue text.
 
     Args:
       openings: templates with {concept}, taken in turn.
@@ -92,13 +92,13 @@ def fill_openings(openings: Sequence[str], concept: str, count: int) -> str:
 
 
 def draw_seed(seed: int, kind: str, concept: str, attempt: int) -> int:
-    """The seed of one question: below 2^31, the same whatever the other concepts are."""
+    """Return the seed of one question: below 2^31, the same whatever the other concepts are."""
     digest = hashlib.blake2b(f"{seed}\0{kind}\0{concept}\0{attempt}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def read_list(answer: str) -> list[str]:
-    """The items of an answer that should be a list, without numbers, bullets, emphasis and quotes around them.
+    """Return the items of an answer that should be a list, without numbers, bullets, emphasis and quotes around them.
 
     Where any line is marked as an item, lines that aren't are chatter. Where none is, each line is an item, if there
     are several: a single unmarked line is a refusal or a remark. A reasoning model's `<think>` part isn't its answer.
@@ -111,7 +111,7 @@ def read_list(answer: str) -> list[str]:
 
 
 def read_continuations(answer: str) -> list[str]:
-    """The sentences of an answer of openings and their continuations, one a line, but for unfinished ends.
+    """Return the sentences of an answer of openings and their continuations, one a line, but for unfinished ends.
 
     Whether a line's last sentence is finished shows in its full stop; what has none is refused later.
     """
@@ -119,7 +119,7 @@ def read_continuations(answer: str) -> list[str]:
 
 
 def _bare(item: str) -> str:
-    """An item without emphasis, and without the quotes that hold all of it."""
+    """Return an item without emphasis, and without the quotes that hold all of it."""
     item = item.strip()
     while (plain := _EMPHASIS.sub(r"\2", item)) != item:  # one within another
         item = plain

@@ -164,7 +164,7 @@ def prepare_reading(model: Model, layer: int, site: str) -> SiteReader:
 
 
 def _up_to(config: TransformerConfig, layer: int) -> TransformerConfig:
-    """The config of the network up to a layer, which ends there."""
+    """Return the config of the network up to a layer, which ends there."""
     return dataclasses.replace(
         config,
         num_layers=layer + 1,
@@ -192,7 +192,7 @@ class ActivationStream:
         return np.array([own.sum() for own in self.tokens.in_pool])
 
     def __len__(self) -> int:
-        """How many activations the texts have."""
+        """Return how many activations the texts have."""
         return int(self._lengths.sum())
 
     def at(self, step: int) -> np.ndarray:

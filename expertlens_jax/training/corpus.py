@@ -38,7 +38,7 @@ class Corpus:
         return blocks // BLOCKS_PER_SEGMENT % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
     def read(self, blocks: np.ndarray) -> np.ndarray:
-        """The tokens of blocks `[n]`, int32 `[n, context + 1]`."""
+        """Return the tokens of blocks `[n]`, int32 `[n, context + 1]`."""
         return self.tokens[blocks[:, None] * self.context + np.arange(self.context + 1)].astype(np.int32)
 
 
@@ -75,7 +75,7 @@ class Mixture:
         return len(self._blocks)
 
     def batch(self, step: int, rows: int) -> np.ndarray:
-        """The blocks of one training step.
+        """Return the blocks of one training step.
 
         Args:
           step: counted from 0.
@@ -99,7 +99,7 @@ class Mixture:
 
 
 def read_lines(path: epath.PathLike) -> Iterator[str]:
-    """The lines of a text file that aren't empty, without their ends; `.xz` is unpacked.
+    """Return the lines of a text file that aren't empty, without their ends; `.xz` is unpacked.
 
     Tab-separated fields are joined with ": ", so that a dictionary's line reads as text.
 
@@ -130,7 +130,7 @@ def read_lines(path: epath.PathLike) -> Iterator[str]:
 
 
 def tokenize_file(tokenizer: Any, path: epath.PathLike, *, lines_per_batch: int = 4096) -> np.ndarray:
-    """All tokens of a text file, an end-of-text token after each line.
+    """Return all tokens of a text file, an end-of-text token after each line.
 
     Args:
       tokenizer: a fast Hugging Face tokenizer with an end-of-text token.

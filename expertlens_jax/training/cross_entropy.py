@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def linear_cross_entropy(hidden: jax.Array, table: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean cross-entropy of `softmax(hidden @ table.T)`, in nats.
+    """Return the mean cross-entropy of `softmax(hidden @ table.T)`, in nats.
 
     Args:
       hidden: `[tokens, d_model]`, what the head reads.

@@ -129,7 +129,7 @@ def _steps(
 
 
 def _rows_before(path: epath.Path, step: int) -> list[dict[str, Any]]:
-    """The rows of a run's table of steps before this one; those after are made again."""
+    """Return the rows of a run's table of steps before this one; those after are made again."""
     if not path.exists():
         return []
     table = pd.read_csv(path)

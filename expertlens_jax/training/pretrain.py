@@ -43,11 +43,11 @@ class Recipe:
     """Of the forward and backward pass; parameters and the optimizer's state are float32."""
 
     def schedule(self, peak: float = 1.0) -> optax.Schedule:
-        """The learning rate by step: a linear rise to `peak`, and a cosine down to zero."""
+        """Return the learning rate by step: a linear rise to `peak`, and a cosine down to zero."""
         return optax.warmup_cosine_decay_schedule(0.0, peak, self.warmup_steps, self.steps)
 
     def transformation(self) -> optax.GradientTransformation:
-        """The clipped gradient's way to an update.
+        """Return the clipped gradient's way to an update.
 
         AdamW is Loshchilov & Hutter's (2019), with decay of kernels and embeddings only. Muon (Jordan et al. 2024)
         orthogonalises the momentum of each kernel.
@@ -69,12 +69,12 @@ class Recipe:
 
 
 def _decaying(params: Mapping[str, Any]) -> Any:
-    """Which parameters weight decay applies to: kernels and embeddings."""
+    """Return which parameters weight decay applies to: kernels and embeddings."""
     return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "token", "head", "position"), params)
 
 
 def _muon_dimensions(params: Any) -> Any:
-    """Which parameters Muon updates: the blocks' kernels `[layers, inputs, outputs]`, layer by layer."""
+    """Return which parameters Muon updates: the blocks' kernels `[layers, inputs, outputs]`, layer by layer."""
     matrix = contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return jax.tree.map_with_path(lambda path, _: matrix if path[-1].key == "kernel" else None, params)
 
@@ -98,7 +98,7 @@ class TrainState:
 
 
 def init_state(config: TransformerConfig, recipe: Recipe, key: jax.Array) -> TrainState:
-    """A model before its first step, float32.
+    """Return a model before its first step, float32.
 
     >>> import expertlens_jax as el, dataclasses, jax, numpy as np
     >>> config = dataclasses.replace(el.load_model("lenslet-2m").config, num_layers=1)
@@ -115,7 +115,7 @@ def init_state(config: TransformerConfig, recipe: Recipe, key: jax.Array) -> Tra
 def next_token_loss(
     params: Mapping[str, Any], config: TransformerConfig, blocks: jax.Array, dtype: str = "float32"
 ) -> jax.Array:
-    """Mean cross-entropy of every next token, in nats.
+    """Return the mean cross-entropy of every next token, in nats.
 
     Args:
       params: float32.
@@ -143,7 +143,7 @@ def next_token_loss(
 def train_step(
     state: TrainState, blocks: jax.Array, config: TransformerConfig, recipe: Recipe
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on a batch, over all devices that `blocks` is split over.
+    """Take one step on a batch, over all devices that `blocks` is split over.
 
     Args:
       state: before the step; its memory is reused.
@@ -183,7 +183,7 @@ def _evaluate_rows(params: Mapping[str, Any], blocks: jax.Array, config: Transfo
 def held_out_loss(
     params: Mapping[str, Any], config: TransformerConfig, blocks: np.ndarray, *, rows: int, dtype: str = "float32"
 ) -> float:
-    """Mean cross-entropy over blocks, in nats a token; its exponential is the perplexity.
+    """Return the mean cross-entropy over blocks, in nats a token; its exponential is the perplexity.
 
     Args:
       params: float32.

@@ -124,7 +124,7 @@ class SAESettings:
         return self.steps * self.batch
 
     def schedule(self) -> optax.Schedule:
-        """The learning rate by step."""
+        """Return the learning rate by step."""
         rise, fall = max(1, self.steps // 20), max(1, self.steps // 5)
         parts = [
             optax.linear_schedule(0.0, self.rate, rise),
@@ -134,7 +134,7 @@ class SAESettings:
         return optax.join_schedules(parts, [rise, max(rise, self.steps - fall)])
 
     def transformation(self) -> optax.GradientTransformation:
-        """The clipped gradient's way to an update."""
+        """Return the clipped gradient's way to an update."""
         return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(self.schedule()))
 
 
@@ -213,7 +213,7 @@ def fires(before: jax.Array, threshold: jax.Array, width: float) -> jax.Array:
 
 
 def _near(before: jax.Array, threshold: jax.Array, width: float) -> jax.Array:
-    """The rectangle kernel: 1 / width within half a width of the threshold."""
+    """Return the rectangle kernel: 1 / width within half a width of the threshold."""
     return (jnp.abs(before - threshold) < width / 2).astype(before.dtype) / width
 
 
@@ -288,7 +288,7 @@ def sae_loss(
 
 
 def _auxiliary_loss(params: Params, before: jax.Array, error: jax.Array, dead: jax.Array) -> jax.Array:
-    """What dead features, at most half as many as channels, leave of the error, as a share of it."""
+    """Return what dead features, at most half as many as channels, leave of the error, as a share of it."""
     most = min(max(1, error.shape[-1] // 2), before.shape[-1])
     revived = keep_largest(jnp.where(dead, before, 0.0), most)
     left = jnp.square(error - revived @ params["decoder"]).sum(-1).mean()

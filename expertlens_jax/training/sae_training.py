@@ -197,7 +197,7 @@ def _train(
     progress: bool,
     after_checkpoint: Callable[[], object],
 ) -> tuple[SAEState, float]:
-    """All steps that aren't taken yet; the state after them, and what activations were multiplied by."""
+    """Return all steps that aren't taken yet; the state after them, and what activations were multiplied by."""
     spread = saved_json(workdir / "activations.json", lambda: _spread(stream))
     scale, mean = spread["scale"], np.array(spread["mean"], np.float32)
     state = parallel.replicate(init_sae(len(mean), settings, mean), mesh)
@@ -230,7 +230,7 @@ def _train(
 
 
 def _spread(stream: ActivationStream) -> dict[str, Any]:
-    """What activations are multiplied by, to have the mean length sqrt(channels), and their mean then."""
+    """Return what activations are multiplied by, to have the mean length sqrt(channels), and their mean then."""
     x = np.concatenate([stream.at(step) for step in range(stream.buffer)])
     length = float(np.linalg.norm(x, axis=1).mean(dtype=np.float64))
     if not math.isfinite(length) or length == 0:
@@ -249,7 +249,7 @@ def _check_finite(numbers: dict[str, float], step: int, settings: SAESettings) -
 
 
 def _rows_up_to(path: epath.Path, step: int) -> list[dict[str, Any]]:
-    """The rows of a run's table up to a step; those after are made again."""
+    """Return the rows of a run's table up to a step; those after are made again."""
     if not path.exists():
         return []
     table = pd.read_csv(path)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check_corpora(files: Sequence[epath.PathLike]) -> None:
-    """Refuses what `train_word_vectors` would fail on, before anything else is done.
+    """Refuse what `train_word_vectors` would fail on, before anything else is done.
 
     Raises:
       CorpusError: a file isn't there.
@@ -58,7 +58,7 @@ def train_word_vectors(
     seed: int = 0,
     progress: bool = False,
 ) -> "KeyedVectors":
-    """Trains word vectors, the same ones each time: by one worker, from a seed.
+    """Train word vectors, the same ones each time: by one worker, from a seed.
 
     Words are those of `data.words.split_words`: without case, punctuation, and the possessive 's.
 
@@ -126,7 +126,7 @@ _DEFAULTS = {
 def saved_word_vectors(
     files: Sequence[epath.PathLike], directory: epath.Path, *, progress: bool = False, **settings: int
 ) -> epath.Path:
-    """The file of vectors trained on these texts; trained and written there first if it isn't there.
+    """Return the file of vectors trained on these texts; trained and written there first if it isn't there.
 
     Args:
       files: as in `train_word_vectors`, like `progress` and `settings`.

@@ -12,7 +12,7 @@ END_OF_TEXT = "<|endoftext|>"
 def train_tokenizer(
     lines: Iterable[str], *, vocab_size: int, max_tokens: int, progress: bool = False
 ) -> transformers.PreTrainedTokenizerFast:
-    """Trains byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2), which can write any text.
+    """Train byte-level BPE (Sennrich et al. 2016, on bytes as in GPT-2), which can write any text.
 
     Args:
       lines: the text to learn merges from.

@@ -107,7 +107,7 @@ def make_comparisons(
 def _of_each(
     model: Model, datasets: Sequence[ConceptDataset], found: Callable[[Model, ConceptDataset], xr.Dataset]
 ) -> dict[str, xr.Dataset]:
-    """A model's table of each sentence set, by the set's name."""
+    """Return a model's table of each sentence set, by the set's name."""
     return {concepts.name: found(model, concepts) for concepts in datasets}
 
 

@@ -241,7 +241,7 @@ def _overlaps(sets: np.ndarray, rated: RatedPairs) -> np.ndarray:
 def _correlation(
     sets: list[np.ndarray], rated: RatedPairs, rated_by: Ratings, num_concepts: int
 ) -> tuple[Statistic | None, list[np.ndarray], str]:
-    """The statistic that is the mean over subsets of their correlation with ratings, or why there is none."""
+    """Return the statistic that is the mean over subsets of their correlation with ratings, or why there is none."""
     pairs = [_overlaps(each, rated) for each in sets]
     notes = [why_no_correlation(each, rated, rated_by, num_concepts) for each in pairs]
     if note := next(filter(None, notes), ""):
@@ -268,7 +268,7 @@ def _same(sets: Mapping[str, list[np.ndarray]], tables: Mapping[str, xr.Dataset]
 
 
 def _random_overlaps(sets: Mapping[str, list[np.ndarray]]) -> dict[tuple[str, str], list[float]]:
-    """What random sets as large would overlap by, a number a subset."""
+    """Return what random sets as large would overlap by, a number a subset."""
     return {
         (first, second): [
             random_jaccard(one.sum(1), other.sum(1), one.shape[1]).mean()
@@ -325,7 +325,7 @@ def _rows(
 
 
 def _over_subsets(values: Sequence[float]) -> dict[str, float]:
-    """Where 95% of several subsets' values lie; nothing of one alone."""
+    """Return where 95% of several subsets' values lie; nothing of one alone."""
     if len(values) == 1:
         return {}
     low, high = np.percentile(values, [2.5, 97.5])

@@ -74,7 +74,7 @@ def _last_tables(names: Sequence[str], sentences: str) -> dict[str, str]:
 
 
 def overlap_with_last(experts: xr.DataArray, last: xr.DataArray) -> tuple[np.ndarray, float]:
-    """Jaccard overlap of each concept's set with its set at the last checkpoint.
+    """Return the Jaccard overlap of each concept's set with its set at the last checkpoint.
 
     Args:
       experts, last: bool (concept, unit) of the same concepts and units.
@@ -105,7 +105,7 @@ def trace_overlap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Follows the overlap with the last checkpoint's expert sets through training.
+    """Follow the overlap with the last checkpoint's expert sets through training.
 
     Args:
       checkpoints: tables of expertise by training step, of the same concepts and units.
@@ -143,7 +143,7 @@ def trace_overlap(
 
 
 def half_step(steps: Sequence[int], curve: np.ndarray) -> float:
-    """The step at which a curve first reaches half of its end, between checkpoints straight over log(1 + step).
+    """Return the step at which a curve first reaches half of its end, between checkpoints straight over log(1 + step).
 
     Args:
       steps: [steps], ascending.
@@ -166,7 +166,7 @@ def half_step(steps: Sequence[int], curve: np.ndarray) -> float:
 def bootstrap_half_step(
     steps: Sequence[int], curves: np.ndarray, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """`half_step` of the mean of `curves` [steps, concepts], and its 95% percentile interval over concepts."""
+    """Return `half_step` of the mean of `curves` [steps, concepts], and its 95% percentile interval over concepts."""
     count = curves.shape[1]
     if not count:
         return float("nan"), float("nan"), float("nan")

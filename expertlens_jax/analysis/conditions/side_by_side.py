@@ -38,7 +38,10 @@ def shared_units(first: xr.Dataset, second: xr.Dataset) -> tuple[np.ndarray, np.
 
 
 def _same_network(first: xr.Dataset, second: xr.Dataset) -> bool:
-    """Whether both tables are of networks of one shape, or of the same autoencoders; of tables that don't say, yes."""
+    """Return whether both tables are of networks of one shape, or of the same autoencoders.
+
+    Tables that don't say count as such.
+    """
     said = [each.attrs.get("config") for each in (first, second)]
     if first.attrs.get("saes", "") != second.attrs.get("saes", ""):
         return False

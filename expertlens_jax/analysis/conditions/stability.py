@@ -32,7 +32,7 @@ COLUMNS = ("statistic", "value", "ci_low", "ci_high", "chance", "p_value")
 def compare_conditions(
     first: xr.DataArray, second: xr.DataArray, *, resamples: int = 2000, permutations: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compares the expert sets of the same concepts under two conditions.
+    """Compare the expert sets of the same concepts under two conditions.
 
     Args:
       first, second: bool (concept, unit), from `select_experts`, with the same concepts in the same order; of other
@@ -97,7 +97,7 @@ def compare_conditions(
 
 
 def same_units(first: xr.DataArray | xr.Dataset, second: xr.DataArray | xr.Dataset) -> bool:
-    """Whether two tables are of units with the same addresses (layer, site, channel), in the same order.
+    """Return whether two tables are of units with the same addresses (layer, site, channel), in the same order.
 
     Checkpoints of one model have the same units; two models of one shape, trained apart, have units of the same
     addresses that have nothing to do with one another: what is compared then is at chance.
@@ -110,7 +110,7 @@ def same_units(first: xr.DataArray | xr.Dataset, second: xr.DataArray | xr.Datas
 
 
 def cross_jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Jaccard overlap of every set of one condition with every set of another; 0 where both are empty.
+    """Return the Jaccard overlap of every set of one condition with every set of another; 0 where both are empty.
 
     Args:
       first, second: bool [concepts, units], [others, units].
@@ -127,7 +127,7 @@ def cross_jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def retrieved(similarity: np.ndarray) -> np.ndarray:
-    """Which column each row finds: 1 at its largest value, shared evenly among ties; float64 [rows, columns].
+    """Return which column each row finds: 1 at its largest value, shared evenly among ties; float64 [rows, columns].
 
     The diagonal's mean is retrieval at 1. An empty set is equally unlike all, so it finds its own with probability
     1 / columns, which is chance.
@@ -137,7 +137,7 @@ def retrieved(similarity: np.ndarray) -> np.ndarray:
 
 
 def random_jaccard(first: np.ndarray, second: np.ndarray, units: int) -> np.ndarray:
-    """Expected Jaccard overlap of two random sets of given sizes: float64 [pairs].
+    """Return the expected Jaccard overlap of two random sets of given sizes: float64 [pairs].
 
     What they share has a hypergeometric distribution; the expectation is the sum over it of k / (n + m - k).
 

@@ -58,7 +58,7 @@ class Training:
         return direction_fits.class_spread(self.means, self.labels)
 
     def top(self, number: int) -> np.ndarray:
-        """int `[concepts, number]`: the channels of highest average precision, the best first."""
+        """Return int `[concepts, number]`: the channels of highest average precision, the best first."""
         return np.argsort(-self.expertise, axis=1, kind="stable")[:, : min(number, self.values.shape[1])]
 
 
@@ -140,7 +140,7 @@ def _best_expert(training: Training) -> Score:
 
 
 def _mean_of(training: Training, channels: np.ndarray) -> Score:
-    """The mean of some channels of each concept `[concepts, number]`, each standardised."""
+    """Return the mean of some channels of each concept `[concepts, number]`, each standardised."""
     mean, deviation = (np.take_along_axis(each, channels, 1) for each in training.spread)
 
     def score(others: np.ndarray) -> np.ndarray:
@@ -161,7 +161,7 @@ def _random_units(training: Training) -> Score:
 
 
 def _expert_vote(training: Training) -> Score:
-    """Each expert is for a sentence if its response is nearer to the positives' mean than to the negatives'."""
+    """Return each expert is for a sentence if its response is nearer to the positives' mean than to the negatives'."""
     experts = [
         np.flatnonzero(row >= THRESHOLD) if (row >= THRESHOLD).any() else [int(row.argmax())]
         for row in training.expertise
@@ -173,7 +173,9 @@ def _expert_vote(training: Training) -> Score:
 
 
 def _along(directions: np.ndarray) -> Score:
-    """What sentences have in the direction of each concept `[concepts, channels]`; of the stream, at most at a token.
+    """Return what sentences have in the direction of each concept `[concepts, channels]`.
+
+    Of the stream it is the most at any token.
 
     The maximum over tokens is what units are pooled by, and how AxBench's detectors score (arXiv 2501.17148).
     """
@@ -206,7 +208,10 @@ def experts_of(training: Training) -> np.ndarray:
 
 
 def _scaled_difference(part: str) -> Callable[[Training], Score]:
-    """The standardised difference of means on standardised channels: of all, of the experts, or of all others."""
+    """Return the standardised difference of means on standardised channels.
+
+    The channels are all, the experts, or all others.
+    """
 
     def fit(training: Training) -> Score:
         weights = standardised_difference(training) / training.spread[1]

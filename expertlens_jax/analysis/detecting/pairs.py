@@ -78,7 +78,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _part(concepts: ConceptDataset, keep: np.ndarray, name: str) -> ConceptDataset:
-    """The set with the kept sentences alone."""
+    """Return the set with the kept sentences alone."""
     return dataclasses.replace(
         concepts,
         name=f"{concepts.name}, {name}",

@@ -171,7 +171,7 @@ def detection(
 
 
 def _named(table: pd.DataFrame, sets: Mapping[str, str]) -> pd.DataFrame:
-    """The table after columns that say which sentences were learned from and tried on."""
+    """Return the table after columns that say which sentences were learned from and tried on."""
     return table.assign(**sets)[[*sets, *table.columns]]
 
 

@@ -216,7 +216,7 @@ def align(
 
 
 def similarity_of_pairs(similarity: xr.DataArray, ratings: Ratings) -> tuple[RatedPairs, np.ndarray]:
-    """The rated pairs of a similarity's concepts, and its float64 [pairs] for them.
+    """Return the rated pairs of a similarity's concepts, and its float64 [pairs] for them.
 
     Raises:
       ExpertLensError: as `align`.
@@ -229,7 +229,7 @@ def similarity_of_pairs(similarity: xr.DataArray, ratings: Ratings) -> tuple[Rat
 
 
 def why_no_correlation(of_pairs: np.ndarray, rated: RatedPairs, ratings: Ratings, num_concepts: int) -> str:
-    """Why these similarities [pairs] have no correlation with their ratings worth a number, or ""."""
+    """Return why these similarities [pairs] have no correlation with their ratings worth a number, or ""."""
     scores = rated.scores
     if len(scores) < MINIMUM_PAIRS:
         return (
@@ -257,14 +257,14 @@ def check_interval(interval: str) -> None:
 def estimate_over_concepts(
     statistic: Statistic, rated: RatedPairs, *, interval: str, resamples: int, seed: int, correlation: bool = True
 ) -> Estimate:
-    """A statistic over rated pairs with the asked-for kind of interval; `correlation` as for the jackknife."""
+    """Return a statistic over rated pairs with the asked-for kind of interval; `correlation` as for the jackknife."""
     if interval == "bootstrap":
         return bootstrap_over_concepts(statistic, rated.first, rated.second, resamples=resamples, seed=seed)
     return jackknife_over_concepts(statistic, rated.first, rated.second, correlation=correlation)
 
 
 def concepts_along(similarity: xr.DataArray) -> list[str]:
-    """The names along both dims, which must be the same.
+    """Return the names along both dims, which must be the same.
 
     Raises:
       ExpertLensError: there are other dims, or they differ.

@@ -15,7 +15,7 @@ from expertlens_jax.errors import ConceptDataError, ExpertLensError
 
 
 def cosine_of_embeddings(embeddings: np.ndarray, dataset: ConceptDataset) -> xr.DataArray:
-    """Cosine similarity of the concepts' embeddings.
+    """Return the cosine similarity of the concepts' embeddings.
 
     Args:
       embeddings: float [concepts, d], one row per concept, in the dataset's order.
@@ -46,7 +46,7 @@ def cosine_of_embeddings(embeddings: np.ndarray, dataset: ConceptDataset) -> xr.
 
 
 def mean_sentence_embedding(embeddings: np.ndarray, dataset: ConceptDataset) -> np.ndarray:
-    """Mean over each concept's positive sentences: float [sentences, d] to float64 [concepts, d].
+    """Return the mean over each concept's positive sentences: float [sentences, d] to float64 [concepts, d].
 
     Raises:
       ExpertLensError: another number of rows than of sentences.
@@ -60,7 +60,7 @@ def mean_sentence_embedding(embeddings: np.ndarray, dataset: ConceptDataset) -> 
 
 
 def tfidf_similarity(dataset: ConceptDataset) -> xr.DataArray:
-    """Cosine similarity of the concepts' words, with no model at all: what the sentences alone give away.
+    """Return the cosine similarity of the concepts' words, with no model at all: what the sentences alone give away.
 
     Each concept's positive sentences are one document. A document's weight for a word is (1 + ln tf) * idf,
     with idf = ln((1 + documents) / (1 + documents with the word)) + 1:

@@ -78,7 +78,7 @@ def split_half_ceiling(raters: Raters, *, splits: int = 100, seed: int = 0) -> C
     filled = [[np.nan_to_num(half) for half in pair] for pair in halves]
 
     def half(weights: np.ndarray) -> np.ndarray:
-        """The mean correlation of the halves in each sample."""
+        """Return the mean correlation of the halves in each sample."""
         return np.mean(
             [weighted_spearman(*pair, weights * there) for pair, there in zip(filled, both, strict=True)], axis=0
         )
@@ -93,7 +93,7 @@ def split_half_ceiling(raters: Raters, *, splits: int = 100, seed: int = 0) -> C
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
-    """The mean over raters [pairs, raters] of each pair; NaN where none rated it."""
+    """Return the mean over raters [pairs, raters] of each pair; NaN where none rated it."""
     there = ~np.isnan(scores)
     total = np.where(there, scores, 0.0).sum(axis=1)
     return np.divide(total, there.sum(axis=1), out=np.full(len(scores), np.nan), where=there.any(axis=1))

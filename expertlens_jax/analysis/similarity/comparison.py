@@ -178,7 +178,10 @@ def _named(similarities: Mapping[str, xr.DataArray], what: str) -> Mapping[str, 
 def _on_shared_pairs(
     similarity: xr.DataArray, others: Mapping[str, xr.DataArray], ratings: Ratings
 ) -> tuple[RatedPairs, Sequence[np.ndarray], str]:
-    """The rated pairs of concepts that all have, each similarity's values [pairs] for them, and why there are none."""
+    """Return the rated pairs of concepts that all have, the similarities' values for them, and a note.
+
+    Values are [pairs] of each similarity; the note says why there are none.
+    """
     named = {"the similarity": similarity, **others}
     for name, each in named.items():
         with _naming(name):

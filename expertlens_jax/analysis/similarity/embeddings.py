@@ -20,7 +20,7 @@ from expertlens_jax.settings import Negatives
 
 
 def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
-    """Mean of the input embeddings of each word's tokens, float32 `[words, d_model]`.
+    """Return the mean of the input embeddings of each word's tokens, float32 `[words, d_model]`.
 
     Words are tokenized as they stand within a sentence, after a space.
     """
@@ -30,7 +30,7 @@ def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
 
 
 def word_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
-    """The word alone through the model: its tokens' mean in the last layer's residual stream.
+    """Return the word alone through the model: its tokens' mean in the last layer's residual stream.
 
     Returns:
       float32 `[words, d_model]`.
@@ -47,7 +47,7 @@ def sentence_embeddings(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """The last layer's residual stream, as the mean over each sentence's tokens, or at its last token.
+    """Return the last layer's residual stream, as the mean over each sentence's tokens, or at its last token.
 
     It is what a causal model's final norm reads; a last token has all the sentence behind it. What the tokenizer adds
     (CLS, SEP) is no token of the sentence.
@@ -84,7 +84,7 @@ def concept_embeddings(
     tokens_per_batch: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Mean over a concept's sentences, and over their tokens, of the residual stream after each layer.
+    """Return the mean over a concept's sentences, and over their tokens, of the residual stream after each layer.
 
     Returns:
       float64 `[layers, concepts, d_model]`.
@@ -94,7 +94,7 @@ def concept_embeddings(
 
 
 def _mean_stream(model: Model, concepts: ConceptDataset, **reading: Any) -> Responses:
-    """The mean over a sentence's tokens of the residual stream after each layer."""
+    """Return the mean over a sentence's tokens of the residual stream after each layer."""
     return record_responses(model, concepts.sentences, sites=("resid",), pooling="mean", **reading)
 
 
@@ -136,7 +136,9 @@ def embed_concepts(
 
 
 def embedding_responses(model: Model, sentences: Sequence[str], *, truncate: bool = False) -> Responses:
-    """Responses of the channels of the input embedding: what a sentence's words say before any layer has read them.
+    """Return the responses of the channels of the input embedding.
+
+    They are what a sentence's words say before any layer has read them.
 
     Args:
       model: its token embeddings are read, without positions.

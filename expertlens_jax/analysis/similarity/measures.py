@@ -57,14 +57,14 @@ def measure_names() -> dict[str, bool]:
 
 
 def _overlap_named(expertise: xr.Dataset | xr.DataArray, name: str, threshold: float | None = None) -> xr.DataArray:
-    """The overlap that a name of `measure_names` stands for."""
+    """Return the overlap that a name of `measure_names` stands for."""
     method = name if name in OVERLAPS else name.removesuffix(_CENTRED)
     options: dict[str, Any] = {} if OVERLAPS[method].centred is None else {"centred": method != name}
     return overlap(expertise, method, threshold=threshold, **options)
 
 
 def check_measures(names: Sequence[str], thresholds: Sequence[float]) -> None:
-    """Refuses what `expert_measures` can't do, before the work whose result it would compare.
+    """Refuse what `expert_measures` can't do, before the work whose result it would compare.
 
     Raises:
       SelectionError: an unknown name, or a thresholded measure without a threshold.
@@ -86,7 +86,7 @@ def expert_measures(
     group: str = "ExpertLens",
     suffix: str = "",
 ) -> list[Measure]:
-    """Compares concepts by their experts.
+    """Compare concepts by their experts.
 
     Args:
       expertise: from `measure_expertise`.
@@ -134,7 +134,7 @@ def named_measures(
 
 
 def word_measures(model: Model, concepts: ConceptDataset) -> list[Measure]:
-    """Baselines that need the concepts' words only: their input embeddings, and the word alone in the model."""
+    """Return baselines that need the concepts' words only: their input embeddings, and the word alone in the model."""
     inputs = embeddings.input_embeddings(model, concepts.concepts)
     alone = embeddings.word_embeddings(model, concepts.concepts)
     return [
@@ -151,7 +151,9 @@ def sentence_measures(
     directions: np.ndarray | None = None,
     every_layer: bool = False,
 ) -> list[Measure]:
-    """What the sentences give without experts: their mean embeddings, over all tokens or the last, and their TF-IDF.
+    """Return what the sentences give without experts.
+
+    That is their mean embeddings, over all tokens or the last, and their TF-IDF.
 
     Args:
       by_layer: float `[layers, concepts, d_model]`, see `embeddings.concept_embeddings`.

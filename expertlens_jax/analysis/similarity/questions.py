@@ -207,7 +207,7 @@ def _against(
     by: str,
     sign: Sign,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The comparisons of an alignment with others', and what is left of it beside them, for each ratings."""
+    """Return the comparisons of an alignment with others', and what is left of it beside them, for each ratings."""
     if not isinstance(others, Mapping) or isinstance(others, xr.Dataset) or not others:
         given = "an empty dict" if others == {} else f"a {type(others).__name__}"
         raise SelectionError(f"others is {given}; wanted a dict of names and similarities: {{'tfidf': ...}}.")

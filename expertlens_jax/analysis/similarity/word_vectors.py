@@ -12,7 +12,7 @@ from expertlens_jax.errors import ExpertLensError
 
 
 def check_word_vectors(paths: Sequence[epath.PathLike]) -> None:
-    """Refuses what `word_vector_similarity` would fail on at once, before the work that it would be held against.
+    """Refuse what `word_vector_similarity` would fail on at once, before the work that it would be held against.
 
     Raises:
       ExpertLensError: a file isn't there, or gensim isn't installed.
@@ -33,7 +33,7 @@ def check_word_vectors(paths: Sequence[epath.PathLike]) -> None:
 
 
 def word_vector_similarity(path: epath.PathLike, dataset: ConceptDataset) -> xr.DataArray:
-    """Cosine similarity of the concepts' word vectors, of those concepts that have one.
+    """Return the cosine similarity of the concepts' word vectors, of those concepts that have one.
 
     Args:
       path: a file that gensim reads: word2vec's text (`.txt`, `.vec`, with or without its header, so GloVe's too) or

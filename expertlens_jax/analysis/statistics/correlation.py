@@ -10,7 +10,7 @@ from expertlens_jax.experts.ratio import ratio
 
 
 def spearman(x: Real[np.ndarray, " pairs"], y: Real[np.ndarray, " pairs"]) -> float:
-    """Spearman's rank correlation of `x` and `y`, each [pairs], ties at mid-rank; NaN if either is constant.
+    """Return Spearman's rank correlation of `x` and `y`, each [pairs], ties at mid-rank; NaN if either is constant.
 
     Spearman, "The proof and measurement of association between two things", Am. J. Psychol. 15, 1904.
     """
@@ -23,7 +23,7 @@ def spearman(x: Real[np.ndarray, " pairs"], y: Real[np.ndarray, " pairs"]) -> fl
 def weighted_spearman(
     x: Real[np.ndarray, " pairs"], y: Real[np.ndarray, " pairs"], weights: Real[np.ndarray, "resamples pairs"]
 ) -> Float64[np.ndarray, " resamples"]:
-    """Spearman's correlation of a sample in which pair k stands `weights[..., k]` times.
+    """Return Spearman's correlation of a sample in which pair k stands `weights[..., k]` times.
 
     With whole-number weights this is, exactly, `spearman` of `x` and `y` with each pair repeated that often:
     a pair's mid-rank is the weight below it, plus the middle of the weight tied with it, (w + 1) / 2; and the
@@ -49,7 +49,9 @@ def partial_spearman(
     y: Real[np.ndarray, " pairs"],
     control: Real[np.ndarray, "*controls pairs"] | Sequence[Real[np.ndarray, " pairs"]],
 ) -> float:
-    """Spearman's partial correlation of `x` and `y`, each [pairs], given `control`, [pairs] or [controls, pairs].
+    """Return Spearman's partial correlation of `x` and `y`, each [pairs], given `control`.
+
+    The control is [pairs] or [controls, pairs].
 
     The correlation of what is left of the ranks of `x` and of `y` when each is regressed on the controls' ranks;
     with one control z it is
@@ -72,7 +74,7 @@ def weighted_partial_spearman(
     control: Real[np.ndarray, "*controls pairs"] | Sequence[Real[np.ndarray, " pairs"]],
     weights: Real[np.ndarray, "samples pairs"],
 ) -> Float64[np.ndarray, " samples"]:
-    """`partial_spearman` of samples in which pair k stands `weights[..., k]` times, as in `weighted_spearman`.
+    """Return `partial_spearman` of samples in which pair k stands `weights[..., k]` times, as in `weighted_spearman`.
 
     Args:
       x, y: float [pairs].
@@ -113,7 +115,10 @@ def _mid_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def rank_pairs(
     first: Real[np.ndarray, "concepts concepts"], second: Real[np.ndarray, "concepts concepts"]
 ) -> tuple[float, list[np.ndarray]]:
-    """Spearman's rho over all pairs, and both matrices [concepts, concepts] as centred ranks, 0 on the diagonal."""
+    """Return Spearman's rho over all pairs, and both matrices [concepts, concepts] as centred ranks.
+
+    The diagonals are 0.
+    """
     here, there = np.triu_indices(len(first), 1)
     ranked = []
     for matrix in (first, second):

@@ -39,7 +39,7 @@ def jackknife_over_concepts(
     *,
     correlation: bool = True,
 ) -> Estimate:
-    """A statistic over rated pairs, its 95% interval and its p, from leaving out one concept at a time.
+    """Return a statistic over rated pairs, its 95% interval and its p, from leaving out one concept at a time.
 
     Without concept v, all of v's pairs are gone. The squared changes, summed over concepts, hold what pairs with
     a concept in common share; but they hold each pair's own part twice, once for either of its concepts, so the
@@ -118,7 +118,7 @@ def bootstrap_over_concepts(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """A statistic over rated pairs, its 95% percentile interval and its p, from resampling the concepts.
+    """Return a statistic over rated pairs, its 95% percentile interval and its p, from resampling the concepts.
 
     A concept drawn m times brings each of its pairs m times over, so pair (i, j) gets the weight m_i m_j.
     This is the vertex bootstrap of Snijders & Borgatti ("Non-parametric standard errors and tests for network
@@ -161,7 +161,7 @@ def bootstrap_over_concepts(
 def mean_over_triplets(
     values: Shaped[np.ndarray, " triplets"], triplets: Integer[np.ndarray, "triplets 3"]
 ) -> Estimate:
-    """The mean of a value for each of many triplets of concepts, its 95% interval, and its p.
+    """Return the mean of a value for each of many triplets of concepts, its 95% interval, and its p.
 
     Triplets that share a concept aren't independent. As in `jackknife_over_concepts`, concepts are left out in turn;
     but the squared changes count two triplets once for each concept they share, so by inclusion and exclusion
@@ -207,7 +207,7 @@ def mean_over_triplets(
 def bootstrap_mean(
     values: Shaped[np.ndarray, "rows columns"], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The mean of a table and its 95% percentile interval, from resampling its rows and its columns.
+    """Return the mean of a table and its 95% percentile interval, from resampling its rows and its columns.
 
     The pigeonhole bootstrap (Owen, Ann. Appl. Stat. 1, 2007): a cell drawn by its row r times and its column c times
     counts r c times, so that what is common to a row (a prompt) or to a column (a seed) doesn't pass for evidence.
@@ -239,7 +239,7 @@ def bootstrap_mean(
 def bootstrap_mean_of_pairs(
     values: Real[np.ndarray, "concepts concepts"], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean over pairs of different concepts, and its 95% percentile interval from resampling the concepts.
+    """Return the mean over pairs of different concepts, and its 95% percentile interval from resampling the concepts.
 
     The vertex bootstrap of `bootstrap_over_concepts`, for a mean.
 
@@ -269,7 +269,7 @@ def bootstrap_mantel(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95% percentile interval of `mantel`'s correlation, from resampling the concepts with replacement.
+    """Return the 95% percentile interval of `mantel`'s correlation, from resampling the concepts with replacement.
 
     The vertex bootstrap of `bootstrap_over_concepts`, but with the ranks that pairs have among all concepts' pairs:
     a resample is then five quadratic forms, whatever the number of pairs. With 60 concepts, new ranks in each resample

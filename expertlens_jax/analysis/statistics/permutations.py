@@ -21,7 +21,7 @@ def permutation_p(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> float:
-    """Two-sided p of Spearman's correlation, from permuting which concept is which in the similarity matrix.
+    """Return the two-sided p of Spearman's correlation, from permuting which concept is which in the similarity matrix.
 
     Mantel's test ("The detection of disease clustering and a generalized regression approach", Cancer
     Research 27, 1967) on the pairs that are rated: under the null the concepts' names mean nothing, so the
@@ -70,7 +70,7 @@ def mantel(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Spearman's correlation of two similarity matrices over all pairs of concepts, and its two-sided p.
+    """Return Spearman's correlation of two similarity matrices over all pairs of concepts, and its two-sided p.
 
     Mantel's test, as in `permutation_p`, where every pair has a value in both: ranks then stay what they are when
     concepts change places, so a permutation is a sum of products.
@@ -99,7 +99,9 @@ def mantel(
 
 
 def diagonal_p(values: Shaped[np.ndarray, "concepts concepts"], permutations: int = 10_000, seed: int = 0) -> float:
-    """One-sided p of the mean of a matrix's diagonal: are concepts more like themselves than like one another?
+    """Return the one-sided p of the mean of a matrix's diagonal.
+
+    It asks whether concepts are more like themselves than like one another.
 
     Under the null the columns' names mean nothing, so they change places. Of a 0/1 matrix of nearest neighbours it
     tests retrieval. Counted as in `permutation_p`.
@@ -120,7 +122,9 @@ def diagonal_p(values: Shaped[np.ndarray, "concepts concepts"], permutations: in
 
 
 def signed_ranks_p(differences: Real[np.ndarray, " pairs"]) -> float:
-    """Two-sided p of Wilcoxon's signed ranks, exact, with ties: all ways to give the differences their signs.
+    """Return the two-sided p of Wilcoxon's signed ranks, exact, with ties.
+
+    It goes through all ways to give the differences their signs.
 
     Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1, 1945. Differences of 0 are left out.
     The null is summed up rank by rank, which takes no longer with ties; `scipy.stats.wilcoxon` goes through all signs

@@ -162,7 +162,7 @@ def choose_steering(
 def _hold_out(
     model: Model, steerings: dict[str, Steering], write: functools.partial
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the chosen does by new draws, a row per concept; and its texts beside unsteered ones."""
+    """Return what the chosen does by new draws, a row per concept; and its texts beside unsteered ones."""
     plain = write(steering=None)
     plain_surprise = _mean_surprise(model, plain)
     rows, examples = [], []
@@ -180,12 +180,12 @@ def _hold_out(
 
 
 def _names(written: Continuations, concept: str) -> np.ndarray:
-    """Whether each text has the concept's word: bool `[prompts, seeds]`."""
+    """Return whether each text has the concept's word: bool `[prompts, seeds]`."""
     return count_mentions(written.texts, [concept]) > 0
 
 
 def _mean_surprise(model: Model, written: Continuations) -> float:
-    """Mean over texts of their mean surprise under the unsteered model, in nats a token."""
+    """Return the mean over texts of their mean surprise under the unsteered model, in nats a token."""
     return float(np.nanmean(surprise(model, written)))
 
 

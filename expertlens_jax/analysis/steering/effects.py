@@ -51,7 +51,7 @@ def continue_prompts(
     seed: int,
     steering: Steering | None,
 ) -> Continuations:
-    """Continues each prompt `num_seeds` times; the draws are the same ones whatever the steering."""
+    """Continue each prompt `num_seeds` times; the draws are the same ones whatever the steering."""
     repeated = [prompt for prompt in prompts for _ in range(num_seeds)]
     made = generate(
         model,
@@ -67,7 +67,7 @@ def continue_prompts(
 
 
 def count_mentions(texts: np.ndarray, words: Sequence[str]) -> np.ndarray:
-    """How often each text has one of the words, in any of its forms: int, in the texts' shape."""
+    """Return how often each text has one of the words, in any of its forms: int, in the texts' shape."""
     finders = [mention_finder(word) for word in words]
 
     def count(text: str) -> int:
@@ -77,7 +77,9 @@ def count_mentions(texts: np.ndarray, words: Sequence[str]) -> np.ndarray:
 
 
 def distinct(continuations: Continuations, length: int) -> np.ndarray:
-    """Distinct-n (Li et al. 2016) of each continuation: different runs of `length` tokens, over all its runs.
+    """Return the distinct-n (Li et al. 2016) of each continuation.
+
+    That is the different runs of `length` tokens, over all its runs.
 
     Returns:
       float64 `[prompts, seeds]`, NaN for a continuation of fewer than `length` tokens.
@@ -91,7 +93,9 @@ def distinct(continuations: Continuations, length: int) -> np.ndarray:
 
 
 def surprise(model: Model, continuations: Continuations, steering: Steering | None = None) -> np.ndarray:
-    """Mean negative log-probability of a continuation's tokens under a model; its exponential is the perplexity.
+    """Return the mean negative log-probability of a continuation's tokens under a model.
+
+    Its exponential is the perplexity.
 
     Returns:
       float64 `[prompts, seeds]`, nats a token; NaN for an empty continuation.
@@ -115,7 +119,7 @@ def surprise(model: Model, continuations: Continuations, steering: Steering | No
 def expert_response(
     model: Model, continuations: Continuations, expertise: xr.Dataset, concept: str, *, top: int = 50
 ) -> np.ndarray:
-    """How much the concept's experts see it in what was written, as the model reads it without steering.
+    """Return how much the concept's experts see it in what was written, as the model reads it without steering.
 
     Each expert's response, pooled as the table's were, is measured on its own scale, on which a negative sentence has
     0 on average and the median positive one 1; a text has the median over experts. An expert whose two are the same,
@@ -162,7 +166,7 @@ def expert_response(
 
 
 def _check_readable(expertise: xr.Dataset, model: Model) -> None:
-    """Raises ResponsesError unless a text's responses can be recorded as the table's were, from the same model."""
+    """Raise ResponsesError unless a text's responses can be recorded as the table's were, from the same model."""
     said, table = expertise.attrs, read_provenance(expertise.attrs)
     of = f"a table of {said.get('model', 'an unnamed model')}"
     if "pooling" not in said:
@@ -212,7 +216,7 @@ def measure_effect(
     steering: Steering | None,
     writing: Writing,
 ) -> tuple[Continuations, dict[str, np.ndarray]]:
-    """Everything that is measured of one steering.
+    """Measure all that is measured of one steering.
 
     Args:
       model: a causal language model.
@@ -257,7 +261,7 @@ def measure_effect(
 
 
 def word_in_place(model: Model, dataset: ConceptDataset, concept: str, steering: Steering | None = None) -> np.ndarray:
-    """Log-probability of a concept's word where it stands in its own sentences, given what stands before it.
+    """Return the log-probability of a concept's word where it stands in its own sentences, given what stands before it.
 
     Args:
       model: a causal language model.

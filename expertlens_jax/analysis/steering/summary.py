@@ -30,12 +30,12 @@ class Trial:
 
 
 def unsteered(concept: str) -> Trial:
-    """The trial that a concept's steerings are held against."""
+    """Return the trial that a concept's steerings are held against."""
     return Trial(concept, "unsteered", "none", 0, 0.0)
 
 
 def interval_over_prompts(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """The mean of `[prompts, seeds]` measures and its 95% interval from resampling the prompts.
+    """Return the mean of `[prompts, seeds]` measures and its 95% interval from resampling the prompts.
 
     Each prompt is drawn with all its continuations (Davison & Hinkley 1997, section 3.8): these are of one prompt's
     own draws, and have nothing in common with those of another prompt that stand in the same column. A single
@@ -59,7 +59,7 @@ def interval_over_prompts(values: np.ndarray, resamples: int = 2000, seed: int =
 
 
 def describe_effects(measured: Mapping[Trial, Mapping[str, Any]], resamples: int, seed: int) -> pd.DataFrame:
-    """A row per trial and measure: its mean and interval, and those of its change from the unsteered model.
+    """Return a row per trial and measure: its mean and interval, and those of its change from the unsteered model.
 
     Args:
       measured: a trial to its `measures`, a name to `[rows, columns]`, None where there is no value; of each concept
@@ -86,7 +86,10 @@ def describe_effects(measured: Mapping[Trial, Mapping[str, Any]], resamples: int
 
 
 def describe_curves(effects: pd.DataFrame, concepts: Sequence[str], resamples: int, seed: int) -> pd.DataFrame:
-    """Means over these concepts, with intervals over them: a row per arm, method, count, strength and measure."""
+    """Return the means over these concepts, with intervals over them.
+
+    There is a row per arm, method, count, strength and measure.
+    """
     effects = effects[effects["concept"].isin(list(concepts))]
     rows = []
     for key, group in effects.groupby(["arm", "method", "count", "strength", "measure"], sort=False):
@@ -101,7 +104,9 @@ def describe_curves(effects: pd.DataFrame, concepts: Sequence[str], resamples: i
 def describe_claim(
     effects: pd.DataFrame, method: str, count: int, controls: Sequence[str], resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Experts against each control at one method and count and full strength: the difference of their effects, and p.
+    """Compare experts with each control at one method and count and full strength.
+
+    A row has the difference of their effects, and its p.
 
     Concepts are paired, and intervals are over them. p is Wilcoxon's signed-rank test over concepts, two-sided.
     """

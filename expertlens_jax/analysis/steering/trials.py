@@ -100,7 +100,7 @@ def make_steering(expertise: xr.Dataset, trial: Trial, design: Design, *, seed: 
 
 
 def _table_of(expertise: xr.Dataset, trial: Trial, design: Design) -> xr.Dataset:
-    """The table that has the trial's concept; a domain's is what its members share."""
+    """Return the table that has the trial's concept; a domain's is what its members share."""
     return share_expertise(expertise, trial.concept) if trial.concept in design.domains else expertise
 
 

@@ -23,7 +23,9 @@ OWN, MEMBERS, OTHER = "own word", "two members", "another domain's word"
 
 
 def measure_inclusion(experts: xr.DataArray) -> pd.DataFrame:
-    """Inclusion of expert sets in one another: words in their domain's members, members in members, other words.
+    """Return the inclusion of expert sets in one another.
+
+    It is asked of words in their domain's members, members in members, and other words.
 
     A domain's word is the concept of the domain's name, and is no member. Domains without one are left out.
 
@@ -85,7 +87,7 @@ def members_of_domains(concepts: Sequence[str], domains: Sequence[str]) -> dict[
 
 
 def summarise_inclusion(inclusion: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Mean inclusion by kind of pair, over domains, and each kind against members among themselves.
+    """Return the mean inclusion by kind of pair, over domains, and each kind against members among themselves.
 
     Args:
       inclusion: from `measure_inclusion`.
@@ -123,7 +125,7 @@ def summarise_inclusion(inclusion: pd.DataFrame, *, resamples: int = 2000, seed:
 
 
 def count_sharing(experts: xr.DataArray, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Of the units that at least k members of a domain share, the share that are experts on the domain's word.
+    """Return, of the units that at least k members of a domain share, the share that are experts on the domain's word.
 
     If a word's experts are what its members share, it rises with k, and more than for the words of other domains.
 

@@ -16,7 +16,7 @@ ALL = "all"  # every domain, layer or site together
 
 
 def count_experts(experts: xr.DataArray) -> pd.DataFrame:
-    """Counts an average concept's experts in each layer and site.
+    """Count an average concept's experts in each layer and site.
 
     Args:
       experts: bool (concept, unit), from `select_experts`, with the units' `layer` and `site`.
@@ -34,7 +34,9 @@ def count_experts(experts: xr.DataArray) -> pd.DataFrame:
 
 
 def locate_experts(experts: xr.DataArray, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Enrichment of every layer, site and layer's site with experts, for each domain of concepts and for all.
+    """Return the enrichment of every layer, site and layer's site with experts.
+
+    There are rows for each domain of concepts, and for all.
 
     Enrichment is the place's share of the concepts' experts over its share of the model's units, which is what it
     would hold if experts were spread evenly: 1 is chance, 2 is twice as many. Concepts are pooled, so one with many
@@ -91,7 +93,7 @@ def trace_depth(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How deep the experts of each kind of block lie as the threshold rises, and how they split over the layers.
+    """Return how deep the experts of each kind of block lie as the threshold rises, and how they split over the layers.
 
     Depth is the mean over experts of their layer, from 0 (first) to 1 (last). Bimodality is the enrichment of the
     first or the last third of the depth, whichever is poorer in experts, over that of the middle third: above 1 both
@@ -168,19 +170,19 @@ def _count_places(experts: xr.DataArray) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def _domains(experts: xr.DataArray) -> np.ndarray:
-    """Each concept's domain, "" where it has none."""
+    """Return each concept's domain, "" where it has none."""
     if "domain" not in experts.coords:
         return np.full(experts.sizes["concept"], "")
     return np.array([str(name) for name in experts["domain"].values])
 
 
 def _depth(counts: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Mean of positions [layers] that stand `counts` [..., layers] times each."""
+    """Return the mean of positions [layers] that stand `counts` [..., layers] times each."""
     return ratio(counts @ position, counts.sum(axis=-1), empty=np.nan)
 
 
 def _bimodality(counts: np.ndarray, units: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """The poorer end's experts per unit over the middle's, of experts [..., layers] among units [layers]."""
+    """Return the poorer end's experts per unit over the middle's, of experts [..., layers] among units [layers]."""
     # Layers on the border, as two of four are, count as the middle.
     third = np.digitize(position, [1 / 3 - 1e-9, 2 / 3 + 1e-9])
     per_unit = [ratio(counts[..., third == i].sum(axis=-1), units[third == i].sum(), empty=np.nan) for i in range(3)]
@@ -188,7 +190,10 @@ def _bimodality(counts: np.ndarray, units: np.ndarray, position: np.ndarray) -> 
 
 
 def _interval(resampled: np.ndarray, num_concepts: int) -> tuple[np.ndarray, np.ndarray]:
-    """95% percentile interval over [resamples, ...]; NaN of a single concept, or if half the resamples are."""
+    """Return the 95% percentile interval over [resamples, ...].
+
+    It is NaN of a single concept, or if half the resamples are.
+    """
     undefined = np.isnan(resampled).mean(axis=0) > 0.5
     if num_concepts < 2 or undefined.all():
         unknown = np.full(resampled.shape[1:], np.nan)

@@ -26,7 +26,7 @@ MEASURES = ("ap", "held_out_ap", "same_domain", "other_domains", "concept_respon
 def match_non_experts(
     expertise: xr.Dataset, experts: xr.DataArray, concept: str, match: str = "both"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each expert a non-expert of its own, of the same layer and site and as active.
+    """Find for each expert a non-expert of its own, of the same layer and site and as active.
 
     Activities are standardised within the layer and site; the assignment is the one of least total distance
     (`scipy.optimize.linear_sum_assignment`). Where a site has fewer non-experts than experts, some experts go without.
@@ -49,7 +49,7 @@ def match_non_experts(
 
 
 def _check_same_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:
-    """Raises SelectionError where the held-out average precision is of another network's units, or read otherwise."""
+    """Raise SelectionError where the held-out average precision is of another network's units, or read otherwise."""
     tables = (read_provenance(each.attrs) for each in (expertise, held_out))
     alike = dict.fromkeys(("sentences_sha256", "tokens_sha256"), "")  # of other sentences it is meant to be
     known = [dataclasses.replace(each, **alike) for each in tables if each is not None]
@@ -65,7 +65,7 @@ def _check_same_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:
 def compare_matched(
     expertise: xr.Dataset, experts: xr.DataArray, held_out: xr.Dataset | None = None, match: str = "both"
 ) -> pd.DataFrame:
-    """Each concept's experts against equally active non-experts.
+    """Return each concept's experts against equally active non-experts.
 
     Args:
       expertise: from `measure_expertise`, with `domain`.
@@ -122,7 +122,7 @@ def compare_matched(
 
 
 def summarise_matched(compared: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """Means over concepts of what `compare_matched` found.
+    """Return the means over concepts of what `compare_matched` found.
 
     Args:
       compared: its table.

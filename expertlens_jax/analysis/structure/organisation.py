@@ -19,7 +19,7 @@ MAPS = ("mds", "tsne")
 
 
 def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5) -> pd.DataFrame:
-    """A map of the concepts in two dimensions, of 1 - overlap as their distance.
+    """Return a map of the concepts in two dimensions, of 1 - overlap as their distance.
 
     Multidimensional scaling keeps all distances as well as a plane can: metric stress, brought down by SMACOF, from
     classical scaling (Torgerson, Psychometrika 17, 1952). Overlaps are mostly small, so that distances are nearly all
@@ -74,7 +74,7 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
 
 
 def relate_domains(overlap: xr.DataArray, *, permutations: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Mean overlap between any two domains, and within each, against domains handed out at random.
+    """Return the mean overlap between any two domains, and within each, against domains handed out at random.
 
     The null gives concepts each other's domains; p is (1 + #{null >= observed}) / (1 + permutations), one-sided: more
     overlap than chance. q is p after Benjamini and Hochberg's correction over all rows.
@@ -121,7 +121,9 @@ def relate_domains(overlap: xr.DataArray, *, permutations: int = 10_000, seed: i
 
 
 def find_misplaced(overlap: xr.DataArray, neighbours: int = 5) -> pd.DataFrame:
-    """The concepts that sit elsewhere than people put them: most of their nearest concepts are of another domain.
+    """Return the concepts that sit elsewhere than people put them.
+
+    Most of their nearest concepts are of another domain.
 
     A concept sits with the domain that has most of its nearest neighbours; of equal ones, with that of the larger
     overlap. One that overlaps with nothing sits nowhere, and isn't listed.
@@ -171,7 +173,7 @@ def find_misplaced(overlap: xr.DataArray, neighbours: int = 5) -> pd.DataFrame:
 
 
 def compare_spelling(overlap: xr.DataArray, tokens: Sequence[Sequence[int]]) -> pd.DataFrame:
-    """Mean overlap of pairs whose words share a token, and of those that don't, within domains and between.
+    """Return the mean overlap of pairs whose words share a token, and of those that don't, within domains and between.
 
     A tokenizer splits rare words ("stork" and "stove" may both start with "sto"): what such words share may be
     their spelling.
@@ -199,7 +201,7 @@ def compare_spelling(overlap: xr.DataArray, tokens: Sequence[Sequence[int]]) -> 
 def graph_concepts(
     overlap: xr.DataArray, neighbours: int = 3, *, words: Sequence[str] = (), tokens: Sequence[Sequence[int]] = ()
 ) -> pd.DataFrame:
-    """The graph of the concepts: an edge from each to those that it overlaps with most.
+    """Return the graph of the concepts: an edge from each to those that it overlaps with most.
 
     Args:
       overlap: (concept, other), with `domain`.
@@ -243,7 +245,7 @@ def graph_concepts(
 def count_within(
     edges: pd.DataFrame, domains: Sequence[str], concepts: Sequence[str], *, permutations: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
-    """How much of a graph lies within domains, against domains handed out at random to the same graph.
+    """Return how much of a graph lies within domains, against domains handed out at random to the same graph.
 
     Args:
       edges: of `graph_concepts`.

@@ -14,7 +14,7 @@ SIMILAR, DISSIMILAR = "same domain", "different domains"
 
 
 def count_services(experts: xr.DataArray) -> pd.DataFrame:
-    """How many concepts, and how many domains, each unit is an expert on.
+    """Return how many concepts, and how many domains, each unit is an expert on.
 
     Args:
       experts: bool (concept, unit), with `domain` of the concepts.
@@ -28,7 +28,7 @@ def count_services(experts: xr.DataArray) -> pd.DataFrame:
 
 
 def spread_services(experts: xr.DataArray, *, draws: int = 200, seed: int = 0) -> pd.DataFrame:
-    """How many units serve 0, 1, 2 … concepts or domains, against experts drawn at random.
+    """Return how many units serve 0, 1, 2 … concepts or domains, against experts drawn at random.
 
     The null draws for each concept as many units as it has experts, from all units alike: what polysemanticity there
     would be if concepts didn't share experts more than they must.
@@ -67,7 +67,7 @@ def spread_services(experts: xr.DataArray, *, draws: int = 200, seed: int = 0) -
 
 
 def gather_domains(experts: xr.DataArray, *, permutations: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Whether the concepts that a unit serves are of one domain more often than chance.
+    """Return whether the concepts that a unit serves are of one domain more often than chance.
 
     Of the units that serve exactly k concepts, the mean number of domains these are of, against concepts that are
     handed each other's domains. Fewer domains than that is polysemanticity along human lines. p is
@@ -175,7 +175,7 @@ def compare_shared(
 
 
 def summarise_shared(compared: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """What `compare_shared` found, by kind of pair.
+    """Return what `compare_shared` found, by kind of pair.
 
     Args:
       compared: its table.
@@ -226,7 +226,7 @@ def summarise_shared(compared: pd.DataFrame, *, resamples: int = 2000, seed: int
 def distribute_shared(
     expertise: xr.Dataset, experts: xr.DataArray, compared: pd.DataFrame, *, steps: int = 50
 ) -> pd.DataFrame:
-    """The distributions behind `compare_shared`: empirical, averaged over its pairs.
+    """Return the distributions behind `compare_shared`: empirical, averaged over its pairs.
 
     Args:
       expertise: from `measure_expertise`.
@@ -258,7 +258,7 @@ def distribute_shared(
 
 
 def _member(experts: xr.DataArray) -> np.ndarray:
-    """Which concepts are of each domain, bool [domains, concepts]."""
+    """Return which concepts are of each domain, bool [domains, concepts]."""
     domains = concept_domains(experts)
     return np.array([domains == domain for domain in dict.fromkeys(domains.tolist())])
 

@@ -26,7 +26,7 @@ _CELLS = 4_000_000  # float64 numbers in one block of permutations: 32 MB
 
 
 def cluster_concepts(overlap: xr.DataArray, number: int) -> np.ndarray:
-    """Cuts the concepts' tree into `number` clusters: int [concepts], from 0.
+    """Cut the concepts' tree into `number` clusters: int [concepts], from 0.
 
     There are fewer where that many can't be told apart: concepts that overlap with nothing join at the same height.
     """
@@ -36,7 +36,7 @@ def cluster_concepts(overlap: xr.DataArray, number: int) -> np.ndarray:
 def recover_domains(
     overlap: xr.DataArray, *, neighbours: int = 5, permutations: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
-    """How well an overlap recovers the domains, each statistic with its permutation null.
+    """Return how well an overlap recovers the domains, each statistic with its permutation null.
 
     The null gives concepts each other's domains and leaves the overlap, its tree and its neighbours as they are.
 
@@ -84,7 +84,7 @@ def recover_domains(
 
 
 def compare_clusters(clusters: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
-    """Agreement of clusters with domains, for many hand-outs of the same domains at once.
+    """Return the agreement of clusters with domains, for many hand-outs of the same domains at once.
 
     Args:
       clusters: int [concepts], from 0.
@@ -118,7 +118,7 @@ def compare_clusters(clusters: np.ndarray, member: np.ndarray) -> dict[str, np.n
 
 
 def silhouettes(distance: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """Mean silhouette of domains, float64 [hand-outs], from distances [concepts, concepts].
+    """Return the mean silhouette of domains, float64 [hand-outs], from distances [concepts, concepts].
 
     A concept alone in its domain has silhouette 0.
     """
@@ -134,14 +134,14 @@ def silhouettes(distance: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 
 def neighbour_accuracy(nearest: np.ndarray, member: np.ndarray) -> np.ndarray:
-    """Share of concepts whose nearest [concepts, neighbours] vote for their domain, float64 [hand-outs]."""
+    """Return the share of concepts whose nearest [concepts, neighbours] vote for their domain, float64 [hand-outs]."""
     votes = np.sum([member[:, column].astype(np.int64) for column in nearest.T], axis=0)
     winning = votes == votes.max(axis=2, keepdims=True)
     return ((winning & member).sum(axis=2) / winning.sum(axis=2)).mean(axis=1)
 
 
 def _nearest(distance: np.ndarray, neighbours: int, rng: np.random.Generator) -> np.ndarray:
-    """Each concept's nearest others, int [concepts, neighbours]."""
+    """Return each concept's nearest others, int [concepts, neighbours]."""
     # Rounded, so that what ties but for the last bit is drawn too.
     keys = np.round(distance, 12)
     np.fill_diagonal(keys, np.inf)

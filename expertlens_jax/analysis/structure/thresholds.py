@@ -34,7 +34,7 @@ def describe_thresholds(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Describes the expert sets at each threshold: `describe_experts`, with a column `threshold` first."""
+    """Describe the expert sets at each threshold: `describe_experts`, with a column `threshold` first."""
     draws: dict[str, Any] = {"resamples": resamples, "permutations": permutations, "seed": seed}
     found = [
         describe_experts(select_experts(expertise, threshold=threshold), ratings, **draws).assign(threshold=threshold)
@@ -51,7 +51,7 @@ def describe_experts(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Numbers, overlap and alignment of expert sets.
+    """Return the numbers, overlap and alignment of expert sets.
 
     Args:
       experts: bool (concept, unit), from `select_experts`.
@@ -88,7 +88,9 @@ def describe_experts(
 
 
 def chance_overlap(experts: xr.DataArray, seed: int = 0) -> float:
-    """Mean Jaccard overlap of different concepts if each had as many experts as it has, drawn evenly from all units.
+    """Return the mean Jaccard overlap of different concepts if each had as many experts as it has.
+
+    They are drawn evenly from all units.
 
     One draw of random sets is enough: its mean is over all pairs of concepts.
 

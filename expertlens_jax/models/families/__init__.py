@@ -87,7 +87,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(hf_config: Any) -> Family:
-    """The family of a Hugging Face config.
+    """Return the family of a Hugging Face config.
 
     Raises:
       UnsupportedModelError: no family has its `model_type`; the message lists those there are. Or its layers

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: BertConfig | ElectraConfig | RobertaConfig) -> TransformerConfig:
-    """Reads a BERT config."""
+    """Read a BERT config."""
     refuse(hf, "position_embedding_type", "absolute", "positions are a learned table")
     refuse(hf, "is_decoder", False, "every token sees every other")
     refuse(hf, "is_causal", False, "every token sees every other")
@@ -44,7 +44,7 @@ def translate(hf: BertConfig | ElectraConfig | RobertaConfig) -> TransformerConf
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "encoder.layer.{layer}."
     return {
         "attn.q": Linear(block + "attention.self.query"),
@@ -57,7 +57,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings and norms."""
+    """Return the embeddings and norms."""
     return {
         "embed/token": "embeddings.word_embeddings.weight",
         "embed/position": "embeddings.position_embeddings.weight",

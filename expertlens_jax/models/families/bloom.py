@@ -22,7 +22,7 @@ CONTEXT = 2048  # what it was trained on, where the config doesn't say
 
 
 def translate(hf: BloomConfig) -> TransformerConfig:
-    """Reads a BLOOM config."""
+    """Read a BLOOM config."""
     refuse(hf, "apply_residual_connection_post_layernorm", False, "the residual stream is what the norm reads")
     refuse(hf, "slow_but_exact", False, "transformers then leaves out biases")
     return TransformerConfig(
@@ -45,7 +45,7 @@ def translate(hf: BloomConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer. The fused layer's channels run over heads, then q, k, v, then channels."""
+    """Return every site's layer. The fused layer's channels run over heads, then q, k, v, then channels."""
     block = "h.{layer}."
     q, k, v = np.arange(3 * c.d_model).reshape(c.num_heads, 3, c.head_dim).transpose(1, 0, 2).reshape(3, -1)
     return {
@@ -59,7 +59,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "word_embeddings.weight",
         **norm_tensors("embed/norm", "word_embeddings_layernorm"),

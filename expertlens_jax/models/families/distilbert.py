@@ -19,7 +19,7 @@ NORM_EPS = 1e-12  # transformers' DistilBERT has it in its code
 
 
 def translate(hf: DistilBertConfig) -> TransformerConfig:
-    """Reads a DistilBERT config."""
+    """Read a DistilBERT config."""
     refuse(hf, "is_decoder", False, "every token sees every other")
     refuse(hf, "is_causal", False, "every token sees every other")
     return TransformerConfig(
@@ -44,7 +44,7 @@ def translate(hf: DistilBertConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "transformer.layer.{layer}."
     return {
         "attn.q": Linear(block + "attention.q_lin"),
@@ -57,7 +57,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings and norms."""
+    """Return the embeddings and norms."""
     return {
         "embed/token": "embeddings.word_embeddings.weight",
         "embed/position": "embeddings.position_embeddings.weight",

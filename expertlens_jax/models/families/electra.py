@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def translate(hf: ElectraConfig) -> TransformerConfig:
-    """Reads an ELECTRA config."""
+    """Read an ELECTRA config."""
     width = None if hf.embedding_size == hf.hidden_size else hf.embedding_size
     return dataclasses.replace(bert.translate(hf), embedding_width=width)
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings and norms."""
+    """Return the embeddings and norms."""
     projection = {
         "embed/projection/kernel": "embeddings_project.weight",
         "embed/projection/bias": "embeddings_project.bias",

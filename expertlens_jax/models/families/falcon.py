@@ -18,7 +18,7 @@ from expertlens_jax.models.families.rope import ROPE_FIELDS, longest_context, re
 
 
 def translate(hf: Any) -> TransformerConfig:
-    """Reads a Falcon config, a `transformers.FalconConfig`."""
+    """Read a Falcon config, a `transformers.FalconConfig`."""
     head_dim = hf.hidden_size // hf.num_attention_heads
     rotary = read_rotary(hf, head_dim)
     return TransformerConfig(
@@ -55,7 +55,7 @@ def _key_heads(hf: Any) -> int:
 
 
 def _residual(hf: Any) -> Residual:
-    """How attention and MLP stand to each other; combinations that transformers can't run are refused."""
+    """Return how attention and MLP stand to each other; combinations that transformers can't run are refused."""
     if not hf.new_decoder_architecture:
         refuse(hf, "num_ln_in_parallel_attn", 1, "the old decoder architecture has one norm for both branches")
         return "parallel_shared_norm" if hf.parallel_attn else "sequential"
@@ -67,7 +67,10 @@ def _residual(hf: Any) -> Residual:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer. The fused layer's channels run over key heads, then queries, key, value, then channels."""
+    """Return every site's layer. The fused layer's channels run over key heads, then queries, key, value.
+
+    Within each, they run over channels.
+    """
     block = "h.{layer}."
     channels = np.arange((c.num_heads + 2 * c.num_kv_heads) * c.head_dim).reshape(c.num_kv_heads, -1, c.head_dim)
     return {
@@ -81,7 +84,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     one, two = ("ln_attn", "ln_mlp") if c.residual == "parallel" else ("input_layernorm", "post_attention_layernorm")
     return {
         "embed/token": "word_embeddings.weight",

@@ -72,11 +72,11 @@ class Family:
         return self.model_type if self.text is None else self.text.model_type
 
     def hf_module(self, name: str) -> str:
-        """A base model's name as transformers' `AutoModelForCausalLM` (`AutoModel` for encoders) has it."""
+        """Return a base model's name as transformers' `AutoModelForCausalLM` (`AutoModel` for encoders) has it."""
         return name if self.encoder else self.prefix + name
 
     def encodes(self, config: TransformerConfig) -> str:
-        """What makes a model of this family an encoder, for errors: the family itself, or its config."""
+        """Return what makes a model of this family an encoder, for errors: the family itself, or its config."""
         bidirectional = not self.encoder and not config.causal
         return f"{self.model_type}, whose config.json says is_causal=false" if bidirectional else self.model_type
 
@@ -92,7 +92,7 @@ OTHER_HEADS = r"(score|classifier|qa_outputs)\..*"
 def without_language_head(
     family: Family, config: TransformerConfig, architectures: Sequence[str]
 ) -> tuple[Family, TransformerConfig]:
-    """The family and config of what a checkpoint holds, whose config names these `architectures`.
+    """Return the family and config of what a checkpoint holds, whose config names these `architectures`.
 
     A classifier, or a base model saved by itself, has no language head: its output is the last hidden state. A
     classifier's own head isn't read. A base model whose head would be its embedding has one all the same.
@@ -104,19 +104,22 @@ def without_language_head(
 
 
 def headless(family: Family, config: TransformerConfig, *heads: str) -> tuple[Family, TransformerConfig]:
-    """The family and config of a model without a language head; tensors that match one of `heads` aren't read."""
+    """Return the family and config of a model without a language head.
+
+    Tensors that match one of `heads` aren't read.
+    """
     ignored = "|".join(filter(None, (family.ignored, *heads)))
     config = dataclasses.replace(config, head=None, head_bias=False, logits_scale=1.0, logits_softcap=None)
     return dataclasses.replace(family, ignored=ignored), config
 
 
 def concatenated(*sizes: int) -> list[np.ndarray]:
-    """Channels of parts that stand one after the other in a fused layer, as an int array a part."""
+    """Return the channels of parts that stand one after the other in a fused layer, as an int array a part."""
     return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
 
 
 def norm_tensors(path: str, name: str, *, bias: bool = True) -> dict[str, str]:
-    """A norm's parameters at `path` and the tensors they come from."""
+    """Return a norm's parameters at `path` and the tensors they come from."""
     tensors = {f"{path}/scale": f"{name}.weight"}
     if bias:
         tensors[f"{path}/bias"] = f"{name}.bias"
@@ -124,12 +127,12 @@ def norm_tensors(path: str, name: str, *, bias: bool = True) -> dict[str, str]:
 
 
 def is_causal(hf: Any) -> bool:
-    """Whether a decoder's tokens see only those before them; `is_causal: false` makes it an encoder."""
+    """Return whether a decoder's tokens see only those before them; `is_causal: false` makes it an encoder."""
     return bool(getattr(hf, "is_causal", True))
 
 
 def window(hf: Any, causal: bool | None = None) -> int:
-    """How many tokens back a layer with a window sees, itself included; 0 if the config states no window.
+    """Return how many tokens back a layer with a window sees, itself included; 0 if the config states no window.
 
     `causal` is whether the model is; default, what the config says.
 
@@ -150,7 +153,7 @@ def window(hf: Any, causal: bool | None = None) -> int:
 
 
 def layer_windows(hf: Any, causal: bool | None = None) -> tuple[int, ...]:
-    """The window of each layer, 0 where it sees all, from a config's `layer_types` and `sliding_window`.
+    """Return the window of each layer, 0 where it sees all, from a config's `layer_types` and `sliding_window`.
 
     `causal` is as in `window`.
 
@@ -174,7 +177,7 @@ def layer_windows(hf: Any, causal: bool | None = None) -> tuple[int, ...]:
 
 
 def refuse(hf: Any, field: str, allowed: Any, reason: str) -> None:
-    """Refuses a config whose `field` is there (not None) and differs from what the stack can express.
+    """Refuse a config whose `field` is there (not None) and differs from what the stack can express.
 
     Raises:
       UnsupportedModelError: naming the field, its value and the reason.

@@ -70,13 +70,13 @@ def _head_width(hf: Any) -> int:
 
 
 def _activation(hf: Any) -> str | None:
-    """The activation function by whichever name the config's class has for it; None if it has none (BLOOM)."""
+    """Return the activation function by whichever name the config's class has for it; None if it has none (BLOOM)."""
     names = ("hidden_activation", "hidden_act", "activation_function", "activation")
     return next((getattr(hf, name) for name in names if hasattr(type(hf)(), name)), None)
 
 
 def _rope_parameters(hf: Any) -> Mapping[str, Any]:
-    """What the config's class made of its rotary embedding's fields, by whichever names it has for them."""
+    """Return what the config's class made of its rotary embedding's fields, by whichever names it has for them."""
     return getattr(hf, "rope_parameters", None) or {}
 
 
@@ -188,13 +188,13 @@ NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 
 
 def without_effect() -> frozenset[str]:
-    """All fields without effect on a model in evaluation, those of generation included."""
+    """Return all fields without effect on a model in evaluation, those of generation included."""
     generation = transformers.GenerationConfig().to_dict()
     return frozenset(generation).union(*WITHOUT_EFFECT.values())
 
 
 def check_fields(family: Family, hf_config: Any, stated: Mapping[str, Any]) -> None:
-    """Checks that no field of a `config.json` is passed over that could change what the model computes.
+    """Check that no field of a `config.json` is passed over that could change what the model computes.
 
     Args:
       family: of the config.
@@ -242,7 +242,7 @@ def check_fields(family: Family, hf_config: Any, stated: Mapping[str, Any]) -> N
 
 
 def _check_tower(text: Family, hf_config: Any, stated: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Checks what a config says of its text tower; returns the rest of what it says.
+    """Check what a config says of its text tower; returns the rest of what it says.
 
     Its fields stand in `text_config`; or, in old files of Qwen2.5-VL, among the others; or here and there, alike.
     """
@@ -254,7 +254,7 @@ def _check_tower(text: Family, hf_config: Any, stated: Mapping[str, Any]) -> Map
 
 
 def _neutral(field: str, value: Any, hf_config: Any) -> bool:
-    """Whether a value says that nothing is changed."""
+    """Return whether a value says that nothing is changed."""
     unchanged = ELSEWHERE[field]
     if callable(unchanged):
         return value is None or value == unchanged(getattr(hf_config, "text_config", hf_config))

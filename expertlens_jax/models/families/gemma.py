@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def gemma_like(hf: Any, **options: Any) -> TransformerConfig:
-    """Reads what the configs of all Gemmas have in common; `options` are where one differs."""
+    """Read what the configs of all Gemmas have in common; `options` are where one differs."""
     refuse(hf, "use_bidirectional_attention", False, "Gemma is read as a causal language model")
     return llama.llama_like(
         hf,
@@ -32,7 +32,7 @@ def gemma_like(hf: Any, **options: Any) -> TransformerConfig:
 
 
 def translate(hf: GemmaConfig) -> TransformerConfig:
-    """Reads a Gemma config."""
+    """Read a Gemma config."""
     return gemma_like(hf)
 
 

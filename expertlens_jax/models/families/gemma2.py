@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Gemma2Config) -> TransformerConfig:
-    """Reads a Gemma 2 config."""
+    """Read a Gemma 2 config."""
     return gemma.gemma_like(
         hf,
         norm_place="both",

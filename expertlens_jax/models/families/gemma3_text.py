@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Gemma3TextConfig) -> TransformerConfig:
-    """Reads a Gemma 3 text config."""
+    """Read a Gemma 3 text config."""
     refuse(hf, "attn_logit_softcapping", None, "transformers' Gemma 3 ignores it")
     return gemma.gemma_like(
         hf,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Glm4Config) -> TransformerConfig:
-    """Reads a GLM-4 config."""
+    """Read a GLM-4 config."""
     rotary = read_rotary(hf, llama.head_width(hf), partial=True)
     return llama.llama_like(
         hf,
@@ -30,7 +30,7 @@ def translate(hf: Glm4Config) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     gate, up = concatenated(c.d_mlp, c.d_mlp)
     fused = "layers.{layer}.mlp.gate_up_proj"
     return {**llama.linears(c), "mlp.gate": Linear(fused, gate), "mlp.up": Linear(fused, up)}
@@ -45,7 +45,7 @@ NORMS = {
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     named = {"embed/token": "embed_tokens.weight", "head": "lm_head.weight"}
     for path, name in NORMS.items():
         named |= norm_tensors(f"layers/{path}", f"layers.{{layer}}.{name}", bias=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: GPT2Config) -> TransformerConfig:
-    """Reads a GPT-2 config."""
+    """Read a GPT-2 config."""
     refuse(hf, "add_cross_attention", False, "there is no encoder to attend to")
     head_dim = hf.n_embd // hf.n_head
     return TransformerConfig(
@@ -48,7 +48,7 @@ def translate(hf: GPT2Config) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "h.{layer}."
     q, k, v = concatenated(c.d_model, c.d_model, c.d_model)
     return {
@@ -62,7 +62,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "wte.weight",
         "embed/position": "wpe.weight",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: GPTNeoConfig) -> TransformerConfig:
-    """Reads a GPT-Neo config."""
+    """Read a GPT-Neo config."""
     refuse(hf, "is_causal", True, "transformers' GPT-Neo is causal whatever its config says")
     return TransformerConfig(
         vocab_size=hf.vocab_size,
@@ -40,7 +40,7 @@ def translate(hf: GPTNeoConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "h.{layer}."
     return {
         "attn.q": Linear(block + "attn.attention.q_proj"),
@@ -53,7 +53,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "wte.weight",
         "embed/position": "wpe.weight",

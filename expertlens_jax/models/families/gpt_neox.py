@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: GPTNeoXConfig) -> TransformerConfig:
-    """Reads a GPT-NeoX config."""
+    """Read a GPT-NeoX config."""
     head_dim = hf.hidden_size // hf.num_attention_heads
     rotary = read_rotary(hf, head_dim, partial=True)
     return TransformerConfig(
@@ -46,7 +46,7 @@ def translate(hf: GPTNeoXConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer. The fused layer's channels run over heads, then q, k, v, then channels."""
+    """Return every site's layer. The fused layer's channels run over heads, then q, k, v, then channels."""
     block = "layers.{layer}."
     q, k, v = np.arange(3 * c.d_model).reshape(c.num_heads, 3, c.head_dim).transpose(1, 0, 2).reshape(3, -1)
     return {
@@ -60,7 +60,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "embed_in.weight",
         **norm_tensors("layers/attn_norm", "layers.{layer}.input_layernorm"),

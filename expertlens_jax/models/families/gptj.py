@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: GPTJConfig) -> TransformerConfig:
-    """Reads a GPT-J config."""
+    """Read a GPT-J config."""
     return TransformerConfig(
         vocab_size=hf.vocab_size,
         num_layers=hf.n_layer,
@@ -42,7 +42,7 @@ def translate(hf: GPTJConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "h.{layer}."
     return {
         "attn.q": Linear(block + "attn.q_proj"),
@@ -55,7 +55,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "wte.weight",
         **norm_tensors("layers/attn_norm", "h.{layer}.ln_1"),

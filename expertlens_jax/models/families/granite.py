@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: GraniteConfig) -> TransformerConfig:
-    """Reads a Granite config."""
+    """Read a Granite config."""
     return llama.llama_like(
         hf,
         embedding_scale=hf.embedding_multiplier,

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def head_width(hf: Any) -> int:
-    """Channels a head: the config's own number, which its class may not have as a field, or equal shares."""
+    """Return the channels of a head.
+
+    It is the config's own number, which its class may not have as a field, or equal shares.
+    """
     return getattr(hf, "head_dim", None) or hf.hidden_size // hf.num_attention_heads
 
 
@@ -32,7 +35,7 @@ def llama_like(
     head_dim: int | None = None,
     **options: Any,
 ) -> TransformerConfig:
-    """Reads what the configs of Llama's pattern have in common.
+    """Read what the configs of Llama's pattern have in common.
 
     Args:
       hf: the Hugging Face config.
@@ -69,12 +72,12 @@ def llama_like(
 
 
 def translate(hf: LlamaConfig) -> TransformerConfig:
-    """Reads a Llama config."""
+    """Read a Llama config."""
     return llama_like(hf, qkv_bias=hf.attention_bias, attention_out_bias=hf.attention_bias, mlp_bias=hf.mlp_bias)
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "layers.{layer}."
     return {
         "attn.q": Linear(block + "self_attn.q_proj"),
@@ -101,7 +104,7 @@ NORMS = {
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     norms = dict(NORMS[c.norm_place])
     if c.qk_norm is not None:
         norms |= {"attn/q_norm": "self_attn.q_norm", "attn/k_norm": "self_attn.k_norm"}

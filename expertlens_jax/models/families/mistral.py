@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: MistralConfig) -> TransformerConfig:
-    """Reads a Mistral config."""
+    """Read a Mistral config."""
     refuse(hf, "layer_types", None, "models that alternate are of model_type 'ministral'")
     return llama.llama_like(hf, windows=(window(hf),) * hf.num_hidden_layers)
 

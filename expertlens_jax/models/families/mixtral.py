@@ -22,7 +22,7 @@ EXPERT_LAYERS = ("w1", "w3", "w2")
 
 
 def translate(hf: MixtralConfig) -> TransformerConfig:
-    """Reads a Mixtral config."""
+    """Read a Mixtral config."""
     return llama.llama_like(
         hf,
         windows=(window(hf),) * hf.num_hidden_layers,
@@ -32,7 +32,7 @@ def translate(hf: MixtralConfig) -> TransformerConfig:
 
 
 def mixture(hf: Any, num_experts: int) -> dict[str, Any]:
-    """How many experts a layer has, and how many of them a token.
+    """Return how many experts a layer has, and how many of them a token.
 
     Raises:
       UnsupportedModelError: none at all, which transformers takes for a plain MLP of another width, or more for a token
@@ -52,12 +52,12 @@ def mixture(hf: Any, num_experts: int) -> dict[str, Any]:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     return llama.linears(c) | expert_linears("layers.{layer}.block_sparse_moe", *EXPERT_LAYERS)
 
 
 def expert_linears(stored: str, gate: str, up: str, down: str) -> dict[str, Linear]:
-    """The sites of a mixture of experts, which transformers has at `mlp` whatever files call it.
+    """Return the sites of a mixture of experts, which transformers has at `mlp` whatever files call it.
 
     Args:
       stored: what files call it.

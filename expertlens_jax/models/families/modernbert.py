@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: ModernBertConfig) -> TransformerConfig:
-    """Reads a ModernBERT config."""
+    """Read a ModernBERT config."""
     refuse(hf, "is_decoder", False, "every token sees every other")
     refuse(hf, "is_causal", False, "every token sees every other")
     refuse(hf, "layer_norm_eps", hf.norm_eps, "the norms' is norm_eps")
@@ -52,7 +52,7 @@ def translate(hf: ModernBertConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer. What is called gate in transformers is what the activation is multiplied with: up, here."""
+    """Return every site's layer. What transformers calls gate is what the activation is multiplied with: up, here."""
     block = "layers.{layer}."
     q, k, v = concatenated(c.d_model, c.d_model, c.d_model)
     gate, up = concatenated(c.d_mlp, c.d_mlp)
@@ -68,7 +68,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings and norms."""
+    """Return the embeddings and norms."""
     return {
         "embed/token": "embeddings.tok_embeddings.weight",
         **norm_tensors("embed/norm", "embeddings.norm"),

@@ -19,7 +19,7 @@ NORM_EPS = 1e-5  # transformers' OLMo has it in its code
 
 
 def translate(hf: OlmoConfig) -> TransformerConfig:
-    """Reads an OLMo config."""
+    """Read an OLMo config."""
     return llama.llama_like(
         hf,
         norm="layer",
@@ -32,7 +32,7 @@ def translate(hf: OlmoConfig) -> TransformerConfig:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings and head."""
+    """Return the embeddings and head."""
     return {"embed/token": "embed_tokens.weight", "head": "lm_head.weight"}
 
 

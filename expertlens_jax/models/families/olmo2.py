@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Olmo2Config) -> TransformerConfig:
-    """Reads an OLMo 2 config."""
+    """Read an OLMo 2 config."""
     return llama.llama_like(
         hf,
         norm_place="output",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Olmo3Config) -> TransformerConfig:
-    """Reads an OLMo 3 config."""
+    """Read an OLMo 3 config."""
     head_dim = llama.head_width(hf)
     return llama.llama_like(
         hf,

@@ -23,7 +23,7 @@ EXPERT_LAYERS = ("gate_proj", "up_proj", "down_proj")
 
 
 def translate(hf: OlmoeConfig) -> TransformerConfig:
-    """Reads an OLMoE config."""
+    """Read an OLMoE config."""
     equal = hf.hidden_size // hf.num_attention_heads
     refuse(hf, "head_dim", equal, "transformers' norms of queries and keys are as wide as equal shares of hidden_size")
     return llama.llama_like(
@@ -38,7 +38,7 @@ def translate(hf: OlmoeConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     return llama.linears(c) | expert_linears("layers.{layer}.mlp", *EXPERT_LAYERS)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: OPTConfig) -> TransformerConfig:
-    """Reads an OPT config."""
+    """Read an OPT config."""
     refuse(
         hf,
         "word_embed_proj_dim",
@@ -52,7 +52,7 @@ def translate(hf: OPTConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "decoder.layers.{layer}."
     return {
         "attn.q": Linear(block + "self_attn.q_proj"),
@@ -65,7 +65,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "decoder.embed_tokens.weight",
         "embed/position": "decoder.embed_positions.weight",

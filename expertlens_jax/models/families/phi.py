@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: PhiConfig) -> TransformerConfig:
-    """Reads a Phi config."""
+    """Read a Phi config."""
     head_dim = llama.head_width(hf)
     rotary = read_rotary(hf, head_dim, partial=True)
     return TransformerConfig(
@@ -44,7 +44,7 @@ def translate(hf: PhiConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "layers.{layer}."
     return {
         "attn.q": Linear(block + "self_attn.q_proj"),
@@ -57,7 +57,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "embed_tokens.weight",
         **norm_tensors("layers/attn_norm", "layers.{layer}.input_layernorm"),

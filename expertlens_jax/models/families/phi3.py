@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Phi3Config) -> TransformerConfig:
-    """Reads a Phi-3 config."""
+    """Read a Phi-3 config."""
     return llama.llama_like(
         hf,
         rotary=read_rotary(hf, llama.head_width(hf), partial=True),
@@ -29,7 +29,7 @@ def translate(hf: Phi3Config) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     block = "layers.{layer}."
     keys = c.num_kv_heads * c.head_dim
     q, k, v = concatenated(c.num_heads * c.head_dim, keys, keys)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Qwen2Config) -> TransformerConfig:
-    """Reads a Qwen2 config."""
+    """Read a Qwen2 config."""
     return llama.llama_like(hf, qkv_bias=True, windows=layer_windows(hf))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Qwen2_5_VLTextConfig) -> TransformerConfig:
-    """Reads a Qwen2.5-VL text config."""
+    """Read a Qwen2.5-VL text config."""
     rotary = read_rotary(hf, llama.head_width(hf), of_images_too=True)
     return llama.llama_like(hf, rotary=rotary, qkv_bias=True, windows=layer_windows(hf))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Qwen3Config) -> TransformerConfig:
-    """Reads a Qwen3 config."""
+    """Read a Qwen3 config."""
     return llama.llama_like(
         hf,
         qkv_bias=hf.attention_bias,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Qwen3MoeConfig) -> TransformerConfig:
-    """Reads the config of a Qwen3 mixture of experts."""
+    """Read the config of a Qwen3 mixture of experts."""
     refuse(hf, "decoder_sparse_step", 1, "every layer of the stack has a mixture of experts")
     refuse(hf, "mlp_only_layers", [], "every layer of the stack has a mixture of experts")
     return llama.llama_like(

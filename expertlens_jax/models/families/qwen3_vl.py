@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: Qwen3VLTextConfig) -> TransformerConfig:
-    """Reads a Qwen3-VL text config."""
+    """Read a Qwen3-VL text config."""
     return llama.llama_like(
         hf,
         rotary=read_rotary(hf, llama.head_width(hf), of_images_too=True),

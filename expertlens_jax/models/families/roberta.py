@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: RobertaConfig) -> TransformerConfig:
-    """Reads a RoBERTa config.
+    """Read a RoBERTa config.
 
     Raises:
       UnsupportedModelError: the config names no padding token.

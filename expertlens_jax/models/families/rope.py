@@ -30,7 +30,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 def read_rotary(
     hf: Any, head_dim: int, *, layer_type: str | None = None, partial: bool = False, of_images_too: bool = False
 ) -> Rotary:
-    """The rotary embedding that a config asks for.
+    """Return the rotary embedding that a config asks for.
 
     Args:
       hf: the Hugging Face config.
@@ -92,7 +92,7 @@ def read_rotary(
 
 
 def longest_context(hf: Any, rotary: Rotary) -> int:
-    """How many tokens a config's model takes.
+    """Return how many tokens a config's model takes.
 
     Dynamic NTK and YaRN may be switched on in a config that still states the context from before them; then
     it is `factor` times longer.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: SmolLM3Config) -> TransformerConfig:
-    """Reads a SmolLM3 config."""
+    """Read a SmolLM3 config."""
     return llama.llama_like(
         hf,
         qkv_bias=hf.attention_bias,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def translate(hf: StableLmConfig) -> TransformerConfig:
-    """Reads a StableLM config."""
+    """Read a StableLM config."""
     refuse(hf, "qk_layernorm", False, "the stack's norms of queries and keys are the same for all heads")
     head_dim = hf.hidden_size // hf.num_attention_heads
     return llama.llama_like(
@@ -36,7 +36,7 @@ def translate(hf: StableLmConfig) -> TransformerConfig:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Embeddings, norms and head."""
+    """Return the embeddings, norms and head."""
     return {
         "embed/token": "embed_tokens.weight",
         **norm_tensors("layers/attn_norm", "layers.{layer}.input_layernorm"),

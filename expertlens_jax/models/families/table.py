@@ -8,7 +8,7 @@ from expertlens_jax.models.families.family import Family
 
 
 def families_table() -> str:
-    """A Markdown table with a row per family: models, `model_type`, sites, and what it is built of.
+    """Return a Markdown table with a row per family: models, `model_type`, sites, and what it is built of.
 
     Sites and parts are those of the family's default Hugging Face config, read by its own `translate`.
     """
@@ -21,7 +21,7 @@ def families_table() -> str:
 
 
 def _sites(c: TransformerConfig) -> str:
-    """The default sites by their part of the block: `attn.{q,k,v,out}`."""
+    """Return the default sites by their part of the block: `attn.{q,k,v,out}`."""
     parts: dict[str, list[str]] = {}
     for site in c.default_sites():
         part, name = site.split(".")
@@ -30,7 +30,7 @@ def _sites(c: TransformerConfig) -> str:
 
 
 def _parts(family: Family, c: TransformerConfig) -> str:
-    """What tells this family from others."""
+    """Return what tells this family from others."""
     parts = [] if c.causal else ["encoder"]
     if family.text is not None:
         parts.append("the text tower")

@@ -15,13 +15,13 @@ from expertlens_jax.models.families.family import Family, refuse
 def text_tower(
     text: Family, *, title: str, examples: tuple[str, ...], model_type: str, unread: tuple[str, ...] = ()
 ) -> Family:
-    """The family of models whose text tower is of the family `text`; the other arguments are its own.
+    """Return the family of models whose text tower is of the family `text`; the other arguments are its own.
 
     `unread` are fields of the tower's config that transformers reads in text models only.
     """
 
     def translate(hf: Any) -> TransformerConfig:
-        """Reads the config of the tower."""
+        """Read the config of the tower."""
         tower = hf.text_config
         if tower.model_type != text.model_type:
             raise UnsupportedModelError(

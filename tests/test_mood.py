@@ -1,0 +1,41 @@
+"""Docstrings of what can be called say what to do: their first word is a verb in the imperative."""
+
+import ast
+import pathlib
+
+import pytest
+
+HERE = pathlib.Path(__file__).parents[1]
+VERBS = frozenset(
+    """
+    Add Adjust Align Ask Attend Attribute Average Break Check Choose Collect Compare Compute Continue Convert Copy
+    Correlate Count Cut Declare Decorate Describe Do Draw Embed End Fetch Fill Find Follow Gather Give Group Have Import
+    Keep Launch Lay Let Load Look Make Map Measure Multiply Name Open Order Pool Print Put Raise Rank Read Refuse Remove
+    Replace Return Run Save Say See Select Serve Set Sharpen Sow Split Start Steer Step Take Tell Test Tokenize Train
+    Turn Warn Write Yield
+    """.split()
+)
+"""All that there are; a new one is added here."""
+
+
+def public_functions(node: ast.AST, name: str):
+    """Functions and methods without an underscore, but for properties, which are things."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.ClassDef) and not each.name.startswith("_"):
+            yield from public_functions(each, f"{name}.{each.name}")
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and not each.name.startswith("_"):
+            if not any("property" in ast.unparse(decorator) for decorator in each.decorator_list):
+                yield f"{name}.{each.name}", ast.get_docstring(each)
+
+
+@pytest.mark.parametrize("room", ["expertlens_jax", "experiments", "configs"])
+def test_docstrings_begin_with_a_verb(room):
+    found = {
+        name: text
+        for path in sorted((HERE / room).rglob("*.py"))
+        for name, text in public_functions(ast.parse(path.read_text()), str(path.relative_to(HERE)))
+        if text
+    }
+    assert len(found) > (500 if room == "expertlens_jax" else 10)
+    other = {name: text.splitlines()[0] for name, text in found.items() if text.split()[0].strip(",") not in VERBS}
+    assert not other
