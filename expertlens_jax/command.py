@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import importlib
+import itertools
 import os
 import pathlib
 import sys
@@ -22,12 +23,13 @@ import expertlens_jax
 class Command:
     """One of the launchers.
 
-    `launcher` is its file in `experiments`, `says` its line in the help; `names` are plain names of settings that the
-    suite calls otherwise.
+    `launcher` is its file in `experiments`; `says` is what it does, or asks; `brief` says a question in a few words,
+    for the help, where two stand in a line. `names` are plain names of settings that the suite calls otherwise.
     """
 
     launcher: str
     says: str
+    brief: str = ""
     several_hosts: bool = False
     names: tuple[tuple[str, str], ...] = ()
 
@@ -37,18 +39,28 @@ COMMANDS = {
         "find_experts", "Find the experts of a model", several_hosts=True, names=(("concepts", "sentences"),)
     ),
     "reproduce": Command("reproduce", "All experiments of a suite, bound into one page"),
-    "align": Command("alignment", "Does the overlap of experts go with human similarity?"),
-    "stability": Command("stability", "Are experts the same in other sentences, negatives, models?"),
-    "training": Command("training", "When in training do experts appear and settle?"),
-    "scale": Command("scale", "Do larger models' experts align better?"),
-    "localise": Command("localisation", "Where in the model are they?"),
-    "organise": Command("organisation", "Do domains and hierarchies come out of their overlap?"),
-    "polysemanticity": Command("polysemanticity", "How many concepts does a unit serve, and which?"),
-    "negatives": Command("negatives", "What do more negative sentences change?"),
-    "senses": Command("senses", "Are experts of the concept, or of the word?"),
-    "detect": Command("detection", "Do experts detect their concept, and does anything better?"),
-    "sparse-features": Command("sparse_features", "Are expert units better than features of autoencoders?"),
-    "steer": Command("steering", "Does the model write of what its experts are made to say?"),
+    "align": Command("alignment", "Does the overlap of experts go with human similarity?", brief="human similarity?"),
+    "stability": Command(
+        "stability", "Are experts the same in other sentences, negatives, models?", brief="in other sentences?"
+    ),
+    "training": Command("training", "When in training do experts appear and settle?", brief="when do they form?"),
+    "scale": Command("scale", "Do larger models' experts align better?", brief="in larger models?"),
+    "localise": Command("localisation", "Where in the model are they?", brief="where are they?"),
+    "organise": Command(
+        "organisation", "Do domains and hierarchies come out of their overlap?", brief="are there domains?"
+    ),
+    "polysemanticity": Command(
+        "polysemanticity", "How many concepts does a unit serve, and which?", brief="concepts per unit?"
+    ),
+    "negatives": Command("negatives", "What do more negative sentences change?", brief="more negatives?"),
+    "senses": Command("senses", "Are experts of the concept, or of the word?", brief="concept, or word?"),
+    "detect": Command(
+        "detection", "Do experts detect their concept, and does anything better?", brief="do others do better?"
+    ),
+    "sparse-features": Command(
+        "sparse_features", "Are expert units better than features of autoencoders?", brief="or SAEs' features?"
+    ),
+    "steer": Command("steering", "Does the model write of what its experts are made to say?", brief="what is written?"),
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),
 }
@@ -96,13 +108,20 @@ def dispatch(arguments: Sequence[str]) -> None:
 
 def overview() -> str:
     """Return what `expertlens --help` prints."""
-    launched = {name: command.says for name, command in COMMANDS.items()}
-    lines = [f"  {name:<16} {says}" for name, says in (launched | EXPLORE | LISTS).items()]
+    launched = {name: command.says for name, command in COMMANDS.items() if not command.brief}
+    asked = [f"  {name:<16} {command.brief:<20}" for name, command in COMMANDS.items() if command.brief]
+    half = -(-len(asked) // 2)  # the questions go down one column, then the other
     return "\n".join(
         [
             "expertlens finds the neurons of a language model that are experts on a concept.",
             "  expertlens find --model=lenslet-5m --concepts=facts --workdir=runs/facts",
-            *lines,
+            "Do:",
+            *(f"  {name:<16} {says}" for name, says in (launched | EXPLORE | LISTS).items()),
+            "Ask, by an experiment each:",
+            *(
+                (left + right).rstrip()
+                for left, right in itertools.zip_longest(asked[:half], asked[half:], fillvalue="")
+            ),
             "expertlens COMMAND --help tells the claim, the flags and every setting.",
         ]
     )
