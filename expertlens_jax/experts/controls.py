@@ -32,7 +32,7 @@ def random_units(expertise: xr.Dataset, experts: np.ndarray, seed: int) -> np.nd
     return np.sort(np.random.default_rng(seed).choice(others, len(experts), replace=False))
 
 
-def equally_active_units(expertise: xr.Dataset, concept: str, experts: np.ndarray) -> np.ndarray:
+def matched_units(expertise: xr.Dataset, concept: str, experts: np.ndarray) -> np.ndarray:
     """Find for each expert a unit that says as much at the concept's sentences without knowing the concept.
 
     Of the units in the same layer and site whose average precision is below the median of that site's, each expert

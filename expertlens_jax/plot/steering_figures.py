@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from expertlens_jax.data.rows import each_group, each_row
-from expertlens_jax.plot.columns import require
+from expertlens_jax.plot.columns import require, require_values
 from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, drawn
 
 ARMS = {
     "experts": "Experts",
     "random": "Random units",
-    "equally_active": "Equally active non-experts",
+    "matched": "Equally active non-experts",
     "another_concept": "Another concept's experts",
 }
 # What is drawn of each measure: its change or its value, the axis' label, and how it is brought to that.
@@ -51,6 +51,8 @@ def plot_steering(curves: pd.DataFrame) -> Figure:
     ('Steered units (strength 1)', 'Strength (50 units)')
     """
     require(curves, "arm", "method", "count", "strength", "measure", "value", "ci_low", "change", "change_ci_low")
+    require_values(curves, "measure", *(measure for measure, *_ in _PANELS))
+    require_values(curves, "arm", "experts")
     method = curves.loc[curves["arm"] != "experts", "method"].replace("none", np.nan).dropna()
     method = method.iloc[0] if len(method) else curves.loc[curves["arm"] == "experts", "method"].iloc[0]
     arms = [arm for arm in ARMS if (curves["arm"] == arm).any()]
@@ -131,6 +133,8 @@ def plot_steering_cost(curves: pd.DataFrame) -> Figure:
     'Perplexity of held-out text, 50 units steered'
     """
     require(curves, "arm", "method", "count", "strength", "measure", "value", "ci_low", "change", "change_ci_low")
+    require_values(curves, "arm", "experts")
+    require_values(curves[curves["arm"] == "experts"], "measure", "word_log_prob", "held_out_surprise")
     experts = curves[curves["arm"] == "experts"]
     strengths = experts.groupby("count")["strength"].nunique()
     experts = experts[experts["count"] == strengths.idxmax()]

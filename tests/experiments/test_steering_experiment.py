@@ -38,7 +38,7 @@ def workdir(tmp_path_factory):
 
 def test_the_effect_is_what_the_library_says(workdir):
     effects = pd.read_csv(workdir / "effects.csv")
-    assert set(effects["arm"]) == {"unsteered", "experts", "random", "equally_active", "another_concept", "shared"}
+    assert set(effects["arm"]) == {"unsteered", "experts", "random", "matched", "another_concept", "shared"}
     model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(CONCEPTS)
     expertise = el.measure_expertise(el.record_responses(model, concepts.sentences), concepts)
     ids = [model.tokenizer("There was a")["input_ids"]]

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score
 import expertlens_jax as el
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
-from expertlens_jax.experts.controls import equally_active_units, random_units
+from expertlens_jax.experts.controls import matched_units, random_units
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.experts.steering import METHODS
 from expertlens_jax.models.steering import place_steering
@@ -253,7 +253,7 @@ def test_controls_are_no_experts(table):
     experts = np.argsort(-table.average_precision.sel(concept="cat").values)[:8]
     random = random_units(table, experts, seed=1)
     assert len(random) == 8 and not set(random) & set(experts)
-    matched = equally_active_units(table, "cat", experts)
+    matched = matched_units(table, "cat", experts)
     assert len(set(matched)) == 8 and not set(matched) & set(experts)
     places = [sorted(zip(*(table[k].values[u] for k in ("layer", "site")), strict=True)) for u in (experts, matched)]
     assert places[0] == places[1]
@@ -263,10 +263,10 @@ def test_controls_are_no_experts(table):
         random_units(table, table["unit"].values, seed=0)
 
 
-def test_equally_active_units_say_nearly_the_same(table):
+def test_matched_units_say_nearly_the_same(table):
     experts = np.argsort(-table.average_precision.sel(concept="cat").values)[:8]
     median = table.positive_median.sel(concept="cat").values
-    matched = equally_active_units(table, "cat", experts)
+    matched = matched_units(table, "cat", experts)
     drawn = [np.abs(median[experts] - median[random_units(table, experts, seed)]).mean() for seed in range(20)]
     # Both are in the order of layer and site, but not matched one by one within one: compare sorted there.
     keys = [

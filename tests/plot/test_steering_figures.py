@@ -38,6 +38,24 @@ def test_a_line_an_arm_and_the_experts_on_top_of_others_that_are_the_same():
     assert mention.get_ylim()[0] > -1 and mention.get_ylim()[1] == 5  # no axis of a thousandth around nothing
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_table_without_a_measure_is_refused_by_its_name(measure):
+    table = curves()
+    said = f"no rows whose measure is '{measure}'"
+    with pytest.raises(ExpertLensError, match=said):
+        plot.steering(table[table["measure"] != measure])
+    if measure in ("word_log_prob", "held_out_surprise"):
+        with pytest.raises(ExpertLensError, match=said):
+            plot.steering_cost(table[table["measure"] != measure])
+
+
+@pytest.mark.parametrize("figure", ["steering", "steering_cost"])
+def test_a_table_without_experts_is_refused(figure):
+    table = curves()
+    with pytest.raises(ExpertLensError, match="no rows whose arm is 'experts'; there are 'unsteered', 'random'"):
+        getattr(plot, figure)(table[table["arm"] != "experts"])
+
+
 def test_what_a_method_costs_starts_at_the_plain_model():
     axes = plot.steering_cost(curves()).axes[0]
     lines = {line.get_label(): line for line in axes.lines if line.get_label() in ("set median", "linear ot")}

@@ -17,7 +17,7 @@ from expertlens_jax.analysis.steering.effects import Writing, measure_effect, wo
 from expertlens_jax.analysis.steering.summary import Trial, unsteered
 from expertlens_jax.analysis.structure.organisation import map_concepts
 from expertlens_jax.data.concepts import ConceptDataset
-from expertlens_jax.experts.controls import equally_active_units, random_units
+from expertlens_jax.experts.controls import matched_units, random_units
 from expertlens_jax.experts.expertise import measure_expertise
 from expertlens_jax.experts.overlap import jaccard
 from expertlens_jax.experts.responses import record_responses
@@ -26,7 +26,7 @@ from expertlens_jax.experts.steering import share_expertise, steer
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering
 
-CONTROLS = ("random", "equally_active", "another_concept")
+CONTROLS = ("random", "matched", "another_concept")
 AWAY = ("concept", "spared", "method", "sparing", "word", "units", "change", "ci_low", "ci_high")
 MOVED = ("concept", "spared", "of", "domain", "kept", "x", "y", "x_after", "y_after")
 
@@ -89,8 +89,8 @@ def make_steering(expertise: xr.Dataset, trial: Trial, design: Design, *, seed: 
     match trial.arm:
         case "random":
             units = random_units(expertise, experts, seed=seed)
-        case "equally_active":
-            units = equally_active_units(expertise, trial.concept, experts)
+        case "matched":
+            units = matched_units(expertise, trial.concept, experts)
         case "another_concept":
             other = design.concepts[(design.concepts.index(trial.concept) + 1) % len(design.concepts)]
             return steer(expertise, other, top=trial.count, **options)
