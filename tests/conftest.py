@@ -40,14 +40,20 @@ WITH_MODELS = (
 )
 """Files in other folders whose tests run models: most of their time is compilation."""
 
-COMPILED_QUICKLY = ("experiments",)
-"""Folders whose tests ask what is made of numbers. That these are right is for those that compile as users do."""
+COMPILED_QUICKLY = (
+    *("experiments", "test_docstrings.py", "test_training_step.py", "test_sae_training.py", "test_sae_step.py"),
+    *("test_chat.py", "test_choosing.py", "test_scores.py", "test_steering_effects.py", "test_token_masks.py"),
+)
+"""Folders and files whose tests ask what is made of numbers. That these are right is for those that compile as users
+do. A file may also say it by itself, with the marker `compiled_quickly`."""
 
 LONG = (
     *("test_find_experts_experiment.py", "test_generation.py", "test_config_fields.py", "test_hosts.py"),
     *("test_minilm.py", "test_parity.py", "test_alignment_experiment.py", "test_tensor_names.py", "test_sharding.py"),
     *("test_responses.py", "test_steering_experiment.py", "test_pretrain_experiment.py", "test_steering_effects.py"),
     *("test_pipeline.py", "test_growth_experiments.py", "test_stability_experiment.py", "test_site.py"),
+    *("test_sae_training.py", "test_docstrings.py", "test_interventions.py", "test_training_step.py"),
+    *("test_tracing.py", "test_one_sort.py"),
 )
 """Files that take longest, which are begun first, so that two workers end together."""
 
@@ -63,11 +69,21 @@ jax.config.update("jax_enable_compilation_cache", False)
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_file(request):
     """Compiles as the file wants it, and keeps programs for the next file, unless there are too many."""
-    folder = request.path.relative_to(HERE).parts[0]
-    quickly = bool(request.node.get_closest_marker("compiled_quickly")) or folder in COMPILED_QUICKLY
+    quickly = is_compiled_quickly(request.node, request.path)
     clear_programs(quickly)
     with quick_compilation() if quickly else contextlib.nullcontext():
         yield
+
+
+def is_compiled_quickly(node: pytest.Item | pytest.Collector, path: pathlib.Path) -> bool:
+    named = {path.name, path.relative_to(HERE).parts[0]} & {*COMPILED_QUICKLY}
+    return bool(named or node.get_closest_marker("compiled_quickly"))
+
+
+def begun(item: pytest.Item) -> tuple[bool, int]:
+    """The order of files: a process forgets its programs where the way to compile changes; then the longest first."""
+    long = LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
+    return is_compiled_quickly(item, item.path), long
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,4 +92,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             folder = item.path.relative_to(HERE).parts[0]
             otherwise = "models" if item.path.name in WITH_MODELS else "unit"
             item.add_marker(FOLDERS.get(folder, otherwise))
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    items.sort(key=begun)
