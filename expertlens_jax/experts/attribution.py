@@ -157,7 +157,8 @@ def attribute(
         tokens_sha256=digest_tokens(continued.tokens),
     )
     named = {"concept": as_text(concepts.concepts), "domain": ("concept", as_text(concepts.domains))}
-    placed = {"unit": np.asarray(units.index)} | {name: ("unit", as_column(units[name])) for name in UNIT_COLUMNS}
+    beside = {name: ("unit", as_column(units[name])) for name in UNIT_COLUMNS if name in units}
+    placed = {"unit": np.asarray(units.index)} | beside
     read = {"sentences": concepts.name, "concepts_sha256": digest_concepts(concepts)}
     return added.assign_coords(named | placed).assign_attrs(read | provenance.attributes() | settings)
 
