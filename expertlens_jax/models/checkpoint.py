@@ -305,6 +305,8 @@ def _check_names(
         advice = (
             " Is the head the embedding, say tie_word_embeddings=true in config.json; PyTorch would draw it at random."
         )
+    elif config.head is None and any(name.startswith(family.head_names) for name in unexpected):
+        advice = " Its architectures name a model without a language head; if it has one, name that with it there."
     raise CheckpointError(
         f"the checkpoint in {weights.where} isn't the {family.model_type} model that its config.json "
         f"describes: it {'; and it '.join(problems)}.{advice}"

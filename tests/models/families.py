@@ -347,7 +347,6 @@ CASES = [
         ),
     ),
     Case("olmo", "OlmoConfig", LLAMA_WITHOUT_EPS | dict(clip_qkv=0.7)),
-    Case("olmo-biases", "OlmoConfig", LLAMA_WITHOUT_EPS | dict(attention_bias=True, tie_word_embeddings=True)),
     Case("olmo2", "Olmo2Config", LLAMA),
     Case(
         "olmo3",
@@ -403,20 +402,9 @@ CASES = [
         ),
     ),
     Case("stablelm", "StableLmConfig", STABLELM | dict(hidden_size=32, use_qkv_bias=True)),
-    Case(
-        "stablelm-parallel",
-        "StableLmConfig",
-        STABLELM | dict(hidden_size=40, use_parallel_residual=True, tie_word_embeddings=True),
-    ),
     Case("glm4", "Glm4Config", LLAMA | dict(head_dim=12)),
     Case("falcon", "FalconConfig", FALCON),
     Case("falcon-new", "FalconConfig", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2, bias=True)),
-    Case(
-        "falcon-new-one-norm",
-        "FalconConfig",
-        FALCON
-        | dict(new_decoder_architecture=True, num_ln_in_parallel_attn=1, num_kv_heads=2, tie_word_embeddings=False),
-    ),
     Case(
         "falcon-alibi",  # in its eager attention transformers adds the bias twice
         "FalconConfig",
@@ -511,7 +499,6 @@ CASES = [
             },
         ),
     ),
-    Case("electra-equal", "ElectraConfig", BERT | dict(embedding_size=36, num_hidden_layers=2)),
 ]
 EAGER = {"experts_implementation": "eager"}
 """Experts one by one: the other ways want sizes that are multiples of 16 bytes."""

@@ -447,6 +447,11 @@ CHANGES = {
         "num_kv_heads": {"multi_query": False, "num_kv_heads": 2},
         "parallel_attn": {"parallel_attn": False},
         "new_decoder_architecture": {"new_decoder_architecture": True, "num_kv_heads": 2},
+        "one norm for both branches": {
+            "new_decoder_architecture": True,
+            "num_kv_heads": 2,
+            "num_ln_in_parallel_attn": 1,
+        },
         "num_ln_in_parallel_attn": {"num_ln_in_parallel_attn": 2},
         "alibi": {"alibi": True},
     },
@@ -531,7 +536,7 @@ CHANGES = {
         **{name: BY_LAYER_TYPE[name] for name in ("rope_scaling", "rope_parameters", "partial_rotary_factor")},
         **{name: BY_LAYER_TYPE[name] for name in ("max_position_embeddings", "original_max_position_embeddings")},
     },
-    "electra": {**BERT, "embedding_size": {"embedding_size": 12}},
+    "electra": {**BERT, "embedding_size": {"embedding_size": 36}},
 }
 """For each family changes of its config.json, by what they change; a change may hold what it needs beside that."""
 

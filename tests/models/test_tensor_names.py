@@ -362,6 +362,14 @@ def test_a_base_model_by_itself_gives_its_last_hidden_state(tmp_path):
     families.save(base, tmp_path)
     theirs = base(torch.tensor(TOKEN_IDS)).last_hidden_state.detach().numpy()
     np.testing.assert_allclose(np.asarray(el.load_model(tmp_path)(TOKEN_IDS)), theirs, atol=TOLERANCE, rtol=0)
+    write(tmp_path, read(tmp_path) | {"lm_head.weight": torch.ones(83, 24)})
+    with pytest.raises(
+        CheckpointError, match=r"unexpected 1 tensor \(lm_head.weight\).*architectures name a model with"
+    ):
+        el.load_model(tmp_path)
+    tensors = read(tmp_path)
+    del tensors["lm_head.weight"]
+    write(tmp_path, tensors)
     change_config(tmp_path, tie_word_embeddings=True)
     tied = el.load_model(tmp_path)
     assert tied.config.head == "tied"
