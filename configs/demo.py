@@ -5,7 +5,7 @@
     python -m experiments.alignment --config=configs/demo.py:novels --workdir=runs/novels
 
 NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives, senses,
-detection, sparse_features or steering.
+detection, sparse_features, necessity or steering.
 Settings that all of them read come first, then a section an experiment. `small` takes fewer concepts, to check the
 whole path in less time; `novels` is for alignment: the words that people rated, and the ratings by part of speech.
 Another model's suite imports `get_config` and changes what differs.
@@ -42,7 +42,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     # What experiments.reproduce runs
     c.experiments = (
         *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity"),
-        *("negatives", "senses", "detection", "sparse_features", "steering"),
+        *("negatives", "senses", "detection", "sparse_features", "necessity", "steering"),
     )
 
     # Overlap
@@ -155,6 +155,14 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.steering.max_new_tokens = 24
     c.steering.temperature = 1.0
     c.steering.held_out = 64  # texts
+    # Necessity: units chosen on the first sentence set, silenced in the last, or in either half of a single one
+    c.necessity = ml_collections.ConfigDict()
+    c.necessity.concepts = 16  # drawn domain by domain; 0 for all
+    c.necessity.sizes = (1, 10, 50, 200, 1000)  # of the highest units, silenced together
+    c.necessity.drawn_size = 50  # the one that verdicts are about
+    c.necessity.ablations = ("zero", "median")  # what silenced units say; verdicts are about the first
+    c.necessity.sentences = 24  # of each concept, and as many of others
+    c.necessity.prompts = c.steering.prompts  # after which the same units are made to speak; () to leave that out
 
     if size == "small":
         c.model = "lenslet-2m"
@@ -192,6 +200,11 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.steering.num_seeds = 2
         c.steering.max_new_tokens = 8
         c.steering.held_out = 8
+        c.necessity.concepts = 8
+        c.necessity.sizes = (10, 50, 200)
+        c.necessity.ablations = ("zero",)
+        c.necessity.sentences = 6
+        c.necessity.prompts = c.steering.prompts
         c.resamples = 200
         c.permutations = 500
     if size == "novels":

@@ -44,7 +44,7 @@ from .sources import Sources
 
 EXPERIMENTS = (
     *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity", "negatives"),
-    *("senses", "detection", "sparse_features", "steering"),
+    *("senses", "detection", "sparse_features", "necessity", "steering"),
 )
 DONE, LEFT_OUT, FAILED, WAITING = "done", "left out", "failed", "waiting"
 SENTENCES = {

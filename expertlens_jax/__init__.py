@@ -34,6 +34,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.data.contrast import Contrast, contrast_concepts
     from expertlens_jax.data.ratings import Ratings, load_ratings
     from expertlens_jax.data.things import Things, load_things
+    from expertlens_jax.data.typicality import Typicality, load_typicality
     from expertlens_jax.errors import ExpertLensError, ExpertLensWarning
     from expertlens_jax.experts.attribution import attribute
     from expertlens_jax.experts.budget import Budget
@@ -110,6 +111,7 @@ __all__ = [
     "Steering",
     "Things",
     "Trace",
+    "Typicality",
     "ablate_heads",
     "align",
     "attribute",
@@ -134,6 +136,7 @@ __all__ = [
     "load_sae",
     "load_steering",
     "load_things",
+    "load_typicality",
     "logit_effect",
     "make_mesh",
     "mask_directions",

@@ -60,6 +60,7 @@ COMMANDS = {
     "sparse-features": Command(
         "sparse_features", "Are expert units better than features of autoencoders?", brief="or SAEs' features?"
     ),
+    "necessity": Command("necessity", "Does the model need its experts, or only have them?", brief="are they needed?"),
     "steer": Command("steering", "Does the model write of what its experts are made to say?", brief="what is written?"),
     "write-concepts": Command("write_concepts", "Write or mine sentences for new concepts"),
     "pretrain": Command("pretrain", "Train a small causal model from text files"),

@@ -10,7 +10,9 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.analysis.conditions.questions import settling, stability
     from expertlens_jax.analysis.detecting.question import detection
     from expertlens_jax.analysis.result import Result
-    from expertlens_jax.analysis.similarity.questions import alignment, baselines, controls
+    from expertlens_jax.analysis.similarity.questions import alignment, baselines, controls, typicality
+    from expertlens_jax.analysis.similarity.rdms import from_rsatoolbox, to_rsatoolbox
+    from expertlens_jax.analysis.steering.questions import necessity
     from expertlens_jax.analysis.structure.questions import (
         localisation,
         matched_controls,
@@ -25,11 +27,15 @@ __all__ = [
     "baselines",
     "controls",
     "detection",
+    "from_rsatoolbox",
     "localisation",
     "matched_controls",
+    "necessity",
     "organisation",
     "polysemanticity",
     "senses",
     "settling",
     "stability",
+    "to_rsatoolbox",
+    "typicality",
 ]

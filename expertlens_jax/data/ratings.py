@@ -111,7 +111,7 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
         file = epath.resource_path("expertlens_jax") / "data" / "human" / known.file
     else:
         file = _find_copy(known) or _fetch(whole, known)
-    listed = _read_pairs(file)[rows or slice(None)]
+    listed = read_pairs(file)[rows or slice(None)]
     if all(re.fullmatch(".+-[nvj]", word) for *words, _ in listed for word in words):
         listed = [(first[:-2], second[:-2], score) for first, second, score in listed]
 
@@ -187,7 +187,7 @@ def _find(path: epath.PathLike) -> epath.Path:
     return file
 
 
-def _read_pairs(file: TextFile) -> list[tuple[str, str, float]]:
+def read_pairs(file: TextFile) -> list[tuple[str, str, float]]:
     """Return what each line of the file holds: two words, lower-cased, and their rating."""
     lines = [
         (number, line.strip())

@@ -107,3 +107,35 @@ def units_by_place(row: xr.Dataset) -> dict[tuple[int, str], np.ndarray]:
     places = pd.DataFrame({"layer": row["layer"].values, "site": [str(site) for site in row["site"].values]})
     by_place: Any = places.groupby(["layer", "site"], sort=False).indices
     return by_place
+
+
+def place_matched_units(expertise: xr.Dataset, experts: np.ndarray, seed: int) -> np.ndarray:
+    """As many units as there are experts, drawn from the others of each expert's layer and site.
+
+    Where a layer and site has fewer others than experts, the rest is drawn from all units that are left.
+
+    Args:
+      expertise: the table.
+      experts: values of its `unit` coordinate.
+      seed: of the draw.
+
+    Returns:
+      Values of the `unit` coordinate, ascending.
+
+    Raises:
+      SelectionError: there are fewer others than experts in the whole table.
+    """
+    is_expert = np.isin(expertise["unit"].values, experts)
+    wanted = int(is_expert.sum())
+    if 2 * wanted > len(is_expert):
+        raise SelectionError(
+            f"{wanted} units were chosen, and only {len(is_expert) - wanted} others are left to draw from."
+        )
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros_like(is_expert)
+    for here in units_by_place(expertise).values():
+        others = here[~is_expert[here]]
+        drawn[rng.choice(others, min(int(is_expert[here].sum()), len(others)), replace=False)] = True
+    left = np.flatnonzero(~is_expert & ~drawn)
+    drawn[rng.choice(left, wanted - int(drawn.sum()), replace=False)] = True
+    return np.sort(expertise["unit"].values[drawn])

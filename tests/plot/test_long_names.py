@@ -38,6 +38,14 @@ def intervals(value=0.5):
     return {"value": value, "ci_low": value - 0.3, "ci_high": value + 0.3}
 
 
+def necessity():
+    scores = ("average_precision", "a score of my own making, with a long name")
+    units = (*scores, *(f"random, placed as by {score}" for score in scores))
+    axes = {"units": units, "count": (1, 10, 1000), "measure": ("own", "others", "sufficiency")}
+    pair = {"first": scores[0], "second": scores[1], "measure": "shared", "chance": 0.01}
+    return plot.necessity(table(axes, ablation="zero", **intervals()), table({"count": (1, 10)}, **pair, **intervals()))
+
+
 def overlap_of(number, domains=DOMAINS):
     values = np.random.default_rng(0).random((number, number)) / 3
     names = words(number)
@@ -292,6 +300,7 @@ CASES = {
     "map, crowded": lambda: map_of(60),
     "matched": matched,
     "measures": measures,
+    "necessity": necessity,
     "overlap": lambda: plot.overlap(overlap_of(12), quantity=MEASURE),
     "overlap, many": lambda: plot.overlap(overlap_of(80, [f"{DOMAINS[i % 3]} {i}" for i in range(16)])),
     "overlap, one domain": lambda: plot.overlap(overlap_of(5, DOMAINS[:1])),

@@ -8,8 +8,8 @@ concepts. How few those pairs are, and that they share words, is why it comes wi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from expertlens_jax.cards import Card, listed
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensError
+
+if TYPE_CHECKING:
+    import rsatoolbox
 
 MINIMUM_PAIRS = 10  # with fewer, a correlation says nothing: its 95% interval is wider than 1
 MINIMUM_CONCEPTS = 5  # that so many pairs are of
@@ -67,6 +70,12 @@ class Alignment:
 
     def __repr__(self) -> str:
         return f"Alignment({self})"  # short: `missing` may be hundreds of words, and `table` as many rows
+
+    def to_rsatoolbox(self) -> rsatoolbox.rdm.RDMs:
+        """Return the similarity and the ratings as two RDMs, see `el.analysis.to_rsatoolbox`."""
+        from expertlens_jax.analysis.similarity.rdms import to_rsatoolbox  # it imports this file
+
+        return to_rsatoolbox(self)
 
     def _repr_html_(self) -> str:
         numbers = (
@@ -110,19 +119,9 @@ def rated_pairs(concepts: Sequence[str], ratings: Ratings) -> RatedPairs:
     Raises:
       ExpertLensError: two concepts are the same but for that, and the word is rated.
     """
-    index: dict[str, int] = {}
-    twice: dict[str, str] = {}
-    for position, concept in enumerate(concepts):
-        if index.setdefault(normal_name(concept), position) != position:
-            twice[normal_name(concept)] = concept
     pairs = [(*map(normal_name, pair), score) for pair, score in zip(ratings.pairs, ratings.scores, strict=True)]
     words = {word for *pair, _ in pairs for word in pair}
-    for word in sorted(words & twice.keys()):
-        raise ExpertLensError(
-            f"{ratings.name} rates {word!r}, which may be the concept {concepts[index[word]]!r} or "
-            f"{twice[word]!r}: ratings are matched without regard to capitals, to how accents are composed, and to "
-            "spaces, hyphens and underscores; rename or leave out one of the two concepts"
-        )
+    index = concept_places(concepts, words, ratings.name)
     found = [(index[a], index[b], score) for a, b, score in pairs if a in index and b in index and a != b]
     first, second, scores = zip(*found, strict=True) if found else ((), (), ())
     return RatedPairs(
@@ -131,6 +130,31 @@ def rated_pairs(concepts: Sequence[str], ratings: Ratings) -> RatedPairs:
         scores=np.array(scores, np.float64),
         missing=tuple(sorted(words - index.keys())),
     )
+
+
+def concept_places(concepts: Sequence[str], words: Collection[str], ratings: str) -> dict[str, int]:
+    """Return where each concept stands among `concepts` [C], by its `normal_name`.
+
+    Args:
+      concepts: their names.
+      words: the rated ones, by their normal names.
+      ratings: what the ratings are called, for errors.
+
+    Raises:
+      ExpertLensError: two concepts have one normal name, and the word is rated.
+    """
+    index: dict[str, int] = {}
+    twice: dict[str, str] = {}
+    for position, concept in enumerate(concepts):
+        if index.setdefault(normal_name(concept), position) != position:
+            twice[normal_name(concept)] = concept
+    for word in sorted(set(words) & twice.keys()):
+        raise ExpertLensError(
+            f"{ratings} rates {word!r}, which may be the concept {concepts[index[word]]!r} or "
+            f"{twice[word]!r}: ratings are matched without regard to capitals, to how accents are composed, and to "
+            "spaces, hyphens and underscores; rename or leave out one of the two concepts"
+        )
+    return index
 
 
 def align(

@@ -3,8 +3,9 @@
 import dataclasses
 
 import numpy as np
+import scipy.stats
 
-from expertlens_jax.analysis.statistics import jackknife_over_concepts, weighted_spearman
+from expertlens_jax.analysis.statistics import jackknife_over_concepts, spearman, weighted_spearman
 from expertlens_jax.data.raters import Raters
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import SelectionError
@@ -90,6 +91,40 @@ def split_half_ceiling(raters: Raters, *, splits: int = 100, seed: int = 0) -> C
     note = "a half of the raters rates all pairs the same" if np.isnan(estimate.value) else ""
     reliability, low, high = (float(spearman_brown(each)) for each in (estimate.value, estimate.low, estimate.high))
     return Ceiling(raters.name, len(raters.raters), len(raters.pairs), estimate.value, reliability, low, high, note)
+
+
+def noise_ceiling(raters: Raters) -> tuple[float, float]:
+    """Return between what bounds a similarity would correlate with single raters, if it were the true one.
+
+    Nili et al., "A toolbox for representational similarity analysis" (PLoS Comput. Biol. 10, 2014). Each rater is
+    correlated (Spearman) with the mean ranks of all the others, and with those of all raters: the mean of the first is
+    the lower bound, that of the second, which has the rater himself in it, the upper. A reliability (see
+    `split_half_ceiling`) is of the raters' mean; these bounds are for a similarity that is correlated with each rater,
+    as rsatoolbox does.
+
+    Args:
+      raters: who all rated all pairs.
+
+    Returns:
+      The lower and the upper bound.
+
+    Raises:
+      SelectionError: somebody left a pair out: ranks of different pairs have no mean.
+    """
+    missing = np.isnan(raters.scores)
+    if missing.any():
+        row, column = np.argwhere(missing)[0]
+        raise SelectionError(
+            f"{raters.name}: {raters.raters[column]!r} didn't rate {'/'.join(raters.pairs[row])}, one of "
+            f"{int(missing.sum())} ratings that are missing; bounds want all of them: leave out such pairs or raters, "
+            "or ask split_half_ceiling."
+        )
+    ranks = scipy.stats.rankdata(raters.scores, axis=0)
+    lower, upper = [], []
+    for number, own in enumerate(ranks.T):
+        lower.append(spearman(own, np.delete(ranks, number, axis=1).mean(axis=1)))
+        upper.append(spearman(own, ranks.mean(axis=1)))
+    return float(np.mean(lower)), float(np.mean(upper))
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:

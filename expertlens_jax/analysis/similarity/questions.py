@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
+from etils import epath
 
 from expertlens_jax import plot
 from expertlens_jax.analysis.given import SET, given_ratings, given_similarity
 from expertlens_jax.analysis.result import Result, interval
 from expertlens_jax.analysis.similarity.alignment import align
 from expertlens_jax.analysis.similarity.comparison import compare_alignments, partial_alignments
+from expertlens_jax.analysis.similarity.typicality import align_typicality
 from expertlens_jax.data.ratings import Ratings
+from expertlens_jax.data.typicality import Typicality, load_typicality
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.scores import Sign
 
@@ -85,6 +88,71 @@ def alignment(
         plot.alignment, drawn.assign(sentences=SET), table.assign(sentences=SET), quantity=quantity
     )
     return Result("alignment", table, tuple(sentences), {"alignment": figure}, {"pairs": drawn})
+
+
+def typicality(
+    x: xr.Dataset | xr.DataArray,
+    ratings: Typicality | epath.PathLike,
+    *,
+    shared_with: str = "members",
+    method: str = "jaccard",
+    threshold: float | None = None,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    permutations: int = 10_000,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Result:
+    """Ask whether a concept shares more with its category, the more typical of it people find it.
+
+    Args:
+      x: a table of expertise, expert sets, or a similarity (concept, other).
+      ratings: of typicality, or their file: a concept, its category and a number a line.
+      shared_with: what the concept's similarity is to: the category's other rated "members", averaged, or the
+        category's own "word", which must be a concept.
+      method: of `overlap`, if `x` is no similarity yet.
+      threshold: for that.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+      permutations: draws of p, of ratings within each category.
+      resamples: draws of the intervals, of concepts within each category.
+      seed: of both.
+
+    Returns:
+      A `Result`. Its table has a row per category, then "mean" (over categories) and "pooled": `scope`, `concepts`,
+      `spearman`, `ci_low`, `ci_high`, `chance` (0), `p_value`, `note` (why there is no number).
+      `tables["concepts"]` holds each rating and similarity.
+
+    Raises:
+      SelectionError, ExpertLensError, RatingsError: as `overlap`, `align_typicality` and `load_typicality`.
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> birds = ["bird", "robin", "sparrow", "eagle", "owl", "penguin"]
+    >>> near = np.exp(-np.abs(np.subtract.outer(np.arange(6.0), np.arange(6))))
+    >>> similarity = xr.DataArray(near, {"concept": birds, "other": birds}, ("concept", "other"))
+    >>> rated = el.Typicality("mine", tuple(birds[1:]), ("bird",) * 5, np.array([6.9, 6.5, 5.0, 4.5, 2.6]))
+    >>> found = el.analysis.typicality(similarity, rated, shared_with="word", permutations=99)
+    >>> found.table.query("scope == 'mean'")["spearman"].round(2).tolist()
+    [1.0]
+    """
+    rated = ratings if isinstance(ratings, Typicality) else load_typicality(ratings)
+    similarity, quantity = given_similarity(x, method, threshold, by, sign)
+    draws = {"permutations": permutations, "resamples": resamples, "seed": seed}
+    table, concepts = align_typicality(similarity, rated, shared_with=shared_with, **draws)
+    to = {"members": "the other members of the category", "word": "the category's word"}[shared_with]
+    sentences = []
+    for row in table[table["scope"].isin(("mean", "pooled"))].to_dict("records"):
+        categories = int(table["spearman"][~table["scope"].isin(("mean", "pooled"))].notna().sum())
+        scope = f"within {categories} categories, averaged" if row["scope"] == "mean" else "over all, pooled"
+        sentences.append(
+            f"{rated.name}, {scope}: there is no correlation: {row['note']}."
+            if row["note"]
+            else f"{rated.name}, {scope}: Spearman's correlation of typicality with the similarity to {to} "
+            f"({quantity}) is {interval(row, 'spearman')} (chance 0, p = {row['p_value']:.2g}), over {row['concepts']} "
+            "ratings."
+        )
+    return Result("typicality", table, tuple(sentences), tables={"concepts": concepts})
 
 
 def baselines(

@@ -1,0 +1,109 @@
+"""What a model loses without its experts, what they can do, and whether two scores choose the same ones."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from expertlens_jax.plot.columns import require
+from expertlens_jax.plot.style import FAINT, INK, PALE, PALETTE, Figure, drawn
+
+SHADES = {"average_precision": PALETTE[0], "attribution": PALETTE[1]}
+_MARKS = {"average_precision": "o", "attribution": "D"}
+_RANDOM = "random, placed as by "
+
+
+@drawn
+def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
+    """Draw what is lost by how many units are silenced, what the same units raise, and how far scores agree.
+
+    Args:
+      table: a row per set and measure: units, count, ablation, measure, value, ci_low, ci_high. Drawn is the first
+        ablation.
+      agreement: a row per two scores, measure and count: first, second, measure, count, value, ci_low, ci_high, chance.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> at = {"ablation": "zero", "units": "average_precision", "count": [1, 10], "ci_low": 0.1, "ci_high": 0.4}
+    >>> falls = pd.DataFrame(at | {"value": 0.3, "measure": "own"})
+    >>> pair = {"first": "average_precision", "second": "attribution", "measure": "shared", "count": [1, 10]}
+    >>> agreed = pd.DataFrame(pair | {"value": 0.2, "ci_low": 0.1, "ci_high": 0.3, "chance": [0.001, 0.01]})
+    >>> [axes.get_title(loc="left") for axes in el.plot.necessity(falls, agreed).axes]
+    ['Necessary', 'Chosen alike']
+    """
+    require(table, "units", "count", "ablation", "measure", "value", "ci_low", "ci_high")
+    require(agreement, "first", "second", "measure", "count", "value", "ci_low", "ci_high", "chance", rows=False)
+    table = table[table["ablation"] == table["ablation"].iloc[0]]
+    scores = [name for name in dict.fromkeys(table["units"]) if not name.startswith(_RANDOM)]
+    shades = {name: SHADES.get(name, PALETTE[(i + 2) % len(PALETTE)]) for i, name in enumerate(scores)}
+    shared = agreement[agreement["measure"] == "shared"]
+    speaking = table[table["measure"] == "sufficiency"]
+    names = ["necessary", *(["sufficient"] if len(speaking) else []), *(["alike"] if len(shared) else [])]
+    figure = Figure(figsize=(2.35 * len(names) + 0.3, 3.1), layout="constrained")
+    panels = dict(zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True))
+
+    counts = sorted(set(table["count"]))
+    for measure, style, axes in (
+        ("own", "-", panels["necessary"]),
+        ("others", (0, (1, 1.2)), panels["necessary"]),
+        ("sufficiency", "-", panels.get("sufficient")),
+    ):
+        rows = table[table["measure"] == measure]
+        for number, name in enumerate(dict.fromkeys(rows["units"])):
+            score = name.removeprefix(_RANDOM)
+            random = name.startswith(_RANDOM)
+            own = rows[rows["units"] == name].sort_values("count")
+            place = own["count"] * 1.03 ** (number - 1.5)  # so that intervals stand beside each other
+            colour = FAINT if random else shades[score]
+            _line(axes, place, own, colour, _MARKS.get(score, "s"), style, hollow=random)
+    titles = {"necessary": "Necessary", "sufficient": "Sufficient", "alike": "Chosen alike"}
+    labels = {
+        "necessary": "Fall of log p of the word (nats)",
+        "sufficient": "Rise of log p of the word (nats)",
+        "alike": "Share of the highest in common",
+    }
+    if "alike" in panels:
+        axes, first = panels["alike"], shared[["first", "second"]].iloc[0]
+        own = shared[(shared[["first", "second"]] == first).all(axis=1)].sort_values("count")
+        _line(axes, own["count"], own, INK, "o", "-")
+        axes.plot(own["count"], own["chance"], color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        end = own.iloc[-1]
+        below = {"xytext": (0, -12), "textcoords": "offset points", "ha": "right", "va": "top"}
+        axes.annotate("chance", (end["count"], end["chance"]), fontsize=7, color=INK, **below)
+        axes.set_ylim(0, max(1.05 * float(own["ci_high"].max()), 0.1))
+    for name, axes in panels.items():
+        axes.set_title(titles[name], loc="left", fontweight="bold")
+        axes.set_ylabel(labels[name])
+        axes.set_xscale("log")
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.minorticks_off()
+        axes.set_xlabel({"necessary": "Units silenced", "sufficient": "Units made to speak"}.get(name, "Highest units"))
+        axes.grid(axis="y", color=PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
+        if name != "alike":
+            axes.axhline(0, color=INK, linewidth=0.6)
+    handles = [
+        Line2D([], [], color=shades[name], marker=_MARKS.get(name, "s"), markersize=3.5, label=name.replace("_", " "))
+        for name in scores
+    ]
+    handles += [
+        Line2D(
+            *([], []),
+            **{"color": FAINT, "marker": "o", "markersize": 3.5, "markerfacecolor": "white"},
+            label="random units of the same layers and sites",
+        ),
+        Line2D([], [], color=INK, linestyle="-", label="the concept's word"),
+        Line2D([], [], color=INK, linestyle=(0, (1, 1.2)), label="other concepts' words"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.4)
+    return figure
+
+
+def _line(
+    axes: Axes, place: pd.Series, rows: pd.DataFrame, colour: str, mark: str, style: object, hollow: bool = False
+) -> None:
+    """A line of means with their intervals."""
+    axes.vlines(place, rows["ci_low"], rows["ci_high"], color=colour, linewidth=0.9, alpha=0.6)
+    axes.plot(place, rows["value"], color=colour, linestyle=style, marker=mark, markersize=3, linewidth=1.1)
+    if hollow:
+        axes.lines[-1].set_markerfacecolor("white")
