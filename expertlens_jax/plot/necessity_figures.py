@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -48,6 +50,8 @@ def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
         ("others", (0, (1, 1.2)), panels["necessary"]),
         ("sufficiency", "-", panels.get("sufficient")),
     ):
+        if axes is None:
+            continue
         rows = table[table["measure"] == measure]
         for number, name in enumerate(dict.fromkeys(rows["units"])):
             score = name.removeprefix(_RANDOM)
@@ -100,7 +104,7 @@ def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
 
 
 def _line(
-    axes: Axes, place: pd.Series, rows: pd.DataFrame, colour: str, mark: str, style: object, hollow: bool = False
+    axes: Axes, place: pd.Series, rows: pd.DataFrame, colour: str, mark: str, style: Any, hollow: bool = False
 ) -> None:
     """A line of means with their intervals."""
     axes.vlines(place, rows["ci_low"], rows["ci_high"], color=colour, linewidth=0.9, alpha=0.6)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from expertlens_jax.analysis.steering.necessity import control_of
+from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import LEVEL, Conclusion, above, conclude_from, enough, every, significant
 
 AP, ATTRIBUTION = "average_precision", "attribution"
@@ -13,14 +14,14 @@ AP, ATTRIBUTION = "average_precision", "attribution"
 def tell(tables: Mapping[str, pd.DataFrame]) -> str:
     """Return a row per ablation, measure and set, a column per number of units; and how far the scores agree."""
     table = tables["necessity"]
-    shown = table.assign(shown=[f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in table.itertuples()])
+    shown = table.assign(shown=[f"{r.value:.2f} [{r.ci_low:.2f}, {r.ci_high:.2f}]" for r in each_row(table)])
     wide = shown.pivot_table(
         index=["ablation", "measure", "units"], columns="count", values="shown", aggfunc="first", sort=False
     )
     told = "\n".join(
         f"  {row.measure.replace('_', ' ')}{f' of the highest {row.units}' if row.measure == 'shared' else ''}: "
         f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}], chance {row.chance:.2g}"
-        for row in tables["agreement"].rename(columns={"count": "units"}).itertuples()
+        for row in each_row(tables["agreement"].rename(columns={"count": "units"}))
     )
     return (
         f"Falls and rises of the log-probability of a word, in nats, by number of units; 95% intervals over concepts\n"

@@ -7,7 +7,7 @@ into it; of ratings, whose scale is their own, it is the highest rating less eac
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,7 +124,7 @@ def _below_highest(scores: np.ndarray) -> np.ndarray:
     return np.nanmax(scores) - scores
 
 
-def _of_pairs(pairs: list[tuple[str, str]], values: np.ndarray, names: list[str]) -> rsatoolbox.rdm.RDMs:
+def _of_pairs(pairs: Sequence[tuple[str, str]], values: np.ndarray, names: list[str]) -> rsatoolbox.rdm.RDMs:
     """RDMs of values `[rdms, pairs]` over all the words that any pair has; NaN elsewhere."""
     words = {normal_name(word): word for pair in pairs for word in pair}
     place = {word: i for i, word in enumerate(words)}

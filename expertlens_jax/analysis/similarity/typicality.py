@@ -6,6 +6,7 @@ either its similarity to the category's own word (robin, bird), or its mean simi
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,7 @@ def align_typicality(
     for category in dict.fromkeys(map(normal_name, ratings.categories)):
         own = rated[rated["category"] == category]
         x, y = own["similarity"].to_numpy(float), own["rating"].to_numpy(float)
-        row = {"scope": category, "concepts": len(own), "note": ""}
+        row: dict[str, Any] = {"scope": category, "concepts": len(own), "note": ""}
         if shared_with == "word" and own.empty:
             row["note"] = "its word is no concept, or none of its members is"
         elif len(own) < minimum_concepts:
@@ -122,7 +123,7 @@ def align_typicality(
     whole = (rated["similarity"].to_numpy(float), rated["rating"].to_numpy(float))
     enough = len(rated) >= minimum_concepts and not np.isnan(spearman(*whole))
     for scope, groups in (("mean", counted), ("pooled", [whole] if enough else [])):
-        row = {"scope": scope, "concepts": sum(len(x) for x, _ in groups), "note": ""}
+        row: dict[str, Any] = {"scope": scope, "concepts": sum(len(x) for x, _ in groups), "note": ""}
         if groups:
             low, high = _resampled(groups, resamples, seed)
             row |= {"spearman": float(np.mean([spearman(*each) for each in groups])), "ci_low": low, "ci_high": high}

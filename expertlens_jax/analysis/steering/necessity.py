@@ -135,7 +135,8 @@ def silence(expertise: xr.Dataset, concept: str, units: np.ndarray, values: np.n
     steering = steer(expertise, concept, units=units, method="zero")
     if values is None:
         return steering
-    return steering.replace(shift=np.asarray(values, np.float32)[np.isin(expertise["unit"].values, units)])
+    own = np.asarray(values, np.float32)[np.isin(expertise["unit"].values, units)]
+    return dataclasses.replace(steering, shift=own)
 
 
 def measure_concept(
@@ -212,7 +213,8 @@ def summarise_falls(each: pd.DataFrame, *, resamples: int = 2000, seed: int = 0)
       A row per set and measure: `units`, `count`, `ablation`, `measure`, `value`, `ci_low`, `ci_high`, `concepts`.
     """
     rows = []
-    for key, group in each.groupby(["units", "count", "ablation"], sort=False):
+    sets: Any = each.groupby(["units", "count", "ablation"], sort=False)
+    for key, group in sets:
         for measure in MEASURES:
             values = group[measure].dropna().to_numpy(float)
             if len(values):
@@ -239,7 +241,8 @@ def compare_sets(each: pd.DataFrame, scores: Sequence[str], *, resamples: int = 
     pairs = [*((score, control_of(score)) for score in scores), *itertools.combinations(scores, 2)]
     rows = []
     for measure in ("selective", "sufficiency"):
-        for (ablation, count), group in each.groupby(["ablation", "count"], sort=False):
+        sets: Any = each.groupby(["ablation", "count"], sort=False)
+        for (ablation, count), group in sets:
             table = group.pivot_table(index="concept", columns="units", values=measure, sort=False)
             for first, second in pairs:
                 if first not in table or second not in table:

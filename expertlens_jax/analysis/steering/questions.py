@@ -6,6 +6,7 @@ import functools
 import numbers
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
@@ -140,10 +141,10 @@ def check_necessity(
     Raises:
       SelectionError: one of them can't be.
     """
-    counts = (counts,) if isinstance(counts, numbers.Integral) else tuple(counts)
+    several = tuple(np.atleast_1d(np.asarray(counts, object)).tolist())
     by, ablations = ((each,) if isinstance(each, str) else tuple(each) for each in (by, ablations))
-    wrong = [each for each in counts if not isinstance(each, numbers.Integral) or isinstance(each, bool) or each < 1]
-    if wrong or not counts:
+    wrong = [each for each in several if not isinstance(each, numbers.Integral) or isinstance(each, bool) or each < 1]
+    if wrong or not several:
         raise SelectionError(f"counts={counts!r} were given; wanted numbers of units, integers of at least 1.")
     if not by:
         raise SelectionError("by is empty; name a score by which units are chosen, such as 'average_precision'.")
@@ -154,7 +155,7 @@ def check_necessity(
         raise SelectionError(f"ablations={ablations!r} were given; wanted one or more of {', '.join(ABLATIONS)}.")
     if not isinstance(sentences, numbers.Integral) or sentences < 1:
         raise SelectionError(f"sentences={sentences!r} was given; wanted a number of sentences, 1 or more.")
-    return tuple(sorted({int(each) for each in counts})), tuple(dict.fromkeys(by)), tuple(dict.fromkeys(ablations))
+    return tuple(sorted({int(each) for each in several})), tuple(dict.fromkeys(by)), tuple(dict.fromkeys(ablations))
 
 
 def _told(table: pd.DataFrame, tables: Mapping[str, pd.DataFrame], by: Sequence[str]) -> list[str]:
