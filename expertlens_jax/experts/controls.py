@@ -110,7 +110,7 @@ def units_by_place(row: xr.Dataset) -> dict[tuple[int, str], np.ndarray]:
 
 
 def place_matched_units(expertise: xr.Dataset, experts: np.ndarray, seed: int) -> np.ndarray:
-    """As many units as there are experts, drawn from the others of each expert's layer and site.
+    """Draw as many units as there are experts, from the others of each expert's layer and site.
 
     Where a layer and site has fewer others than experts, the rest is drawn from all units that are left.
 

@@ -106,7 +106,7 @@ def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
 def _line(
     axes: Axes, place: pd.Series, rows: pd.DataFrame, colour: str, mark: str, style: Any, hollow: bool = False
 ) -> None:
-    """A line of means with their intervals."""
+    """Draw a line of means with their intervals."""
     axes.vlines(place, rows["ci_low"], rows["ci_high"], color=colour, linewidth=0.9, alpha=0.6)
     axes.plot(place, rows["value"], color=colour, linestyle=style, marker=mark, markersize=3, linewidth=1.1)
     if hollow:

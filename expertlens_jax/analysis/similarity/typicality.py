@@ -139,12 +139,12 @@ _Groups = list[tuple[np.ndarray, np.ndarray]]
 
 
 def _mean_over(groups: _Groups, draw: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """The mean over categories of what a draw gives of each, `[draws]`; NaN where one has none."""
+    """Return the mean over categories of what a draw gives of each, `[draws]`; NaN where one has none."""
     return np.mean([draw(*each) for each in groups], axis=0)
 
 
 def _permuted(groups: _Groups, permutations: int, seed: int) -> float:
-    """The two-sided p of the mean correlation, ratings permuted within each category."""
+    """Return the two-sided p of the mean correlation, ratings permuted within each category."""
     rng = np.random.default_rng(seed)
 
     def draw(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ def _permuted(groups: _Groups, permutations: int, seed: int) -> float:
 
 
 def _resampled(groups: _Groups, resamples: int, seed: int) -> tuple[float, float]:
-    """The 95% percentile interval of the mean correlation, from resampling each category's concepts."""
+    """Return the 95% percentile interval of the mean correlation, from resampling each category's concepts."""
     rng = np.random.default_rng(seed)
     means = _mean_over(groups, lambda x, y: weighted_spearman(x, y, resample_counts(len(x), resamples, rng)))
     known = means[~np.isnan(means)]

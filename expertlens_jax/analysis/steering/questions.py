@@ -159,7 +159,7 @@ def check_necessity(
 
 
 def _told(table: pd.DataFrame, tables: Mapping[str, pd.DataFrame], by: Sequence[str]) -> list[str]:
-    """What was found, at the number of units in the middle, by the first ablation."""
+    """Tell what was found, at the number of units in the middle, by the first ablation."""
     counts = sorted(set(table["count"]))
     count, ablation = counts[len(counts) // 2], table["ablation"].iloc[0]
     at = table[(table["count"] == count) & (table["ablation"] == ablation)].set_index(["units", "measure"])
