@@ -84,6 +84,8 @@ class TransformerConfig:
     alibi: ALiBi | None = None
     qk_norm: Literal["head", "projection"] | None = None
     """Norm of queries and keys: within each head (Qwen 3, Gemma 3) or over the whole projection (OLMo 2)."""
+    attention_sinks: bool = False
+    """Whether each head has a number that takes a share of the softmax and gives nothing (gpt-oss)."""
     windows: tuple[int, ...] = ()
     """Per layer, how many tokens back a token sees, itself included; 0, or no tuple at all: every token."""
     rotary: Rotary | None = None
@@ -95,6 +97,9 @@ class TransformerConfig:
     gated: bool = False
     activation: str = "gelu"
     mlp_bias: bool = True
+    clamped_gate: tuple[float, float] | None = None
+    """The factor a and the limit l of gpt-oss's gated unit `(up + 1) * gate * sigmoid(a * gate)`, with gate cut at l,
+    and up at l and -l, in the place of the activation."""
 
     # Mixtures of experts
     num_experts: int = 0
@@ -102,6 +107,7 @@ class TransformerConfig:
     experts_per_token: int = 0
     router_norm: bool = False
     """Whether the weights of a token's experts are made to sum to one, after the softmax over all experts."""
+    router_bias: bool = False
 
     # Head
     head: Literal["tied", "linear"] | None = "tied"

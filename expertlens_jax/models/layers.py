@@ -112,7 +112,10 @@ class Attention(nn.Module):
 
         mask = attention_mask(inputs, num_tokens, options.window, c.causal, slots)
         bias = None if c.alibi is None else alibi_bias(inputs, slots, c.num_heads, c.alibi)
-        mixed = attend(q, k, v, mask, options, c, earlier, bias)
+        sinks = None
+        if c.attention_sinks:
+            sinks = self.param("sinks", nn.initializers.normal(c.initializer_range), (c.num_heads,), self.dtype)
+        mixed = attend(q, k, v, mask, options, c, earlier, bias, sinks)
         mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
         mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)
         out = linear("attn.out", use_bias=c.attention_out_bias, name="out")
@@ -174,6 +177,7 @@ def attend(
     c: TransformerConfig,
     earlier: tuple[jax.Array, jax.Array] | None = None,
     bias: jax.Array | None = None,
+    sinks: jax.Array | None = None,
 ) -> jax.Array:
     """Attend by softmax in float32, each key head serving `heads / kv_heads` query heads.
 
@@ -187,6 +191,7 @@ def attend(
       earlier: keys and values of a cache, `[batch, kv_heads, slots, head_dim]`. They are read where they lie: putting
         them together with the new ones would copy the cache at every token.
       bias: on the scores, float32 `[batch, heads, keys]`; see `alibi_bias`.
+      sinks: `[heads]`, a score of each that stands beside the keys' and has no value; None for none.
 
     Returns:
       `[batch, tokens, heads, head_dim]`.
@@ -209,7 +214,12 @@ def attend(
         scores = c.attention_softcap * jnp.tanh(scores / c.attention_softcap)
     # A finite floor: a padding token that sees no key at all then averages instead of giving NaN.
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    if sinks is not None:
+        beside = sinks.astype(jnp.float32).reshape(1, c.num_kv_heads, -1, 1, 1)
+        scores = jnp.concatenate([scores, jnp.broadcast_to(beside, (*scores.shape[:-1], 1))], axis=-1)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    if sinks is not None:
+        weights = weights[..., :-1]
     if not earlier:
         return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(q.shape)
     slots = earlier[1].shape[2]

@@ -146,7 +146,8 @@ def multiply(product, x: jax.Array, kernels: jax.Array, routing: Routing, mesh: 
 class IntoExperts(nn.Module):
     """Each expert's own linear layer from the residual stream, whose output channels are the units of a site.
 
-    Parameters: `kernels` `[experts, inputs, channels]`.
+    Parameters: `kernels` `[experts, inputs, channels]` and, if the config's MLPs have biases, `biases` `[experts,
+    channels]`.
     """
 
     site: str
@@ -162,6 +163,8 @@ class IntoExperts(nn.Module):
         init = nn.initializers.normal(c.initializer_range)
         kernels = self.param("kernels", init, (c.num_experts, x.shape[-1], c.d_mlp), self.dtype)
         outputs = multiply(into_experts, x, kernels, routing, self.mesh)
+        if c.mlp_bias:
+            outputs += self.param("biases", nn.initializers.zeros, (c.num_experts, c.d_mlp), self.dtype)
         outputs = outputs.astype(x.dtype).reshape(*x.shape[:2], -1)
         return tap(self, self.site, outputs, inputs, c, self.taps, routing.reached)
 
@@ -169,7 +172,8 @@ class IntoExperts(nn.Module):
 class OutOfExperts(nn.Module):
     """Each expert's own linear layer back to the residual stream, summed over a token's experts by their weights.
 
-    Parameters: `kernels` `[experts, inputs, d_model]`.
+    Parameters: `kernels` `[experts, inputs, d_model]` and, if the config's MLPs have biases, `biases` `[experts,
+    d_model]`.
     """
 
     config: TransformerConfig
@@ -184,8 +188,21 @@ class OutOfExperts(nn.Module):
         init = nn.initializers.normal(c.initializer_range)
         kernels = self.param("kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
         by_expert = activations.reshape(*activations.shape[:2], c.num_experts, c.d_mlp)
-        outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh).astype(activations.dtype)
-        return tap(self, "mlp.down", outputs, inputs, c, self.taps)
+        outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh)
+        if c.mlp_bias:
+            biases = self.param("biases", nn.initializers.zeros, (c.num_experts, c.d_model), self.dtype)
+            outputs += jnp.matmul(routing.weights_by_expert, biases.astype(jnp.float32))
+        return tap(self, "mlp.down", outputs.astype(activations.dtype), inputs, c, self.taps)
+
+
+def activate(gate: jax.Array | None, up: jax.Array, config: TransformerConfig) -> jax.Array:
+    """The nonlinearity of an expert's MLP, gated if there is a gate."""
+    if config.clamped_gate is not None:
+        factor, limit = config.clamped_gate
+        gate, up = jnp.minimum(gate, limit), jnp.clip(up, -limit, limit)
+        return (up + 1) * gate * jax.nn.sigmoid(factor * gate)
+    activation = ACTIVATIONS[config.activation]
+    return activation(up) if gate is None else activation(gate) * up
 
 
 class RoutedMLP(nn.Module):
@@ -200,12 +217,12 @@ class RoutedMLP(nn.Module):
     def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
         """Map `[batch, tokens, d_model]` to the same shape."""
         c = self.config
-        router = TappedLinear("mlp.router", c, use_bias=False, taps=self.taps, dtype=self.dtype, name="router")
+        router = TappedLinear("mlp.router", c, use_bias=c.router_bias, taps=self.taps, dtype=self.dtype, name="router")
         routing = route(router(x, inputs), c)
         into = partial(IntoExperts, config=c, taps=self.taps, dtype=self.dtype, mesh=self.mesh)
-        activation = ACTIVATIONS[c.activation]
         up = into("mlp.up", name="up")(x, routing, inputs)
-        act = activation(into("mlp.gate", name="gate")(x, routing, inputs)) * up if c.gated else activation(up)
+        gate = into("mlp.gate", name="gate")(x, routing, inputs) if c.gated else None
+        act = activate(gate, up, c)
         act = Tap("mlp.act", c, self.taps, name="act")(act, inputs, routing.reached)
         down = OutOfExperts(c, self.taps, self.dtype, self.mesh, name="down")
         return split_channels(down(split_channels(act, self.mesh), routing, inputs), self.mesh)

@@ -13,6 +13,7 @@ import transformers
 
 from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.checkpoint import Parameter, plan_parameters
+from expertlens_jax.models.expert_tensors import all_experts
 from expertlens_jax.models.families import family_of
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -70,7 +71,7 @@ def stored_tensors(
                 continue
             stored = name if name.startswith(family.head_names) else family.prefix + name
             tensors[stored] = _write(tensors.get(stored), values.astype(dtype), parameter, plan)
-    return tensors
+    return all_experts(tensors, family)
 
 
 def _write(

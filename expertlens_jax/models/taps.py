@@ -128,8 +128,9 @@ def pool_by_expert(
     """Pool activations over tokens, each expert's over those tokens that are routed to it.
 
     A sentence of which no token is gives 0, by any pooling. That is what the expert adds to the sum of all, and what
-    its `mlp.act`, `mlp.up` and `mlp.gate` would have to be for it to add as much; and it is finite, so that sentences
-    stay ranked: below those that excite the unit, above those that inhibit it, level with each other.
+    its `mlp.act`, `mlp.up` and `mlp.gate` would have to be for it to add as much (without biases there); and it is
+    finite, so that sentences stay ranked: below those that excite the unit, above those that inhibit it, level with
+    each other.
 
     Args:
       activations: `[batch, tokens, channels]`, 0 at tokens that aren't routed to the channel's expert.

@@ -4,13 +4,11 @@ import dataclasses
 import pathlib
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from functools import partial
-
-import numpy as np
+from collections.abc import Collection, Sequence
 
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.expert_tensors import each_expert
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.weights import StoredTensor, Weights, same_values
 
@@ -57,32 +55,6 @@ def base_name(name: str, family: Family) -> str:
     return name
 
 
-def each_expert(name: str, tensor: StoredTensor, family: Family) -> Iterator[tuple[str, StoredTensor]]:
-    """Return a tensor of all experts as one of each, by the names of files; and any other as it is.
-
-    So are `experts.gate_up_proj` `[experts, gate and up, inputs]` and `experts.down_proj` `[experts, outputs, inputs]`,
-    which transformers has in memory since version 5, and some files hold.
-    """
-    match = re.fullmatch(r"(.*\.experts\.)(gate_up_proj|down_proj)", name)
-    if family.expert_layers is None or match is None or len(tensor.shape) != 3:
-        yield name, tensor
-        return
-    gate, up, down = family.expert_layers
-    layers = (gate, up) if match[2] == "gate_up_proj" else (down,)
-    num_experts, rows, width = tensor.shape
-    for expert in range(num_experts):
-        for place, layer in enumerate(layers):
-            height = rows // len(layers)
-            part = partial(_read_part, tensor, expert, place * height)
-            yield f"{match[1]}{expert}.{layer}.weight", StoredTensor((height, width), tensor.dtype, part)
-
-
-def _read_part(tensor: StoredTensor, expert: int, start: int, index: tuple[slice, ...]) -> np.ndarray:
-    """Read rows and columns of an expert's part of a tensor, of which rows are counted from `start` on."""
-    rows, columns = index
-    return tensor.read((slice(expert, expert + 1), slice(start + rows.start, start + rows.stop), columns))[0]
-
-
 def by_base_name(weights: Weights, family: Family, config: TransformerConfig) -> dict[str, Named]:
     """Return every tensor by its base model's name; buffers and what the family ignores are left out.
 
@@ -92,11 +64,11 @@ def by_base_name(weights: Weights, family: Family, config: TransformerConfig) ->
       CheckpointError: two stored tensors are the same one of the base model, and differ.
     """
     named: dict[str, Named] = {}
-    for stored, tensor in weights.tensors.items():
+    for stored in weights.tensors:
         name = base_name(stored, family)
         if BUFFERS.fullmatch(name) or re.fullmatch(family.ignored, name):
             continue
-        for each, part in each_expert(name, tensor, family):
+        for each, part in each_expert(stored, name, weights.tensors, family):
             if each in named and not same_values(named[each].tensor, part):
                 raise CheckpointError(
                     f"{weights.where} holds {named[each].name} and {stored}, which are the same tensor of a "

@@ -216,6 +216,25 @@ CASES = [
         MIXTURE | dict(intermediate_size=11, num_experts=4, clip_qkv=0.8, eos_token_id=2),
     ),
     Case(
+        "gpt_oss",  # the limit cuts some gates and ups off
+        "GptOssConfig",
+        MIXTURE
+        | dict(
+            head_dim=8,
+            intermediate_size=11,
+            num_local_experts=4,
+            sliding_window=5,
+            swiglu_limit=0.7,
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "truncate": False,
+                "original_max_position_embeddings": 16,
+            },
+        ),
+    ),
+    Case(
         "qwen3_moe",
         "Qwen3MoeConfig",
         MIXTURE | dict(head_dim=6, moe_intermediate_size=11, num_experts=4, norm_topk_prob=True, attention_bias=True),

@@ -74,19 +74,21 @@ def mixture_by_hand(
     `see` is shown what each expert computes, NaN at tokens that aren't routed to it.
     """
     x, experts = hidden.reshape(-1, hidden.shape[-1]), mlp.experts
+    gpt_oss = hasattr(mlp, "router")
+    router = mlp.router if gpt_oss else mlp.gate
 
     def shown(site: str, values: torch.Tensor) -> torch.Tensor:
         new = see(f"{name}@{site}", values.reshape(*hidden.shape[:2], -1)) if site in sites else None
         return values if new is None else new.reshape(values.shape)
 
-    logits = shown("mlp.router", x @ mlp.gate.weight.T)
+    logits = shown("mlp.router", x @ router.weight.T + (router.bias if gpt_oss else 0))
     shares = torch.softmax(logits.float(), dim=-1)
-    number, width = logits.shape[1], experts.down_proj.shape[-1]
+    number = logits.shape[1]
     weights = torch.zeros_like(shares)
     for token, of_token in enumerate(shares):
-        chosen = sorted(range(number), key=lambda expert: -of_token[expert])[: mlp.gate.top_k]
+        chosen = sorted(range(number), key=lambda expert: -of_token[expert])[: router.top_k]
         weights[token, chosen] = of_token[chosen]
-    if getattr(mlp.gate, "norm_topk_prob", True):
+    if getattr(router, "norm_topk_prob", True):
         weights = weights / weights.sum(dim=-1, keepdim=True)
 
     def of_experts(site: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -94,11 +96,27 @@ def mixture_by_hand(
         apart[weights == 0] = torch.nan
         return list(shown(site, apart.flatten(1)).unflatten(1, (number, -1)).unbind(1))
 
-    gate = of_experts("mlp.gate", [x @ experts.gate_up_proj[e, :width].T for e in range(number)])
-    up = of_experts("mlp.up", [x @ experts.gate_up_proj[e, width:].T for e in range(number)])
-    act = of_experts("mlp.act", [experts.act_fn(one) * other for one, other in zip(gate, up, strict=True)])
-    outputs = [(act[e] @ experts.down_proj[e].T) * weights[:, e, None] for e in range(number)]
-    return torch.stack(outputs).nan_to_num().sum(0).to(hidden.dtype).reshape(hidden.shape)
+    def inner(place: int) -> list[torch.Tensor]:
+        """Each expert's gate (0) or up (1)."""
+        if gpt_oss:
+            kernels, biases = experts.gate_up_proj[..., place::2], experts.gate_up_proj_bias[..., place::2]
+            return [x @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True)]
+        return [x @ kernel.chunk(2)[place].T for kernel in experts.gate_up_proj]
+
+    def outer(e: int) -> torch.Tensor:
+        return act[e] @ experts.down_proj[e] + experts.down_proj_bias[e] if gpt_oss else act[e] @ experts.down_proj[e].T
+
+    def activated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        if gpt_oss:
+            gate, up = gate.clamp(max=experts.limit), up.clamp(-experts.limit, experts.limit)
+            return (up + 1) * gate * torch.sigmoid(experts.alpha * gate)
+        return experts.act_fn(gate) * up
+
+    gate, up = of_experts("mlp.gate", inner(0)), of_experts("mlp.up", inner(1))
+    act = of_experts("mlp.act", [activated(*each) for each in zip(gate, up, strict=True)])
+    outputs = [outer(e) * weights[:, e, None] for e in range(number)]
+    total = torch.stack(outputs).nan_to_num().sum(0).to(hidden.dtype).reshape(hidden.shape)
+    return (total, weights) if gpt_oss else total
 
 
 def run(model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:

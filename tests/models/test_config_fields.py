@@ -92,6 +92,7 @@ def test_no_field_is_both_without_effect_and_refused():
 
 
 READ_ELSEWHERE = {
+    "gpt_oss": {"num_experts"},
     "mixtral": {"num_experts"},
     "olmoe": {"num_experts", "clip_qkv"},
     "qwen3_moe": {"num_experts"},
@@ -344,6 +345,16 @@ CHANGES = {
         "num_experts": {"num_experts": 5, "num_experts_per_tok": 3},
         "norm_topk_prob": {"norm_topk_prob": True},
     },
+    "gpt_oss": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name != "rms_norm_eps hidden_act"},
+        "rms_norm_eps": {"rms_norm_eps": 0.3},
+        "hidden_act": {"hidden_act": "relu"},
+        "attention_bias": {"attention_bias": False},
+        "sliding_window": {"sliding_window": 3, "is_causal": False},
+        "layer_types": {"layer_types": ["full_attention", "sliding_attention"]},
+        "num_local_experts": {"num_local_experts": 5, "num_experts_per_tok": 3},
+        "swiglu_alpha swiglu_limit": {"swiglu_alpha": 1.1, "swiglu_limit": 0.3},
+    },
     "qwen3_moe": {
         **LLAMA_LIKE,
         "sizes": LLAMA_LIKE["sizes"] | {"moe_intermediate_size": 24},
@@ -557,6 +568,7 @@ REFUSED = {
     "mistral": (PART, "layer_types"),
     "mixtral": (PART, "num_experts_per_tok"),
     "olmoe": (PART, "head_dim"),
+    "gpt_oss": (PART, "hidden_act"),
     "qwen3_moe": (PART, "decoder_sparse_step", "mlp_only_layers"),
     **dict.fromkeys(("gemma", "gemma2"), (PART, "use_bidirectional_attention")),
     "gemma3_text": (PART, "use_bidirectional_attention", "attn_logit_softcapping"),

@@ -1,5 +1,6 @@
 """Mixtures of experts: who is routed where, what an expert's units say, and what may be done to them."""
 
+import json
 import re
 
 import families
@@ -11,13 +12,16 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, SelectionError, UnsupportedModelError, UnsupportedSAEError
 from expertlens_jax.models import routing
 from expertlens_jax.models.families import family_of
+from expertlens_jax.models.mxfp4 import dequantise, quantised_tensor
 from expertlens_jax.models.routing import into_experts, out_of_experts, route
 from expertlens_jax.models.taps import keep_reached, pool_by_expert
+from expertlens_jax.models.weights import StoredTensor
 from expertlens_jax.training.activations import prepare_reading
 
 pytestmark = pytest.mark.compiled_quickly
@@ -271,6 +275,69 @@ def test_fewer_experts_than_the_config_says_are_refused(files):
     tensors, write = files
     with pytest.raises(CheckpointError, match=r"lacks 6 tensors \(model.layers.0.mlp.experts.3.down_proj.weight, "):
         el.load_model(write({name: each for name, each in tensors.items() if ".experts.3." not in name}))
+
+
+GPT_OSS = next(case for case in families.CASES if case.name == "gpt_oss")
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory):
+    """A gpt-oss whose experts are quantised to MXFP4, as the hub's files are, and one with what PyTorch makes of them."""
+    case = families.Case("gpt_oss", "GptOssConfig", GPT_OSS.options | dict(hidden_size=64, intermediate_size=32))
+    plain = families.save(families.make_hf_model(case), tmp_path_factory.mktemp("plain"))
+    packed = families.save(families.make_hf_model(case), tmp_path_factory.mktemp("packed"))
+    tensors = safetensors.torch.load_file(plain / "model.safetensors")
+    experts, rng = dict(tensors), np.random.default_rng(0)
+    for name in [name for name in tensors if re.fullmatch(r".*experts\.(gate_up|down)_proj", name)]:
+        _, inputs, outputs = tensors.pop(name).shape
+        blocks = torch.tensor(rng.integers(0, 256, (4, outputs, inputs // 32, 16), np.uint8))
+        scales = torch.tensor(rng.integers(120, 126, (4, outputs, inputs // 32), np.uint8))
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        experts[name] = convert_moe_packed_tensors(blocks, scales).float()
+    safetensors.torch.save_file(experts, plain / "model.safetensors")
+    safetensors.torch.save_file(tensors, packed / "model.safetensors")
+    config = json.loads((packed / "config.json").read_text())
+    (packed / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "mxfp4"}}))
+    return plain, packed
+
+
+def test_mxfp4_is_read_as_pytorch_dequantises_it(quantised):
+    plain, packed = map(el.load_model, quantised)
+    assert jax.tree.all(jax.tree.map(np.array_equal, packed.params, plain.params))
+    token_ids = np.random.default_rng(0).integers(4, families.VOCABULARY, (2, 9))
+    theirs = hooks.run(
+        transformers.AutoModelForCausalLM.from_pretrained(quantised[0], attn_implementation="eager", **families.EAGER),
+        token_ids,
+        np.ones(token_ids.shape, bool),
+    )
+    np.testing.assert_allclose(np.asarray(packed(token_ids)), theirs, atol=1e-4, rtol=0)
+
+
+def test_a_part_of_a_quantised_tensor_is_that_part_of_the_whole():
+    rng = np.random.default_rng(1)
+    arrays = [rng.integers(0, 256, shape, np.uint8) for shape in ((2, 5, 3, 16), (2, 5, 3))]
+    whole = quantised_tensor(*(StoredTensor(each.shape, "U8", each.__getitem__) for each in arrays))
+    assert whole.shape == (2, 5, 96)
+    everything = whole.read((slice(0, 2), slice(0, 5), slice(0, 96)))
+    np.testing.assert_array_equal(everything, dequantise(*arrays))
+    part = slice(1, 2), slice(2, 4), slice(30, 70)
+    np.testing.assert_array_equal(whole.read(part), everything[part])
+
+
+def test_blocks_without_their_scales_and_other_ways_of_quantising_are_refused(quantised, tmp_path):
+    for path in quantised[1].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.0.mlp.experts.down_proj_scales"]
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"has unexpected 1 tensor \(model.layers.0.mlp.experts.down_proj_b"):
+        el.load_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for model_type, method in ("gpt_oss", "awq"), ("mixtral", "mxfp4"):
+        stated = config | {"model_type": model_type, "quantization_config": {"quant_method": method}}
+        (tmp_path / "config.json").write_text(json.dumps(stated))
+        with pytest.raises(CheckpointError, match=rf"this {model_type} checkpoint is quantised"):
+            el.load_model(tmp_path)
 
 
 @pytest.mark.parametrize(

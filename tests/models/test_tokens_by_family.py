@@ -62,7 +62,10 @@ GPT2, LLAMA = transformers.GPT2Tokenizer, transformers.LlamaTokenizer
 END = ("<|endoftext|>",)
 ROWS = [
     Row(
-        ("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmo3", "olmoe", "granite", "stablelm", "glm4", "falcon"),
+        (
+            *("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmo3", "olmoe", "gpt_oss", "granite", "stablelm", "glm4"),
+            "falcon",
+        ),
         GPT2,
         END,
         BYTES,

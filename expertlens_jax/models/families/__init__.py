@@ -1,5 +1,6 @@
 """The families of models on the one stack, by the `model_type` of their Hugging Face config."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from expertlens_jax.errors import UnsupportedModelError
@@ -17,6 +18,7 @@ from expertlens_jax.models.families import (
     gpt2,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
     gptj,
     granite,
     llama,
@@ -70,6 +72,7 @@ FAMILIES: dict[str, Family] = {
         olmo2,
         olmoe,
         olmo3,
+        gpt_oss,
         smollm3,
         granite,
         stablelm,
@@ -105,8 +108,16 @@ def family_of(hf_config: Any) -> Family:
         raise UnsupportedModelError(
             f"this {model_type} config gives its layers different sizes; the stack's are all of one size."
         )
-    if getattr(hf_config, "quantization_config", None):
+    quantised = getattr(hf_config, "quantization_config", None)
+    if quantised and _method(quantised) not in FAMILIES[model_type].quantised:
         raise UnsupportedModelError(
             f"this {model_type} checkpoint is quantised; give the original, in float32, float16 or bfloat16."
         )
     return FAMILIES[model_type]
+
+
+def _method(quantised: Any) -> str | None:
+    """The way of quantising that a config's `quantization_config` names."""
+    stated = quantised if isinstance(quantised, Mapping) else vars(quantised)
+    method = stated.get("quant_method")
+    return None if method is None else str(getattr(method, "value", method))

@@ -1,0 +1,57 @@
+"""Reads MXFP4: numbers of 4 bits in blocks of 32, each block with a power of two as its scale.
+
+Open Compute Project, "OCP Microscaling Formats (MX) Specification", version 1.0, 2023. gpt-oss's experts are stored so,
+as `NAME_blocks` `[..., blocks, 16]`, two numbers a byte, the lower half first, and `NAME_scales` `[..., blocks]`.
+bfloat16 holds all that comes out exactly.
+"""
+
+import ml_dtypes
+import numpy as np
+
+from expertlens_jax.models.weights import StoredTensor
+
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+"""What the 4 bits mean: a sign, two bits of exponent, one of mantissa."""
+SCALE_BIAS = 127
+BLOCK = 32
+
+
+def dequantise(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Return the numbers that blocks and their scales stand for.
+
+    Args:
+      blocks: uint8 `[..., blocks, 16]`.
+      scales: uint8 `[..., blocks]`: exponents of two, of which 127 is 1.
+
+    Returns:
+      bfloat16 `[..., blocks * 32]`.
+    """
+    halves = np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(*blocks.shape[:-1], BLOCK)
+    values = np.ldexp(E2M1[halves], scales[..., None].astype(np.int32) - SCALE_BIAS)
+    return values.reshape(*scales.shape[:-1], -1).astype(ml_dtypes.bfloat16)
+
+
+def quantised_tensor(blocks: StoredTensor, scales: StoredTensor) -> StoredTensor | None:
+    """A tensor `[experts, rows, columns]` of its two parts, read and dequantised only as far as it is asked for.
+
+    None if the parts don't fit together, or aren't of bytes.
+    """
+    *outer, count, width = blocks.shape
+    if (
+        {blocks.dtype, scales.dtype} - {"U8", "torch.uint8"}
+        or len(outer) != 2
+        or scales.shape != (*outer, count)
+        or width != BLOCK // 2
+    ):
+        return None
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        experts, rows, columns = index
+        of_blocks = slice(columns.start // BLOCK, -(-columns.stop // BLOCK))
+        part = dequantise(
+            blocks.read((experts, rows, of_blocks, slice(0, width))), scales.read((experts, rows, of_blocks))
+        )
+        start = columns.start - of_blocks.start * BLOCK
+        return part[..., start : start + columns.stop - columns.start]
+
+    return StoredTensor((*outer, count * BLOCK), "BF16", read)
