@@ -33,8 +33,8 @@ def each_expert(
     tensor, rows_first = tensors[stored], not family.experts_interleaved
     if "mxfp4" in family.quantised and name.endswith(("_blocks", "_scales")):
         start = stored[: -len("_blocks")]
-        both = tensors.get(f"{start}_blocks"), tensors.get(f"{start}_scales")
-        whole = quantised_tensor(*both) if None not in both else None
+        blocks, scales = (tensors.get(f"{start}_{part}") for part in ("blocks", "scales"))
+        whole = quantised_tensor(blocks, scales) if blocks and scales else None
         if whole is not None:
             if name.endswith("_scales"):
                 return  # it comes with its blocks
@@ -74,7 +74,7 @@ def _read_part(tensor: StoredTensor, expert: int, first: int, step: int, index: 
 
 def all_experts(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:
     """Put tensors of each expert together, where files of the family have them so: the inverse of `each_expert`."""
-    if not family.experts_interleaved:
+    if not family.experts_interleaved or family.expert_layers is None:
         return dict(tensors)
     together: dict[str, np.ndarray] = {}
     found: dict[tuple[str, str, str], list[np.ndarray]] = {}

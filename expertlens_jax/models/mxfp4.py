@@ -32,7 +32,7 @@ def dequantise(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
 
 
 def quantised_tensor(blocks: StoredTensor, scales: StoredTensor) -> StoredTensor | None:
-    """A tensor `[experts, rows, columns]` of its two parts, read and dequantised only as far as it is asked for.
+    """Make a tensor `[experts, rows, columns]` of its two parts, read and dequantised only as far as it is asked for.
 
     None if the parts don't fit together, or aren't of bytes.
     """

@@ -196,8 +196,8 @@ class OutOfExperts(nn.Module):
 
 
 def activate(gate: jax.Array | None, up: jax.Array, config: TransformerConfig) -> jax.Array:
-    """The nonlinearity of an expert's MLP, gated if there is a gate."""
-    if config.clamped_gate is not None:
+    """Apply the nonlinearity of an expert's MLP, gated if there is a gate."""
+    if config.clamped_gate is not None and gate is not None:
         factor, limit = config.clamped_gate
         gate, up = jnp.minimum(gate, limit), jnp.clip(up, -limit, limit)
         return (up + 1) * gate * jax.nn.sigmoid(factor * gate)

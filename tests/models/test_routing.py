@@ -282,7 +282,7 @@ GPT_OSS = next(case for case in families.CASES if case.name == "gpt_oss")
 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory):
-    """A gpt-oss whose experts are quantised to MXFP4, as the hub's files are, and one with what PyTorch makes of them."""
+    """A gpt-oss with what PyTorch makes of its experts in MXFP4, and one with these, as the hub's files have them."""
     case = families.Case("gpt_oss", "GptOssConfig", GPT_OSS.options | dict(hidden_size=64, intermediate_size=32))
     plain = families.save(families.make_hf_model(case), tmp_path_factory.mktemp("plain"))
     packed = families.save(families.make_hf_model(case), tmp_path_factory.mktemp("packed"))
@@ -330,7 +330,7 @@ def test_blocks_without_their_scales_and_other_ways_of_quantising_are_refused(qu
     tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
     del tensors["model.layers.0.mlp.experts.down_proj_scales"]
     safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"has unexpected 1 tensor \(model.layers.0.mlp.experts.down_proj_b"):
+    with pytest.raises(CheckpointError, match=r"has unexpected 1 tensor \(model.layers.0.mlp.experts.down_proj_blocks"):
         el.load_model(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for model_type, method in ("gpt_oss", "awq"), ("mixtral", "mxfp4"):

@@ -117,7 +117,7 @@ def family_of(hf_config: Any) -> Family:
 
 
 def _method(quantised: Any) -> str | None:
-    """The way of quantising that a config's `quantization_config` names."""
+    """Return the way of quantising that a config's `quantization_config` names."""
     stated = quantised if isinstance(quantised, Mapping) else vars(quantised)
     method = stated.get("quant_method")
     return None if method is None else str(getattr(method, "value", method))

@@ -24,7 +24,7 @@ EXPERT_LAYERS = ("gate_proj", "up_proj", "down_proj")
 
 
 def translate(hf: GptOssConfig) -> TransformerConfig:
-    """Reads a gpt-oss config."""
+    """Read a gpt-oss config."""
     refuse(hf, "hidden_act", "silu", "transformers' gpt_oss models have one activation function, whatever this says")
     return llama.llama_like(
         hf,
@@ -41,7 +41,7 @@ def translate(hf: GptOssConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Every site's layer."""
+    """Return every site's layer."""
     expert = "layers.{layer}.mlp.experts.{expert}."
     gate, up, down = EXPERT_LAYERS
     return llama.linears(c) | {
@@ -53,7 +53,7 @@ def linears(c: TransformerConfig) -> dict[str, Linear]:
 
 
 def tensors(c: TransformerConfig) -> dict[str, str]:
-    """Llama's, and the sinks."""
+    """Return Llama's, and the sinks."""
     return llama.tensors(c) | {"layers/attn/sinks": "layers.{layer}.self_attn.sinks"}
 
 
