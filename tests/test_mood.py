@@ -8,7 +8,7 @@ import pytest
 HERE = pathlib.Path(__file__).parents[1]
 VERBS = frozenset(
     """
-    Add Adjust Align Ask Attend Attribute Average Break Check Choose Collect Compare Compute Continue Convert Copy
+    Add Adjust Align Apply Ask Attend Attribute Average Break Check Choose Collect Compare Compute Continue Convert Copy
     Correlate Count Cut Declare Decorate Describe Do Draw Embed End Fetch Fill Find Follow Gather Give Group Have Import
     Keep Launch Lay Let Load Look Make Map Measure Multiply Name Open Order Pool Print Put Raise Rank Read Refuse Remove
     Replace Return Run Save Say See Select Serve Set Sharpen Sow Split Start Steer Step Take Tell Test Tokenize Train

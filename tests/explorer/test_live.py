@@ -321,7 +321,7 @@ def test_bodies_that_are_none_are_refused(served):
 
 def test_an_encoder_reads_and_writes_nothing(served):
     class Encoder:
-        name, config = "an encoder", type("Config", (), {"causal": False, "head": None})
+        name, config = "an encoder", type("Config", (), {"causal": False, "head": None, "kind": "an encoder"})
 
     tables = {"t0": live.Loaded(served.expertise, Encoder)}
     with pytest.raises(live.Refused, match="an encoder is an encoder, which writes nothing"):
