@@ -41,8 +41,9 @@ WITH_MODELS = (
 """Files in other folders whose tests run models: most of their time is compilation."""
 
 COMPILED_QUICKLY = (
-    *("experiments", "test_docstrings.py", "test_training_step.py", "test_sae_training.py", "test_sae_step.py"),
-    *("test_chat.py", "test_choosing.py", "test_scores.py", "test_steering_effects.py", "test_token_masks.py"),
+    *("experiments", "test_activations.py", "test_chat.py", "test_choosing.py", "test_docstrings.py", "test_scores.py"),
+    *("test_sae_step.py", "test_sae_training.py", "test_steering_effects.py", "test_token_masks.py"),
+    *("test_training_step.py",),
 )
 """Folders and files whose tests ask what is made of numbers. That these are right is for those that compile as users
 do. A file may also say it by itself, with the marker `compiled_quickly`."""

@@ -6,7 +6,6 @@ import inspect
 import pathlib
 import tempfile
 
-import jax
 import pytest
 
 import expertlens_jax as el
@@ -20,14 +19,6 @@ WITHOUT = {
     "el.connect_hosts": "joins its process to others for good; experiments/test_hosts.py launches such processes",
 }
 """Public names whose docstring says how they are used, without an example that could run here; and why."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_without_optimisation():
-    """The examples' programs are small: most of their time is compilation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

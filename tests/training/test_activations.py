@@ -3,7 +3,6 @@
 import dataclasses
 import lzma
 
-import jax
 import numpy as np
 import pytest
 
@@ -24,13 +23,6 @@ TEXTS = [
     "Nobody had seen the old piano since the winter.",
     "Bread and cheese.",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

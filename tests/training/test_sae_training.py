@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import families
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -31,14 +30,6 @@ from expertlens_jax.training.sae_step import SAESettings
 
 SMALL = dict(features=48, steps=12, batch=64, buffer=3, context=16)
 SETTINGS = SAESettings(k=4, **SMALL)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Without XLA's optimisations, which take most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

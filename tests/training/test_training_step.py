@@ -15,6 +15,7 @@ import torch
 import expertlens_jax as el
 from expertlens_jax.training.pretrain import Recipe, held_out_loss, init_state, next_token_loss, train_step
 
+next_token_loss = jax.jit(next_token_loss, static_argnums=(1, 3))
 RECIPE = Recipe(steps=30, warmup_steps=3, peak_rate=1e-2)
 
 
@@ -48,7 +49,7 @@ def test_gradients_are_those_of_transformers(neox):
     tokens = blocks()
     reference.zero_grad()
     reference(torch.tensor(tokens).long(), labels=torch.tensor(tokens).long()).loss.backward()
-    ours = jax.grad(next_token_loss)(model.params, model.config, tokens)
+    ours = jax.jit(jax.grad(next_token_loss), static_argnums=1)(model.params, model.config, tokens)
     theirs = reference.gpt_neox.layers[1].mlp.dense_h_to_4h.weight.grad.T.numpy()
     np.testing.assert_allclose(ours["layers"]["mlp"]["up"]["kernel"][1], theirs, atol=1e-6)
     np.testing.assert_allclose(ours["embed"]["token"], reference.gpt_neox.embed_in.weight.grad.numpy(), atol=1e-6)
@@ -75,7 +76,8 @@ def test_only_kernels_and_embeddings_decay(neox):
     recipe = Recipe(steps=10, warmup_steps=0, peak_rate=1e-3, weight_decay=0.5)
     params = jax.tree.map(lambda leaf: leaf + 1.0, dict(model.params))
     none = jax.tree.map(np.zeros_like, params)
-    updates, _ = recipe.transformation().update(none, recipe.transformation().init(params), params)
+    move = recipe.transformation()
+    updates, _ = jax.jit(lambda params: move.update(none, move.init(params), params))(params)
     moved = {"/".join(key.key for key in path) for path, leaf in jax.tree.leaves_with_path(updates) if np.any(leaf)}
     everything = {"/".join(key.key for key in path) for path, _ in jax.tree.leaves_with_path(params)}
     assert moved == {path for path in everything if path.endswith(("kernel", "token", "head"))} != everything
