@@ -133,11 +133,12 @@ def _by_expert(routing: Routing) -> _Order:
 def multiply(product, x: jax.Array, kernels: jax.Array, routing: Routing, mesh: Mesh | None) -> jax.Array:  # noqa: ANN001
     """Compute `into_experts` or `out_of_experts` in the way that suits the experts and where they are.
 
-    Grouped if they are `LARGE`, on one accelerator: XLA has no grouped product for CPUs, where it would make up for it
-    by all experts' products of every pair; and over a mesh, each device has all tokens of its own experts anyway.
+    Grouped if they are `LARGE`, where an accelerator is alone: XLA has no grouped product for CPUs, where it would make
+    up for it by all experts' products of every pair; rows that are split over devices would be gathered to be sorted;
+    and over a mesh's `model` axis, each device has all tokens of its own experts anyway.
     """
     num_experts, *size = kernels.shape
-    if mesh is not None or num_experts * size[0] * size[1] < LARGE:
+    if mesh is not None or jax.device_count() > 1 or num_experts * size[0] * size[1] < LARGE:
         return product(x, kernels, routing, grouped=False)
     ways = {"cpu": partial(product, grouped=False), "default": partial(product, grouped=True)}
     return jax.lax.platform_dependent(x, kernels, routing, **ways)
