@@ -45,6 +45,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.steering_figures import plot_steering_choice as steering_choice
     from expertlens_jax.plot.steering_figures import plot_steering_cost as steering_cost
     from expertlens_jax.plot.training_figures import plot_training as training
+    from expertlens_jax.plot.typicality_figures import plot_typicality as typicality
 
 __all__ = [
     "alignment",
@@ -85,4 +86,5 @@ __all__ = [
     "steering_cost",
     "training",
     "tree",
+    "typicality",
 ]

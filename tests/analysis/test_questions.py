@@ -14,7 +14,10 @@ from expertlens_jax.analysis.structure.localisation import locate_experts
 from expertlens_jax.analysis.structure.recovery import recover_domains
 from expertlens_jax.errors import ExpertLensError, SelectionError
 
+pytestmark = pytest.mark.compiled_quickly
+
 FEW = {"permutations": 99, "seed": 3}
+NO_QUESTIONS = {"Result", "from_rsatoolbox", "to_rsatoolbox"}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,25 @@ def detected():
     return el.analysis.detection(read, facts, stories, detectors=detectors, positives=(5, 40), resamples=50)
 
 
+def needed():
+    """Units that a packaged model may need for three words: found in two sentences each, tried on another."""
+    words, model = ("cat", "bread", "rain"), el.load_model("lenslet-2m")
+    trained = el.load_concepts(
+        {word: [f"I saw the {word} here.", f"It is a {word} now."] for word in words}, minimum_sentences=2
+    )
+    tried = el.load_concepts({word: [f"There was the {word} again."] for word in words}, minimum_sentences=1)
+    table = el.measure_expertise(el.record_responses(model, trained.sentences, sites="mlp.up"), trained)
+    table = el.attribute(model, trained, expertise=table)
+    return el.analysis.necessity(model, table, tried, counts=(5,), resamples=50)
+
+
+def typical(tables):
+    """How typical each concept is of one category, the first the most."""
+    names = tuple(tables["facts"]["concept"].values.tolist())
+    ratings = el.Typicality("made up", names, ("thing",) * len(names), np.linspace(7, 1, len(names)))
+    return el.analysis.typicality(tables["facts"], ratings, threshold=0.7, resamples=50, **FEW)
+
+
 @pytest.fixture(scope="module")
 def results(tables, ratings):
     facts = tables["facts"]
@@ -95,12 +117,14 @@ def results(tables, ratings):
             {64: facts, 0: tables["stories"]}, ratings, thresholds=(0.7, 0.8), resamples=50, **FEW
         ),
         "detection": detected(),
+        "necessity": needed(),
+        "typicality": typical(tables),
         "matched controls": el.analysis.matched_controls(facts, threshold=0.7, resamples=50),
     }
 
 
 def test_every_question_gives_a_table_a_summary_and_figures(results):
-    assert {name.replace(" ", "_") for name in results} == {*el.analysis.__all__} - {"Result"}
+    assert {name.replace(" ", "_") for name in results} == {*el.analysis.__all__} - NO_QUESTIONS
     for name, result in results.items():
         assert isinstance(result, el.analysis.Result) and result.question == name
         assert isinstance(result.table, pd.DataFrame) and len(result.table)

@@ -162,8 +162,8 @@ def test_the_number_of_blocks_does_not_matter(units_per_block):
     values, concepts = random_case()
     contrast = contrast_concepts(concepts)
     for whole, blocks in zip(
-        rank_units(values, contrast),
-        rank_units(values, contrast, units_per_block=units_per_block),
+        rank_units(values, contrast).measured().values(),
+        rank_units(values, contrast, units_per_block=units_per_block).measured().values(),
         strict=True,
     ):
         np.testing.assert_allclose(blocks, whole, rtol=0, atol=3e-7)
@@ -181,12 +181,13 @@ from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.experts.ranking import rank_units
 assert jax.local_device_count() == 8
 given = dict(np.load(sys.argv[1]))
-np.save(sys.argv[2], np.stack(rank_units(given.pop("values"), Contrast(**given), units_per_block=4)))
+ranking = rank_units(given.pop("values"), Contrast(**given), units_per_block=4)
+np.save(sys.argv[2], np.stack(list(ranking.measured().values())))
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", script, tmp_path / "in.npz", tmp_path / "out.npy"]
     subprocess.run(command, check=True, env=os.environ | flags, cwd=pathlib.Path(__file__).parents[2])
-    of_one = np.stack(rank_units(values, contrast, units_per_block=4))
+    of_one = np.stack(list(rank_units(values, contrast, units_per_block=4).measured().values()))
     assert np.load(tmp_path / "out.npy").tobytes() == of_one.tobytes()
 
 

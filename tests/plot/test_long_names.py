@@ -46,6 +46,13 @@ def necessity():
     return plot.necessity(table(axes, ablation="zero", **intervals()), table({"count": (1, 10)}, **pair, **intervals()))
 
 
+def typicality(members=6):
+    rated = table({"category": DOMAINS, "concept": words(members)})
+    draws = np.random.default_rng(0).random((2, len(rated)))
+    results = pd.DataFrame({"scope": DOMAINS, "concepts": members, "spearman": 0.5})
+    return plot.typicality(rated.assign(rating=draws[0], similarity=draws[1]), results, quantity=MEASURE)
+
+
 def overlap_of(number, domains=DOMAINS):
     values = np.random.default_rng(0).random((number, number)) / 3
     names = words(number)
@@ -322,6 +329,8 @@ CASES = {
     "training": training,
     "tree": lambda: plot.tree(overlap_of(12), quantity=MEASURE),
     "tree, many": lambda: plot.tree(overlap_of(80), quantity=MEASURE),
+    "typicality": typicality,
+    "typicality, one each": lambda: typicality(1),
     "tree, two concepts": lambda: plot.tree(overlap_of(2), quantity=MEASURE),
 }
 

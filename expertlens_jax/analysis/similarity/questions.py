@@ -121,7 +121,7 @@ def typicality(
     Returns:
       A `Result`. Its table has a row per category, then "mean" (over categories) and "pooled": `scope`, `concepts`,
       `spearman`, `ci_low`, `ci_high`, `chance` (0), `p_value`, `note` (why there is no number).
-      `tables["concepts"]` holds each rating and similarity.
+      `tables["concepts"]` holds each rating and similarity. Figure: "typicality".
 
     Raises:
       SelectionError, ExpertLensError, RatingsError: as `overlap`, `align_typicality` and `load_typicality`.
@@ -144,7 +144,8 @@ def typicality(
     sentences = []
     for row in table[table["scope"].isin(("mean", "pooled"))].to_dict("records"):
         categories = int(table["spearman"][~table["scope"].isin(("mean", "pooled"))].notna().sum())
-        scope = f"within {categories} categories, averaged" if row["scope"] == "mean" else "over all, pooled"
+        within = "one category" if categories == 1 else f"{categories} categories, averaged"
+        scope = f"within {within}" if row["scope"] == "mean" else "over all, pooled"
         sentences.append(
             f"{rated.name}, {scope}: there is no correlation: {row['note']}."
             if row["note"]
@@ -152,7 +153,8 @@ def typicality(
             f"({quantity}) is {interval(row, 'spearman')} (chance 0, p = {row['p_value']:.2g}), over {row['concepts']} "
             "ratings."
         )
-    return Result("typicality", table, tuple(sentences), tables={"concepts": concepts})
+    figure = functools.partial(plot.typicality, concepts, table, quantity=quantity)
+    return Result("typicality", table, tuple(sentences), {"typicality": figure}, {"concepts": concepts})
 
 
 def baselines(

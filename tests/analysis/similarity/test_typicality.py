@@ -83,7 +83,7 @@ def test_the_question_reads_a_file_and_says_chance(tmp_path):
     lines = [f"{name},bird,{score}" for name, score in zip(BIRDS, range(7), strict=True)]
     file.write_text("\n".join(["concept,category,rating", *lines]))
     found = el.analysis.typicality(made(), file, permutations=99, resamples=50)
-    assert "birds, within 1 categories, averaged: Spearman's correlation" in found.summary()
+    assert "birds, within one category: Spearman's correlation" in found.summary()
     assert "(chance 0, p = " in found.summary() and len(found.tables["concepts"]) == 7
     with pytest.raises(SelectionError, match="shared_with='name' was given; wanted one of members, word"):
         el.analysis.typicality(made(), file, shared_with="name")
