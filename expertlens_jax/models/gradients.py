@@ -8,12 +8,13 @@ it is 1, is the sum over tokens of activation times gradient. So a scale of its 
 
 import functools
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from expertlens_jax.models.sites import SITES
+from expertlens_jax.models.scoring import next_log_probs
+from expertlens_jax.models.sites import node_at
 from expertlens_jax.models.transformer import Transformer
 
 
@@ -49,10 +50,7 @@ def attribute_rows(
     }
 
     def total(scales: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        variables = {"params": params, "steering": _by_path(scales)}
-        logits = cast(jax.Array, network.apply(variables, token_ids, attention_mask, attention_mask))[:, :-1]
-        chosen = jnp.take_along_axis(logits, token_ids[:, 1:, None], axis=-1)[..., 0]
-        log_probs = chosen - jax.nn.logsumexp(logits, axis=-1)
+        log_probs = next_log_probs(network, params, token_ids, attention_mask, _by_path(scales))
         rows = jnp.where(targets[:, 1:], log_probs, 0).sum(axis=1)
         return rows.sum(), rows  # rows don't see each other, so that the sum's gradient is each row's own
 
@@ -65,8 +63,6 @@ def _by_path(scales: Mapping[str, jax.Array]) -> dict[str, Any]:
     """Lay scales by site out as the `steering` collection."""
     collection: dict[str, Any] = {}
     for site, scale in scales.items():
-        node = collection
-        for name in SITES[site].path:
-            node = node.setdefault(name, {})
+        node = node_at(collection, site)
         node["scale"], node["shift"] = scale, jnp.zeros_like(scale)
     return collection

@@ -13,7 +13,7 @@ from flax import struct
 from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.model import Model, at_path
 from expertlens_jax.models.sae import SAE
-from expertlens_jax.models.sites import SITES, in_block_order
+from expertlens_jax.models.sites import SITES, in_block_order, node_at
 from expertlens_jax.models.steering import SteeringCollection
 from expertlens_jax.models.transformer import Transformer
 
@@ -53,10 +53,7 @@ def choose_units(model: Model, units: pd.DataFrame) -> ChosenUnits:
         width = _rounded_up(int(slots.max()) + 1)
         table = np.zeros((num_layers, width), np.int32)
         table[layers, slots] = of_layer
-        node = channels
-        for name in SITES[site].path:
-            node = node.setdefault(name, {})
-        node["channels"] = table
+        node_at(channels, site)["channels"] = table
         places[rows] = start + layers * width + slots
         start += table.size
     return ChosenUnits(channels, np.resize(places, _rounded_up(len(places))), sites)

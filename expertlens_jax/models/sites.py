@@ -146,6 +146,14 @@ def block_sites(config: TransformerConfig) -> dict[str, Site]:
     return {name: site for name, site in SITES.items() if site.channels(config)}
 
 
+def node_at(collection: dict[str, Any], site: str) -> dict[str, Any]:
+    """Return a site's node in a Flax collection, which mirrors the parameters; it is made where it isn't there."""
+    node = collection
+    for name in SITES[site].path:
+        node = node.setdefault(name, {})
+    return node
+
+
 def in_block_order(names: Iterable[str]) -> list[str]:
     """Return each name once, from a block's input to its output; names that are no site's follow as they came."""
     order = list(SITES)

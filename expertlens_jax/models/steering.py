@@ -24,7 +24,7 @@ from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
-from expertlens_jax.models.sites import SITES, check_no_summaries
+from expertlens_jax.models.sites import check_no_summaries, node_at
 
 if TYPE_CHECKING:
     from expertlens_jax.models.torch_hooks import TorchHooks
@@ -317,9 +317,7 @@ def place_steering(
     for site, _ in steering.channels:
         rows = np.array([i for i, unit in enumerate(steering.units) if unit[1] == site], int)
         at = tuple(np.array([(steering.units[i][0], steering.units[i][2]) for i in rows], int).reshape(-1, 2).T)
-        node = collection
-        for name in SITES[site].path:
-            node = node.setdefault(name, {})
+        node = node_at(collection, site)
         shape = (config.num_layers, own[site])
         node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
         node["shift"] = _put(np.zeros(shape, np.float32), at, steering.shift[rows])

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from expertlens_jax.models.config import ALiBi, TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors, refuse
+from expertlens_jax.models.families.family import Family, Linear, by_key_head, is_causal, norm_tensors, refuse
 
 if TYPE_CHECKING:
     from transformers import BloomConfig
@@ -45,9 +43,9 @@ def translate(hf: BloomConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Return every site's layer. The fused layer's channels run over heads, then q, k, v, then channels."""
+    """Return every site's layer, which are Falcon's too, where several heads may share a key."""
     block = "h.{layer}."
-    q, k, v = np.arange(3 * c.d_model).reshape(c.num_heads, 3, c.head_dim).transpose(1, 0, 2).reshape(3, -1)
+    q, k, v = by_key_head(c)
     return {
         "attn.q": Linear(block + "self_attention.query_key_value", q),
         "attn.k": Linear(block + "self_attention.query_key_value", k),

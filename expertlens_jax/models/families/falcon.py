@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from expertlens_jax.models.config import ALiBi, Residual, TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors, refuse
+from expertlens_jax.models.families import bloom
+from expertlens_jax.models.families.family import Family, is_causal, norm_tensors, refuse
 from expertlens_jax.models.families.rope import ROPE_FIELDS, longest_context, read_rotary
 
 
@@ -66,23 +65,6 @@ def _residual(hf: Any) -> Residual:
     return "parallel"
 
 
-def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Return every site's layer. The fused layer's channels run over key heads, then queries, key, value.
-
-    Within each, they run over channels.
-    """
-    block = "h.{layer}."
-    channels = np.arange((c.num_heads + 2 * c.num_kv_heads) * c.head_dim).reshape(c.num_kv_heads, -1, c.head_dim)
-    return {
-        "attn.q": Linear(block + "self_attention.query_key_value", channels[:, :-2].ravel()),
-        "attn.k": Linear(block + "self_attention.query_key_value", channels[:, -2].ravel()),
-        "attn.v": Linear(block + "self_attention.query_key_value", channels[:, -1].ravel()),
-        "attn.out": Linear(block + "self_attention.dense"),
-        "mlp.up": Linear(block + "mlp.dense_h_to_4h"),
-        "mlp.down": Linear(block + "mlp.dense_4h_to_h"),
-    }
-
-
 def tensors(c: TransformerConfig) -> dict[str, str]:
     """Return the embeddings, norms and head."""
     one, two = ("ln_attn", "ln_mlp") if c.residual == "parallel" else ("input_layernorm", "post_attention_layernorm")
@@ -100,7 +82,7 @@ FAMILY = Family(
     examples=("tiiuae/falcon-7b", "tiiuae/falcon-11B"),
     model_type="falcon",
     translate=translate,
-    linears=linears,
+    linears=bloom.linears,
     tensors=tensors,
     block="h.{layer}",
     prefix="transformer.",

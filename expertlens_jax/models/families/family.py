@@ -122,6 +122,15 @@ def concatenated(*sizes: int) -> list[np.ndarray]:
     return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
 
 
+def by_key_head(c: TransformerConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the channels of q, k and v in a fused layer that has each key head's queries, then its key and its value.
+
+    Where there are as many key heads as heads, that is q, k and v interleaved head by head.
+    """
+    channels = np.arange((c.num_heads + 2 * c.num_kv_heads) * c.head_dim).reshape(c.num_kv_heads, -1, c.head_dim)
+    return channels[:, :-2].ravel(), channels[:, -2].ravel(), channels[:, -1].ravel()
+
+
 def norm_tensors(path: str, name: str, *, bias: bool = True) -> dict[str, str]:
     """Return a norm's parameters at `path` and the tensors they come from."""
     tensors = {f"{path}/scale": f"{name}.weight"}

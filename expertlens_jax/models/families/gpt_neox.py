@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families.family import Family, Linear, is_causal, norm_tensors
+from expertlens_jax.models.families.family import Family, Linear, by_key_head, is_causal, norm_tensors
 from expertlens_jax.models.families.rope import longest_context, read_rotary
 
 if TYPE_CHECKING:
@@ -46,9 +44,9 @@ def translate(hf: GPTNeoXConfig) -> TransformerConfig:
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
-    """Return every site's layer. The fused layer's channels run over heads, then q, k, v, then channels."""
+    """Return every site's layer."""
     block = "layers.{layer}."
-    q, k, v = np.arange(3 * c.d_model).reshape(c.num_heads, 3, c.head_dim).transpose(1, 0, 2).reshape(3, -1)
+    q, k, v = by_key_head(c)
     return {
         "attn.q": Linear(block + "attention.query_key_value", q),
         "attn.k": Linear(block + "attention.query_key_value", k),
