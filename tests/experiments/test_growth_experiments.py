@@ -1,48 +1,36 @@
 """Training, scale and negatives end to end on the packaged model, sharing tables; checked another way; errors."""
 
 import functools
-import itertools
 import pathlib
 
 import numpy as np
 import pandas as pd
 import pytest
+from eight_concepts import CONCEPTS, change, small_config, write_ratings
 from launched import launch_here
 
 import expertlens_jax as el
-from configs.demo import get_config
 from experiments import negatives, scale, training
 from experiments.run import CONCLUSIONS, read_conclusions
 from experiments.sources import load_named, split_revision
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.report.conclusions import Verdict
 
-CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
-
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Where tables lie, and ratings of all pairs."""
     directory = tmp_path_factory.mktemp("shared")
-    rng = np.random.default_rng(0)
-    lines = [f"{a} {b} {rng.random():.3f}" for a, b in itertools.combinations(CONCEPTS, 2)]
-    (directory / "mine.txt").write_text("\n".join(lines))
+    write_ratings(directory)
     return directory
 
 
 def small(shared, **changes):
-    config = get_config("small")
-    config.concepts, config.ratings = CONCEPTS, (str(shared / "mine.txt"),)
-    config.expertise = str(shared / "expertise")
-    config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
-    config.resamples, config.permutations = 50, 99
+    config = small_config(shared)
     config.training.checkpoints = ("@step0", "@step4096")
     config.scale.models = ("lenslet-2m@step0", "lenslet-2m@step4096")
     config.negatives.ratios = (1, 2.5)
-    for name, value in changes.items():
-        section, _, key = name.rpartition("__")
-        (config[section] if section else config)[key] = value
-    return config
+    return change(config, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """Features of autoencoders beside units, end to end on the packaged model: files, tables, the user's own, errors."""
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
+from eight_concepts import CONCEPTS, change, small_config, write_ratings
 
 import expertlens_jax as el
-from configs.demo import get_config
 from experiments import reproduce, sparse_features
 from experiments.autoencoders import check_model
 from expertlens_jax.analysis.conditions.equal_counts import FEATURES, UNITS
@@ -21,31 +19,20 @@ from expertlens_jax.errors import (
 )
 from expertlens_jax.models.sae import never_fires
 
-CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
-
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Where tables lie, and ratings of all pairs."""
     directory = tmp_path_factory.mktemp("shared")
-    rng = np.random.default_rng(0)
-    lines = [f"{a} {b} {rng.random():.3f}" for a, b in itertools.combinations(CONCEPTS, 2)]
-    (directory / "mine.txt").write_text("\n".join(lines))
+    write_ratings(directory)
     return directory
 
 
 def small(shared, **changes):
-    config = get_config("small")
-    config.concepts, config.ratings = CONCEPTS, (str(shared / "mine.txt"),)
-    config.expertise = str(shared / "expertise")
-    config.thresholds, config.drawn_threshold = (0.4, 0.5), 0.4
-    config.resamples, config.permutations = 50, 99
+    config = small_config(shared)
     section = config.sparse_features
     section.features, section.k, section.steps, section.batch = 40, 4, 6, 64
-    for name, value in changes.items():
-        section, _, key = name.rpartition("__")
-        (config[section] if section else config)[key] = value
-    return config
+    return change(config, **changes)
 
 
 @pytest.fixture(scope="module")
