@@ -37,7 +37,7 @@ LAYERS = "layers"
 CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives so large a block back at once
 
 
-def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
+def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str, quantised: str = "") -> str:
     """Return the name of the entry for these source files, read by this plan, in this dtype.
 
     Args:
@@ -47,8 +47,9 @@ def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str) -> str:
         a change of either gives another key; so does a version of this package that reads files otherwise
         (`NUMBERS_VERSION`).
       dtype: of the parameters.
+      quantised: what tells the settings by which the files are dequantised from others, see `Quantisation.key`.
     """
-    key = hashlib.sha256(f"{NUMBERS_VERSION}\0{dtype}".encode())
+    key = hashlib.sha256(f"{NUMBERS_VERSION}\0{dtype}{quantised}".encode())
     for path in sorted(files, key=lambda path: path.name):
         key.update(f"\0{path.name}\0{content_id(path)}".encode())
     for path, parameter in sorted(plan.items()):

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 
 from expertlens_jax.models.families.family import Family
-from expertlens_jax.models.mxfp4 import quantised_tensor
 from expertlens_jax.models.weights import StoredTensor
 
 
@@ -18,8 +17,7 @@ def each_expert(
 
     So are `experts.gate_up_proj` `[experts, gate and up, inputs]` and `experts.down_proj` `[experts, outputs, inputs]`,
     which transformers has in memory since version 5, and some files hold; in a family whose experts are interleaved,
-    gate and up come in turns, inputs come before outputs, and there are biases. There `NAME_blocks` and `NAME_scales`
-    are a tensor quantised to MXFP4.
+    gate and up come in turns, inputs come before outputs, and there are biases.
 
     Args:
       stored: the tensor's name in the file.
@@ -30,21 +28,13 @@ def each_expert(
     Yields:
       Names in the base model and tensors; of any other tensor, itself.
     """
-    tensor, rows_first = tensors[stored], not family.experts_interleaved
-    if "mxfp4" in family.quantised and name.endswith(("_blocks", "_scales")):
-        start = stored[: -len("_blocks")]
-        blocks, scales = (tensors.get(f"{start}_{part}") for part in ("blocks", "scales"))
-        whole = quantised_tensor(blocks, scales) if blocks and scales else None
-        if whole is not None:
-            if name.endswith("_scales"):
-                return  # it comes with its blocks
-            name, tensor, rows_first = name.removesuffix("_blocks"), whole, True
+    tensor = tensors[stored]
     match = re.fullmatch(r"(.*\.experts\.)(gate_up_proj|down_proj)(_bias)?", name)
     is_weight = match is not None and match[3] is None
     if family.expert_layers is None or match is None or len(tensor.shape) != 2 + is_weight:
         yield name, tensor
         return
-    if is_weight and not rows_first:
+    if is_weight and family.experts_interleaved:
         num_experts, columns, rows = tensor.shape
         tensor = StoredTensor((num_experts, rows, columns), tensor.dtype, partial(_read_turned, tensor))
     gate, up, down = family.expert_layers

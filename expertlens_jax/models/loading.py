@@ -22,17 +22,23 @@ from expertlens_jax.models import cache, hub
 from expertlens_jax.models.adapters import Adapter, has_adapter, merge_adapter, read_adapter
 from expertlens_jax.models.checkpoint import plan_parameters, read_parameters
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families import FAMILIES, family_of
+from expertlens_jax.models.families import FAMILIES, family_of, quantisation_of
 from expertlens_jax.models.families.family import OTHER_HEADS, Family, headless, without_language_head
 from expertlens_jax.models.families.fields import check_fields
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.packaged import check_spelling, packaged_directory, packaged_models
+from expertlens_jax.models.quantised import Quantisation
 from expertlens_jax.models.tensor_names import settle_head, warn_of_own_head, with_own_head
 from expertlens_jax.models.tokenizer import read_end_ids, read_tokenizer
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import ADAPTER_CONFIG, open_weights, weight_paths
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+OTHER_DTYPES = {
+    "float16": " Checkpoints in float16 are read, into either: float32 holds their numbers exactly, and bfloat16 takes "
+    "as little memory. Nothing is computed in float16, since residual streams grow beyond its largest number, 65,504."
+}
+"""What to do instead, for those that are asked for and refused."""
 
 
 def load_model(
@@ -56,6 +62,8 @@ def load_model(
     when these are found to be supported. Weights are safetensors or, where there are none, PyTorch's
     (`.bin`), which needs torch; whole or in shards; or the file that the config names. They stream tensor by tensor
     into their dtype and onto their devices: see `checkpoint.read_parameters`. No code of a repository is ever run.
+    Quantised weights are read as the numbers that they stand for, which are computed with as any others: see
+    `quantised.FORMATS`.
 
     An adapter of low rank (LoRA), as peft saves it, is merged into the model that it says it was trained on, or into
     the one that stands beside it: see `adapters.merge_adapter`. Of a classifier with a decoder's backbone, and of a
@@ -73,8 +81,8 @@ def load_model(
         a repository's id, `owner/name`. A directory here goes before both; `./name` says that it is meant.
       revision: of the repository: a branch, tag or commit (Pythia's training steps are branches, "step512"); of a
         packaged model, one of the training steps it ships with.
-      dtype: "float32" or "bfloat16", of parameters and activations; norms, the attention's softmax and pooled
-        responses are float32 always.
+      dtype: "float32" or "bfloat16", of parameters and activations, whatever the checkpoint's; norms, the attention's
+        softmax and pooled responses are float32 always.
       cache_dir: where downloads, and with them converted parameters, are kept. By default the former stand
         where huggingface_hub keeps them and the latter where `cache_directory.cache_root` says: EXPERTLENS_CACHE, or
         ~/.cache/expertlens_jax.
@@ -105,12 +113,13 @@ def load_model(
     (4, 4, 'float32')
     """
     if dtype not in DTYPES:
-        raise CheckpointError(f"dtype {dtype!r} was given; wanted one of {', '.join(DTYPES)}.")
+        advice = OTHER_DTYPES.get(dtype, "")
+        raise CheckpointError(f"dtype {dtype!r} was given; wanted one of {', '.join(DTYPES)}.{advice}")
     if mesh is not None:
         mesh = _usable_mesh(mesh)
     place = _find(path_or_id, revision, cache_dir, token)
     adapter, of_base = _find_adapter(place, base, cache_dir, token)
-    family, config = _read_config(of_base.directory)
+    family, config, quantisation = _read_config(of_base.directory)
     if adapter is not None and adapter.classifies:
         family, config = headless(family, config, OTHER_HEADS, *(rf"{re.escape(name)}.*" for name in family.head_names))
     of_tokenizer = place if place.has_tokenizer else of_base
@@ -122,7 +131,7 @@ def load_model(
 
     if use_cache is None:
         use_cache = of_base.snapshot is not None
-    source = Source(of_base.directory, family, config, adapter)
+    source = Source(of_base.directory, family, config, adapter, quantisation)
     if use_cache and jax.process_count() == 1:
         config, params = _cached_parameters(source, dtype, mesh, cache_root(cache_dir))
     else:
@@ -185,6 +194,7 @@ class Source:
     family: Family
     config: TransformerConfig
     adapter: Adapter | None
+    quantisation: Quantisation | None = None
 
     @property
     def files(self) -> list[pathlib.Path]:
@@ -260,6 +270,8 @@ def _find_adapter(
 def _read_parameters(source: Source, dtype: str, mesh: Mesh | None) -> tuple[TransformerConfig, Any]:
     """Return the parameters read from the checkpoint, and the config with the head that is there."""
     weights = open_weights(source.directory)
+    if source.quantisation is not None:
+        weights = source.quantisation(weights)
     if source.adapter is not None:
         weights = merge_adapter(weights, source.adapter, source.family, source.config)
     config = settle_head(weights, source.family, source.config)
@@ -277,7 +289,8 @@ def _cached_parameters(
     head turned out to be another than its config says is marked as such.
     """
     family, config = source.family, source.config
-    entry = root / cache.entry_key(source.files, plan_parameters(family, config), dtype)
+    quantised = "" if source.quantisation is None else source.quantisation.key
+    entry = root / cache.entry_key(source.files, plan_parameters(family, config), dtype, quantised)
     untied = entry.with_name(f"{entry.name}-untied")
     candidates = {entry: config} | ({untied: with_own_head(config)} if config.head == "tied" else {})
     for kept, settled in candidates.items():
@@ -354,8 +367,8 @@ def _tell_shadow(name: str, here: pathlib.Path) -> None:
     )
 
 
-def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
-    """Return the family of a directory's config, and the translated config."""
+def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig, Quantisation | None]:
+    """Return the family of a directory's config, the translated config, and how its weights are quantised."""
     path = directory / "config.json"
     if not path.exists():
         raise CheckpointError(
@@ -385,7 +398,9 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig]:
     family = family_of(hf_config)
     try:
         check_fields(family, hf_config, stated)
-        return without_language_head(family, family.translate(hf_config), stated.get("architectures") or ())
+        quantisation = quantisation_of(hf_config, family)
+        architectures = stated.get("architectures") or ()
+        return *without_language_head(family, family.translate(hf_config), architectures), quantisation
     except ExpertLensError:
         raise
     except Exception as error:  # a field of the wrong type, or sizes that make no sense

@@ -45,6 +45,7 @@ def save_model(
     tensors = stored_tensors(params, hf_config, DTYPES[dtype])
     directory.mkdir(parents=True, exist_ok=True)
     stated = hf_config.to_diff_dict() | {"dtype": dtype}
+    stated.pop("quantization_config", None)  # what is written isn't quantised, whatever it was read from
     type(hf_config).from_dict(stated).save_pretrained(directory)
     safetensors.numpy.save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(directory)

@@ -1,8 +1,10 @@
 """Weight files of a Hugging Face directory, as tensors that are read only as far as they are asked for."""
 
 import dataclasses
+import functools
 import importlib
 import json
+import math
 import pathlib
 import re
 import warnings
@@ -45,6 +47,12 @@ DTYPES = {
 }
 """The floating-point dtypes that parameters may be stored in, by their names in safetensors and torch."""
 
+FLOAT8 = {
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+    "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+}
+"""Those of 8 bits, which quantised tensors are stored in."""
 
 BLOCK = 2**24
 """Values compared at a time."""
@@ -223,7 +231,30 @@ def safetensors(path: pathlib.Path) -> Iterator[tuple[str, StoredTensor]]:
         ) from error
     for name in file.keys():
         part = file.get_slice(name)
-        yield name, StoredTensor(tuple(part.get_shape()), part.get_dtype(), part.__getitem__)
+        shape, dtype = tuple(part.get_shape()), part.get_dtype()
+        read = _read_mapped(path, _places(path)[name], shape, dtype) if dtype in FLOAT8 else part.__getitem__
+        yield name, StoredTensor(shape, dtype, read)
+
+
+@functools.lru_cache(maxsize=1)
+def _places(path: pathlib.Path) -> dict[str, int]:
+    """Return where each tensor of a safetensors file begins, in bytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {name: 8 + length + each["data_offsets"][0] for name, each in header.items() if name != "__metadata__"}
+
+
+def _read_mapped(
+    path: pathlib.Path, place: int, shape: tuple[int, ...], dtype: str
+) -> Callable[[tuple[slice, ...]], np.ndarray]:
+    """Return what reads a tensor of 8-bit floats, which safetensors doesn't hand to numpy."""
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        values = np.memmap(path, FLOAT8[dtype], "r", place, (math.prod(shape),))
+        return np.array(values.reshape(shape)[index])
+
+    return read
 
 
 def import_torch(path: pathlib.Path | str) -> Any:
@@ -283,6 +314,9 @@ def _torch_reader(torch: Any, tensor: Any) -> Callable[[tuple[slice, ...]], np.n
         part = tensor[index]
         if part.dtype == torch.bfloat16:  # which torch doesn't hand to numpy
             return part.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+        float8 = str(part.dtype).removeprefix("torch.")
+        if float8.startswith("float8"):
+            return part.view(torch.uint8).numpy().view(getattr(ml_dtypes, float8))
         return part.numpy()
 
     return read

@@ -216,6 +216,8 @@ def test_config_with_nonsense(directory):
 def test_unknown_dtype(saved):
     with pytest.raises(CheckpointError, match=r"dtype 'float8' was given; wanted one of float32, bfloat16"):
         el.load_model(saved, dtype="float8")
+    with pytest.raises(CheckpointError, match=r"Checkpoints in float16 are read, into either: float32"):
+        el.load_model(saved, dtype="float16")
 
 
 def test_code_of_a_checkpoint_is_not_run(directory):

@@ -18,7 +18,7 @@ import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, SelectionError, UnsupportedModelError, UnsupportedSAEError
 from expertlens_jax.models import routing
 from expertlens_jax.models.families import family_of
-from expertlens_jax.models.mxfp4 import dequantise, quantised_tensor
+from expertlens_jax.models.quantised.mxfp4 import dequantise, quantised_tensor
 from expertlens_jax.models.routing import into_experts, out_of_experts, route
 from expertlens_jax.models.taps import keep_reached, pool_by_expert
 from expertlens_jax.models.weights import StoredTensor

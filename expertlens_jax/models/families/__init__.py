@@ -1,6 +1,5 @@
 """The families of models on the one stack, by the `model_type` of their Hugging Face config."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from expertlens_jax.errors import UnsupportedModelError
@@ -44,6 +43,7 @@ from expertlens_jax.models.families import (
     xlm_roberta,
 )
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.quantised import Quantisation, read_quantisation
 
 FAMILIES: dict[str, Family] = {
     family.FAMILY.model_type: family.FAMILY
@@ -94,7 +94,7 @@ def family_of(hf_config: Any) -> Family:
 
     Raises:
       UnsupportedModelError: no family has its `model_type`; the message lists those there are. Or its layers
-        differ in size, or its weights are quantised.
+        differ in size, or its weights are quantised in a way that isn't read.
     """
     model_type = hf_config.model_type
     if model_type not in FAMILIES:
@@ -108,16 +108,14 @@ def family_of(hf_config: Any) -> Family:
         raise UnsupportedModelError(
             f"this {model_type} config gives its layers different sizes; the stack's are all of one size."
         )
-    quantised = getattr(hf_config, "quantization_config", None)
-    if quantised and _method(quantised) not in FAMILIES[model_type].quantised:
-        raise UnsupportedModelError(
-            f"this {model_type} checkpoint is quantised; give the original, in float32, float16 or bfloat16."
-        )
+    quantisation_of(hf_config, FAMILIES[model_type])
     return FAMILIES[model_type]
 
 
-def _method(quantised: Any) -> str | None:
-    """Return the way of quantising that a config's `quantization_config` names."""
-    stated = quantised if isinstance(quantised, Mapping) else vars(quantised)
-    method = stated.get("quant_method")
-    return None if method is None else str(getattr(method, "value", method))
+def quantisation_of(hf_config: Any, family: Family) -> Quantisation | None:
+    """Return how the checkpoint of a Hugging Face config is quantised, or None if it isn't.
+
+    Raises:
+      UnsupportedModelError: it is in a way that isn't read of this family.
+    """
+    return read_quantisation(hf_config.model_type, getattr(hf_config, "quantization_config", None), family.quantised)

@@ -46,8 +46,8 @@ class Family:
     that transformers has in memory otherwise are `renamed` (regular expressions, and what takes their place), and
     `expert_layers` are the names of an expert's gate, up and down, of which memory has one tensor for all experts
     (`experts_interleaved`: see `expert_tensors.py`). `quantised` are the ways of quantising that are read, as a
-    config's `quant_method`. `fields` are those of the Hugging Face config that `translate` reads or refuses;
-    `fields.py` tells of all others.
+    config's `quant_method`: by default those of linear layers. `fields` are those of the Hugging Face config that
+    `translate` reads or refuses; `fields.py` tells of all others.
     `text` is the family of the text tower, of which a model that reads images too has the config within its own.
     """
 
@@ -66,7 +66,7 @@ class Family:
     renamed: tuple[tuple[str, str], ...] = ()
     expert_layers: tuple[str, str, str] | None = None
     experts_interleaved: bool = False
-    quantised: tuple[str, ...] = ()
+    quantised: tuple[str, ...] = ("fp8", "compressed-tensors", "bitsandbytes", "gptq", "awq")
     other_prefixes: tuple[str, ...] = ()
     text: "Family | None" = None
 

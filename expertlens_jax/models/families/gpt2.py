@@ -87,4 +87,5 @@ FAMILY = Family(
         *("layer_norm_epsilon", "activation_function", "tie_word_embeddings"),
         *("is_causal", "add_cross_attention", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
     ),
+    quantised=(),  # formats differ in how they have layers that are stored transposed
 )

@@ -5,15 +5,43 @@ as `NAME_blocks` `[..., blocks, 16]`, two numbers a byte, the lower half first, 
 bfloat16 holds all that comes out exactly.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
-from expertlens_jax.models.weights import StoredTensor
+from expertlens_jax.models.weights import StoredTensor, Weights
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 """What the 4 bits mean: a sign, two bits of exponent, one of mantissa."""
 SCALE_BIAS = 127
 BLOCK = 32
+
+
+def decoder(settings: Mapping[str, Any]) -> Callable[[Weights], dict[str, StoredTensor]]:
+    """Return the decoder of any checkpoint; settings change nothing."""
+    return _decode
+
+
+def _decode(weights: Weights) -> dict[str, StoredTensor]:
+    """Take `NAME_blocks` and `NAME_scales` for `NAME`, `[experts, inputs, outputs]` as in the original."""
+    tensors = dict(weights.tensors)
+    for name, blocks in weights.tensors.items():
+        start = name.removesuffix("_blocks")
+        scales = weights.tensors.get(f"{start}_scales")
+        tensor = quantised_tensor(blocks, scales) if start != name and scales is not None else None
+        if tensor is not None:
+            del tensors[name], tensors[f"{start}_scales"]
+            experts, outputs, inputs = tensor.shape
+            tensors[start] = StoredTensor((experts, inputs, outputs), tensor.dtype, partial(_read_turned, tensor))
+    return tensors
+
+
+def _read_turned(tensor: StoredTensor, index: tuple[slice, ...]) -> np.ndarray:
+    experts, inputs, outputs = index
+    return tensor.read((experts, outputs, inputs)).swapaxes(1, 2)
 
 
 def dequantise(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
