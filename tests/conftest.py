@@ -5,6 +5,7 @@ Each test is in one lane: what its own marker says, or its file, or its folder.
 
 import atexit
 import contextlib
+import gc
 import os
 import pathlib
 import shutil
@@ -85,6 +86,12 @@ def begun(item: pytest.Item) -> tuple[bool, int]:
     """The order of files: a process forgets its programs where the way to compile changes; then the longest first."""
     long = LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
     return is_compiled_quickly(item, item.path), long
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays for ever: Python needn't look through its half a million objects for rubbish again."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

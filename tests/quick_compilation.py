@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 import jax
 
-FLAG = "xla_cpu_use_fusion_emitters"  # each fusion goes through MLIR's passes, which takes half of all that's left
+FLAGS = {
+    "xla_cpu_use_fusion_emitters": False,  # each fusion goes through MLIR's passes: half of all that's left
+    "xla_cpu_parallel_codegen_split_count": 1,  # into 32 parts for as many threads: a third of what's left then
+}
 MOST_MAPS = 20_000
 """A compiled program takes several memory maps, of which Linux gives a process 65,530: the next one crashes it."""
 
@@ -20,7 +23,7 @@ were_quick: bool | None = None  # how the programs that this process keeps were 
 
 
 def get_quick_options(*args, env_options_overrides=None, **options):
-    return get_compile_options(*args, env_options_overrides={FLAG: False} | (env_options_overrides or {}), **options)
+    return get_compile_options(*args, env_options_overrides=FLAGS | (env_options_overrides or {}), **options)
 
 
 @contextlib.contextmanager
@@ -55,9 +58,10 @@ def num_maps() -> int:
 
 def quick_environment(devices: int = 1, **settings: str) -> dict[str, str]:
     """The environment of a process that compiles as within `quick_compilation`, with so many CPU devices."""
+    flags = {**FLAGS, "xla_force_host_platform_device_count": devices}
     quick = {
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": f"--{FLAG}=false --xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": " ".join(f"--{name}={value}" for name, value in flags.items()).lower(),
     }
     return os.environ | quick | settings

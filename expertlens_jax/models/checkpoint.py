@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -100,6 +101,9 @@ class Parameter:
 Plan = Mapping[str, Parameter]
 """Every parameter of a stack by its path."""
 
+_AT_ONCE = 2**22
+"""Parameters of at most so many numbers are placed whole, which compiles nothing; larger ones a layer at a time."""
+
 
 def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, Source]:
     """Return every parameter's source, by its path in the stack, with the names of the base model."""
@@ -121,11 +125,9 @@ def parameter_sources(family: Family, config: TransformerConfig) -> dict[str, So
 
 def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
     """Return what to read for every parameter of the stack, known without the weights."""
-    token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    variables = jax.eval_shape(lambda key: Transformer(config).init(key, token, mask, mask), jax.random.key(0))
     sources = parameter_sources(family, config)
     plan = {}
-    for path, leaf in traverse_util.flatten_dict(variables["params"], sep="/").items():
+    for path, shape in _parameter_shapes(config).items():
         if path not in sources:
             raise CheckpointError(f"the {family.model_type} family states no tensor for the parameter {path}.")
         tensor = sources[path].tensor
@@ -137,8 +139,16 @@ def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
             for layer in layers
             for expert in experts
         )
-        plan[path] = Parameter(path, leaf.shape, sources[path], names)
+        plan[path] = Parameter(path, shape, sources[path], names)
     return plan
+
+
+@lru_cache(maxsize=64)
+def _parameter_shapes(config: TransformerConfig) -> Mapping[str, tuple[int, ...]]:
+    """Return the shape of every parameter of the stack, by its path."""
+    token, mask = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
+    variables = jax.eval_shape(lambda key: Transformer(config).init(key, token, mask, mask), jax.random.key(0))
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables["params"], sep="/").items()}
 
 
 def read_parameters(
@@ -186,12 +196,12 @@ def fill_parameters(
     dtype: jnp.dtype,
     mesh: Mesh | None,
 ) -> dict[str, Any]:
-    """Make parameters from parts that are read one layer of one parameter at a time.
+    """Make parameters from parts that are read one layer of one parameter at a time; small ones all layers at once.
 
-    On the host there is never more than one such layer (on a mesh, of its parts that this host's devices
-    hold): as it was read, and in the target dtype. Where devices share the host's memory (CPU), the peak is
-    therefore the parameters in the target dtype and twice the largest tensor; `benchmarks/loading_memory.py`
-    measures it.
+    On the host there is never more than one such layer, or one small parameter (on a mesh, of its parts that
+    this host's devices hold): as it was read, and in the target dtype. Where devices share the host's memory
+    (CPU), the peak is therefore the parameters in the target dtype and twice the largest tensor;
+    `benchmarks/loading_memory.py` measures it.
 
     Args:
       plan: the parameters.
@@ -210,6 +220,9 @@ def fill_parameters(
         if not parameter.stacked:
             params[path] = _place(partial(read, parameter, 0), parameter.shape, dtype, sharding)
             continue
+        if math.prod(parameter.shape) <= _AT_ONCE:
+            params[path] = _place(partial(_read_layers, read, parameter), parameter.shape, dtype, sharding)
+            continue
         values = jnp.zeros(parameter.shape, dtype, device=sharding)
         for layer in range(parameter.shape[0]):
             part = _place(partial(read, parameter, layer), parameter.shape[1:], dtype, layer_sharding(sharding))
@@ -217,6 +230,13 @@ def fill_parameters(
             values = jax.block_until_ready(_set_layer(values, part, layer))
         params[path] = values
     return traverse_util.unflatten_dict(params, sep="/")
+
+
+def _read_layers(
+    read: Callable[[Parameter, int, tuple[slice, ...]], np.ndarray], parameter: Parameter, index: tuple[slice, ...]
+) -> np.ndarray:
+    """Return the part of a parameter `[layers, ...]` at `index`, of which the first slice is of layers."""
+    return np.stack([read(parameter, layer, index[1:]) for layer in range(parameter.shape[0])[index[0]]])
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -31,15 +31,16 @@ def digest_arrays(tree: Any) -> str:
 @jax.jit
 def bit_sums(leaves: Sequence[jax.Array]) -> list[jax.Array]:
     """Return the sum modulo 2**32 over each array of its values' bits, mixed with the place of each."""
+    return [_bit_sum(leaf) for leaf in leaves]
 
-    def bit_sum(leaf: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(jnp.asarray(leaf, jnp.float32), jnp.uint32)
-        for axis, size in enumerate(bits.shape):
-            along = _mix(jnp.arange(size, dtype=jnp.uint32) + np.uint32(axis << 28))
-            bits += jnp.expand_dims(along, [other for other in range(bits.ndim) if other != axis])
-        return _mix(bits).sum(dtype=jnp.uint32)
 
-    return [bit_sum(leaf) for leaf in leaves]
+@jax.jit  # traced once for all arrays of one shape
+def _bit_sum(leaf: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(jnp.asarray(leaf, jnp.float32), jnp.uint32)
+    for axis, size in enumerate(bits.shape):
+        along = _mix(jnp.arange(size, dtype=jnp.uint32) + np.uint32(axis << 28))
+        bits += jnp.expand_dims(along, [other for other in range(bits.ndim) if other != axis])
+    return _mix(bits).sum(dtype=jnp.uint32)
 
 
 def _mix(bits: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.config import ALiBi, TransformerConfig
+from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.rotary import rotate
 from expertlens_jax.models.sharding import split_channels, split_heads
 from expertlens_jax.models.taps import LayerInputs, Tap, TappedLinear, Taps
@@ -54,10 +55,10 @@ class Norm(nn.Module):
         if not c.norm_parameters:
             return y.astype(x.dtype)
         init = nn.initializers.zeros if c.norm_plus_one else nn.initializers.ones
-        scale = self.param("scale", init, (x.shape[-1],), self.dtype).astype(jnp.float32)
+        scale = parameter(self, "scale", init, (x.shape[-1],), self.dtype).astype(jnp.float32)
         y *= scale + 1.0 if c.norm_plus_one else scale
         if c.norm == "layer" and c.norm_bias:
-            y += self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.dtype).astype(jnp.float32)
+            y += parameter(self, "bias", nn.initializers.zeros, (x.shape[-1],), self.dtype).astype(jnp.float32)
         return y.astype(x.dtype)
 
 
@@ -114,7 +115,7 @@ class Attention(nn.Module):
         bias = None if c.alibi is None else alibi_bias(inputs, slots, c.num_heads, c.alibi)
         sinks = None
         if c.attention_sinks:
-            sinks = self.param("sinks", nn.initializers.normal(c.initializer_range), (c.num_heads,), self.dtype)
+            sinks = parameter(self, "sinks", nn.initializers.normal(c.initializer_range), (c.num_heads,), self.dtype)
         mixed = attend(q, k, v, mask, options, c, earlier, bias, sinks)
         mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
         mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.sharding import split_channels
 from expertlens_jax.models.taps import LayerInputs, Tap, TappedLinear, Taps, tap
 
@@ -162,10 +163,10 @@ class IntoExperts(nn.Module):
         """Map `[batch, tokens, inputs]` to `[batch, tokens, experts * channels]`, steered, intervened on and sown."""
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
-        kernels = self.param("kernels", init, (c.num_experts, x.shape[-1], c.d_mlp), self.dtype)
+        kernels = parameter(self, "kernels", init, (c.num_experts, x.shape[-1], c.d_mlp), self.dtype)
         outputs = multiply(into_experts, x, kernels, routing, self.mesh)
         if c.mlp_bias:
-            outputs += self.param("biases", nn.initializers.zeros, (c.num_experts, c.d_mlp), self.dtype)
+            outputs += parameter(self, "biases", nn.initializers.zeros, (c.num_experts, c.d_mlp), self.dtype)
         outputs = outputs.astype(x.dtype).reshape(*x.shape[:2], -1)
         return tap(self, self.site, outputs, inputs, c, self.taps, routing.reached)
 
@@ -187,11 +188,11 @@ class OutOfExperts(nn.Module):
         """Map `[batch, tokens, experts * inputs]` to `[batch, tokens, d_model]`, the site `mlp.down`."""
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
-        kernels = self.param("kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
+        kernels = parameter(self, "kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
         by_expert = activations.reshape(*activations.shape[:2], c.num_experts, c.d_mlp)
         outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh)
         if c.mlp_bias:
-            biases = self.param("biases", nn.initializers.zeros, (c.num_experts, c.d_model), self.dtype)
+            biases = parameter(self, "biases", nn.initializers.zeros, (c.num_experts, c.d_model), self.dtype)
             outputs += jnp.matmul(routing.weights_by_expert, biases.astype(jnp.float32))
         return tap(self, "mlp.down", outputs.astype(activations.dtype), inputs, c, self.taps)
 

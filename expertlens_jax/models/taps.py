@@ -17,6 +17,7 @@ from flax import struct
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.interventions import At, PlacedIntervention
 from expertlens_jax.models.sites import SITES
 
@@ -271,10 +272,10 @@ class TappedLinear(nn.Module):
         """Map `[batch, tokens, inputs]` to `[batch, tokens, channels]`, steered, intervened on and sown."""
         init = nn.initializers.normal(self.config.initializer_range)
         channels = SITES[self.site].channels(self.config)
-        kernel = self.param("kernel", init, (x.shape[-1], channels), self.dtype)
+        kernel = parameter(self, "kernel", init, (x.shape[-1], channels), self.dtype)
         # Summed and shifted in float32, rounded once: in bfloat16 a sum rounded before its bias is off by more.
         outputs = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
         if self.use_bias:
-            outputs += self.param("bias", nn.initializers.zeros, (channels,), self.dtype)
+            outputs += parameter(self, "bias", nn.initializers.zeros, (channels,), self.dtype)
         outputs = outputs.astype(x.dtype)
         return tap(self, self.site, outputs, inputs, self.config, self.taps)

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from expertlens_jax.models.config import TransformerConfig
+from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm
 from expertlens_jax.models.routing import RoutedMLP
@@ -114,12 +115,12 @@ class Embedder(nn.Module):
         """Declare the tables: `token` `[vocabulary, d_model]`, `position`, `type`."""
         c = self.config
         init, width = nn.initializers.normal(c.initializer_range), c.embedding_width or c.d_model
-        self.token = self.param("token", init, (c.vocab_size, width), self.dtype)
+        self.token = parameter(self, "token", init, (c.vocab_size, width), self.dtype)
         if c.learned_positions:
             rows = c.max_tokens + c.position_offset
-            self.position = self.param("position", init, (rows, width), self.dtype)
+            self.position = parameter(self, "position", init, (rows, width), self.dtype)
         if c.token_types:
-            self.type = self.param("type", init, (c.token_types, width), self.dtype)
+            self.type = parameter(self, "type", init, (c.token_types, width), self.dtype)
         if c.embedding_norm:
             self.norm = Norm(c, self.dtype)
         if c.embedding_width is not None:
@@ -209,6 +210,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
+            check_constancy_invariants=False,  # for which the block would be traced twice
         )(c, self.taps, self.dtype, self.keeps, self.mesh, name="layers")
         options, features = layer_options(c, positions.max() + 1), None
         if interventions:
@@ -233,10 +235,10 @@ class Transformer(nn.Module):
             logits = embedder.unembed(x)
         else:
             init = nn.initializers.normal(c.initializer_range)
-            head = self.param("head", init, (c.d_model, c.vocab_size), self.dtype)
+            head = parameter(self, "head", init, (c.d_model, c.vocab_size), self.dtype)
             logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
         if c.head_bias:
-            logits += self.param("head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
+            logits += parameter(self, "head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
         if c.logits_scale != 1.0:
             logits *= c.logits_scale
         if c.logits_softcap is not None:

@@ -97,6 +97,7 @@ class TrainState:
     optimizer: optax.OptState
 
 
+@functools.partial(jax.jit, static_argnames=("config", "recipe"))
 def init_state(config: TransformerConfig, recipe: Recipe, key: jax.Array) -> TrainState:
     """Return a model before its first step, float32.
 
