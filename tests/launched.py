@@ -1,4 +1,7 @@
-"""Launches experiments for tests: any of them within this process, and `find_experts` as processes of its own."""
+"""Launches experiments for tests: any of them within this process, and `find_experts` as processes of its own.
+
+Scripts too have processes of their own: those that want several devices.
+"""
 
 import contextlib
 import functools
@@ -20,7 +23,7 @@ import families
 import forked
 import numpy as np
 import pandas as pd
-from quick_compilation import quick_environment
+from quick_compilation import device_flag, quick_environment
 
 from experiments.launch import format_warning, launch
 
@@ -137,6 +140,18 @@ def start(inputs, workdir, *flags, devices: int = 1) -> Launched:
     pipe = pathlib.Path(tempfile.mkdtemp(dir=inputs)) / "said"
     given = "experiments.find_experts", [*settings, *flags], str(ROOT), environment, str(pipe)
     return Launched(forks().Process(target=forked.run_module, args=given), pipe)
+
+
+def run_script(script: str, *arguments: object, devices: int = 8, optimised: bool = False) -> str:
+    """Runs a script in a process that has so many CPU devices, and gives what it said.
+
+    There is no torch for transformers there. It compiles as within `quick_compilation`, or as users do.
+    """
+    environment = {"XLA_FLAGS": device_flag(devices) if optimised else quick_environment(devices)["XLA_FLAGS"]}
+    with tempfile.TemporaryDirectory() as directory:
+        pipe = pathlib.Path(directory) / "said"
+        given = script, [str(argument) for argument in arguments], environment, optimised, str(pipe)
+        return finish(Launched(forks().Process(target=forked.run_script, args=given), pipe))
 
 
 def finish(process: Launched, code: int = 0) -> str:

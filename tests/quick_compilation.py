@@ -56,12 +56,16 @@ def num_maps() -> int:
         return MOST_MAPS + 1
 
 
+def device_flag(devices: int) -> str:
+    """The flag that gives a process so many CPU devices."""
+    return f"--xla_force_host_platform_device_count={devices}"
+
+
 def quick_environment(devices: int = 1, **settings: str) -> dict[str, str]:
     """The environment of a process that compiles as within `quick_compilation`, with so many CPU devices."""
-    flags = {**FLAGS, "xla_force_host_platform_device_count": devices}
     quick = {
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "XLA_FLAGS": " ".join(f"--{name}={value}" for name, value in flags.items()).lower(),
+        "XLA_FLAGS": " ".join([*(f"--{name}={value}".lower() for name, value in FLAGS.items()), device_flag(devices)]),
     }
     return os.environ | quick | settings

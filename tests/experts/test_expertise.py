@@ -1,10 +1,6 @@
 """Expertise against scikit-learn, numpy, and itself under what must not change it."""
 
 import dataclasses
-import os
-import pathlib
-import subprocess
-import sys
 import warnings
 
 import jax
@@ -15,6 +11,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from launched import run_script
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from expertlens_jax.data.concepts import ConceptDataset
@@ -184,9 +181,7 @@ given = dict(np.load(sys.argv[1]))
 ranking = rank_units(given.pop("values"), Contrast(**given), units_per_block=4)
 np.save(sys.argv[2], np.stack(list(ranking.measured().values())))
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", script, tmp_path / "in.npz", tmp_path / "out.npy"]
-    subprocess.run(command, check=True, env=os.environ | flags, cwd=pathlib.Path(__file__).parents[2])
+    run_script(script, tmp_path / "in.npz", tmp_path / "out.npy", optimised=True)
     of_one = np.stack(list(rank_units(values, contrast, units_per_block=4).measured().values()))
     assert np.load(tmp_path / "out.npy").tobytes() == of_one.tobytes()
 

@@ -1,16 +1,13 @@
 """Blocks ranked where they lie: the host's sort against the device's, eight devices against one, and refusals."""
 
 import dataclasses
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from launched import run_script
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
@@ -138,9 +135,7 @@ sets = concept_sets(Contrast(**given))
 for name, given in (("host", blocks), ("devices", on_devices)):
     np.save(f"{sys.argv[2]}/{name}.npy", np.stack(list(rank_blocks(given, sets)[0].measured().values())))
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", script, tmp_path / "in.npz", tmp_path]
-    subprocess.run(command, check=True, env=os.environ | flags, cwd=pathlib.Path(__file__).parents[2])
+    run_script(script, tmp_path / "in.npz", tmp_path, optimised=True)
     of_one = np.stack(list(rank_units(values, contrast).measured().values()))
     for name in ("host", "devices"):
         in_a_row = np.concatenate(np.load(tmp_path / f"{name}.npy").swapaxes(0, 1), axis=2)

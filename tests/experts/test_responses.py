@@ -1,12 +1,9 @@
 """Recording sentences: what the tokenizer adds and how batches are cut must not matter."""
 
-import os
-import subprocess
-import sys
-
 import families
 import numpy as np
 import pytest
+from launched import run_script
 
 import expertlens_jax as el
 from expertlens_jax.errors import SelectionError, TokenizationError
@@ -15,10 +12,18 @@ from expertlens_jax.models.tokens import batches, bucket_lengths, padding_id, to
 SENTENCES = ["a b c", "d", "e f g h i j k l m n o p", "b", "c a", "x y z " * 6, "q r s t u v w x"]
 
 
+pytestmark = pytest.mark.compiled_quickly
+
+
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def directory(tmp_path_factory):
     case = next(case for case in families.CASES if case.name == "bert")
-    return el.load_model(families.save(families.make_hf_model(case), tmp_path_factory.mktemp("bert")))
+    return families.save(families.make_hf_model(case), tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def model(directory):
+    return el.load_model(directory)
 
 
 def one_by_one(model, sentence, pooling="max"):
@@ -60,21 +65,18 @@ def test_steering_is_applied_while_recording(model):
 
 
 @pytest.mark.process
-def test_eight_devices_and_a_split_model_give_the_same_responses_as_one(model, tmp_path):
+def test_eight_devices_and_a_split_model_give_the_same_responses_as_one(model, directory, tmp_path):
     script = f"""
-import sys; sys.path[:0] = {[str(p) for p in sys.path if "tests" in str(p)]}
-import jax, numpy as np, expertlens_jax as el, families
+import jax, numpy as np, expertlens_jax as el
 assert len(jax.devices()) == 8
-case = next(case for case in families.CASES if case.name == "bert")
-model = el.load_model(families.save(families.make_hf_model(case), {str(tmp_path)!r} + "/model"))
+model = el.load_model({str(directory)!r})
 np.save({str(tmp_path)!r} + "/eight.npy", el.record_responses(model, {SENTENCES!r}).values)
-split = el.load_model({str(tmp_path)!r} + "/model", mesh=el.make_mesh(model=2))
+split = el.load_model({str(directory)!r}, mesh=el.make_mesh(model=2))
 kernel = split.params["layers"]["mlp"]["up"]["kernel"]
 assert kernel.addressable_shards[0].data.size * 2 == kernel.size
 np.save({str(tmp_path)!r} + "/split.npy", el.record_responses(split, {SENTENCES!r}).values)
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | flags)
+    run_script(script)
     one = el.record_responses(model, SENTENCES).values
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), one, atol=2e-5)
     np.testing.assert_allclose(np.load(tmp_path / "split.npy"), one, atol=2e-5)

@@ -1,9 +1,6 @@
 """Traces: what a unit says at a token, against PyTorch's hooks and, to the bit, against recorded responses."""
 
 import html.parser
-import os
-import subprocess
-import sys
 
 import families
 import hooks
@@ -15,6 +12,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launched import run_script
 from sae_files import random_weights
 
 import expertlens_jax as el
@@ -183,8 +181,7 @@ for mesh in (None, el.make_mesh(model=2)):
         recorded = el.record_responses(model, {SENTENCES!r}).values[:, {units.index.tolist()!r}]
         assert (traced.pooled() == recorded).all()
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | flags)
+    run_script(script, optimised=True)
     one = np.concatenate(el.trace(model, SENTENCES, units).activations)
     for name in ("eight", "split"):
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), one, atol=2e-5)

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 
 import families
 import hooks
@@ -14,7 +12,7 @@ import scipy.stats
 import tokenizers
 import torch
 import transformers
-from quick_compilation import quick_environment
+from launched import run_script
 
 import expertlens_jax as el
 from expertlens_jax.errors import ExpertLensWarning, SelectionError, TokenizationError, UnsupportedModelError
@@ -371,9 +369,7 @@ model = el.load_model({str(gpt2_directory)!r})
 result = generate(model, {PROMPTS!r}, max_new_tokens={NEW_TOKENS}, top_p=0.9, seed=5)
 print(json.dumps([ids.tolist() for ids in result.token_ids]))
 """
-    output = subprocess.run(
-        [sys.executable, "-c", script], env=quick_environment(devices=8), capture_output=True, text=True, check=True
-    ).stdout
+    output = run_script(script)
     one = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, top_p=0.9, seed=5)
     assert json.loads(output.splitlines()[-1]) == [ids.tolist() for ids in one.token_ids]
 

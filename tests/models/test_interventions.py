@@ -1,9 +1,6 @@
 """Interventions against PyTorch hooks that do the same, in every call; what they cost, and what is refused."""
 
 import json
-import os
-import subprocess
-import sys
 
 import families
 import hooks
@@ -12,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from quick_compilation import quick_environment
+from launched import run_script
 from test_generation import hf_generate
 
 import expertlens_jax as el
@@ -400,7 +397,6 @@ def test_several_devices_change_nothing(llama, llama_directory):
     script = f"""
 import json, sys
 import jax, jax.numpy as jnp, numpy as np
-sys.path.insert(0, {os.path.dirname(__file__)!r})
 import expertlens_jax as el
 from expertlens_jax.models.scoring import score_words
 assert jax.device_count() == 8
@@ -421,22 +417,16 @@ alone = everything(el.load_model({str(llama_directory)!r}))
 mesh = everything(el.load_model({str(llama_directory)!r}, mesh=el.make_mesh(model=2)))
 print(json.dumps([alone, mesh]))
 """
-    one = subprocess.run(
-        [sys.executable, "-c", script.replace("assert jax.device_count() == 8", "")
-         .replace("mesh = everything(", "mesh = (").replace(", mesh=el.make_mesh(model=2)", "")
-         .replace("[alone, mesh]", "alone")],
-        env=quick_environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert one.returncode == 0, one.stderr
-    eight = subprocess.run(
-        [sys.executable, "-c", script],
-        env=quick_environment(devices=8),
-        capture_output=True,
-        text=True,
+    one = run_script(
+        script.replace("assert jax.device_count() == 8", "")
+        .replace("mesh = everything(", "mesh = (")
+        .replace(", mesh=el.make_mesh(model=2)", "")
+        .replace("[alone, mesh]", "alone"),
+        devices=1,
     )
-    assert eight.returncode == 0, eight.stderr
-    expected = json.loads(one.stdout.splitlines()[-1])
-    for found in json.loads(eight.stdout.splitlines()[-1]):
+    eight = run_script(script)
+    expected = json.loads(one.splitlines()[-1])
+    for found in json.loads(eight.splitlines()[-1]):
         assert found[1] == expected[1]
         for i in (0, 2, 3):
             np.testing.assert_allclose(found[i], expected[i], atol=TOLERANCE)

@@ -1,15 +1,12 @@
 """Sparse autoencoders: features against PyTorch, from both kinds of files; found, measured and carried like units."""
 
-import subprocess
-import sys
-
 import families
 import hooks
 import jax
 import numpy as np
 import pytest
 import torch
-from quick_compilation import quick_environment
+from launched import run_script
 from sae_files import FEATURES, random_weights, save_gemma_scope, save_gemma_scope_2, save_oldest, save_sae_lens
 from sklearn.metrics import average_precision_score
 
@@ -431,7 +428,7 @@ split = el.load_model({str(directory)!r}, mesh=el.make_mesh(model=2)).with_sae(*
 over_mesh = el.record_responses(split, {list(CONCEPTS.sentences)!r}, sites=("sae",))
 np.savez({str(tmp_path / "eight.npz")!r}, data=responses.values, mesh=over_mesh.values)
 """
-    subprocess.run([sys.executable, "-c", script], env=quick_environment(devices=8), check=True)
+    run_script(script)
     eight = np.load(tmp_path / "eight.npz")
     here = el.record_responses(carrying, CONCEPTS.sentences, sites=("sae",)).values
     np.testing.assert_allclose(eight["data"], here, atol=TOLERANCE)

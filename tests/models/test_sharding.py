@@ -1,15 +1,13 @@
 """Parameters split over eight virtual devices: the same outputs, and no device holds more than its share."""
 
 import json
-import os
-import subprocess
-import sys
 
 import families
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from launched import run_script
 
 import expertlens_jax as el
 from expertlens_jax import parallel
@@ -102,14 +100,7 @@ def reports(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     for name, case in CASES.items():
         families.save(families.make_hf_model(case), root / name)
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(root), json.dumps(MODEL_AXIS)],
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(run_script(CHILD, root, json.dumps(MODEL_AXIS)).splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,11 +1,9 @@
 """Recording over several devices that hold parts of each parameter: the same responses, with few collectives."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from launched import run_script
 
 CHILD = """
 import json, re, sys
@@ -39,15 +37,9 @@ print(json.dumps(report))
 @pytest.fixture(scope="module")
 def report():
     """What a process with eight devices finds, by the length of the mesh's model axis."""
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD],
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "rematerialization" not in done.stderr  # what XLA says when it must gather all to lay an array out anew
-    return json.loads(done.stdout)
+    said = run_script(CHILD, optimised=True)
+    assert "rematerialization" not in said  # what XLA says when it must gather all to lay an array out anew
+    return json.loads(said.splitlines()[-1])
 
 
 @pytest.mark.parametrize("model_axis", ["2", "4", "8"])

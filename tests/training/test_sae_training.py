@@ -1,14 +1,12 @@
 """Sparse autoencoders: trained and written as SAELens does, read back bit for bit; killed runs end with equal bytes."""
 
 import json
-import os
-import subprocess
-import sys
 
 import families
 import numpy as np
 import pytest
 import safetensors.numpy
+from launched import run_script
 
 import expertlens_jax as el
 from expertlens_jax.errors import (
@@ -150,14 +148,12 @@ def test_eight_devices_train_the_same_autoencoder(texts, trained, tmp_path):
     script = f"""
 import jax, numpy as np, expertlens_jax as el
 from expertlens_jax.training.sae_step import SAESettings
-jax.config.update("jax_disable_most_optimizations", True)
 assert len(jax.devices()) == 8
 settings = SAESettings(k=4, **{SMALL!r})
 model = el.load_model("lenslet-2m")
 el.training.train_sae(model, {list(texts)!r}, {str(tmp_path)!r}, layer=1, settings=settings)
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | flags)
+    run_script(script)
     eight = safetensors.numpy.load_file(tmp_path / "layer1_resid" / "sae_weights.safetensors")
     for name, tensor in tensors_of(trained).items():
         np.testing.assert_allclose(eight[name], tensor, atol=2e-3 * np.abs(tensor).max(), err_msg=name)

@@ -1,9 +1,7 @@
 """A training step: its loss is transformers' own, it learns, and devices share it out."""
 
-import os
+import dataclasses
 import pickle
-import subprocess
-import sys
 
 import families
 import jax
@@ -11,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from launched import run_script
 
 import expertlens_jax as el
 from expertlens_jax.training.pretrain import Recipe, held_out_loss, init_state, next_token_loss, train_step
@@ -89,22 +88,20 @@ def test_eight_devices_take_the_same_step(neox, tmp_path):
     state = init_state(model.config, RECIPE, jax.random.key(0))
     state, measured = train_step(state, blocks(), model.config, RECIPE)
     script = f"""
-import sys; sys.path[:0] = {[str(p) for p in sys.path if "tests" in str(p)]}
 import jax, numpy as np, pickle
 from expertlens_jax import parallel
-from expertlens_jax.training.pretrain import init_state, train_step
-from test_training_step import RECIPE, blocks
+from expertlens_jax.training.pretrain import Recipe, init_state, train_step
+RECIPE = Recipe(**{dataclasses.asdict(RECIPE)!r})
 assert len(jax.devices()) == 8
 config = pickle.load(open({str(tmp_path / "config")!r}, "rb"))
 mesh = parallel.data_mesh()
 state = parallel.replicate(init_state(config, RECIPE, jax.random.key(0)), mesh)
-state, measured = train_step(state, parallel.split_rows(blocks(), mesh), config, RECIPE)
+rows = parallel.split_rows(np.array({blocks().tolist()!r}, np.int32), mesh)
+state, measured = train_step(state, rows, config, RECIPE)
 np.savez({str(tmp_path / "eight.npz")!r}, loss=measured["loss"], token=state.params["embed"]["token"])
 """
     (tmp_path / "config").write_bytes(pickle.dumps(model.config))
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    here = os.path.dirname(__file__)
-    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | flags | {"PYTHONPATH": here})
+    run_script(script)
     eight = np.load(tmp_path / "eight.npz")
     assert float(eight["loss"]) == pytest.approx(float(measured["loss"]), abs=1e-6)
     np.testing.assert_allclose(eight["token"], state.params["embed"]["token"], atol=1e-4)
