@@ -115,10 +115,10 @@ def anonymous(pid: int) -> int:
     return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
 
 
-def measure(arguments: list[str], devices: int) -> dict[str, float]:
+def measure(arguments: list[str], devices: int, child: str = CHILD) -> dict[str, float]:
     """Runs a load in its own process: seconds, bytes of parameters, and peak bytes over the baseline."""
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments],
+        [sys.executable, "-c", child, *arguments],
         env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

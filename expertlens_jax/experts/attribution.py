@@ -29,6 +29,7 @@ from expertlens_jax.models.model import Model
 from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.models.scoring import tokenize_continuations
 from expertlens_jax.models.sites import check_no_summaries, check_sites
+from expertlens_jax.models.streaming import check_loaded
 from expertlens_jax.models.tokens import batches, padding_id
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
@@ -105,6 +106,7 @@ def attribute(
             "probability, so none can be attributed to its units. Give a causal language model; of an encoder, average "
             "precision tells which units know a concept."
         )
+    check_loaded(model.params, model.name, "attribution")
     sites, columns = _choose_units(model, concepts, expertise, sites)
     found = find_words_in_place(concepts)
     continued = tokenize_continuations(model, found.beginnings, found.words)

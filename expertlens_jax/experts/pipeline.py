@@ -37,7 +37,7 @@ from expertlens_jax.experts.planning import (
 from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer
 from expertlens_jax.experts.response_store import ResponseStore, StoredResponses
-from expertlens_jax.experts.responses import PreparedRecording, prepare_recording
+from expertlens_jax.experts.responses import PreparedRecording, SentenceBar, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
 from expertlens_jax.experts.token_masks import check_pool_over, pool_over_words
 from expertlens_jax.models.model import Model
@@ -302,13 +302,14 @@ def record(
     num_sentences = len(layout.row_of)
     shown = progress and parallel.is_first_host()
     with tqdm(total=num_sentences, desc=f"{label}recording", unit=" sentences", disable=not shown) as bar:
+        sentences = SentenceBar(bar)
         waiting = None  # one batch is computed while the one before is copied
         for batch, offset in zip(prepared.batches(), layout.offsets, strict=True):
             responses = split_over_all(prepared.respond(batch, layers=layers), layout)
             if waiting is not None:
                 buffer.put(*waiting)
             waiting = responses, offset, batch.rows
-            bar.update(len(batch.rows))
+            sentences.show(batch, prepared.params)
         if waiting is not None:
             buffer.put(*waiting)
 

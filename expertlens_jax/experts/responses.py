@@ -23,6 +23,7 @@ from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection
+from expertlens_jax.models.streaming import streamed_layers
 from expertlens_jax.models.taps import Taps, check_pooling
 from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
@@ -100,20 +101,38 @@ def record_responses(
     provenance = dataclasses.replace(provenance, steering="; ".join(done))
     values = np.empty((len(sentences), len(prepared.units)), np.float32)
 
-    def keep(rows: np.ndarray, responses: jax.Array) -> None:
-        values[rows] = np.asarray(responses)[: len(rows)]
-        bar.update(len(rows))
+    def keep(batch: Batch, responses: jax.Array) -> None:
+        values[batch.rows] = np.asarray(responses)[: len(batch.rows)]
+        shown.show(batch, prepared.params)
 
     with tqdm(total=len(sentences), desc="recording responses", unit="sentence", disable=not progress) as bar:
+        shown = SentenceBar(bar)
         waiting = None  # one batch is computed while the one before is copied to the host
         for batch in prepared.batches():
             responses = prepared.respond(batch, steering=placed, interventions=acting)
             if waiting is not None:
                 keep(*waiting)
-            waiting = batch.rows, responses
+            waiting = batch, responses
         if waiting is not None:
             keep(*waiting)
     return Responses.of(values, prepared.units, model.name, sentences, provenance)
+
+
+@dataclasses.dataclass
+class SentenceBar:
+    """A bar of sentences; where layers are streamed, it says so, and how fast tokens are read."""
+
+    bar: tqdm
+    tokens: int = 0
+
+    def show(self, batch: Batch, params: Mapping[str, Any]) -> None:
+        """Tell that the model with these parameters has read a batch."""
+        layers = streamed_layers(params)
+        if layers is not None and not self.bar.disable:
+            self.tokens += int(batch.attention_mask[: len(batch.rows)].sum())
+            speed = self.tokens / max(self.bar.format_dict["elapsed"], 1e-9)
+            self.bar.set_postfix_str(f"{speed:,.0f} tokens/s, layers streamed from {layers.place}", refresh=False)
+        self.bar.update(len(batch.rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

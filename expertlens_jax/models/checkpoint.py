@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.sharding import layer_sharding, parameter_sharding
+from expertlens_jax.models.streaming import Offload, StreamedLayers
 from expertlens_jax.models.tensor_names import Named, by_base_name, wrapper_prefix
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import DTYPES, StoredTensor, Weights
@@ -151,12 +152,18 @@ def _parameter_shapes(config: TransformerConfig) -> Mapping[str, tuple[int, ...]
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(variables["params"], sep="/").items()}
 
 
+Read = Callable[[Parameter, int, tuple[slice, ...]], np.ndarray]
+"""Gives a parameter's values in a layer (0 for what isn't of a layer) at an index, a slice for each dimension of that
+layer's values."""
+
+
 def read_parameters(
     weights: Weights,
     family: Family,
     config: TransformerConfig,
     dtype: jnp.dtype,
     mesh: Mesh | None = None,
+    offload: Offload | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint into the stack's parameters; see `fill_parameters` for `dtype` and `mesh`.
 
@@ -166,6 +173,7 @@ def read_parameters(
       config: the translated config, with the head that `tensor_names.settle_head` found.
       dtype: of the parameters.
       mesh: `(data, model)` or None.
+      offload: where layers stay; None puts them on the devices.
 
     Returns:
       The `params` collection.
@@ -187,12 +195,46 @@ def read_parameters(
             return np.ones([part.stop - part.start for part in index], np.float32)
         return parameter.read(lambda name: named[name].tensor, layer, index)
 
-    return fill_parameters(plan, read, dtype, mesh)
+    if offload is None:
+        return fill_parameters(plan, read, dtype, mesh)
+    others = {path: parameter for path, parameter in plan.items() if not parameter.stacked}
+    return {**fill_parameters(others, read, dtype, mesh), "layers": stream_layers(plan, read, dtype, offload)}
+
+
+def stream_layers(plan: Plan, read: Read, dtype: jnp.dtype, offload: Offload) -> StreamedLayers:
+    """Return the layers among parameters as what gives one of them at a time, from where they are to stay.
+
+    In the host's memory all are there at once from now on, one copy of each, pinned where the device has such memory;
+    out of files each is read again whenever it is asked for.
+
+    Args:
+      plan: the parameters.
+      read: gives their values, as for `fill_parameters`.
+      dtype: of the parameters.
+      offload: where they stay.
+    """
+    stacked = {path.removeprefix("layers/"): each for path, each in plan.items() if each.stacked}
+
+    def read_layer(layer: int) -> dict[str, Any]:
+        values = {
+            path: np.asarray(read(parameter, layer, tuple(slice(0, size) for size in parameter.shape[1:])), dtype)
+            for path, parameter in stacked.items()
+        }
+        return traverse_util.unflatten_dict(values, sep="/")
+
+    shapes = {path: jax.ShapeDtypeStruct(parameter.shape, dtype) for path, parameter in stacked.items()}
+    num_layers = next(iter(shapes.values())).shape[0]
+    by_path = traverse_util.unflatten_dict(shapes, sep="/")
+    if offload == "disk":
+        return StreamedLayers(by_path, read_layer, offload)
+    pinned = SingleDeviceSharding(jax.local_devices()[0], memory_kind="pinned_host")
+    kept = [jax.block_until_ready(jax.device_put(read_layer(layer), pinned)) for layer in range(num_layers)]
+    return StreamedLayers(by_path, kept.__getitem__, offload)
 
 
 def fill_parameters(
     plan: Plan,
-    read: Callable[[Parameter, int, tuple[slice, ...]], np.ndarray],
+    read: Read,
     dtype: jnp.dtype,
     mesh: Mesh | None,
 ) -> dict[str, Any]:
@@ -205,8 +247,7 @@ def fill_parameters(
 
     Args:
       plan: the parameters.
-      read: gives a parameter's values in a layer (0 for what isn't of a layer) at an index, a slice for each
-        dimension of that layer's values.
+      read: gives their values.
       dtype: of the parameters.
       mesh: `(data, model)`: each device gets its own part (see `sharding.py`); None puts all on jax's default
         device.

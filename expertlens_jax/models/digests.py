@@ -19,27 +19,39 @@ def digest_arrays(tree: Any) -> str:
     Computed where the arrays are, and the same however they are split over devices; it reads each once. Arrays count
     by their values in float32, so bfloat16 ones have the digest of the same values in float32.
     """
-    leaves = [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    return digest_sums(tree, bit_sums(jax.tree.leaves(tree)))
+
+
+def digest_sums(tree: Any, sums: Sequence[jax.Array | int]) -> str:
+    """Return the digest of a pytree's arrays by their shapes, which leaves may have without values, and `bit_sums`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = [
+        [jax.tree_util.keystr(path, simple=True, separator="/"), list(np.shape(leaf)), int(of_leaf)]
+        for (path, leaf), of_leaf in zip(leaves, sums, strict=True)
     ]
-    sums = bit_sums([leaf for _, leaf in leaves])
-    named = [[name, list(np.shape(leaf)), int(of_leaf)] for (name, leaf), of_leaf in zip(leaves, sums, strict=True)]
     return digest_json(named)
 
 
 @jax.jit
-def bit_sums(leaves: Sequence[jax.Array]) -> list[jax.Array]:
-    """Return the sum modulo 2**32 over each array of its values' bits, mixed with the place of each."""
-    return [_bit_sum(leaf) for leaf in leaves]
+def bit_sums(leaves: Sequence[jax.Array], layer: jax.Array | int | None = None) -> list[jax.Array]:
+    """Return the sum modulo 2**32 over each array of its values' bits, mixed with the place of each.
+
+    Args:
+      leaves: the arrays.
+      layer: if they are those of a layer, its number. All layers' sums, added up, are those of `[layers, ...]`.
+    """
+    return [_bit_sum(leaf, layer) for leaf in leaves]
 
 
 @jax.jit  # traced once for all arrays of one shape
-def _bit_sum(leaf: jax.Array) -> jax.Array:
+def _bit_sum(leaf: jax.Array, layer: jax.Array | int | None) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(jnp.asarray(leaf, jnp.float32), jnp.uint32)
+    outer = 0 if layer is None else 1
     for axis, size in enumerate(bits.shape):
-        along = _mix(jnp.arange(size, dtype=jnp.uint32) + np.uint32(axis << 28))
+        along = _mix(jnp.arange(size, dtype=jnp.uint32) + np.uint32((axis + outer) << 28))
         bits += jnp.expand_dims(along, [other for other in range(bits.ndim) if other != axis])
+    if layer is not None:
+        bits += _mix(jnp.asarray(layer, jnp.uint32))
     return _mix(bits).sum(dtype=jnp.uint32)
 
 

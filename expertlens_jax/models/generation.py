@@ -25,6 +25,7 @@ from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sampling import Sampling, draw_tokens
 from expertlens_jax.models.steering import Steering, SteeringCollection
+from expertlens_jax.models.streaming import program, run, streamed_layers
 from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.settings import Chat, check_chat
@@ -242,7 +243,7 @@ def start_state(real: jax.Array, new_slots: int) -> State:
     return State(None, new.astype(jnp.int32), new, lengths, done=~real, steps=jnp.int32(0))
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@program()
 def prefill(
     network: Transformer,
     params: Mapping[str, Any],
@@ -255,7 +256,7 @@ def prefill(
     return _choose(request, dataclasses.replace(state, cache=cache), logits)
 
 
-@functools.partial(jax.jit, static_argnames=("network", "count"))
+@program(static=["count"])
 def refill(
     network: Transformer,
     params: Mapping[str, Any],
@@ -270,7 +271,7 @@ def refill(
     return _choose(request, dataclasses.replace(state, cache=cache), logits)
 
 
-@functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
+@program(donate=["state"])
 def step(
     network: Transformer,
     params: Mapping[str, Any],
@@ -285,7 +286,7 @@ def step(
     return _choose(request, dataclasses.replace(state, cache=cache), logits)
 
 
-@functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
+@program(donate=["state"])
 def decode(
     network: Transformer,
     params: Mapping[str, Any],
@@ -295,6 +296,10 @@ def decode(
     max_new_tokens: jax.Array | int,
 ) -> State:
     """Step until every row is done or has `max_new_tokens`."""
+    if streamed_layers(params) is not None:
+        while state.steps < max_new_tokens and not state.done.all():
+            state = step(network, params, steering, request, state)
+        return state
     return jax.lax.while_loop(
         lambda state: (state.steps < max_new_tokens) & ~state.done.all(),
         lambda state: step(network, params, steering, request, state),
@@ -312,15 +317,16 @@ def _next_logits(
     first_slot: jax.Array | int,
 ) -> tuple[jax.Array, Mapping[str, Any]]:
     """Logits `[rows, vocabulary]` after the last of `token_ids` `[rows, tokens]`, and the cache with them."""
-    variables = {"params": params, "steering": steering, "cache": cache}
-    logits, written = network.apply(
-        {name: value for name, value in variables.items() if value},
+    logits, written = run(
+        network,
+        params,
         token_ids,
         request.mask,
         jnp.ones(token_ids.shape, bool),
         first_slot,
+        variables={"steering": steering, "cache": cache},
         interventions=request.interventions,
-        mutable=["new"],
+        sown=["new"],
     )
     return logits[:, -1], _remember(cache, written["new"], first_slot, request.mask.shape[1])
 

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Collection
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from expertlens_jax.models.families.fields import check_fields
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.packaged import check_spelling, packaged_directory, packaged_models
 from expertlens_jax.models.quantised import Quantisation
+from expertlens_jax.models.streaming import Offload, check_loaded
 from expertlens_jax.models.tensor_names import settle_head, warn_of_own_head, with_own_head
 from expertlens_jax.models.tokenizer import read_end_ids, read_tokenizer
 from expertlens_jax.models.transformer import Transformer
@@ -49,6 +50,7 @@ def load_model(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     mesh: Mesh | None = None,
+    offload: Offload | None = None,
     use_cache: bool | None = None,
     name: str | None = None,
     base: str | os.PathLike[str] | None = None,
@@ -89,6 +91,11 @@ def load_model(
       token: of the hub, for gated and private repositories; default the one logged in with (`hf auth login`).
       mesh: `(data, model)`, as `parallel.make_mesh(model=4)` gives it: parameters are split over its `model`
         axis (see `sharding.py`), and never whole on any device. Default: all on one device.
+      offload: "host" or "disk" for a model that the device can't hold: its layers stay in the host's memory, or in the
+        checkpoint's files, and come to the device one at a time, the next while one computes. All that reads the model
+        works so, with the same numbers: record, trace, steer, intervene, score, generate. What goes back through its
+        layers doesn't (attribution, training), and is refused. Each batch takes as long as the weights' way at least,
+        so give large ones (`tokens_per_batch`); a generated token is a batch of its own. Default: all on the device.
       use_cache: whether to keep converted parameters; None does so for the hub only.
       name: what tables, figures and messages call the model; default the hub's id with the revision, or a directory's
         last folder, which tells no fine-tune from another ("checkpoint-500"). What tells models apart is
@@ -117,6 +124,7 @@ def load_model(
         raise CheckpointError(f"dtype {dtype!r} was given; wanted one of {', '.join(DTYPES)}.{advice}")
     if mesh is not None:
         mesh = _usable_mesh(mesh)
+    _check_offload(offload, mesh, use_cache)
     place = _find(path_or_id, revision, cache_dir, token)
     adapter, of_base = _find_adapter(place, base, cache_dir, token)
     family, config, quantisation = _read_config(of_base.directory)
@@ -130,12 +138,12 @@ def load_model(
         hub.fetch_weights(of_base.snapshot)
 
     if use_cache is None:
-        use_cache = of_base.snapshot is not None
+        use_cache = of_base.snapshot is not None and offload is None
     source = Source(of_base.directory, family, config, adapter, quantisation)
     if use_cache and jax.process_count() == 1:
         config, params = _cached_parameters(source, dtype, mesh, cache_root(cache_dir))
     else:
-        config, params = _read_parameters(source, dtype, mesh)
+        config, params = _read_parameters(source, dtype, mesh, offload)
     return Model(
         name=place.called if name is None else name,
         family=family,
@@ -163,6 +171,7 @@ def randomize_weights(model: Model, seed: int) -> Model:
     >>> control.config == model.config, control.digest == model.digest
     (True, False)
     """
+    check_loaded(model.params, model.name, "drawing weights anew")
     network = Transformer(model.config, dtype=DTYPES[model.dtype])
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     layout = jax.tree.map(lambda leaf: leaf.sharding, model.params)
@@ -267,7 +276,31 @@ def _find_adapter(
     return adapter, of_base
 
 
-def _read_parameters(source: Source, dtype: str, mesh: Mesh | None) -> tuple[TransformerConfig, Any]:
+def _check_offload(offload: str | None, mesh: Mesh | None, use_cache: bool | None) -> None:
+    """Refuse another place for layers than there are, and what goes with none."""
+    if offload is None:
+        return
+    places = get_args(Offload)
+    if offload not in places:
+        raise CheckpointError(
+            f"offload={offload!r} was given; wanted one of {', '.join(map(repr, places))}: layers stay in the host's "
+            "memory, or in the checkpoint's files. None puts them on the device."
+        )
+    if mesh is not None:
+        raise CheckpointError(
+            f"offload={offload!r} was given beside a mesh, which splits parameters over devices that hold them. Give "
+            "one of them: offload streams layers to one device, or to each of this process's, which share the rows."
+        )
+    if use_cache:
+        raise CheckpointError(
+            f"offload={offload!r} was given beside use_cache=True; layers are streamed from the checkpoint as it is, "
+            "and nothing is kept. Leave one out."
+        )
+
+
+def _read_parameters(
+    source: Source, dtype: str, mesh: Mesh | None, offload: Offload | None = None
+) -> tuple[TransformerConfig, Any]:
     """Return the parameters read from the checkpoint, and the config with the head that is there."""
     weights = open_weights(source.directory)
     if source.quantisation is not None:
@@ -275,7 +308,7 @@ def _read_parameters(source: Source, dtype: str, mesh: Mesh | None) -> tuple[Tra
     if source.adapter is not None:
         weights = merge_adapter(weights, source.adapter, source.family, source.config)
     config = settle_head(weights, source.family, source.config)
-    return config, read_parameters(weights, source.family, config, DTYPES[dtype], mesh)
+    return config, read_parameters(weights, source.family, config, DTYPES[dtype], mesh, offload)
 
 
 def _cached_parameters(

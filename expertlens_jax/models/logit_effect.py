@@ -11,6 +11,7 @@ import pandas as pd
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
 from expertlens_jax.models.addresses import Units, format_address, locate_units, one_address
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.streaming import layer_parameters
 from expertlens_jax.models.token_texts import texts_of_tokens
 
 WRITES_THROUGH = {"attn.z": ("attn", "out"), "mlp.act": ("mlp", "down")}
@@ -106,14 +107,14 @@ def _through_norm(model: Model, direction: jax.Array, norm: Mapping[str, jax.Arr
 def _direction(model: Model, address: tuple[int, str, int]) -> jax.Array:
     """Return what a unit that says 1 adds to the residual stream, float32 `[d_model]`, up to what a norm divides by."""
     layer, site, channel = address
-    layers = model.params["layers"]
+    weights = layer_parameters(model.params, layer)
     if site in WRITES_THROUGH:
         branch, linear = WRITES_THROUGH[site]
-        if "kernels" in layers[branch][linear]:  # an expert's
-            kernels = layers[branch][linear]["kernels"][layer]
-            direction = kernels[divmod(channel, kernels.shape[1])].astype(jnp.float32)
+        if "kernels" in weights[branch][linear]:  # an expert's
+            kernels = weights[branch][linear]["kernels"]
+            direction = jnp.asarray(kernels[divmod(channel, kernels.shape[1])], jnp.float32)
         else:
-            direction = layers[branch][linear]["kernel"][layer, channel].astype(jnp.float32)
+            direction = jnp.asarray(weights[branch][linear]["kernel"][channel], jnp.float32)
     elif site in ADDED or site in STREAM:
         branch = ADDED.get(site)
         direction = jnp.zeros(model.config.d_model, jnp.float32).at[channel].set(1)
@@ -122,7 +123,7 @@ def _direction(model: Model, address: tuple[int, str, int]) -> jax.Array:
     if branch is None:
         return direction
     if model.config.norm_place in ("output", "both"):
-        direction = _through_norm(model, direction, {"scale": layers[f"{branch}_out_norm"]["scale"][layer]})
+        direction = _through_norm(model, direction, weights[f"{branch}_out_norm"])
     return direction * model.config.residual_scale
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from expertlens_jax.models.sae import SAE, check_saes
 from expertlens_jax.models.sharding import split_rows
 from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
 from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
+from expertlens_jax.models.streaming import digest_parameters, program, run, streamed_layers, whole_shapes
 from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.tokens import as_rows, check_token_ids
 from expertlens_jax.models.transformer import Transformer
@@ -63,7 +64,8 @@ class Model:
     @property
     def _card(self) -> Card:
         config, sites = self.config, block_sites(self.config)
-        leaves = jax.tree.leaves(self.params)
+        leaves = jax.tree.leaves(whole_shapes(self.params))
+        streamed = streamed_layers(self.params)
         kind = "encoder" if not config.causal else "causal" if config.head else "causal, without a language head"
         heads = f"{config.num_heads} heads"
         if config.num_kv_heads != config.num_heads:
@@ -73,7 +75,8 @@ class Model:
             {
                 "family": f"{self.family.title} ({self.family.model_type}), {kind}",
                 "layers": f"{config.num_layers} of width {config.d_model} ({heads})",
-                "parameters": f"{sum(leaf.size for leaf in leaves):,} in {self.dtype}",
+                "parameters": f"{sum(leaf.size for leaf in leaves):,} in {self.dtype}"
+                + ("" if streamed is None else f", layers streamed from {streamed.place}"),
                 "vocabulary": f"{config.vocab_size:,} tokens; up to {config.max_tokens:,} in a text",
                 "sites": listed([f"{name} {site.channels(config):,}" for name, site in sites.items()], most=20)
                 + " units a layer",
@@ -121,7 +124,7 @@ class Model:
 
     @functools.cached_property
     def _weights_digest(self) -> str:
-        return digest_arrays(self.params)
+        return digest_parameters(self.params)
 
     @functools.cached_property
     def sae_settings(self) -> tuple[Mapping[str, Any], ...]:
@@ -350,7 +353,7 @@ class Model:
         return token_ids, attention_mask
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@program()
 def apply(
     network: Transformer,
     params: Mapping[str, Any],
@@ -360,12 +363,19 @@ def apply(
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
     """Run one jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
-    variables = {"params": params} | ({"steering": steering} if steering else {})
-    output = network.apply(variables, token_ids, attention_mask, attention_mask, interventions=interventions)
-    return cast(jax.Array, output)  # and not (output, variables), which apply gives where any are mutable
+    output, _ = run(
+        network,
+        params,
+        token_ids,
+        attention_mask,
+        attention_mask,
+        variables={"steering": steering},
+        interventions=interventions,
+    )
+    return output
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@program()
 def capture(
     network: Transformer,
     params: Mapping[str, Any],
@@ -375,13 +385,20 @@ def capture(
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> list[jax.Array]:
     """Run one jitted pass for the activations at the captured sites, `[layers, batch, tokens, channels]` each."""
-    variables = {"params": params} | ({"steering": steering} if steering else {})
-    inputs = token_ids, attention_mask, attention_mask
-    _, sown = network.apply(variables, *inputs, interventions=interventions, mutable=["activations"])
+    _, sown = run(
+        network,
+        params,
+        token_ids,
+        attention_mask,
+        attention_mask,
+        variables={"steering": steering},
+        interventions=interventions,
+        sown=["activations"],
+    )
     return [at_path(sown["activations"], site)["activation"] for site in network.taps.captured]
 
 
-@functools.partial(jax.jit, static_argnames=("network", "num_layers"))
+@program(static=["num_layers"])
 def respond(
     network: Transformer,
     params: Mapping[str, Any],
@@ -399,9 +416,17 @@ def respond(
     Logits aren't returned, so XLA never computes them. With `num_layers`, only the units of so many layers from the
     first on are returned; of the site `sae`, layers are counted among those that have it.
     """
-    variables = {"params": params} | ({"steering": steering} if steering else {})
-    inputs = token_ids, attention_mask, pool_mask
-    _, sown = network.apply(variables, *inputs, saes=saes, interventions=interventions, mutable=["responses"])
+    _, sown = run(
+        network,
+        params,
+        token_ids,
+        attention_mask,
+        pool_mask,
+        variables={"steering": steering},
+        saes=saes,
+        interventions=interventions,
+        sown=["responses"],
+    )
     if num_layers is not None:
         sown = jax.tree.map(lambda by_layer: jax.lax.dynamic_slice_in_dim(by_layer, first_layer, num_layers), sown)
     return split_rows(collect_responses(sown["responses"], network.taps.sites), network.mesh)

@@ -1,6 +1,5 @@
 """Reads chosen units at every token, gathered within the layer that has them: nothing else leaves the device."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from expertlens_jax.models.model import Model, at_path
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import SITES, in_block_order, node_at
 from expertlens_jax.models.steering import SteeringCollection
+from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.transformer import Transformer
 
 
@@ -63,7 +63,7 @@ def _rounded_up(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@program()
 def read_units(
     network: Transformer,
     params: Mapping[str, Any],
@@ -90,9 +90,17 @@ def read_units(
       saes: if features are among the units.
       interventions: laid out.
     """
-    variables = {"params": params, "chosen": chosen.channels} | ({"steering": steering} if steering else {})
-    inputs = token_ids, attention_mask, pool_mask
-    _, sown = network.apply(variables, *inputs, saes=saes, interventions=interventions, mutable=["activations"])
+    _, sown = run(
+        network,
+        params,
+        token_ids,
+        attention_mask,
+        pool_mask,
+        variables={"chosen": chosen.channels, "steering": steering},
+        saes=saes,
+        interventions=tuple(interventions),
+        sown=["activations"],
+    )
     parts = [
         at_path(sown["activations"], site)["activation"] for site in chosen.sites
     ]  # [layers, batch, tokens, chosen]

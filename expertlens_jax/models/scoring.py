@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from expertlens_jax.errors import TokenizationError, UnsupportedModelError
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering, SteeringCollection
+from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, row_shapes, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
 
@@ -225,7 +226,7 @@ def _token_ids(tokenizer: Any, text: str) -> tuple[list[int], np.ndarray]:
     return ids[:end], own[:end]
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@program()
 def next_log_probs(
     network: Transformer,
     params: Mapping[str, Any],
@@ -235,8 +236,20 @@ def next_log_probs(
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
     """Return what each token but the first had for a log-probability: float32 `[batch, tokens - 1]`."""
-    variables = {"params": params} | ({"steering": steering} if steering else {})
-    inputs = token_ids, attention_mask, attention_mask
-    logits = cast(jax.Array, network.apply(variables, *inputs, interventions=interventions))[:, :-1]
+    logits, _ = run(
+        network,
+        params,
+        token_ids,
+        attention_mask,
+        attention_mask,
+        variables={"steering": steering},
+        interventions=interventions,
+    )
+    return _log_probs_of_next(logits, token_ids)
+
+
+@jax.jit
+def _log_probs_of_next(logits: jax.Array, token_ids: jax.Array) -> jax.Array:
+    logits = logits[:, :-1]
     chosen = jnp.take_along_axis(logits, token_ids[:, 1:, None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,10 @@ from expertlens_jax.models.sae import SAE, read_features, which_reads
 from expertlens_jax.models.sharding import gather_channels, split_channels
 from expertlens_jax.models.taps import LayerInputs, Tap, Taps, chosen_channels, pool, sow_last, take_channels, tap
 
+Carry = tuple[jax.Array, jax.Array | None]
+"""What goes from layer to layer: the residual stream `[batch, tokens, d_model]`, and with it what SAEs have read,
+`[saes, batch, features]`, or of chosen features `[saes, batch, tokens, chosen]`; None if that isn't asked for."""
+
 
 class Block(nn.Module):
     """One layer: attention and MLP on the residual stream, in the order and with the norms of the config."""
@@ -31,16 +36,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(
         self,
-        carry: tuple[jax.Array, jax.Array | None],
+        carry: Carry,
         options: LayerOptions,
         inputs: LayerInputs,
         saes: tuple[SAE, ...],
-    ) -> tuple[tuple[jax.Array, jax.Array | None], None]:
-        """Map the residual stream `[batch, tokens, d_model]` to the next layer's; the None is scan's.
-
-        With it goes what SAEs have read, `[saes, batch, features]`, or of chosen features `[saes, batch, tokens,
-        chosen]`; None if that isn't asked for.
-        """
+    ) -> tuple[Carry, None]:
+        """Map the residual stream, and what goes with it, to the next layer's; the None is scan's."""
         c = self.config
         x, features = carry
         inputs = dataclasses.replace(inputs, layer=options.layer, held=None if features is None else {})
@@ -144,14 +145,8 @@ class Embedder(nn.Module):
         return jnp.matmul(x, self.token.T, preferred_element_type=jnp.float32)
 
 
-class Transformer(nn.Module):
-    """A language model that taps its units.
-
-    With `keeps`, the tokens' keys and values are sown as `new`, `[layers, batch, kv_heads, tokens, head_dim]` each,
-    and logits are those of the last token only. Whoever calls puts them into the `cache` collection of the next call,
-    `[layers, batch, kv_heads, slots, head_dim]`; `attention_mask` then covers the slots, and `first_slot` says where
-    the given tokens stand among them.
-    """
+class Ends(nn.Module):
+    """What stands before a transformer's layers and behind them."""
 
     config: TransformerConfig
     taps: Taps = Taps()
@@ -160,6 +155,82 @@ class Transformer(nn.Module):
     """Whether keys and values are kept, for generation."""
     mesh: Mesh | None = None
     """What the parameters are split over, if activations are to be laid out on it too: see `sharding.py`."""
+
+    @nn.nowrap
+    def _enter(
+        self,
+        embedder: Embedder,
+        token_ids: jax.Array,
+        attention_mask: jax.Array,
+        pool_mask: jax.Array,
+        first_slot: jax.Array | int,
+        saes: tuple[SAE, ...],
+        interventions: tuple[PlacedIntervention, ...],
+    ) -> tuple[Carry, LayerInputs, LayerOptions]:
+        """Return what the first layer is given: the carry, what all layers are told, and each one's options."""
+        c = self.config
+        counted = jnp.maximum(jnp.cumsum(attention_mask, axis=1, dtype=jnp.int32) - 1, 0)
+        positions = jax.lax.dynamic_slice_in_dim(counted, first_slot, token_ids.shape[1], axis=1)
+        inputs = LayerInputs(
+            positions,
+            pool_mask,
+            attention_mask,
+            jnp.asarray(first_slot, jnp.int32),
+            None if c.alibi is None else counted,
+            interventions,
+            token_ids=token_ids if interventions else None,
+            features=chosen_channels(self, "sae"),
+        )
+
+        x = split_channels(embedder(token_ids, positions), self.mesh)
+        options, features = layer_options(c, positions.max() + 1), None
+        if interventions:
+            options = dataclasses.replace(options, layer=jnp.arange(c.num_layers))
+        if saes:
+            options = dataclasses.replace(options, sae=jnp.asarray(which_reads(saes, c.num_layers)))
+            shape = (saes[0].num_features,) if inputs.features is None else (x.shape[1], inputs.features.shape[1])
+            features = jnp.zeros((len(saes), len(x), *shape), jnp.float32)
+        return (x, features), inputs, options
+
+    @nn.nowrap
+    def _leave(self, embedder: Embedder, carry: Carry, inputs: LayerInputs) -> jax.Array:
+        """Return what the last layer's carry gives, see `__call__`."""
+        c = self.config
+        x, features = carry
+        if features is not None and inputs.features is None:
+            sow_last(self, "responses", "sae", "response", features)
+        elif features is not None:
+            sow_last(self, "activations", "sae", "activation", features)
+        if self.keeps:
+            x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
+        if c.final_norm:
+            x = Norm(c, self.dtype, name="final_norm")(x)
+        if c.head is None:
+            return x
+        # Summed in float32: in bfloat16, with 8 bits, the log-probabilities of a large vocabulary would come in steps.
+        if c.head == "tied":
+            logits = embedder.unembed(x)
+        else:
+            init = nn.initializers.normal(c.initializer_range)
+            head = parameter(self, "head", init, (c.d_model, c.vocab_size), self.dtype)
+            logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
+        if c.head_bias:
+            logits += parameter(self, "head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
+        if c.logits_scale != 1.0:
+            logits *= c.logits_scale
+        if c.logits_softcap is not None:
+            logits = c.logits_softcap * jnp.tanh(logits / c.logits_softcap)
+        return logits
+
+
+class Transformer(Ends):
+    """A language model that taps its units.
+
+    With `keeps`, the tokens' keys and values are sown as `new`, `[layers, batch, kv_heads, tokens, head_dim]` each,
+    and logits are those of the last token only. Whoever calls puts them into the `cache` collection of the next call,
+    `[layers, batch, kv_heads, slots, head_dim]`; `attention_mask` then covers the slots, and `first_slot` says where
+    the given tokens stand among them.
+    """
 
     @nn.compact
     def __call__(
@@ -187,21 +258,10 @@ class Transformer(nn.Module):
           `[batch, tokens, d_model]`. Responses are sown, see `taps`.
         """
         c = self.config
-        counted = jnp.maximum(jnp.cumsum(attention_mask, axis=1, dtype=jnp.int32) - 1, 0)
-        positions = jax.lax.dynamic_slice_in_dim(counted, first_slot, token_ids.shape[1], axis=1)
-        inputs = LayerInputs(
-            positions,
-            pool_mask,
-            attention_mask,
-            jnp.asarray(first_slot, jnp.int32),
-            None if c.alibi is None else counted,
-            interventions,
-            token_ids=token_ids if interventions else None,
-            features=chosen_channels(self, "sae"),
-        )
-
         embedder = Embedder(c, self.dtype, name="embed")
-        x = split_channels(embedder(token_ids, positions), self.mesh)
+        carry, inputs, options = self._enter(
+            embedder, token_ids, attention_mask, pool_mask, first_slot, saes, interventions
+        )
         blocks = nn.scan(
             Block,
             variable_axes=dict.fromkeys(
@@ -212,38 +272,26 @@ class Transformer(nn.Module):
             length=c.num_layers,
             check_constancy_invariants=False,  # for which the block would be traced twice
         )(c, self.taps, self.dtype, self.keeps, self.mesh, name="layers")
-        options, features = layer_options(c, positions.max() + 1), None
-        if interventions:
-            options = dataclasses.replace(options, layer=jnp.arange(c.num_layers))
-        if saes:
-            options = dataclasses.replace(options, sae=jnp.asarray(which_reads(saes, c.num_layers)))
-            shape = (saes[0].num_features,) if inputs.features is None else (x.shape[1], inputs.features.shape[1])
-            features = jnp.zeros((len(saes), len(x), *shape), jnp.float32)
-        (x, features), _ = blocks((x, features), options, inputs, saes)
-        if features is not None and inputs.features is None:
-            sow_last(self, "responses", "sae", "response", features)
-        elif features is not None:
-            sow_last(self, "activations", "sae", "activation", features)
-        if self.keeps:
-            x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
-        if c.final_norm:
-            x = Norm(c, self.dtype, name="final_norm")(x)
-        if c.head is None:
-            return x
-        # Summed in float32: in bfloat16, with 8 bits, the log-probabilities of a large vocabulary would come in steps.
-        if c.head == "tied":
-            logits = embedder.unembed(x)
-        else:
-            init = nn.initializers.normal(c.initializer_range)
-            head = parameter(self, "head", init, (c.d_model, c.vocab_size), self.dtype)
-            logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
-        if c.head_bias:
-            logits += parameter(self, "head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)
-        if c.logits_scale != 1.0:
-            logits *= c.logits_scale
-        if c.logits_softcap is not None:
-            logits = c.logits_softcap * jnp.tanh(logits / c.logits_softcap)
-        return logits
+        carry, _ = blocks(carry, options, inputs, saes)
+        return self._leave(embedder, carry, inputs)
+
+
+class Entrance(Ends):
+    """What stands before a transformer's layers, by itself: takes its arguments, and those parameters alone."""
+
+    @nn.compact
+    def __call__(self, *arguments: Any) -> tuple[Carry, LayerInputs, LayerOptions]:
+        """Return what the first layer is given, see `Ends._enter`."""
+        return self._enter(Embedder(self.config, self.dtype, name="embed"), *arguments)
+
+
+class Exit(Ends):
+    """What stands behind a transformer's layers, by itself."""
+
+    @nn.compact
+    def __call__(self, carry: Carry, inputs: LayerInputs) -> jax.Array:
+        """Return what `Transformer.__call__` does, of the last layer's carry."""
+        return self._leave(Embedder(self.config, self.dtype, name="embed"), carry, inputs)
 
 
 def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:

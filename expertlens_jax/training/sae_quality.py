@@ -6,7 +6,6 @@ al. 2024, section 4). Only a text's own tokens are put in place, not those that 
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from expertlens_jax.errors import UnsupportedSAEError
 from expertlens_jax.models.interventions import At, PlacedIntervention, intervene
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sae import SAE, check_saes, encode
+from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.tokens import Tokens, bucket_lengths, padding_id
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.training.activations import TOKENS_PER_BATCH, Texts, prepare_reading, read_texts, tokenize_pieces
@@ -180,7 +180,7 @@ def _of_one_shape(pieces: Tokens, pad_id: int, shards: int, multiple: int) -> It
         yield ids, real, own, own[:, 1:]
 
 
-@functools.partial(jax.jit, static_argnames="network")
+@program()
 def _loss_sum(
     network: Transformer,
     params: Mapping[str, Any],
@@ -190,6 +190,6 @@ def _loss_sum(
     scored: jax.Array,
     interventions: tuple[PlacedIntervention, ...],
 ) -> jax.Array:
-    logits: Any = network.apply({"params": params}, token_ids, attention_mask, pool_mask, interventions=interventions)
+    logits, _ = run(network, params, token_ids, attention_mask, pool_mask, interventions=interventions)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], token_ids[:, 1:])
     return jnp.where(scored, losses, 0.0).sum()
