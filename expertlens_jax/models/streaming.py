@@ -120,9 +120,9 @@ class Program(Generic[R]):
         chosen = self.compiled if streamed_layers(params) is None else self.function
         return chosen(network, params, *args, **kwargs)
 
-    def trace(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what tracing gives, as of `jax.jit`."""
-        return self.compiled.trace(*args, **kwargs)
+    def __getattr__(self, name: str) -> Any:
+        """Return what the compiled function has beside its call: `lower`, `trace` and the like."""
+        return getattr(self.compiled, name)
 
 
 def program(*, static: Collection[str] = (), donate: Collection[str] = ()) -> Callable[[Callable[..., R]], Program[R]]:
