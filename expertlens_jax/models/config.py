@@ -51,6 +51,10 @@ class TransformerConfig:
     embedding_width: int | None = None
     """Channels of the tables, where a linear layer makes d_model of them (ELECTRA's small models); None is d_model."""
 
+    token_width: int | None = None
+    """Channels of the token table, where a linear layer without bias makes d_model of them before positions are added,
+    and another makes as many of d_model before the head reads them (OPT-350m); None is d_model."""
+
     # Norms and residual stream
     norm: Literal["layer", "rms"] = "layer"
     norm_eps: float = 1e-5

@@ -86,6 +86,9 @@ def effect_on_logits(model: Model, direction: jax.Array) -> jax.Array:
     params = model.params
     if model.config.final_norm:
         direction = _through_norm(model, direction, params.get("final_norm"))
+    if model.config.token_width is not None:
+        narrow = params["embed"]["project_out"].astype(jnp.float32)
+        direction = jnp.matmul(narrow, direction, precision=jax.lax.Precision.HIGHEST)
     head = params["embed"]["token"].T if model.config.head == "tied" else params["head"]
     effect = jnp.matmul(direction, head.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
     return effect * model.config.logits_scale

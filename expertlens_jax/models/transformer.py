@@ -113,10 +113,13 @@ class Embedder(nn.Module):
     dtype: jnp.dtype
 
     def setup(self) -> None:
-        """Declare the tables: `token` `[vocabulary, d_model]`, `position`, `type`."""
+        """Declare the tables: `token` `[vocabulary, d_model]`, `position`, `type`; and what widens and narrows them."""
         c = self.config
         init, width = nn.initializers.normal(c.initializer_range), c.embedding_width or c.d_model
-        self.token = parameter(self, "token", init, (c.vocab_size, width), self.dtype)
+        self.token = parameter(self, "token", init, (c.vocab_size, c.token_width or width), self.dtype)
+        if c.token_width is not None:
+            self.project_in = parameter(self, "project_in", init, (c.d_model, c.token_width), self.dtype)
+            self.project_out = parameter(self, "project_out", init, (c.token_width, c.d_model), self.dtype)
         if c.learned_positions:
             rows = c.max_tokens + c.position_offset
             self.position = parameter(self, "position", init, (rows, width), self.dtype)
@@ -131,6 +134,8 @@ class Embedder(nn.Module):
         """Map int `[batch, tokens]` ids and positions to `[batch, tokens, d_model]`."""
         c = self.config
         x = self.token[token_ids]
+        if c.token_width is not None:
+            x = jnp.matmul(x, self.project_in.T, preferred_element_type=jnp.float32).astype(x.dtype)
         if c.embedding_scale != 1.0:
             x *= jnp.asarray(c.embedding_scale, x.dtype)
         if c.token_types:
@@ -139,6 +144,12 @@ class Embedder(nn.Module):
             x += self.position[positions + c.position_offset]
         x = self.norm(x) if c.embedding_norm else x
         return x if c.embedding_width is None else self.projection(x)
+
+    def narrow(self, x: jax.Array) -> jax.Array:
+        """Map `[batch, tokens, d_model]` to what the head reads: the same, but of a config with a `token_width`."""
+        if self.config.token_width is None:
+            return x
+        return jnp.matmul(x, self.project_out.T, preferred_element_type=jnp.float32).astype(x.dtype)
 
     def unembed(self, x: jax.Array) -> jax.Array:
         """Map `[batch, tokens, d_model]` to logits, float32 `[batch, tokens, vocabulary]`."""
@@ -205,6 +216,7 @@ class Ends(nn.Module):
             x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
         if c.final_norm:
             x = Norm(c, self.dtype, name="final_norm")(x)
+        x = embedder.narrow(x)
         if c.head is None:
             return x
         # Summed in float32: in bfloat16, with 8 bits, the log-probabilities of a large vocabulary would come in steps.
@@ -212,7 +224,7 @@ class Ends(nn.Module):
             logits = embedder.unembed(x)
         else:
             init = nn.initializers.normal(c.initializer_range)
-            head = parameter(self, "head", init, (c.d_model, c.vocab_size), self.dtype)
+            head = parameter(self, "head", init, (x.shape[-1], c.vocab_size), self.dtype)
             logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
         if c.head_bias:
             logits += parameter(self, "head_bias", nn.initializers.zeros, (c.vocab_size,), self.dtype)

@@ -151,6 +151,19 @@ CASES = [
             activation_function="gelu",
         ),
     ),
+    Case(
+        "opt-350m",  # token embeddings narrower than the stream
+        "OPTConfig",
+        dict(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            ffn_dim=37,
+            max_position_embeddings=40,
+            do_layer_norm_before=False,
+            word_embed_proj_dim=10,
+        ),
+    ),
     Case("llama", "LlamaConfig", LLAMA | dict(head_dim=10)),
     Case(
         "llama-biases",

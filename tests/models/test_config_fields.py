@@ -557,7 +557,7 @@ REFUSED = {
     "gpt2": ("add_cross_attention",),
     "gpt_neo": ("is_causal",),
     "gpt_neox": ("rope_theta", PART),
-    "opt": ("word_embed_proj_dim", "layer_norm_elementwise_affine"),
+    "opt": ("layer_norm_elementwise_affine",),
     **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo", "olmo2", "olmo3", "smollm3", "granite"), (PART,)),
     "stablelm": ("qk_layernorm",),
     "falcon": (PART, "num_kv_heads", "num_ln_in_parallel_attn"),

@@ -66,7 +66,6 @@ ALTERNATING = ["full_attention", "sliding_attention"]
 REFUSED = [
     ("GPT2Config", dict(add_cross_attention=True), "add_cross_attention=True.*no encoder"),
     ("GPT2Config", dict(activation_function="mish"), "activation function is 'mish'; supported are gelu,"),
-    ("OPTConfig", dict(word_embed_proj_dim=512), "word_embed_proj_dim=512; only 768 .*no projection"),
     ("OPTConfig", dict(layer_norm_elementwise_affine=False), "layer_norm_elementwise_affine=False"),
     ("BertConfig", dict(is_decoder=True), "is_decoder=True; only False"),
     ("BertConfig", dict(position_embedding_type="relative_key"), "position_embedding_type='relative_key'"),

@@ -3,8 +3,8 @@
 - learned positions, in a table whose first two rows no token uses
 - layer norm before each branch; or, with `do_layer_norm_before` false, after each addition and not at the end
 - plain MLP with ReLU; embeddings tied to the head
-
-Not supported: OPT-350m's token embeddings narrower than the stream, with a projection in and out.
+- OPT-350m's token embeddings are narrower than the residual stream: a linear layer widens them before positions are
+  added, and another narrows the last hidden state, which the head then reads
 """
 
 from __future__ import annotations
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
 def translate(hf: OPTConfig) -> TransformerConfig:
     """Read an OPT config."""
-    refuse(
-        hf,
-        "word_embed_proj_dim",
-        hf.hidden_size,
-        "the stack has no projection between embeddings of another width and the residual stream",
-    )
     refuse(hf, "layer_norm_elementwise_affine", True, "the stack's norms have a scale and a bias")
     pre = hf.do_layer_norm_before
     return TransformerConfig(
@@ -39,6 +33,7 @@ def translate(hf: OPTConfig) -> TransformerConfig:
         max_tokens=hf.max_position_embeddings,
         learned_positions=True,
         position_offset=2,
+        token_width=None if hf.word_embed_proj_dim in (None, hf.hidden_size) else hf.word_embed_proj_dim,
         norm_place="pre" if pre else "post",
         final_norm=pre and not hf._remove_final_layer_norm,
         causal=is_causal(hf),
@@ -69,6 +64,8 @@ def tensors(c: TransformerConfig) -> dict[str, str]:
     return {
         "embed/token": "decoder.embed_tokens.weight",
         "embed/position": "decoder.embed_positions.weight",
+        "embed/project_in": "decoder.project_in.weight",
+        "embed/project_out": "decoder.project_out.weight",
         **norm_tensors("layers/attn_norm", "decoder.layers.{layer}.self_attn_layer_norm"),
         **norm_tensors("layers/mlp_norm", "decoder.layers.{layer}.final_layer_norm"),
         **norm_tensors("final_norm", "decoder.final_layer_norm"),
@@ -78,7 +75,7 @@ def tensors(c: TransformerConfig) -> dict[str, str]:
 
 FAMILY = Family(
     title="OPT",
-    examples=("facebook/opt-125m", "facebook/opt-6.7b"),
+    examples=("facebook/opt-125m", "facebook/opt-350m", "facebook/opt-6.7b"),
     model_type="opt",
     translate=translate,
     linears=linears,
