@@ -112,6 +112,8 @@ class TransformerConfig:
     router_norm: bool = False
     """Whether the weights of a token's experts are made to sum to one, after the softmax over all experts."""
     router_bias: bool = False
+    d_shared: int = 0
+    """Inner channels of an MLP that every token has beside its experts, times a gate of its own (Qwen1.5-MoE)."""
 
     # Head
     head: Literal["tied", "linear"] | None = "tied"

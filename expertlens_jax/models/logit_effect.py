@@ -136,6 +136,8 @@ def _why_not(address: tuple[int, str, int]) -> str:
         instead = f" Ask for the neuron it feeds: {format_address((layer, 'mlp.act', channel))!r}."
     elif site == "mlp.router":
         instead = " It chooses which experts write."
+    elif site.startswith("mlp.shared"):
+        instead = " What a shared expert gives is weighted anew at every token; ask for mlp.down, the sum."
     elif site in _INSTEAD:
         instead = f" What attention writes is read at {_INSTEAD[site]}."
     else:

@@ -184,8 +184,13 @@ class OutOfExperts(nn.Module):
     mesh: Mesh | None = None
 
     @nn.compact
-    def __call__(self, activations: jax.Array, routing: Routing, inputs: LayerInputs) -> jax.Array:
-        """Map `[batch, tokens, experts * inputs]` to `[batch, tokens, d_model]`, the site `mlp.down`."""
+    def __call__(
+        self, activations: jax.Array, routing: Routing, inputs: LayerInputs, shared: jax.Array | None = None
+    ) -> jax.Array:
+        """Map `[batch, tokens, experts * inputs]` to `[batch, tokens, d_model]`, the site `mlp.down`.
+
+        What a `shared` expert gives, float32 of the same shape, is added to the sum.
+        """
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         kernels = parameter(self, "kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
@@ -194,6 +199,8 @@ class OutOfExperts(nn.Module):
         if c.mlp_bias:
             biases = parameter(self, "biases", nn.initializers.zeros, (c.num_experts, c.d_model), self.dtype)
             outputs += jnp.matmul(routing.weights_by_expert, biases.astype(jnp.float32))
+        if shared is not None:
+            outputs += shared
         return tap(self, "mlp.down", outputs.astype(activations.dtype), inputs, c, self.taps)
 
 
@@ -208,7 +215,10 @@ def activate(gate: jax.Array | None, up: jax.Array, config: TransformerConfig) -
 
 
 class RoutedMLP(nn.Module):
-    """A mixture of experts in the MLP's place, tapped at the router, each expert's gate, up and act, and at down."""
+    """A mixture of experts in the MLP's place, tapped at the router, each expert's gate, up and act, and at down.
+
+    Where the config has a shared expert, every token has that one too, times the sigmoid of a number of its own.
+    """
 
     config: TransformerConfig
     taps: Taps
@@ -227,4 +237,20 @@ class RoutedMLP(nn.Module):
         act = activate(gate, up, c)
         act = Tap("mlp.act", c, self.taps, name="act")(act, inputs, routing.reached)
         down = OutOfExperts(c, self.taps, self.dtype, self.mesh, name="down")
-        return split_channels(down(split_channels(act, self.mesh), routing, inputs), self.mesh)
+        shared = self._shared(x, inputs) if c.d_shared else None
+        return split_channels(down(split_channels(act, self.mesh), routing, inputs, shared), self.mesh)
+
+    @nn.nowrap
+    def _shared(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
+        """Return what the shared expert adds, float32 `[batch, tokens, d_model]`."""
+        c = self.config
+
+        def linear(name: str, y: jax.Array) -> jax.Array:
+            layer = TappedLinear(f"mlp.{name}", c, use_bias=c.mlp_bias, taps=self.taps, dtype=self.dtype, name=name)
+            return layer(y, inputs)
+
+        counts = jax.nn.sigmoid(linear("shared_router", x).astype(jnp.float32))
+        up = linear("shared_up", x)
+        act = activate(linear("shared_gate", x), up, c)
+        act = Tap("mlp.shared_act", c, self.taps, name="shared_act")(act, inputs)
+        return counts * linear("shared_down", split_channels(act, self.mesh)).astype(jnp.float32)

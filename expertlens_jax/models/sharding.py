@@ -20,11 +20,11 @@ RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"head_bias", (0,)),
     # What reads the residual stream is split by its outputs, so that each device computes its own channels
     # ...
-    (r"layers/(attn/[qkv]|mlp/(gate|up))/kernel", (1, 0)),
-    (r"layers/(attn/[qkv]|mlp/(gate|up))/bias", (0,)),
+    (r"layers/(attn/[qkv]|mlp/(shared_)?(gate|up))/kernel", (1, 0)),
+    (r"layers/(attn/[qkv]|mlp/(shared_)?(gate|up))/bias", (0,)),
     # ... and what writes to it by its inputs, so that these channels needn't be gathered first, only the
     # sums.
-    (r"layers/(attn/out|mlp/down)/kernel", (0, 1)),
+    (r"layers/(attn/out|mlp/(shared_)?down)/kernel", (0, 1)),
     # An expert's MLP stays on one device, where the axis divides the experts; [experts, inputs, outputs].
     (r"layers/mlp/(gate|up)/kernels", (0, 2, 1)),
     (r"layers/mlp/(gate|up)/biases", (0, 1)),

@@ -123,6 +123,21 @@ def _rows() -> Iterable[Site]:
         "mlp.down#input",
         by_expert=True,
     )
+    yield linear(
+        "mlp.shared_router",
+        "of mixtures with a shared expert: how much that one counts at a token, before the sigmoid",
+        lambda c: min(c.d_shared, 1),
+    )
+    yield linear("mlp.shared_gate", "the shared expert's gate, before the nonlinearity", lambda c: c.d_shared)
+    yield linear("mlp.shared_up", "its inner layer, before the nonlinearity", lambda c: c.d_shared)
+    yield Site(
+        "mlp.shared_act",
+        "its inner layer after the nonlinearity, times the gate",
+        lambda c: c.d_shared,
+        ("layers", "mlp", "shared_act"),
+        "mlp.shared_down#input",
+    )
+    yield linear("mlp.shared_down", "what it gives, before it is weighted", lambda c: c.d_model if c.d_shared else 0)
     yield linear("mlp.down", "what the MLP adds to the residual stream", lambda c: c.d_model, in_stream=True)
     yield Site(
         "resid", "the residual stream after the block", lambda c: c.d_model, ("layers",), "block", in_stream=True

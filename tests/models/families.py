@@ -253,6 +253,19 @@ CASES = [
         MIXTURE | dict(head_dim=6, moe_intermediate_size=11, num_experts=4, norm_topk_prob=True, attention_bias=True),
     ),
     Case(
+        "qwen2_moe",  # a shared expert; a window on one layer
+        "Qwen2MoeConfig",
+        MIXTURE
+        | dict(
+            moe_intermediate_size=11,
+            num_experts=4,
+            shared_expert_intermediate_size=13,
+            use_sliding_window=True,
+            sliding_window=5,
+            max_window_layers=1,
+        ),
+    ),
+    Case(
         "qwen2",
         "Qwen2Config",
         LLAMA | dict(use_sliding_window=True, sliding_window=5, max_window_layers=1, tie_word_embeddings=True),

@@ -116,6 +116,8 @@ def mixture_by_hand(
     act = of_experts("mlp.act", [activated(*each) for each in zip(gate, up, strict=True)])
     outputs = [outer(e) * weights[:, e, None] for e in range(number)]
     total = torch.stack(outputs).nan_to_num().sum(0).to(hidden.dtype).reshape(hidden.shape)
+    if hasattr(mlp, "shared_expert"):
+        total = total + (torch.sigmoid(mlp.shared_expert_gate(x)) * mlp.shared_expert(x)).reshape(hidden.shape)
     return (total, weights) if gpt_oss else total
 
 

@@ -96,6 +96,7 @@ READ_ELSEWHERE = {
     "mixtral": {"num_experts"},
     "olmoe": {"num_experts", "clip_qkv"},
     "qwen3_moe": {"num_experts"},
+    "qwen2_moe": {"num_experts"},
 }
 """Of the fields that the next test names, those that a family reads."""
 
@@ -365,6 +366,21 @@ CHANGES = {
         "decoder_sparse_step": {"decoder_sparse_step": 2},
         "mlp_only_layers": {"mlp_only_layers": [1]},
     },
+    "qwen2_moe": {
+        **LLAMA_LIKE,
+        "sizes": LLAMA_LIKE["sizes"] | {"moe_intermediate_size": 24},
+        "qkv_bias": {"qkv_bias": False},
+        "sliding_window": {
+            "use_sliding_window": True,
+            "sliding_window": 3,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "num_experts": {"num_experts": 5, "num_experts_per_tok": 3},
+        "shared_expert_intermediate_size": {"shared_expert_intermediate_size": 9},
+        "norm_topk_prob": {"norm_topk_prob": True},
+        "decoder_sparse_step": {"decoder_sparse_step": 2},
+        "mlp_only_layers": {"mlp_only_layers": [1]},
+    },
     "qwen2": {**LLAMA_LIKE, **SLIDING, "tie_word_embeddings": {"tie_word_embeddings": False}},
     "qwen3": {**LLAMA_LIKE, **SLIDING, "attention_bias": {"attention_bias": False}},
     "gemma": GEMMA,
@@ -569,7 +585,7 @@ REFUSED = {
     "mixtral": (PART, "num_experts_per_tok"),
     "olmoe": (PART, "head_dim"),
     "gpt_oss": (PART, "hidden_act"),
-    "qwen3_moe": (PART, "decoder_sparse_step", "mlp_only_layers"),
+    **dict.fromkeys(("qwen2_moe", "qwen3_moe"), (PART, "decoder_sparse_step", "mlp_only_layers")),
     **dict.fromkeys(("gemma", "gemma2"), (PART, "use_bidirectional_attention")),
     "gemma3_text": (PART, "use_bidirectional_attention", "attn_logit_softcapping"),
     "phi3": ("rope_parameter",),

@@ -365,3 +365,24 @@ def test_what_pytorch_computes_is_what_the_parity_table_computes_by_hand(referen
         by_hand = hooks.run(reference, token_ids, mask)
     np.testing.assert_allclose(by_hand, plain, atol=1e-5, rtol=0)
     assert shown == [(2, 9, EXPERTS * WIDTH)]
+
+
+def test_a_shared_expert_has_units_that_hooks_reach_and_no_straight_way_to_the_logits(tmp_path):
+    case = next(case for case in families.CASES if case.name == "qwen2_moe")
+    model = el.load_model(families.save(families.make_hf_model(case), tmp_path))
+    up = model.units[model.units["site"] == "mlp.shared_up"]
+    assert (up["expert"] == -1).all() and len(up) == model.config.num_layers * 13
+    assert up["hf_module"].iloc[0] == "model.layers.0.mlp.shared_expert.up_proj"
+    router = model.units[model.units["site"] == "mlp.shared_router"]
+    assert router["hf_module"].tolist() == [f"model.layers.{layer}.mlp.shared_expert_gate" for layer in range(2)]
+    with pytest.raises(
+        SelectionError, match=r"mlp.shared_act 1 doesn't write .* weighted anew at every token; ask for"
+    ):
+        el.logit_effect(model, (0, "mlp.shared_act", 1))
+    token_ids = np.full((1, 3), 7)
+    off = model(token_ids, steering=el.steer_units(model, router, 0.0, -99.0))  # its sigmoid is 0
+    silent = model(
+        token_ids, steering=el.steer_units(model, model.units[model.units["site"] == "mlp.shared_down"], 0.0)
+    )
+    np.testing.assert_allclose(off, silent, atol=1e-5, rtol=0)
+    assert np.abs(np.asarray(off - model(token_ids))).max() > 1e-3

@@ -44,7 +44,9 @@ def test_default_units_are_what_they_were():
 
 def test_what_a_row_says_of_a_model():
     family, config = config_of("gpt2")
-    assert list(block_sites(config)) == [name for name in SITES if name not in ("mlp.router", "mlp.gate", "sae")]
+    assert list(block_sites(config)) == [
+        name for name in SITES if name not in ("mlp.router", "mlp.gate", "sae") and "shared" not in name
+    ]
     assert list(config.site_channels()) == [name for name in block_sites(config) if SITES[name].steered]
     units = units_table(family, config, ["resid", "attn.head", "attn.z"])
     assert list(units["site"].unique()) == ["attn.z", "attn.head", "resid"]  # in the order of a block

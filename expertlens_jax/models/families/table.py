@@ -56,7 +56,8 @@ def _parts(family: Family, c: TransformerConfig) -> str:
     if c.residual != "sequential":
         parts.append("attention and MLP in parallel")
     if c.num_experts:
-        parts.append(f"{c.experts_per_token} of {c.num_experts} experts a token")
+        shared = " and a shared one" if c.d_shared else ""
+        parts.append(f"{c.experts_per_token} of {c.num_experts} experts a token{shared}")
     if any(c.windows):
         count = sum(window > 0 for window in c.windows)
         parts.append("sliding windows" + ("" if count == c.num_layers else f" on {count} of {c.num_layers} layers"))
