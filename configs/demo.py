@@ -163,6 +163,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.necessity.ablations = ("zero", "median")  # what silenced units say; verdicts are about the first
     c.necessity.sentences = 24  # of each concept, and as many of others
     c.necessity.prompts = c.steering.prompts  # after which the same units are made to speak; () to leave that out
+    c.necessity.learned = 6  # concepts whose steering is learned, to see which units it changes; 0 for none
+    c.necessity.learned_price = 10.0  # of a unit: the more, the fewer are changed
+    c.necessity.learned_steps = 40
 
     if size == "small":
         c.model = "lenslet-2m"
@@ -205,6 +208,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.necessity.ablations = ("zero",)
         c.necessity.sentences = 6
         c.necessity.prompts = c.steering.prompts
+        c.necessity.learned, c.necessity.learned_steps = 2, 8
         c.resamples = 200
         c.permutations = 500
     if size == "novels":

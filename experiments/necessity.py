@@ -8,14 +8,18 @@ that fall as far. Beside the order by average precision stands that by attributi
 same log-probability: do both choose the same units, and which are more necessary? And what do the same units do when
 they are made to speak (sufficiency)?
 
+A third order comes from steering that is learned, at a price for each unit that it changes (LinEAS, arXiv 2503.10679),
+of a few concepts, `necessity.learned`: does it change the units that average precision or attribution chooses?
+
     python -m experiments.necessity --config=configs/demo.py --workdir=runs/necessity
 
 Units are chosen on the config's first sentence set, and tried on its last; of a single set, on one half and the other.
 Concepts are `necessity.concepts`, drawn domain by domain; 0 takes all. Writes into the run directory `necessity.csv` (a
 row per set of units, number, ablation and measure: mean and 95% interval over concepts), `comparisons.csv` (sets
 compared concept by concept), `agreement.csv` (rank correlation of the two orders, and the share of the highest in
-common, with chance), `concepts.csv` (each number by concept), and the figure `necessity`. Each concept that was
-measured is kept in `measured/`; a run that was killed goes on.
+common, with chance), `concepts.csv` (each number by concept), `learned.csv` (the share of learned units among the
+highest by either order), and the figures `necessity` and `learned`. Each concept that was measured is kept in
+`measured/`; a run that was killed goes on.
 """
 
 import ml_collections
@@ -28,7 +32,7 @@ from expertlens_jax.run_directory import open_run, saved_json
 
 from .expertise import question_of
 from .launch import launch
-from .necessity_settings import check, check_model, find_sentences
+from .necessity_settings import check, check_model, find_sentences, read_learning
 from .run import start
 from .sources import Sources
 
@@ -55,6 +59,20 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         **this.resampling,
     )
     tables = {"necessity": found.table, **found.tables}
+    if settings.learned:
+        learned = el.analysis.learned_units(
+            this.model,
+            table,
+            chosen_on,
+            chosen_on.concepts[: settings.learned],
+            learning=read_learning(config),
+            by=("average_precision", "attribution"),
+            kept=lambda name, make: saved_json(kept / f"{name}.json", make),
+            progress=True,
+            **this.resampling,
+        )
+        tables |= {"learned": learned.table, "learned_concepts": learned.tables["concepts"]}
+        this.draw("learned", learned.plot())
     this.write(tables)
     this.draw("necessity", found.plot())
     told = conclude(tables, count=settings.drawn_size, ablation=settings.ablations[0])

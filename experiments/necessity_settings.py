@@ -35,6 +35,14 @@ def find_sentences(
     return whole, chosen_on, tried_on.subset(chosen_on.concepts)
 
 
+def read_learning(config: ml_collections.ConfigDict) -> el.Learning:
+    """Return how the steerings are learned whose units are set beside the highest."""
+    settings = config.necessity
+    return el.Learning(
+        objective="distribution", sparsity=settings.learned_price, steps=settings.learned_steps, seed=config.seed
+    )
+
+
 def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
     """Check settings and sentences before the model runs.
 
@@ -52,6 +60,10 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
         )
     if settings.concepts < 0 or settings.concepts == 1:
         raise SelectionError(f"necessity.concepts is {settings.concepts}; wanted 2 or more, or 0 for all.")
+    if settings.learned < 0:
+        raise SelectionError(f"necessity.learned is {settings.learned}; wanted a number of concepts, or 0 for none.")
+    if settings.learned and not read_learning(config).sparsity > 0:
+        raise SelectionError("necessity.learned_price is 0, at which learning changes all units; wanted one above 0.")
     check_several_concepts(datasets)
     for concepts in find_sentences(config, datasets)[1:]:
         try:

@@ -43,6 +43,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.experts.expertise import measure_expertise
     from expertlens_jax.experts.inspection import top_experts, top_sentences, top_tokens
     from expertlens_jax.experts.labelled_responses import Responses
+    from expertlens_jax.experts.learned_steering import Learning, learn_steering
     from expertlens_jax.experts.overlap import OVERLAPS as OVERLAPS
     from expertlens_jax.experts.overlap import (
         Overlap,
@@ -97,6 +98,7 @@ __all__ = [
     "ExpertLensWarning",
     "Generations",
     "Intervention",
+    "Learning",
     "Model",
     "Negatives",
     "OddOneOut",
@@ -130,6 +132,7 @@ __all__ = [
     "jaccard",
     "js",
     "kl",
+    "learn_steering",
     "load_concepts",
     "load_model",
     "load_ratings",

@@ -12,6 +12,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.analysis.result import Result
     from expertlens_jax.analysis.similarity.questions import alignment, baselines, controls, typicality
     from expertlens_jax.analysis.similarity.rdms import from_rsatoolbox, to_rsatoolbox
+    from expertlens_jax.analysis.steering.learned import learned_units
     from expertlens_jax.analysis.steering.questions import necessity
     from expertlens_jax.analysis.structure.questions import (
         localisation,
@@ -28,6 +29,7 @@ __all__ = [
     "controls",
     "detection",
     "from_rsatoolbox",
+    "learned_units",
     "localisation",
     "matched_controls",
     "necessity",

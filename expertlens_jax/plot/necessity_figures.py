@@ -103,6 +103,35 @@ def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     return figure
 
 
+@drawn
+def plot_learned_units(table: pd.DataFrame) -> Figure:
+    """Draw which share of the units that learning changes is among the highest by each score, beside chance.
+
+    Args:
+      table: a row per score: score, shared, ci_low, ci_high, chance.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> shares = {"score": ["average_precision"], "shared": 0.1, "ci_low": 0.05, "ci_high": 0.2, "chance": 0.08}
+    >>> el.plot.learned_units(pd.DataFrame(shares)).axes[0].get_xlabel()
+    'Share of learned units among the highest'
+    """
+    require(table, "score", "shared", "ci_low", "ci_high", "chance")
+    figure = Figure(figsize=(4.4, 0.9 + 0.42 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(table))
+    axes.hlines(places, table["ci_low"], table["ci_high"], color=PALETTE[0], linewidth=1.2)
+    axes.plot(table["shared"], places, "o", color=PALETTE[0], markersize=4.5, label="learned units")
+    axes.plot(table["chance"], places, "|", color=INK, markersize=11, label="chance")
+    axes.set_yticks(places, [str(score).replace("_", " ") for score in table["score"]])
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    axes.set_xlim(0, max(1.1 * float(table[["ci_high", "chance"]].max(axis=None)), 0.1))
+    axes.set_xlabel("Share of learned units among the highest")
+    axes.grid(axis="x", color=PALE, linewidth=0.5)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
 def _line(
     axes: Axes, place: pd.Series, rows: pd.DataFrame, colour: str, mark: str, style: Any, hollow: bool = False
 ) -> None:

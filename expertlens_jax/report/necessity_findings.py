@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.steering.necessity import control_of
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import LEVEL, Conclusion, above, conclude_from, enough, every, significant
@@ -25,7 +26,17 @@ def tell(tables: Mapping[str, pd.DataFrame]) -> str:
     )
     return (
         f"Falls and rises of the log-probability of a word, in nats, by number of units; 95% intervals over concepts\n"
-        f"{wide.to_string(na_rep='')}\n\nAverage precision and attribution\n{told}"
+        f"{wide.to_string(na_rep='')}\n\nAverage precision and attribution\n{told}{_tell_learned(tables)}"
+    )
+
+
+def _tell_learned(tables: Mapping[str, pd.DataFrame]) -> str:
+    if "learned" not in tables:
+        return ""
+    return "\n\nUnits that learned steering changes, among as many highest by a score\n" + "\n".join(
+        f"  {row.score.replace('_', ' ')}: {row.shared:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}], chance "
+        f"{row.chance:.2g}"
+        for row in each_row(tables["learned"])
     )
 
 
@@ -35,7 +46,8 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, count: int, ablation: str = 
     Testable with enough concepts for a p below 0.05.
 
     Args:
-      tables: necessity, comparisons and agreement, of `el.analysis.necessity`.
+      tables: necessity, comparisons and agreement, of `el.analysis.necessity`; and learned, of
+        `el.analysis.learned_units`, if it was asked.
       count: how many units the claims are about.
       ablation: what silenced units say.
     """
@@ -108,4 +120,25 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, count: int, ablation: str = 
         ),
         figure="necessity",
     )
-    return [necessary, alike]
+    return [necessary, alike, *([_conclude_learned(tables)] if "learned" in tables else [])]
+
+
+def _conclude_learned(tables: Mapping[str, pd.DataFrame]) -> Conclusion:
+    by_score = tables["learned"].set_index("score")
+    row, other = by_score.loc[AP], by_score.loc[ATTRIBUTION]
+    return conclude_from(
+        claim="The units that steering is learned through are the concept's experts.",
+        found=f"A steering is learned so that other sentences' responses are spread as the concept's are, at a price "
+        f"for each unit (LinEAS). It changes a share of {row['chance']:.3f} of all units. Of as many units of highest "
+        f"average precision a share of {row['shared']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f}) is among "
+        f"them; of those by attribution {other['shared']:.3f} ({other['ci_low']:.3f} to {other['ci_high']:.3f}); "
+        f"chance is {row['chance']:.3f}. Held if at least half are experts, and the interval lies above chance.",
+        outcome=every(
+            [
+                enough(least_p_of_signs(int(row["concepts"])), f"{int(row['concepts'])} concepts"),
+                bool(row["shared"] >= 0.5),
+                above(row["ci_low"], row["chance"], "the interval of the share"),
+            ]
+        ),
+        figure="learned",
+    )

@@ -68,7 +68,8 @@ def detected():
 
 
 def needed():
-    """Units that a packaged model may need for three words: found in two sentences each, tried on another."""
+    """Units that a packaged model may need for three words, found in two sentences each, tried on another; and those
+    that learned steering changes."""
     words, model = ("cat", "bread", "rain"), el.load_model("lenslet-2m")
     trained = el.load_concepts(
         {word: [f"I saw the {word} here.", f"It is a {word} now."] for word in words}, minimum_sentences=2
@@ -76,7 +77,9 @@ def needed():
     tried = el.load_concepts({word: [f"There was the {word} again."] for word in words}, minimum_sentences=1)
     table = el.measure_expertise(el.record_responses(model, trained.sentences, sites="mlp.up"), trained)
     table = el.attribute(model, trained, expertise=table)
-    return el.analysis.necessity(model, table, tried, counts=(5,), resamples=50)
+    necessity = el.analysis.necessity(model, table, tried, counts=(5,), resamples=50)
+    learning = el.Learning(objective="distribution", sparsity=0.5, steps=2, sentences=2, most_tokens=8)
+    return necessity, el.analysis.learned_units(model, table, trained, words[:2], learning=learning, resamples=50)
 
 
 def typical(tables):
@@ -102,6 +105,7 @@ def results(tables, ratings):
         *(np.eye(12, dtype=bool), np.ones(12, bool)),
         words=words,
     )
+    necessity, learned_units = needed()
     return {
         "alignment": el.analysis.alignment(facts, ratings, threshold=0.7, **FEW),
         "baselines": el.analysis.baselines(
@@ -117,7 +121,8 @@ def results(tables, ratings):
             {64: facts, 0: tables["stories"]}, ratings, thresholds=(0.7, 0.8), resamples=50, **FEW
         ),
         "detection": detected(),
-        "necessity": needed(),
+        "necessity": necessity,
+        "learned units": learned_units,
         "typicality": typical(tables),
         "matched controls": el.analysis.matched_controls(facts, threshold=0.7, resamples=50),
     }

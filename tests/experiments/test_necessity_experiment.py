@@ -7,6 +7,7 @@ import expertlens_jax as el
 from configs.demo import get_config
 from experiments import necessity
 from experiments.necessity_settings import find_sentences
+from expertlens_jax.analysis.steering import learned as learned_units_question
 from expertlens_jax.analysis.steering import questions
 from expertlens_jax.errors import ExpertLensError
 
@@ -36,9 +37,16 @@ def test_the_run_holds_the_numbers_of_the_library_and_goes_on(tmp_path, monkeypa
     expected = el.analysis.necessity(model, expertise, stories, **asked).table
     assert table[["units", "count", "measure"]].equals(expected[["units", "count", "measure"]])
     assert table["value"].to_numpy() == pytest.approx(expected["value"].to_numpy(), abs=5e-3)
-    assert len(found) == 2 and {each.verdict for each in found} <= {"held", "not held"}
+    assert len(found) == 3 and {each.verdict for each in found} <= {"held", "not held", "not testable"}
     assert (tmp_path / "run" / "figures" / "necessity.png").stat().st_size > 10_000
 
+    learned = pd.read_csv(tmp_path / "run" / "learned.csv")
+    learning = el.Learning(objective="distribution", sparsity=10.0, steps=8)
+    drawn = el.analysis.learned_units(model, expertise, facts, facts.concepts[:2], learning=learning, resamples=50)
+    assert learned["score"].tolist() == ["average_precision", "attribution"]
+    assert learned["chance"].iloc[0] == pytest.approx(drawn.table["chance"].iloc[0], abs=0.05)
+
+    monkeypatch.setattr(learned_units_question, "learn_steering", lambda *_, **__: pytest.fail("it was learned twice"))
     monkeypatch.setattr(questions, "measure_concept", lambda *_, **__: pytest.fail("it was measured twice"))
     again = necessity.run(small(), tmp_path / "run")
     assert [each.found for each in again] == [each.found for each in found]
@@ -57,6 +65,8 @@ def test_a_single_set_is_chosen_on_in_one_half_and_tried_on_in_the_other():
         ({"drawn_size": 7}, "necessity.drawn_size is 7, which is none of necessity.sizes"),
         ({"sizes": (0, 50)}, "wanted numbers of units, integers of at least 1"),
         ({"ablations": ("mean",)}, "wanted one or more of zero, median"),
+        ({"learned": -1}, "necessity.learned is -1; wanted a number of concepts, or 0 for none"),
+        ({"learned_price": 0.0}, "necessity.learned_price is 0, at which learning changes all units"),
         ({"concepts": 1}, "necessity.concepts is 1; wanted 2 or more, or 0 for all"),
         ({"sizes": (50, 5000)}, "necessity.sizes hold 5000, and lenslet-2m has 2048 units; wanted at most half"),
     ],

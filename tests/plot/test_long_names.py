@@ -46,6 +46,11 @@ def necessity():
     return plot.necessity(table(axes, ablation="zero", **intervals()), table({"count": (1, 10)}, **pair, **intervals()))
 
 
+def learned_units():
+    scores = ("average_precision", "a score of my own making, with a long name")
+    return plot.learned_units(table({"score": scores}, shared=0.4, ci_low=0.2, ci_high=0.6, chance=0.1))
+
+
 def typicality(members=6):
     rated = table({"category": DOMAINS, "concept": words(members)})
     draws = np.random.default_rng(0).random((2, len(rated)))
@@ -299,6 +304,7 @@ CASES = {
     "fewer": fewer,
     "grid": grid,
     "hierarchy": hierarchy,
+    "learned_units": learned_units,
     "lines": lines,
     "localisation": lambda: plot.localisation(
         table({"layer": range(24), "site": ("attn.q", "mlp.up", "resid.pre")}, experts_per_concept=12345.0, share=0.5)

@@ -22,7 +22,10 @@ from expertlens_jax import plot
 from expertlens_jax.analysis.result import Result
 from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.steering.effects import Continuations, continue_prompts, count_mentions, surprise
+from expertlens_jax.data.concept_dataset import ConceptDataset
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from expertlens_jax.experts.inspection import top_experts
+from expertlens_jax.experts.learned_steering import Learning, learn_steering
 from expertlens_jax.experts.steering import check_known_concepts, steer
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering
@@ -32,6 +35,7 @@ PROMPTS = (
     *("The book was about a", "I have always liked the", "In the end it was the", "Nobody had seen the"),
     "It was the first time that he saw a",
 )
+LEARNED = "learned"
 METHODS, TOPS, STRENGTHS = ("set_median", "set_p90", "mean_shift", "linear_ot"), (20, 50, 200, 1000), (0.5, 1.0)
 SETTINGS = ["method", "top", "strength"]
 
@@ -41,7 +45,9 @@ class SteeringChoice(Result):
     """The candidates, what each does, and which was chosen."""
 
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Of the chosen: arguments of `el.steer`; empty where no candidate stays within the loss of fluency."""
+    """Of the chosen: `method`, `top`, `strength`; empty where no candidate stays within the loss of fluency."""
+    steerings: dict[str, Steering] = dataclasses.field(default_factory=dict)
+    """The chosen one of each concept."""
 
 
 def choose_steering(
@@ -49,9 +55,11 @@ def choose_steering(
     expertise: xr.Dataset,
     concepts: Sequence[str],
     *,
-    methods: Sequence[str] = METHODS,
+    sentences: ConceptDataset | None = None,
+    methods: Sequence[str] | None = None,
     tops: Sequence[int] = TOPS,
     strengths: Sequence[float] = STRENGTHS,
+    learning: Learning | None = None,
     most_perplexity: float = 1.5,
     prompts: Sequence[str] = PROMPTS,
     num_seeds: int = 2,
@@ -75,7 +83,11 @@ def choose_steering(
       model: a causal language model.
       expertise: its table, with the concepts.
       concepts: to steer with each candidate; their names are the words that are looked for, in any form.
-      methods, tops, strengths: the candidates are all their combinations, see `el.steer`.
+      sentences: of the concepts and of others, which "learned" learns from.
+      methods, tops, strengths: the candidates are all their combinations: methods of `el.steer`, or "learned", which
+        has `el.learn_steering` learn the shifts of the `top` experts. By default `METHODS`, and with `sentences`
+        "learned" as well.
+      learning: how "learned" learns; None for the defaults.
       most_perplexity: how many times the perplexity of unsteered text that of steered text may be, both as the
         unsteered model reads them.
       prompts: are continued.
@@ -87,7 +99,8 @@ def choose_steering(
       progress: show a bar of candidates.
 
     Returns:
-      A `Result` with `settings`, for `el.steer(expertise, concept, **choice.settings)`. Its table has a row per
+      A `Result` with `steerings`, by concept, and their `settings`, which `el.steer(expertise, concept,
+      **choice.settings)` takes unless they are learned. Its table has a row per
       candidate: `method`, `top`, `strength`, `share` (of texts with the concept's word, mean over concepts), `ci_low`,
       `ci_high`, `chance` (of unsteered text), `perplexity` (times unsteered text's), `fits`, `chosen`. Beside it "held
       out" (the chosen, and no steering, by new draws, a row per concept: `texts`, `named`, `unsteered_named`,
@@ -95,8 +108,8 @@ def choose_steering(
 
     Raises:
       UnsupportedModelError: the model is an encoder.
-      SelectionError: a concept that isn't in the table, no candidates, or see `el.steer`; told before anything is
-        written.
+      SelectionError: a concept that isn't in the table, no candidates, "learned" without sentences, or see `el.steer`
+        and `el.learn_steering`; told before anything is written.
     """
     if not model.config.causal:
         raise UnsupportedModelError(
@@ -104,6 +117,8 @@ def choose_steering(
         )
     concepts = [concepts] if isinstance(concepts, str) else list(concepts)
     check_known_concepts(expertise, concepts)
+    if methods is None:
+        methods = METHODS if sentences is None else (*METHODS, LEARNED)
     candidates: list[dict[str, Any]] = [
         dict(zip(SETTINGS, each, strict=True)) for each in dict.fromkeys(itertools.product(methods, tops, strengths))
     ]
@@ -112,10 +127,22 @@ def choose_steering(
             f"{len(candidates)} candidates, {len(concepts)} concepts and most_perplexity={most_perplexity} were given; "
             "wanted one or more of each, and a number above 0."
         )
+    if LEARNED in methods and sentences is None:
+        raise SelectionError('method "learned" learns from sentences, and none were given: sentences=concepts.')
+
+    @functools.cache
+    def learned(concept: str, top: int) -> Steering:
+        assert sentences is not None  # or it was refused
+        units = top_experts(expertise, concept, top)
+        return learn_steering(model, sentences, concept, units=units, learning=learning, progress=progress)
+
+    def made(concept: str, method: str, top: int, strength: float) -> Steering:
+        if method == LEARNED:
+            return learned(concept, top).at_strength(strength)
+        return steer(expertise, concept, method=method, top=top, strength=strength)
+
     steerings = {
-        (number, concept): steer(expertise, concept, **each)
-        for number, each in enumerate(candidates)
-        for concept in concepts
+        (number, concept): made(concept, **each) for number, each in enumerate(candidates) for concept in concepts
     }
     options = {"num_seeds": num_seeds, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": None}
     write = functools.partial(continue_prompts, model, prompts, **options)
@@ -145,9 +172,8 @@ def choose_steering(
         )
         return SteeringChoice("steering's choice", table, said, {"choice": drawn}, {})
     number = int(best.index[0])
-    held_out, examples = _hold_out(
-        model, {concept: steerings[number, concept] for concept in concepts}, functools.partial(write, seed=seed + 1)
-    )
+    chosen = {concept: steerings[number, concept] for concept in concepts}
+    held_out, examples = _hold_out(model, chosen, functools.partial(write, seed=seed + 1))
     texts, by_steering = held_out["texts"].sum(), held_out["named"].sum()
     said = (
         f"{_words(best.iloc[0])} names the concept most often of the {int(table['fits'].sum())} of {len(table)} "
@@ -156,7 +182,7 @@ def choose_steering(
         f"{held_out['unsteered_named'].sum()} (chance), at {held_out['perplexity'].mean():.3g} times its perplexity.",
     )
     tables = {"held out": held_out, "examples": examples}
-    return SteeringChoice("steering's choice", table, said, {"choice": drawn}, tables, candidates[number])
+    return SteeringChoice("steering's choice", table, said, {"choice": drawn}, tables, candidates[number], chosen)
 
 
 def _hold_out(

@@ -99,3 +99,18 @@ def test_an_encoder_writes_nothing(tmp_path, expertise):
     encoder = el.load_model(families.save(families.make_hf_model(case), tmp_path))
     with pytest.raises(UnsupportedModelError, match="is an encoder and writes nothing"):
         el.choose_steering(encoder, expertise, ["cat"])
+
+
+def test_a_learned_candidate_has_the_shifts_of_the_best_experts_learned(model, expertise):
+    sentences = el.load_concepts("facts").subset(["cat", "rain"])
+    learning = el.Learning(steps=3, sentences=4, most_tokens=12)
+    given = {"sentences": sentences, "methods": ("learned",), "tops": (30,), "strengths": (0.5, 1.0)}
+    choice = el.choose_steering(model, expertise, ["cat"], most_perplexity=99.0, learning=learning, **given, **WRITING)
+    units = el.top_experts(expertise, "cat", 30)
+    learned = el.learn_steering(model, sentences, "cat", units=units, learning=learning)
+    assert choice.table[["method", "top", "strength"]].values.tolist() == [["learned", 30, 0.5], ["learned", 30, 1.0]]
+    wanted = learned.at_strength(choice.settings["strength"])
+    assert choice.steerings["cat"].units == wanted.units
+    np.testing.assert_allclose(choice.steerings["cat"].shift, wanted.shift, rtol=1e-6)
+    with pytest.raises(SelectionError, match=r'method "learned" learns from sentences, and none were given'):
+        el.choose_steering(model, expertise, ["cat"], methods=("learned",))
