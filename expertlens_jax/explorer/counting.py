@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.linalg.blas
 import xarray as xr
 
 STEP = 0.025
@@ -75,20 +76,20 @@ def count(expertise: xr.Dataset, levels: np.ndarray, num_best: int) -> Counts:
     thresholds = levels.astype(np.float32)  # as `select_experts` compares them with a table's float32
     best = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * num_concepts
     for start, values in precision_blocks(expertise):
-        passed = np.searchsorted(thresholds, values, side="right")  # how many levels each AP reaches
-        highest = passed.max(0)
+        passed = np.searchsorted(thresholds, values, side="right").astype(np.uint8)  # how many levels each AP reaches
         cell = np.arange(num_concepts)[:, None] * num_places + place[start : start + values.shape[1]]
         reached += np.bincount((cell * (num_levels + 1) + passed).ravel(), minlength=len(reached))
+        remaining = passed
         for level in range(num_levels):
-            keep = highest > level
-            if not keep.any():
+            remaining = remaining[:, remaining.max(0) > level]  # fewer units at each level: most reach none
+            if not remaining.size:
                 break
-            experts = (passed[:, keep] > level).astype(np.float32)
-            shared[level] += experts @ experts.T
+            shared[level] += scipy.linalg.blas.ssyrk(1.0, (remaining > level).astype(np.float32))
         best = [
             _merge(kept, np.arange(start, start + values.shape[1]), row, num_best)
             for kept, row in zip(best, values, strict=True)
         ]
+    shared = np.triu(shared) + np.triu(shared, 1).transpose(0, 2, 1)  # of a symmetric product the upper half was made
     by_level = reached.reshape(num_concepts, num_places, num_levels + 1)
     at_least = by_level[:, :, ::-1].cumsum(axis=2)[:, :, ::-1][:, :, 1:]
     return Counts(
