@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.linalg.blas
+import scipy.linalg
 import xarray as xr
 
 STEP = 0.025
@@ -74,6 +74,7 @@ def count(expertise: xr.Dataset, levels: np.ndarray, num_best: int) -> Counts:
     reached = np.zeros(num_concepts * num_places * (num_levels + 1), np.int64)
     shared = np.zeros((num_levels, num_concepts, num_concepts))
     thresholds = levels.astype(np.float32)  # as `select_experts` compares them with a table's float32
+    times_itself = scipy.linalg.get_blas_funcs("syrk", dtype=np.float32)
     best = [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * num_concepts
     for start, values in precision_blocks(expertise):
         passed = np.searchsorted(thresholds, values, side="right").astype(np.uint8)  # how many levels each AP reaches
@@ -84,7 +85,7 @@ def count(expertise: xr.Dataset, levels: np.ndarray, num_best: int) -> Counts:
             remaining = remaining[:, remaining.max(0) > level]  # fewer units at each level: most reach none
             if not remaining.size:
                 break
-            shared[level] += scipy.linalg.blas.ssyrk(1.0, (remaining > level).astype(np.float32))
+            shared[level] += times_itself(1.0, (remaining > level).astype(np.float32))
         best = [
             _merge(kept, np.arange(start, start + values.shape[1]), row, num_best)
             for kept, row in zip(best, values, strict=True)

@@ -46,6 +46,7 @@ class Steering:
         steering.transfer(tuned)      # meant for another model with the same units, such as a tuned sibling
         steering.save("cat.json")     # el.load_steering("cat.json")
         steering.save_gguf("cat.gguf")  # a control vector of llama.cpp, where it is one
+        steering.save_lm_eval("cat.pt", hf_model)  # for lm-evaluation-harness
         steering.to_torch(hf_model)   # the same in PyTorch, until its .remove(), or within a `with`
 
     >>> import expertlens_jax as el
@@ -204,6 +205,12 @@ class Steering:
         from expertlens_jax.models.gguf_files import save_gguf
 
         save_gguf(self, path, model_hint=model_hint)
+
+    def save_lm_eval(self, path: epath.PathLike, hf_model: Any) -> None:
+        """Write it for lm-evaluation-harness's `steered` models, if they can carry it; see `models.lm_eval_files`."""
+        from expertlens_jax.models.lm_eval_files import save_lm_eval  # it imports this file
+
+        save_lm_eval(self, path, hf_model)
 
     def save(self, path: epath.PathLike) -> None:
         """Write it as JSON, numbers exactly."""

@@ -5,11 +5,13 @@ Torch isn't imported: hooks are methods of the model that is given, and tensors 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
@@ -69,28 +71,51 @@ def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
         or within an expert, where no hook of PyTorch reaches.
       UnsupportedModelError: the model is of no supported family.
     """
+    handles: list[Any] = []
+    try:
+        for each in find_places(steering, hf_model):
+            change = _affine(each.channels, each.rows["scale"], each.rows["shift"])
+            register = each.module.register_forward_pre_hook if each.is_input else each.module.register_forward_hook
+            handles.append(register(_at_input(change) if each.is_input else _at_output(change), with_kwargs=True))
+    except BaseException:
+        TorchHooks(steering, handles).remove()
+        raise
+    return TorchHooks(steering, handles)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TorchPlace:
+    """A module of PyTorch that holds steered units, of one site."""
+
+    module: Any
+    is_input: bool
+    """Whether the units are the module's input, or its output."""
+    channels: np.ndarray
+    """int `[units]`: where each is in that tensor's last dimension."""
+    rows: pd.DataFrame
+    """`[units]` of the steering's table."""
+
+
+def find_places(steering: Steering, hf_model: Any) -> Iterator[TorchPlace]:
+    """Yield the modules of a PyTorch model where a steering's units are.
+
+    Raises:
+      SelectionError, UnsupportedModelError: see `hook_torch`.
+    """
     family = family_of(hf_model.config)
     config, name = family.translate(hf_model.config), type(hf_model).__name__
     check_fit(steering, config, name)
     table = steering.table
     _check_hooked(table["site"], config, name)
-    handles: list[Any] = []
-    try:
-        for site in dict.fromkeys(table["site"]):
-            at_site = table[table["site"] == site]
-            for layer, _, address, channels in site_units(SITES[site], family, config, ()):
-                rows = at_site[at_site["layer"] == layer]
-                if rows.empty:
-                    continue
-                module_name, is_input, _ = address.partition("#input")
-                module = _find_module(hf_model, module_name, name)
-                change = _affine(channels[rows["channel"].to_numpy()], rows["scale"], rows["shift"])
-                register = module.register_forward_pre_hook if is_input else module.register_forward_hook
-                handles.append(register(_at_input(change) if is_input else _at_output(change), with_kwargs=True))
-    except BaseException:
-        TorchHooks(steering, handles).remove()
-        raise
-    return TorchHooks(steering, handles)
+    for site in dict.fromkeys(table["site"]):
+        at_site = table[table["site"] == site]
+        for layer, _, address, channels in site_units(SITES[site], family, config, ()):
+            rows = at_site[at_site["layer"] == layer]
+            if rows.empty:
+                continue
+            module_name, is_input, _ = address.partition("#input")
+            module = _find_module(hf_model, module_name, name)
+            yield TorchPlace(module, bool(is_input), channels[rows["channel"].to_numpy()], rows)
 
 
 def _check_hooked(sites: Iterable[str], config: TransformerConfig, model: str) -> None:
