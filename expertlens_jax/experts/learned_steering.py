@@ -64,7 +64,7 @@ class Learning:
     to be spread as the concept's are (LinEAS; Rodriguez et al. 2025, arXiv 2503.10679)."""
     scales: bool | None = None
     """Whether units' scales are learned as well as their shifts. None is True of "distribution" and False of "word"."""
-    fluency: float = 8.0
+    fluency: float = 6.0
     """Of "word": the price of a nat a token of divergence from what the model writes unsteered, in nats of the word's
     log-probability. The more, the rarer the word and the better the text."""
     sparsity: float = 0.0
@@ -149,8 +149,8 @@ def learn_steering(
 ) -> Steering:
     """Learn a steering of a concept, by gradients through the steered model.
 
-    By default a model is made to write the concept's word: its experts' shifts are learned, which speak most of the
-    concept and change least of what the model writes besides.
+    By default shifts of units are learned that make the model write the concept's word, and change little of what it
+    writes besides.
 
         experts = el.top_experts(expertise, "cat", 1000)
         steering = el.learn_steering(model, concepts, "cat", units=experts)
@@ -160,7 +160,8 @@ def learn_steering(
     are to be spread as those to the concept's, at every site; and with `sparsity`, by changing few units.
 
     `el.steer` reads a unit's map from its responses, takes no time, and needs no word; try it first. This one sees
-    what a change does to the layers above.
+    what a change does to the layers above. It makes do with any units: that experts were given doesn't say that it is
+    they who know the concept. Learn random units beside them (`units=model.units.sample(1000)`).
 
     Args:
       model: from `load_model`; for "word" a causal language model.
