@@ -376,6 +376,7 @@ CHANGES = {
             "layer_types": ["sliding_attention", "full_attention"],
         },
         "num_experts": {"num_experts": 5, "num_experts_per_tok": 3},
+        "max_window_layers": {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
         "shared_expert_intermediate_size": {"shared_expert_intermediate_size": 9},
         "norm_topk_prob": {"norm_topk_prob": True},
         "decoder_sparse_step": {"decoder_sparse_step": 2},
