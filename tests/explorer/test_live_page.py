@@ -69,6 +69,20 @@ def test_a_typed_sentence_is_coloured_by_what_el_trace_reads(opened, served):
     np.testing.assert_allclose(mean, ((values - middle) / (values.max(0) - middle)).mean(1), rtol=2e-3, atol=1e-3)
 
 
+def test_what_was_typed_and_asked_stays_when_another_concept_is_chosen(opened, served):
+    page = opened(f"{served.address}#/live/cat")
+    page.fill("#typed", "My own sentence.")
+    page.fill("#prompt", "My own prompt")
+    page.get_by_label("Seed").fill("7")
+    before = page.locator("#unit option").first.inner_text()
+    page.select_option("#concept", "dog")
+    page.wait_for_selector("[aria-label=Steered] h3:has-text('Steered to dog')")
+    assert page.input_value("#typed") == "My own sentence." and page.input_value("#prompt") == "My own prompt"
+    assert page.get_by_label("Seed").input_value() == "7"
+    page.wait_for_selector('.typed .tokens:has-text("My own sentence.")')
+    assert page.locator("#unit option").first.inner_text() != before  # the dog's experts
+
+
 def test_steering_streams_beside_the_unsteered_text(opened, served):
     page = opened(f"{served.address}#/live/dog")
     page.fill("#prompt", "They talked about the")

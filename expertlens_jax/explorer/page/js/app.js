@@ -53,7 +53,7 @@ function App({ index }) {
     search: () => html`<${SearchView} key=${table.id} state=${state} asked=${route.query.get("q") || ""} />`,
     verdicts: () => html`<${VerdictsView} index=${index} state=${state} only=${rest[0]} />`,
     compare: () => html`<${CompareView} index=${index} state=${state} />`,
-    live: () => html`<${LiveView} key=${`${table.id}/${rest[0] || ""}`} index=${index} state=${state} name=${rest[0]} />`,
+    live: () => html`<${LiveView} key=${table.id} index=${index} state=${state} name=${rest[0]} />`,
   };
   const enough = { concept: 1, unit: 3, pair: 2 };
   const known = view in views && rest.length >= (enough[view] || 0);

@@ -41,8 +41,7 @@ function LiveTokens({ tokens, values, scale }) {
   return html`<span class="tokens">${tokens.map((token, i) => html`<span style=${`background:${tint(values[i], scale)}`} title=${`${token.trim()}: ${values[i].toPrecision(4)}`}>${token}</span>`)}</span>`;
 }
 
-function LiveReading({ state, most, units }) {
-  const [text, setText] = useState("The cat sat on the mat, and a dog barked at it.");
+function LiveReading({ state, most, units, text, setText }) {
   const [chosen, choose] = useState("0");
   const [told, setTold] = useState(null);
   const [says, say] = useState("");
@@ -90,8 +89,7 @@ const METHOD_TOLD = {
   mean_shift: "moved by the difference of means", linear_ot: "moved by optimal transport",
 };
 
-function LiveWriting({ state, name, live, most }) {
-  const [asked, setAsked] = useState({ prompt: "They talked about the", strength: 1, count: 50, method: live.methods.includes("set_median") ? "set_median" : live.methods[0], seed: 0, temperature: 0.8, newTokens: 40 });
+function LiveWriting({ state, name, live, most, asked, setAsked }) {
   const [texts, setTexts] = useState({ plain: "", steered: "" });
   const [says, say] = useState("");
   const running = useRef(null);
@@ -159,6 +157,10 @@ function LiveView({ index, state, name }) {
   const live = index.live && index.live.tables[table.id];
   const known = table.concepts.includes(name) ? name : table.concepts[0];
   const row = table.concepts.indexOf(known);
+  // What was typed and asked stays when another concept is chosen; what was read and written doesn't.
+  const [text, setText] = useState("The cat sat on the mat, and a dog barked at it.");
+  const methods = live ? live.methods : [];
+  const [asked, setAsked] = useState({ prompt: "They talked about the", strength: 1, count: 50, method: methods.includes("set_median") ? "set_median" : methods[0], seed: 0, temperature: 0.8, newTokens: 40 });
   const chunk = useChunk(live ? `${table.id}/concepts/${row}` : null);
   const list = useChunk(live ? `${table.id}/units` : null);
   const spoken = useChunk(live && Object.keys(table.speaking).length ? `${table.id}/spoken/${row}` : null);
@@ -169,6 +171,6 @@ function LiveView({ index, state, name }) {
   const wait = [chunk, list, spoken].find((each) => each.error) || (!chunk.data || !list.data ? chunk : null) || (Object.keys(table.speaking).length && !spoken.data ? spoken : null);
   return html`<h1>${live.model}, live</h1>
     <label class="field">Concept <select id="concept" value=${known} onChange=${(e) => { location.hash = linkTo(state, ["live", e.target.value]); }}>${table.concepts.map((each) => html`<option value=${each} selected=${each === known}>${each}</option>`)}</select></label> <a href=${conceptLink(state, row)}>Its experts</a>
-    ${wait ? html`<${Waiting} of=${wait} />` : html`<${LiveReading} state=${state} most=${index.live.most} units=${liveUnits(table, chunk.data, list.data, spoken.data)} />
-    ${live.writes && live.methods.length ? html`<${LiveWriting} state=${state} name=${known} live=${live} most=${index.live.most} />` : html`<p class="faint">${live.writes ? "The table doesn't say what the units say at sentences of a concept, so nothing can be steered." : `${live.model} is an encoder: it reads, and writes nothing.`}</p>`}`}`;
+    ${wait ? html`<${Waiting} of=${wait} />` : html`<${LiveReading} key=${known} state=${state} text=${text} setText=${setText} most=${index.live.most} units=${liveUnits(table, chunk.data, list.data, spoken.data)} />
+    ${live.writes && live.methods.length ? html`<${LiveWriting} key=${known} state=${state} asked=${asked} setAsked=${setAsked} name=${known} live=${live} most=${index.live.most} />` : html`<p class="faint">${live.writes ? "The table doesn't say what the units say at sentences of a concept, so nothing can be steered." : `${live.model} is an encoder: it reads, and writes nothing.`}</p>`}`}`;
 }
