@@ -37,6 +37,7 @@ from expertlens_jax.models.model import Model, at_path
 from expertlens_jax.models.scoring import tokenize_continuations
 from expertlens_jax.models.sites import check_no_summaries, check_sites
 from expertlens_jax.models.steering import Steering, steer_units
+from expertlens_jax.models.streaming import check_loaded
 from expertlens_jax.models.taps import Taps
 from expertlens_jax.models.tokens import padding_id, tokenize
 from expertlens_jax.models.transformer import Transformer
@@ -179,7 +180,8 @@ def learn_steering(
       A `Steering` of those units that are changed at all.
 
     Raises:
-      SelectionError: units or sites that the model doesn't have, units and sites both, or none that is changed.
+      SelectionError: units or sites that the model doesn't have, units and sites both, or none that is changed; or
+        the model's layers are streamed (`offload=`).
       SettingError: a setting that isn't known or is out of range; or settings and `learning` both.
       ConceptDataError: no such concept, or too few sentences beside it.
       UnfitConceptsError: "word", of a concept without a word.
@@ -195,6 +197,7 @@ def learn_steering(
     (learning,) = settings_of(
         "learn_steering", settings, {"learning": (Learning, learning)}, others=("units", "sites", "progress")
     )
+    check_loaded(model.params, model.name, "learning a steering")
     if concept not in concepts.concepts:
         raise ConceptDataError(
             f"{concepts.name!r} has no concept {concept!r}; its {len(concepts.concepts)} are others."
