@@ -120,6 +120,8 @@ def test_what_needs_all_layers_at_once_is_refused_before_it_begins(neox):
     model, facts = neox[1], el.load_concepts("facts").subset(["cat", "rain"])
     with pytest.raises(SelectionError, match=r"attribution needs all layers of .* Load it without offload='disk'"):
         el.attribute(model, facts)
+    with pytest.raises(SelectionError, match=r"learning a steering needs all layers of .* Load it without offload"):
+        el.learn_steering(model, facts, "cat")
     with pytest.raises(
         SelectionError, match=r"drawing weights anew needs all layers of .* streamed from the checkpoint"
     ):
