@@ -4,7 +4,7 @@
 # make browser: the page of `expertlens explore` in Chromium: Debian's, installed if there is none, or BROWSER_PATH.
 # make wheel: build dist/*.whl, install it into an empty environment, and run its command there.
 # make docs: build the documentation into site/, and run its notebooks.
-# make ready: install what all of these need, at once; each of them also does so by itself.
+# make -j 2 ready: install what all of these need, at once; each of them also does so by itself.
 # make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
 PYTHON ?= python3
@@ -42,11 +42,11 @@ docs: $(VENV)/.docs
 	@echo "The documentation is in site/: open site/index.html, or run $(VENV)/bin/mkdocs serve."
 
 # Without ARGS, the small set as a test; with them, the benchmark on the targets and options that they name.
-accelerators: $(ACCELERATORS)/.made
+accelerators: $(ACCELERATORS)/.made $(VENV)/.test
 	$(ACCELERATORS)/bin/python $(if $(ARGS),benchmarks/compile_for.py $(ARGS),-m pytest -s -m accelerators tests/benchmarks)
 
-ready: $(VENV)/.ready
-	$(MAKE) $(VENV)/.ratings $(ACCELERATORS)/.made
+ready: $(VENV)/.ready $(ACCELERATORS)/.made
+	$(MAKE) $(VENV)/.ratings
 
 $(VENV)/.ready: $(VENV)/.made setup.cfg constraints.txt requirements-minilm.txt
 	@echo "Installing expertlens_jax, and what tests, documentation and lint need, into $(VENV) ..."
@@ -96,7 +96,7 @@ $(VENV)/.lint: $(VENV)/.test
 	touch $@
 
 # The compilers stand apart, so that jax in $(VENV) doesn't find them; all else is read from there.
-$(ACCELERATORS)/.made: $(VENV)/.test requirements-accelerators.txt
+$(ACCELERATORS)/.made: $(VENV)/.made requirements-accelerators.txt
 	@echo "Installing the compilers for TPUs and GPUs into $(ACCELERATORS) ..."
 	$(VENV)/bin/python -m venv $(ACCELERATORS)
 	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
