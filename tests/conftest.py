@@ -42,9 +42,11 @@ WITH_MODELS = (
 """Files in other folders whose tests run models: most of their time is compilation."""
 
 COMPILED_QUICKLY = (
-    *("experiments", "test_activations.py", "test_chat.py", "test_choosing.py", "test_docstrings.py", "test_scores.py"),
-    *("test_sae_step.py", "test_sae_training.py", "test_steering_effects.py", "test_token_masks.py"),
-    *("test_training_step.py",),
+    *("experiments", "test_activations.py", "test_chat.py", "test_choosing.py", "test_directions.py"),
+    *("test_docstrings.py", "test_inspection.py", "test_labelled_responses.py", "test_logit_effect.py"),
+    *("test_packaged.py", "test_readme.py", "test_sae_step.py", "test_sae_training.py", "test_scores.py"),
+    *("test_scoring.py", "test_site.py", "test_sites.py", "test_steering.py", "test_steering_effects.py"),
+    *("test_token_ids.py", "test_token_masks.py", "test_torch_hooks.py", "test_training_step.py"),
 )
 """Folders and files whose tests ask what is made of numbers. That these are right is for those that compile as users
 do. A file may also say it by itself, with the marker `compiled_quickly`."""

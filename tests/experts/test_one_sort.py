@@ -30,6 +30,11 @@ NEGATIVES = [
 BARE = dict(halves=False, permutations=0, transport=False)
 
 
+def find(model, concepts, workdir, **options):
+    """With batches that few sentences fill: of those as large as by default, nearly all rows would be fillers."""
+    return el.find_experts(model, concepts, workdir, **dict(tokens_per_batch=256) | options)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return el.load_model("lenslet-2m")
@@ -38,12 +43,12 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def several(model, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("several") / "run"
-    return workdir, el.find_experts(model, CONCEPTS, workdir, negatives=NEGATIVES, permutations=5, transport=False)
+    return workdir, find(model, CONCEPTS, workdir, negatives=NEGATIVES, permutations=5, transport=False)
 
 
 @pytest.mark.parametrize("number", range(len(NEGATIVES)))
 def test_one_sort_gives_the_bytes_of_a_run_for_each(model, several, tmp_path, number):
-    want = el.find_experts(model, CONCEPTS, tmp_path, negatives=NEGATIVES[number], **BARE).load()
+    want = find(model, CONCEPTS, tmp_path, negatives=NEGATIVES[number], **BARE).load()
     got = el.select_negatives(several[1], NEGATIVES[number]).load()
     assert got["average_precision"].values.tobytes() == want["average_precision"].values.tobytes()
     by_negatives = several[1]["average_precision_by_negatives"].isel(negatives=number)
@@ -58,13 +63,13 @@ def test_one_sort_gives_the_bytes_of_a_run_for_each(model, several, tmp_path, nu
 
 
 def test_what_else_is_measured_is_that_of_the_first_alone(model, several, tmp_path):
-    want = el.find_experts(model, CONCEPTS, tmp_path, permutations=5, transport=False).load()
+    want = find(model, CONCEPTS, tmp_path, permutations=5, transport=False).load()
     xr.testing.assert_identical(el.select_negatives(several[1], el.Negatives()).load(), want)
     assert set(several[1].data_vars) - set(want.data_vars) == {"average_precision_by_negatives"}
 
 
 def test_base_rates_are_a_dimension(model, tmp_path):
-    table = el.find_experts(model, CONCEPTS, tmp_path, negatives_per_positive=[2.5, 1, 10], **BARE)
+    table = find(model, CONCEPTS, tmp_path, negatives_per_positive=[2.5, 1, 10], **BARE)
     by_rate = table["average_precision_by_negatives"].swap_dims(negatives="negatives_per_positive")
     chosen = el.select_negatives(table, negatives_per_positive=10)
     np.testing.assert_array_equal(by_rate.sel(negatives_per_positive=10).values, chosen["average_precision"].values)
@@ -78,7 +83,7 @@ def test_base_rates_are_a_dimension(model, tmp_path):
     with pytest.raises(SettingError, match="select_negatives has no setting 'per_positive'. Did you mean 'neg"):
         el.select_negatives(table, per_positive=10)
     with pytest.raises(RunDirectoryError, match="other_negatives.1.negatives_per_positive: 10.0 there, 5.0 asked for"):
-        el.find_experts(model, CONCEPTS, tmp_path, negatives_per_positive=[2.5, 1, 5], **BARE)
+        find(model, CONCEPTS, tmp_path, negatives_per_positive=[2.5, 1, 5], **BARE)
     el.open_expertise(tmp_path).load().to_netcdf(tmp_path / "table.nc", engine="scipy")
 
 
@@ -103,26 +108,26 @@ def refuse(*_, **__):
 
 
 def test_a_store_gives_the_bytes_of_a_run_without_and_records_once(model, tmp_path, monkeypatch):
-    want = el.find_experts(model, CONCEPTS, tmp_path / "without")
+    want = find(model, CONCEPTS, tmp_path / "without")
     bare = test_pipeline.contents(tmp_path / "without")
     store = tmp_path / "responses"
-    el.find_experts(model, CONCEPTS, tmp_path / "first", store=store)
+    find(model, CONCEPTS, tmp_path / "first", store=store)
     assert test_pipeline.contents(tmp_path / "first") == bare
     monkeypatch.setattr(pipeline, "record", refuse)
-    el.find_experts(model, CONCEPTS, tmp_path / "second", budget=el.Budget(store=el.ResponseStore(store)), passes=3)
+    find(model, CONCEPTS, tmp_path / "second", budget=el.Budget(store=el.ResponseStore(store)), passes=3)
     assert test_pipeline.contents(tmp_path / "second") == bare
-    sampled = el.find_experts(model, CONCEPTS, tmp_path / "third", sampled=True, store=os.fspath(store), **BARE)
+    sampled = find(model, CONCEPTS, tmp_path / "third", sampled=True, store=os.fspath(store), **BARE)
     assert np.abs(sampled["average_precision"].values - want["average_precision"].values).max() > 0.01
     assert [each.name for each in store.glob("*-*") if each.suffix != ".lock"] == [next(store.glob("*-*[0-9a-f]")).name]
 
 
 def test_fewer_sentences_and_fewer_concepts_are_read_from_it(model, tmp_path, monkeypatch):
     fewer = [draw_sentences(CONCEPTS, 3), draw_sentences(CONCEPTS, 2, draw=1), CONCEPTS.subset(CONCEPTS.concepts[:3])]
-    want = [el.find_experts(model, each, tmp_path / f"without{i}", **BARE) for i, each in enumerate(fewer)]
-    el.find_experts(model, CONCEPTS, tmp_path / "whole", store=tmp_path / "store", **BARE)
+    want = [find(model, each, tmp_path / f"without{i}", **BARE) for i, each in enumerate(fewer)]
+    find(model, CONCEPTS, tmp_path / "whole", store=tmp_path / "store", **BARE)
     monkeypatch.setattr(pipeline, "record", refuse)
     for i, each in enumerate(fewer):
-        got = el.find_experts(model, each, tmp_path / f"with{i}", store=tmp_path / "store", **BARE)
+        got = find(model, each, tmp_path / f"with{i}", store=tmp_path / "store", **BARE)
         xr.testing.assert_identical(got.load(), want[i].load())
 
 
@@ -137,22 +142,20 @@ def test_fewer_sentences_and_fewer_concepts_are_read_from_it(model, tmp_path, mo
 )
 def test_what_is_read_otherwise_is_recorded_anew(model, tmp_path, change, monkeypatch):
     concepts = el.load_concepts("facts").subset(("cat", "dog")) if "pool_over" in change else CONCEPTS
-    el.find_experts(model, concepts, tmp_path / "first", store=tmp_path / "store", **BARE)
-    got = el.find_experts(model, concepts, tmp_path / "other", store=tmp_path / "store", **change, **BARE)
-    want = el.find_experts(model, concepts, tmp_path / "without", **change, **BARE)
+    find(model, concepts, tmp_path / "first", store=tmp_path / "store", **BARE)
+    got = find(model, concepts, tmp_path / "other", store=tmp_path / "store", **change, **BARE)
+    want = find(model, concepts, tmp_path / "without", **change, **BARE)
     xr.testing.assert_identical(got.load(), want.load())
     monkeypatch.setattr(pipeline, "record", refuse)
     with pytest.raises(AssertionError, match="ran again"):
-        el.find_experts(
-            model, concepts, tmp_path / "third", store=tmp_path / "store", **change | {"pooling": "last"}, **BARE
-        )
+        find(model, concepts, tmp_path / "third", store=tmp_path / "store", **change | {"pooling": "last"}, **BARE)
 
 
 def test_another_network_of_the_same_name_is_recorded_anew(model, tmp_path):
-    el.find_experts(model, CONCEPTS, tmp_path / "first", store=tmp_path / "store", **BARE)
+    find(model, CONCEPTS, tmp_path / "first", store=tmp_path / "store", **BARE)
     other = model.replace(params=jax.tree.map(lambda leaf: leaf * 1.01, dict(model.params)))
-    got = el.find_experts(other, CONCEPTS, tmp_path / "got", store=tmp_path / "store", **BARE)
-    want = el.find_experts(other, CONCEPTS, tmp_path / "want", **BARE)
+    got = find(other, CONCEPTS, tmp_path / "got", store=tmp_path / "store", **BARE)
+    want = find(other, CONCEPTS, tmp_path / "want", **BARE)
     xr.testing.assert_identical(got.load(), want.load())
 
 
@@ -165,16 +168,16 @@ def test_it_holds_no_more_than_its_limit_and_the_last_used_stay(model, tmp_path)
     store = el.ResponseStore(tmp_path / "store", limit=2 * size + 100)
     kept = []
     for number, pooling in enumerate(("max", "mean", "last")):
-        el.find_experts(model, CONCEPTS, tmp_path / pooling, pooling=pooling, budget=el.Budget(store=store), **BARE)
+        find(model, CONCEPTS, tmp_path / pooling, pooling=pooling, budget=el.Budget(store=store), **BARE)
         kept += [entry for entry in entries(tmp_path / "store") if entry not in kept]
         os.utime(kept[number], (number, number))
         if pooling == "mean":
-            el.find_experts(model, CONCEPTS, tmp_path / "again", budget=el.Budget(store=store), sampled=True, **BARE)
+            find(model, CONCEPTS, tmp_path / "again", budget=el.Budget(store=store), sampled=True, **BARE)
     assert len(kept) == 3 and entries(tmp_path / "store") == sorted((kept[0], kept[2]))
     assert sum((entry / response_store.VALUES).stat().st_size for entry in entries(tmp_path / "store")) == 2 * size
     small = el.Budget(store=el.ResponseStore(tmp_path / "store", limit=size - 1))
     with pytest.warns(ExpertLensWarning, match=r"can't be kept in .*store \(they take 552,960 bytes, and its limit is"):
-        got = el.find_experts(model, CONCEPTS, tmp_path / "small", pooling="mean", budget=small, **BARE)
+        got = find(model, CONCEPTS, tmp_path / "small", pooling="mean", budget=small, **BARE)
     xr.testing.assert_identical(got.load(), el.open_expertise(tmp_path / "mean").load())
     assert len(entries(tmp_path / "store")) == 2
 
@@ -198,12 +201,12 @@ def damage(entry, how):
 
 @pytest.mark.parametrize("how", ["a number", "the length", "the description", "a field"])
 def test_a_damaged_entry_is_told_and_recorded_again(model, tmp_path, how):
-    want = el.find_experts(model, CONCEPTS, tmp_path / "first", store=tmp_path / "store", **BARE).load()
+    want = find(model, CONCEPTS, tmp_path / "first", store=tmp_path / "store", **BARE).load()
     damage(*entries(tmp_path / "store"), how)
     with pytest.warns(ExpertLensWarning, match=r"the responses kept in .* are damaged \(.*\); they are recorded again"):
-        got = el.find_experts(model, CONCEPTS, tmp_path / "second", store=tmp_path / "store", **BARE)
+        got = find(model, CONCEPTS, tmp_path / "second", store=tmp_path / "store", **BARE)
     xr.testing.assert_identical(got.load(), want)
-    again = el.find_experts(model, CONCEPTS, tmp_path / "third", store=tmp_path / "store", **BARE)  # and warns no more
+    again = find(model, CONCEPTS, tmp_path / "third", store=tmp_path / "store", **BARE)  # and warns no more
     xr.testing.assert_identical(again.load(), want)
 
 
@@ -216,25 +219,25 @@ def test_a_run_that_is_killed_leaves_nothing_that_is_taken_for_responses(model, 
 
     monkeypatch.setattr(pipeline, "record", stopped)
     with pytest.raises(KeyboardInterrupt):
-        el.find_experts(model, CONCEPTS, tmp_path / "run", store=tmp_path / "store", **BARE)
+        find(model, CONCEPTS, tmp_path / "run", store=tmp_path / "store", **BARE)
     assert not entries(tmp_path / "store")
     monkeypatch.setattr(pipeline, "record", recorded)
     # What kill -9 leaves: a part without its end, whose lock nobody holds.
-    el.find_experts(model, CONCEPTS, tmp_path / "run", store=tmp_path / "store", **BARE)
+    find(model, CONCEPTS, tmp_path / "run", store=tmp_path / "store", **BARE)
     (entry,) = entries(tmp_path / "store")
     shutil.copytree(entry, entry.with_suffix(".partial"))
     shutil.rmtree(entry)
-    got = el.find_experts(model, CONCEPTS, tmp_path / "again", store=tmp_path / "store", **BARE)
+    got = find(model, CONCEPTS, tmp_path / "again", store=tmp_path / "store", **BARE)
     assert entries(tmp_path / "store") == [entry]
     xr.testing.assert_identical(got.load(), el.open_expertise(tmp_path / "run").load())
 
 
 def test_what_another_process_is_recording_is_not_waited_for(model, tmp_path):
-    el.find_experts(model, CONCEPTS, tmp_path / "first", store=tmp_path / "store", **BARE)
+    find(model, CONCEPTS, tmp_path / "first", store=tmp_path / "store", **BARE)
     (entry,) = entries(tmp_path / "store")
     shutil.rmtree(entry)
     with filelock.FileLock(entry.with_suffix(".lock")):
-        got = el.find_experts(model, CONCEPTS, tmp_path / "second", store=tmp_path / "store", **BARE)
+        got = find(model, CONCEPTS, tmp_path / "second", store=tmp_path / "store", **BARE)
     xr.testing.assert_identical(got.load(), el.open_expertise(tmp_path / "first").load())
     assert not entries(tmp_path / "store")
 
@@ -245,7 +248,7 @@ def test_a_disk_without_room_is_told_before_the_model_runs(model, tmp_path, monk
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.warns(ExpertLensWarning, match=r"can't be kept in .*\(No space left on device\).*a larger limit, or a"):
-        el.find_experts(model, CONCEPTS, tmp_path / "run", store=tmp_path / "store", **BARE)
+        find(model, CONCEPTS, tmp_path / "run", store=tmp_path / "store", **BARE)
     assert not entries(tmp_path / "store") and not list((tmp_path / "store").glob("*.partial"))
 
 
