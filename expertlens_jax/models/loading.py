@@ -94,8 +94,9 @@ def load_model(
       offload: "host" or "disk" for a model that the device can't hold: its layers stay in the host's memory, or in the
         checkpoint's files, and come to the device one at a time, the next while one computes. All that reads the model
         works so, with the same numbers: record, trace, steer, intervene, score, generate. What goes back through its
-        layers doesn't (attribution, learned steering), and is refused. Each batch takes as long as the weights' way at least,
-        so give large ones (`tokens_per_batch`); a generated token is a batch of its own. Default: all on the device.
+        layers doesn't (attribution, learned steering), and is refused. Each batch takes as long as the weights' way at
+        least, so give large ones (`tokens_per_batch`); a generated token is a batch of its own. Default: all on the
+        device.
       use_cache: whether to keep converted parameters; None does so for the hub only.
       name: what tables, figures and messages call the model; default the hub's id with the revision, or a directory's
         last folder, which tells no fine-tune from another ("checkpoint-500"). What tells models apart is
