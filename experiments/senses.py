@@ -19,21 +19,18 @@ Tables of expertise lie in `expertise/`; killed and started again, it goes on wh
 from collections.abc import Sequence
 
 import ml_collections
-import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from expertlens_jax.analysis.similarity.baselines import cosine_of_embeddings, tfidf_similarity
-from expertlens_jax.analysis.similarity.control_tables import OWN_TOKENS
-from expertlens_jax.analysis.similarity.embeddings import concept_embeddings
+from expertlens_jax.analysis.similarity.beside_experts import experts_name, similarities_for_senses
 from expertlens_jax.analysis.tables import Tables
 from expertlens_jax.report.conclusions import Conclusion
-from expertlens_jax.report.senses_findings import conclude, experts_name, tell
+from expertlens_jax.report.senses_findings import conclude, tell
 
 from .baselines import check_tokens
 from .checks import check_senses as check
 from .launch import launch
-from .run import Run, start
+from .run import start
 from .sources import Sources
 
 
@@ -45,7 +42,17 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     for name in config.senses.sentences:
         concepts = el.load_concepts(name)
         expertise = this.expertise(this.model, concepts, halves=True)
-        others = controls(this, concepts, expertise)
+        others = similarities_for_senses(
+            this.model,
+            concepts,
+            expertise,
+            this.expertise,
+            thresholds=config.thresholds,
+            threshold=threshold,
+            tokens=config.senses.tokens,
+            random_weights=config.random_weights,
+            truncate=config.truncate,
+        )
         found = el.analysis.senses(expertise, concepts, others, threshold=threshold, **this.resampling)
         own = f"Overlap of experts (jaccard, τ = {threshold:g})"
         for table, part in {"senses": found.table, **found.tables}.items():
@@ -61,27 +68,6 @@ def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.Concept
     del datasets
     asked = ml_collections.ConfigDict({"own_tokens": config.senses.tokens, "truncate": config.truncate})
     check_tokens(asked, [el.load_concepts(name) for name in config.senses.sentences], model)
-
-
-def controls(this: Run, concepts: el.ConceptDataset, expertise: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the similarities that stand beside that of the experts, by name."""
-    config, drawn = this.config, this.config.drawn_threshold
-    found = {}
-    for threshold in config.thresholds:
-        if threshold != drawn:
-            found[experts_name(threshold)] = el.jaccard(el.select_experts(expertise, threshold=threshold))
-    for name, pool_over in OWN_TOKENS.items() if config.senses.tokens else ():
-        table = this.expertise(this.model, concepts, pool_over=pool_over)
-        at = {"own_tokens": "at the word's own tokens", "other_tokens": "at all other tokens"}[name]
-        found[f"experts {at}, τ = {drawn:g}"] = el.jaccard(el.select_experts(table, threshold=drawn))
-    for seed in config.random_weights:
-        random = this.expertise(this.random_model(seed), concepts)
-        found[f"random weights {seed}, τ = {drawn:g}"] = el.jaccard(el.select_experts(random, threshold=drawn))
-    by_layer = concept_embeddings(this.model, concepts, truncate=config.truncate)
-    by_layer = by_layer - by_layer.mean(1, keepdims=True)  # what all concepts have in common
-    for layer in sorted({0, len(by_layer) // 2, len(by_layer) - 1}):
-        found[f"embeddings of the sentences, layer {layer}"] = cosine_of_embeddings(by_layer[layer], concepts)
-    return found | {"TF-IDF of the sentences": tfidf_similarity(concepts)}
 
 
 if __name__ == "__main__":

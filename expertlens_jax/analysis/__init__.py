@@ -15,6 +15,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.analysis.steering.learned import learned_units
     from expertlens_jax.analysis.steering.questions import necessity
     from expertlens_jax.analysis.structure.questions import (
+        hierarchy,
         localisation,
         matched_controls,
         organisation,
@@ -29,6 +30,7 @@ __all__ = [
     "controls",
     "detection",
     "from_rsatoolbox",
+    "hierarchy",
     "learned_units",
     "localisation",
     "matched_controls",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from expertlens_jax.analysis.similarity.beside_experts import experts_name
 from expertlens_jax.analysis.statistics import least_p_of_signs
 from expertlens_jax.analysis.structure.hierarchy import MEMBERS, OTHER
 from expertlens_jax.data.rows import each_row
@@ -17,11 +18,6 @@ from expertlens_jax.report.conclusions import (
     every,
     significant,
 )
-
-
-def experts_name(threshold: float) -> str:
-    """Return what the column `measure` calls the overlap of experts at a threshold."""
-    return f"experts, τ = {threshold:g}"
 
 
 def tell(tables: Mapping[str, pd.DataFrame]) -> str:

@@ -4,14 +4,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from expertlens_jax.analysis.similarity.beside_experts import experts_name
 from expertlens_jax.analysis.structure.senses import KINDS, SAME_SENSE, SAME_WORD
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import Conclusion, Untestable, above, conclude_from, every, significant
-
-
-def experts_name(threshold: float) -> str:
-    """Return what the column `measure` calls the overlap of experts at a threshold."""
-    return f"experts, τ = {threshold:g}"
 
 
 def tell(tables: Mapping[str, pd.DataFrame]) -> str:

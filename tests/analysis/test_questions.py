@@ -89,6 +89,13 @@ def typical(tables):
     return el.analysis.typicality(tables["facts"], ratings, threshold=0.7, resamples=50, **FEW)
 
 
+def inherited(tables):
+    """Domains whose words stand among the concepts: the first of each."""
+    facts = tables["facts"]
+    names = [domain if i % 4 == 0 else f"{domain}{i}" for i, domain in enumerate(facts["domain"].values)]
+    return el.analysis.hierarchy(facts.assign_coords(concept=names), threshold=0.7, resamples=50)
+
+
 @pytest.fixture(scope="module")
 def results(tables, ratings):
     facts = tables["facts"]
@@ -114,6 +121,7 @@ def results(tables, ratings):
         "controls": el.analysis.controls(facts, {"noise": noise}, [ratings], threshold=0.7),
         "stability": el.analysis.stability(tables, threshold=0.7, resamples=50, **FEW),
         "organisation": el.analysis.organisation(facts, threshold=0.7, **FEW),
+        "hierarchy": inherited(tables),
         "senses": el.analysis.senses(facts, senses, {"noise": noise}, threshold=0.7, resamples=50),
         "localisation": el.analysis.localisation(facts, thresholds=(0.7, 0.8), resamples=50),
         "polysemanticity": el.analysis.polysemanticity(facts, threshold=0.7, draws=10, resamples=50, **FEW),
@@ -197,6 +205,33 @@ def test_the_numbers_are_those_of_the_single_analyses(results, tables, ratings):
 def test_domains_that_are_there_are_found(results):
     assert results["organisation"].table.set_index("statistic").loc["ari", "value"] == 1
     assert results["polysemanticity"].table["domains"].iloc[0] < results["polysemanticity"].table["null_low"].iloc[0]
+
+
+def test_a_hierarchy_is_that_of_the_single_analyses(results, tables):
+    found = results["hierarchy"]
+    assert set(found.tables["inclusion"]["pair"]) == {"own word", "two members", "another domain's word"}
+    own = found.tables["inclusion"].query("pair == 'own word'").groupby("domain")["a_in_b"].mean().mean()
+    assert found.table.set_index(["statistic", "pair"]).loc[("a_in_b", "own word"), "mean"] == pytest.approx(own)
+    with pytest.raises(SelectionError, match="has its own word and two members or more"):
+        el.analysis.hierarchy(tables["facts"], threshold=0.7)
+
+
+def test_an_organisation_has_the_maps_the_graph_and_the_tokens_that_it_is_asked_for(tables, results):
+    whole = results["organisation"]
+    asked = {"maps": ("tsne", "mds"), "graph_domains": 2, "graph_members": 3, "graph_edges": 1}
+    found = el.analysis.organisation(
+        tables["facts"], threshold=0.7, tokens=[[i // 2, 7 + i] for i in range(12)], **asked, **FEW
+    )
+    assert found.tables["map"]["method"].drop_duplicates().tolist() == ["tsne", "mds"]
+    same = found.tables["map"].query("method == 'mds'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(same, whole.tables["map"])
+    drawn = {*found.tables["graph"]["concept_1"], *found.tables["graph"]["concept_2"]}
+    assert drawn <= {"animal0", "animal1", "animal2", "food4", "food5", "food6"} and len(drawn) > 3
+    assert found.tables["spelling"]["pairs"].sum() == 66 and found.tables["spelling"]["pairs"][0] == 6
+    assert "spelling" not in whole.tables and {"map", "map_mds"} <= {*found.figures}
+    pd.testing.assert_frame_equal(found.table, whole.table)
+    with pytest.raises(SelectionError, match="a map by 'umap' was given; wanted one of mds, tsne"):
+        el.analysis.organisation(tables["facts"], threshold=0.7, maps=("umap",), **FEW)
 
 
 def test_a_table_read_from_zarr_is_organised_as_one_in_memory(tables, results, tmp_path):

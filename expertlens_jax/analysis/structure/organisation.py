@@ -15,7 +15,8 @@ from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.concept_tree import concept_distances, concept_domains, concept_names
 from expertlens_jax.experts.ratio import ratio
 
-MAPS = ("mds", "tsne")
+MAPS = {"mds": "multidimensional scaling", "tsne": "t-SNE"}
+"""Ways to make a map of the concepts, and what figures call them."""
 
 
 def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5) -> pd.DataFrame:
@@ -71,6 +72,17 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
         trustworthiness(distance, places, n_neighbors=neighbours, metric="precomputed")
     )
     return table
+
+
+def tell_map(place: pd.DataFrame) -> str:
+    """Return what a figure says of a map: how it was made, and how far it is to be trusted.
+
+    Args:
+      place: from `map_concepts`, with the column `method`, and its attributes as columns.
+    """
+    first = place.iloc[0]
+    quality = ", ".join(f"{name} {first[name]:.2f}" for name in ("stress", "trustworthiness"))
+    return f"{MAPS[first['method']]} ({quality})"
 
 
 def relate_domains(overlap: xr.DataArray, *, permutations: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -240,6 +252,21 @@ def graph_concepts(
     table["same_domain"] = domains[first] == domains[second]
     table["same_beginning"] = np.array(alike, bool)
     return table.sort_values("overlap", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def first_members(overlap: xr.DataArray, domains: int, members: int) -> list[int]:
+    """Return the places of the first concepts of each of the first domains, without the domains' own words.
+
+    Args:
+      overlap: (concept, other), with `domain`.
+      domains: how many, in the order in which they first come.
+      members: of each, at most.
+    """
+    of, names = concept_domains(overlap), concept_names(overlap)
+    chosen = {
+        name: [i for i, domain in enumerate(of) if domain == name and names[i] != name] for name in dict.fromkeys(of)
+    }
+    return [i for name in list(chosen)[:domains] for i in chosen[name][:members]]
 
 
 def count_within(

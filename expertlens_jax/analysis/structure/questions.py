@@ -10,17 +10,21 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax import plot
-from expertlens_jax.analysis.given import SET, given_similarity, given_thresholds
+from expertlens_jax.analysis.given import SET, given_experts, given_similarity, given_thresholds
 from expertlens_jax.analysis.result import Result, interval
 from expertlens_jax.analysis.structure import matched_controls as matching
 from expertlens_jax.analysis.structure import polysemanticity as sharing
+from expertlens_jax.analysis.structure.hierarchy import count_sharing, measure_inclusion, summarise_inclusion
 from expertlens_jax.analysis.structure.localisation import ALL, count_experts, locate_experts, trace_depth
 from expertlens_jax.analysis.structure.organisation import (
+    compare_spelling,
     count_within,
     find_misplaced,
+    first_members,
     graph_concepts,
     map_concepts,
     relate_domains,
+    tell_map,
 )
 from expertlens_jax.analysis.structure.recovery import recover_domains
 from expertlens_jax.analysis.structure.senses import (
@@ -33,6 +37,7 @@ from expertlens_jax.analysis.structure.senses import (
     similarity_of_halves,
     summarise_senses,
 )
+from expertlens_jax.analysis.tables import label
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import SelectionError
@@ -48,6 +53,11 @@ def organisation(
     by: str = "average_precision",
     sign: Sign = "up",
     neighbours: int = 5,
+    maps: Sequence[str] = ("mds",),
+    graph_edges: int = 3,
+    graph_domains: int | None = None,
+    graph_members: int | None = None,
+    tokens: Sequence[Sequence[int]] = (),
     permutations: int = 10_000,
     seed: int = 0,
 ) -> Result:
@@ -60,6 +70,11 @@ def organisation(
       by: the score by which experts are selected, a name in `el.SCORES`.
       sign: of it: "up", "down" or "both", see `select_experts`.
       neighbours: how many of a concept's vote on its domain.
+      maps: ways to make a map: "mds", "tsne" or both.
+      graph_edges: from each concept to those that it overlaps with most.
+      graph_domains: draw the graph of the first so many domains alone; None for all.
+      graph_members: and of the first so many concepts of each, without the domain's own word; None for all.
+      tokens: of each concept's word, in their order, to tell words that share one; none if left out.
       permutations: of the domains, for the null and p.
       seed: of those.
 
@@ -67,11 +82,12 @@ def organisation(
       A `Result`. Its table has a row per statistic (ARI, AMI, NMI, purity, silhouette, accuracy of nearest neighbours):
       `statistic`, `value`, `null_mean`, `null_low`, `null_high`, `p_value`, `concepts`, `domains`, `clusters`. Tables
       beside it: "domains" (overlap within and between any two), "misplaced" (concepts that sit elsewhere), "graph"
-      (three edges from each concept, those of words that begin alike told) and "within" (how many stay within domains,
-      against chance), "map" (with four concepts or more). Figures: "tree", "recovery", "domains", "graph", "map".
+      (edges from each concept, those of words that begin alike told) and "within" (how many stay within domains,
+      against chance), "spelling" (with `tokens`), "map" (with four concepts or more: a row per `method` and concept).
+      Figures: "tree", "recovery", "domains", "graph", "map", and "map_tsne" of a second map.
 
     Raises:
-      SelectionError: concepts without domains, or as `overlap`.
+      SelectionError: concepts without domains, an unknown map, or as `overlap`.
 
     >>> import expertlens_jax as el
     >>> import numpy as np, xarray as xr
@@ -92,15 +108,25 @@ def organisation(
         "recovery": functools.partial(plot.recovery, table.assign(sentences=SET, measure=quantity)),
         "domains": functools.partial(plot.domain_graph, tables["domains"]),
     }
+    if len(tokens):
+        tables["spelling"] = compare_spelling(similarity, tokens)
+    few, shown = similarity, range(len(similarity))
+    if graph_domains is not None or graph_members is not None:
+        shown = first_members(similarity, graph_domains or len(similarity), graph_members or len(similarity))
+        few = similarity.isel(concept=shown, other=shown)
     # Texts read from zarr are of a type of their own, which numpy's astype(str) refuses.
-    places = pd.DataFrame({name: [str(each) for each in similarity[name].values] for name in ("concept", "domain")})
+    places = pd.DataFrame({name: [str(each) for each in few[name].values] for name in ("concept", "domain")})
     places = places.sort_values("domain", key=lambda of: of.map(list(dict.fromkeys(of)).index), kind="stable")
-    tables["graph"] = graph_concepts(similarity)
+    tables["graph"] = graph_concepts(few, graph_edges, tokens=[tokens[i] for i in shown] if len(tokens) else ())
     tables["within"] = count_within(tables["graph"], places["domain"], places["concept"], **draws)
     figures["graph"] = functools.partial(plot.concept_graph, tables["graph"], places, tables["within"])
     if len(similarity) >= 4:
-        tables["map"] = map_concepts(similarity, neighbours=neighbours)
-        figures["map"] = functools.partial(plot.map, tables["map"], title=quantity)
+        drawn = {each: map_concepts(similarity, each, neighbours) for each in maps}
+        drawn = {each: label(place, method=each, **place.attrs) for each, place in drawn.items()}
+        tables["map"] = pd.concat(drawn.values(), ignore_index=True)
+        for i, (each, place) in enumerate(drawn.items()):
+            figure = functools.partial(plot.map, place, title=f"{quantity}: {tell_map(place)}")
+            figures["map" if i == 0 else f"map_{each}"] = figure
     names = {"ari": "the tree's clusters agree with the domains by an adjusted Rand index of", "knn_accuracy": ""}
     names["knn_accuracy"] = "the nearest neighbours tell a concept's domain in a share of"
     sentences = [
@@ -113,6 +139,67 @@ def organisation(
     shown = ", ".join(misplaced[:8]) + (" ..." if len(misplaced) > 8 else "")
     sentences.append(f"{len(misplaced)} concepts sit with another domain{': ' + shown if shown else ''}.")
     return Result("organisation", table, tuple(sentences), figures, tables)
+
+
+def hierarchy(
+    x: xr.Dataset | xr.DataArray,
+    *,
+    threshold: float | None = None,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Result:
+    """Ask whether the experts of a domain's word ("animal") are those that its members ("cat", "dog") share.
+
+    Args:
+      x: a table of expertise, or expert sets, with `domain` of the concepts. A domain's word is the concept of its
+        name.
+      threshold: if `x` is a table.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+      resamples: draws of the intervals' bootstrap over domains.
+      seed: of those.
+
+    Returns:
+      A `Result`. Its table has a row per statistic ("a_in_b": the share of A's experts that are B's too; "b_in_a";
+      "lift": 1 is chance) and pair ("own word", "two members", "another domain's word"): `mean`, `ci_low`, `ci_high`,
+      `own_less_this` with its interval, `p_value`, `domains`. Tables beside it: "inclusion" (a row per pair of
+      concepts) and "sharing" (units that k members share, and how many of them are experts on the word). Figure:
+      "hierarchy".
+
+    Raises:
+      SelectionError: no domain has its word and two members among the concepts, or as `select_experts`.
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> sets = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
+    >>> experts = xr.DataArray(
+    ...     sets, dims=("concept", "unit"),
+    ...     coords={"concept": ["animal", "cat", "dog"], "domain": ("concept", ["animal"] * 3)},
+    ... )
+    >>> found = el.analysis.hierarchy(experts).table
+    >>> found.query("statistic == 'a_in_b'")[["pair", "mean"]].round(2).values.tolist()
+    [['own word', 1.0], ['two members', 0.83]]
+    """
+    experts, draws = given_experts(x, threshold, by, sign), {"resamples": resamples, "seed": seed}
+    inclusion = measure_inclusion(experts)
+    table = summarise_inclusion(inclusion, **draws)
+    sharing = count_sharing(experts, **draws)
+    rows = {pair: row for pair, row in table.set_index(["statistic", "pair"]).loc["lift"].iterrows()}
+    told = "; ".join(f"{pair}: {interval(row, 'mean')}" for pair, row in rows.items())
+    sentences = [f"Experts are in another concept's by a lift (chance 1) of, in pairs of {told}."]
+    if len(sharing):
+        most = sharing.iloc[-1]
+        own = interval(most, "own", "own_ci_low", "own_ci_high")
+        sentences.append(
+            f"Of the units that {most['members']:.0f} members share, a share of {own} are experts on their domain's "
+            f"word, and a share of {most['others']:.3g} on other domains' words."
+        )
+    figure = functools.partial(plot.hierarchy, table.assign(sentences=SET), sharing.assign(sentences=SET))
+    return Result(
+        "hierarchy", table, tuple(sentences), {"hierarchy": figure}, {"inclusion": inclusion, "sharing": sharing}
+    )
 
 
 def localisation(
