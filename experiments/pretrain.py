@@ -18,93 +18,39 @@ import functools
 import jax
 import ml_collections
 import pandas as pd
-import transformers
 from etils import epath
 
+import expertlens_jax as el
 from expertlens_jax import plot
-from expertlens_jax.errors import CorpusError, SelectionError
-from expertlens_jax.models.families import family_of
-from expertlens_jax.run_directory import open_run
-from expertlens_jax.training.corpus import Mixture, read_lines
-from expertlens_jax.training.loop import Schedule, train
-from expertlens_jax.training.pretrain import Recipe
-from expertlens_jax.training.saved import save_revision, saved_corpus, saved_tokenizer, text_digests
+from expertlens_jax.training.language_model import train_language_model
 
 from .launch import launch
+
+SCHEDULE = ("rows", "context", "checkpoint_every", "log_every", "evaluate_every", "evaluation_blocks")
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """Train the model."""
-    check(config)
-    workdir = open_run(workdir, config.to_dict())
-    print(f"Writing to {workdir}")
-    lexicon = epath.Path(config.tokenizer) if config.tokenizer else workdir / "tokenizer"
-    tokenizer = saved_tokenizer(config.corpus, lexicon, vocab_size=config.vocab_size, context=config.context)
-    tokens = open_run(workdir / "tokens", text_digests(config.corpus, tokenizer))
-    corpora = [saved_corpus(path, tokenizer, config.context, tokens) for path in config.corpus]
-    mixture = Mixture(corpora, config.passes, config.seed)
-    hf_config = transformers.AutoConfig.for_model(
-        config.model_type,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=config.context,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        **config.architecture,
-    )
-    names = ("rows", "context", "checkpoint_every", "log_every", "evaluate_every", "evaluation_blocks")
-    schedule = Schedule(revisions=tuple(config.revisions), **{name: config[name] for name in names})
-    print(
-        f"An epoch reads {mixture.blocks_per_epoch * config.context:,} tokens, "
-        f"the run {config.steps * config.rows * config.context:,}"
-    )
-    train(
-        mixture,
-        family_of(hf_config).translate(hf_config),
-        read_recipe(config),
-        schedule,
+    # bfloat16 where the devices compute it fast
+    dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    names = {name: config[name] for name in SCHEDULE}
+    train_language_model(
+        config.corpus,
         workdir,
-        functools.partial(save_revision, hf_config=hf_config, tokenizer=tokenizer),
+        architecture=config.architecture.to_dict(),
+        recipe=el.training.Recipe(steps=config.steps, dtype=dtype, **config.recipe),
+        schedule=el.training.Schedule(revisions=tuple(config.revisions), **names),
+        model_type=config.model_type,
+        passes=config.passes,
+        tokenizer=config.tokenizer or None,
+        vocab_size=config.vocab_size,
         seed=config.seed,
+        settings=config.to_dict(),
+        progress=True,
         after_checkpoint=functools.partial(draw, workdir),
     )
     draw(workdir)
     print(f"The model and its revisions are in {workdir / 'revisions'}")
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-    """Check what would fail only after hours.
-
-    Raises:
-      CorpusError: no corpus, a file that isn't there, other numbers of `passes`, or rows that devices can't share.
-      SelectionError: an unknown optimizer.
-    """
-    if not config.corpus:
-        raise CorpusError(
-            "there is no text to train on. Give a file, --config.corpus=FILE, or several, "
-            "--config.corpus=\"'FILE','FILE'\"."
-        )
-    for path in config.corpus:
-        next(read_lines(path), None)
-    if config.tokenizer and not (epath.Path(config.tokenizer) / "tokenizer_config.json").exists():
-        raise CorpusError(f"there is no tokenizer in {config.tokenizer}; leave --config.tokenizer out to train one.")
-    if len(config.passes) != len(config.corpus) or min(config.passes) < 1:
-        raise CorpusError(
-            f"passes are {config.passes} for {len(config.corpus)} files; give each file a whole number of 1 or more, "
-            "how often an epoch reads it, as in --config.passes=1,3"
-        )
-    if config.recipe.optimizer not in ("adamw", "muon"):
-        raise SelectionError(f"Unknown optimizer {config.recipe.optimizer!r}. Choose from: adamw, muon.")
-    if config.rows % jax.local_device_count():
-        raise CorpusError(
-            f"a batch of {config.rows} rows can't be split over {jax.local_device_count()} devices; "
-            "set --config.rows to a multiple of these."
-        )
-
-
-def read_recipe(config: ml_collections.ConfigDict) -> Recipe:
-    """Return the config's recipe; bfloat16 where the devices compute it fast."""
-    dtype = config.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    return Recipe(steps=config.steps, dtype=dtype, **config.recipe)
 
 
 def draw(workdir: epath.Path) -> None:

@@ -28,43 +28,30 @@ from etils import epath
 import expertlens_jax as el
 from expertlens_jax.errors import (
     ExpertLensError,
-    FailedExperimentsError,
     SelectionError,
     UnfitConceptsError,
     UnsupportedModelError,
 )
-from expertlens_jax.report.conclusions import Conclusion, Verdict
-from expertlens_jax.report.pages import Page, VerdictRow
-from expertlens_jax.run_directory import open_run, write_csv, write_text
+from expertlens_jax.report.conclusions import CONCLUSIONS, read_conclusions
+from expertlens_jax.report.suite_pages import DONE, FAILED, LEFT_OUT, WAITING, Part, Subject, bind, tell
+from expertlens_jax.run_directory import open_run
 
 from .baselines import without_unfit_controls
 from .launch import launch
-from .run import CONCLUSIONS, read_conclusions
 from .sources import Sources
 
 EXPERIMENTS = (
     *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity", "negatives"),
     *("senses", "detection", "sparse_features", "necessity", "steering"),
 )
-DONE, LEFT_OUT, FAILED, WAITING = "done", "left out", "failed", "waiting"
-SENTENCES = {
-    Verdict.HELD: "It held here",
-    Verdict.NOT_HELD: "It did not hold here",
-    Verdict.NOT_TESTABLE: "It is not testable here",
-}
 
 
 @dataclasses.dataclass
-class Part:
-    """One experiment of the suite, and how far it is."""
+class Planned(Part):
+    """One experiment of the suite, how it is run, and how far it is."""
 
-    name: str
-    module: ModuleType
-    config: ml_collections.ConfigDict
-    state: str = WAITING
-    reason: str = ""
-    """Why it is left out, or failed; or what it goes without."""
-    conclusions: list[Conclusion] = dataclasses.field(default_factory=list)
+    module: ModuleType = dataclasses.field(kw_only=True)
+    config: ml_collections.ConfigDict = dataclasses.field(kw_only=True)
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
@@ -79,6 +66,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     parts = plan(config, workdir, sources)
     open_run(workdir, config.to_dict())
     recall(parts, workdir)
+    about = Subject(config.model, config.revision, [*map(str, config.sentences)], [*map(str, config.ratings)])
     for part in parts:
         if part.state == LEFT_OUT:
             continue
@@ -92,11 +80,11 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
             if not isinstance(error, ExpertLensError):
                 traceback.print_exc()
             print(f"{part.name} failed: {part.reason}", flush=True)
-        bind(parts, config, workdir)
+        bind(parts, about, workdir)
     tell(parts, workdir)
 
 
-def plan(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources | None = None) -> list[Part]:
+def plan(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources | None = None) -> list[Planned]:
     """Return the experiments that the config names, checked: those that can't be run are left out, with the reason.
 
     Raises:
@@ -112,7 +100,7 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Source
     shared = ml_collections.ConfigDict(config.to_dict())
     shared.expertise = config.expertise or str(workdir / "expertise")
     names = dict.fromkeys(config.experiments)
-    parts = [Part(name, importlib.import_module(f".{name}", __package__), shared) for name in names]
+    parts = [Planned(name, module=importlib.import_module(f".{name}", __package__), config=shared) for name in names]
     datasets = sources.datasets(config)
     for part in parts:
         if part.name == "alignment":  # it isn't lost with the controls that these sentences can't have
@@ -134,7 +122,7 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Source
     return parts
 
 
-def check_models(parts: list[Part], datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
+def check_models(parts: list[Planned], datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
     """Check what only the model can tell; an experiment that it can't serve, as an encoder can't write, is left out."""
     for part in parts:
         if part.state == WAITING and hasattr(part.module, "check_model"):
@@ -144,7 +132,7 @@ def check_models(parts: list[Part], datasets: Sequence[el.ConceptDataset], model
                 part.state, part.reason = LEFT_OUT, str(error)
 
 
-def recall(parts: list[Part], workdir: epath.Path) -> None:
+def recall(parts: list[Planned], workdir: epath.Path) -> None:
     """Take over what an earlier launch of this run has done, so that no page is bound without it."""
     file = workdir / "experiments.csv"
     before = pd.read_csv(file).set_index("experiment")["state"].to_dict() if file.exists() else {}
@@ -152,85 +140,6 @@ def recall(parts: list[Part], workdir: epath.Path) -> None:
         if part.state == WAITING and before.get(part.name) == DONE:
             with contextlib.suppress(OSError):  # what was taken away is made again
                 part.conclusions, part.state = read_conclusions(workdir / part.name / CONCLUSIONS), DONE
-
-
-def bind(parts: list[Part], config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-    """Write `experiments.csv`, `conclusions.csv` and `report.html`, of what is done so far."""
-    states = [{"experiment": part.name, "state": part.state, "reason": part.reason} for part in parts]
-    columns = ["experiment", *(field.name for field in dataclasses.fields(Conclusion))]
-    rows = [{"experiment": part.name} | dataclasses.asdict(each) for part in parts for each in part.conclusions]
-    write_csv(workdir / "experiments.csv", pd.DataFrame(states))
-    write_csv(workdir / "conclusions.csv", pd.DataFrame(rows, columns=columns))
-    write_text(workdir / "report.html", make_page(parts, config, workdir).html())
-
-
-def make_page(parts: list[Part], config: ml_collections.ConfigDict, workdir: epath.Path) -> Page:
-    """Return the page: a table of verdicts, then a section an experiment, with a paragraph a claim."""
-    page = Page(f"What the experts of {config.model} show")
-    page.paragraph(
-        "Each section puts a claim of the literature to the test on this one model: what is claimed, what was "
-        "measured, whether it held here. What did not hold here may hold for other models, and the other way round. "
-        "Not testable is what these concepts, ratings or settings are too few for: it speaks neither for the claim nor "
-        "against it."
-    )
-    page.paragraph(
-        f"Model {config.model}{f' at {config.revision}' if config.revision else ''}; sentences "
-        f"{', '.join(map(str, config.sentences))}; ratings {', '.join(map(str, config.ratings)) or 'none'}. τ is the "
-        "least average precision of an expert; numbers in parentheses after another are its 95% interval, unless "
-        "something else is said."
-    )
-    rows = []
-    for part in parts:
-        if part.state in (LEFT_OUT, FAILED, WAITING):
-            rows.append(VerdictRow(part.name, "", part.state, part.reason))
-        rows += [VerdictRow(part.name, each.claim, each.verdict, each.reason) for each in part.conclusions]
-    page.verdicts(rows)
-    for part in parts:
-        page.heading(part.name.capitalize(), anchor=part.name)
-        if part.state == DONE:
-            if part.reason:
-                page.paragraph(f"Left out of it: {part.reason}")
-            write_section(page, part, workdir)
-        else:
-            told = {LEFT_OUT: "It was left out", FAILED: "It stopped with an error", WAITING: "It has not run yet"}
-            page.paragraph(f"{told[part.state]}{f': {part.reason}' if part.reason else '.'}")
-    return page
-
-
-def write_section(page: Page, part: Part, workdir: epath.Path) -> None:
-    """Add a finished experiment's claims, and each figure once, after the last claim that it shows."""
-    for i, each in enumerate(part.conclusions):
-        page.paragraph(f"Claim: {each.claim}")
-        reason = f" ({each.reason})" if each.reason else ""
-        page.paragraph(f"{SENTENCES[each.verdict]}{reason}: {each.found}", verdict=each.verdict)
-        shown = [other.claim for other in part.conclusions if other.figure == each.figure]
-        figure = workdir / part.name / "figures" / f"{each.figure}.svg"
-        again = any(other.figure == each.figure for other in part.conclusions[i + 1 :])
-        if not again and figure.exists():  # there is none of what couldn't be compared
-            page.figure(figure, " ".join(shown))
-
-
-def tell(parts: list[Part], workdir: epath.Path) -> None:
-    """Print the verdicts, and where everything is.
-
-    Raises:
-      FailedExperimentsError: some experiments failed.
-    """
-    print()
-    for part in parts:
-        for each in part.conclusions:
-            reason = f" ({each.reason})" if each.reason else ""
-            print(f"{each.verdict:<12}  {part.name}: {each.claim}\n    {each.found}{reason}")
-        if part.state == LEFT_OUT:
-            print(f"{part.state:<12}  {part.name}: {part.reason}")
-    print(f"\nEverything is in {workdir / 'report.html'}")
-    failed = [part for part in parts if part.state == FAILED]
-    if failed:
-        told = "; ".join(f"{part.name}: {part.reason}" for part in failed)
-        raise FailedExperimentsError(
-            f"{len(failed)} of {len(parts)} experiments failed ({told}). The others are in {workdir / 'report.html'}; "
-            "launch again to run what is missing."
-        )
 
 
 if __name__ == "__main__":

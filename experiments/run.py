@@ -13,13 +13,12 @@ from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax import plot
-from expertlens_jax.report.conclusions import Conclusion, Verdict
+from expertlens_jax.models.digests import digest_json
+from expertlens_jax.report.conclusions import CONCLUSIONS, Conclusion, write_conclusions
 from expertlens_jax.run_directory import open_run, write_csv
 
 from .expertise import saved_expertise
 from .sources import Sources
-
-CONCLUSIONS = "conclusions.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +71,10 @@ class Run:
         keep = own and not {"pool_over", "sae"} & changes.keys()
         return saved_expertise(model, concepts, self.config, self.workdir, keep=keep, **changes)
 
+    def features(self, model: el.Model, concepts: el.ConceptDataset) -> xr.Dataset:
+        """Return the table of the features that a model carries; its name tells these weights from others."""
+        return self.expertise(model, concepts, sae=f"sae-{digest_json(list(model.sae_settings))[:8]}")
+
     def write(self, tables: Mapping[str, pd.DataFrame]) -> None:
         """Write tables, each as NAME.csv."""
         for name, table in tables.items():
@@ -122,15 +125,3 @@ def start(
     open_run(run.workdir, config.to_dict())
     print(f"Writing to {run.workdir}")
     return run
-
-
-def write_conclusions(file: epath.Path, conclusions: Sequence[Conclusion]) -> None:
-    """Write conclusions as a table."""
-    columns = [field.name for field in dataclasses.fields(Conclusion)]
-    write_csv(file, pd.DataFrame([dataclasses.asdict(each) for each in conclusions], columns=columns))
-
-
-def read_conclusions(file: epath.Path) -> list[Conclusion]:
-    """Return the conclusions that a finished run wrote; an `OSError` says that it wrote none."""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return [Conclusion(**row | {"verdict": Verdict(row["verdict"])}) for row in table.to_dict("records")]

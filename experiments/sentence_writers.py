@@ -2,8 +2,7 @@
 
 import functools
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -19,8 +18,8 @@ from expertlens_jax.sentences.acceptance import Limits
 from expertlens_jax.sentences.answers import Ask, ask_model, chats_with
 from expertlens_jax.sentences.concept_list import Concept, list_concepts, list_rated_words, read_concept_list
 from expertlens_jax.sentences.endpoint import ask_endpoint, open_endpoint
-from expertlens_jax.sentences.kept_answers import row_of, write_sentences
-from expertlens_jax.sentences.mining import mine_sentences
+from expertlens_jax.sentences.kept_answers import write_sentences
+from expertlens_jax.sentences.sentence_sets import mined_set
 from expertlens_jax.training.corpus import read_lines
 
 from .sources import find_model
@@ -54,12 +53,14 @@ def open_writer(
         template = digest_json(model.tokenizer.chat_template)
         tokenizer = {"file": digest_tokenizer(model.tokenizer), "chat_template": template}
         asked = {"model_digest": model.digest, "tokenizer": tokenizer, "numbers_version": NUMBERS_VERSION}
+    wording = read_wording(config)
+    asking = {"chats": chats, "count": config.sentences_per_answer, "limits": limits}
     write = functools.partial(
         write_sentences,
         ask,
         concepts,
         limits,
-        fill=functools.partial(fill_in, config, limits, chats),
+        fill=lambda concept, known: wording.fill(concept.word, concept.domain, known, **asking),
         draw_seed=functools.partial(writing.draw_seed, config.seed, config.kind),
         chats=chats,
         wanted=config.sentences_per_concept,
@@ -92,57 +93,28 @@ def model_writer(model: el.Model, config: ml_collections.ConfigDict, chats: bool
     )
 
 
-def fill_in(config: ml_collections.ConfigDict, limits: Limits, chats: bool, concept: Concept, known: list[str]) -> str:
-    """Return what a model is asked: the prompt, or openings."""
-    if not chats:
-        return writing.fill_openings(config.openings[config.kind], concept.word, config.sentences_per_answer)
-    return writing.fill_prompt(
-        config.prompts[config.kind],
-        concept.word,
-        concept.domain,
-        count=config.sentences_per_answer,
-        limits=limits,
-        sense=config.sense,
-        again=config.again,
-        known=known,
-    )
+def read_wording(config: ml_collections.ConfigDict) -> writing.Wording:
+    """Return how the config asks for sentences of its kind."""
+    openings = config.openings.get(config.kind, ()) if "openings" in config else ()
+    return writing.Wording(config.prompts[config.kind], openings, config.sense, config.again)
 
 
 def mine(config: ml_collections.ConfigDict, concepts: list[Concept], limits: Limits) -> Written:
     """Return every concept's sentences from the config's text files, and how many there were."""
-    lines = (
-        (f"{epath.Path(path).name}:{number}", line)
-        for path in config.text
-        for number, line in enumerate(
-            tqdm(read_lines(path), desc=f"reading {epath.Path(path).name}", unit="line", mininterval=1), start=1
-        )
-    )
-    mined, found = mine_sentences(
-        _of_books(config, lines),
+    mined = mined_set(
+        [epath.Path(path) for path in config.text],
         concepts,
         limits,
-        most=config.sentences_per_concept,
+        per_concept=config.sentences_per_concept,
         seed=config.seed,
-        most_per_book=config.sentences_per_book,
+        per_book=config.sentences_per_book,
         prose=config.prose,
         complete=config.complete,
+        books_until=config.books_until,
+        books_left_out=config.books_left_out,
+        progress=True,
     )
-    rows = [
-        row_of(concept, each.sentence, each.book or each.place) for concept in concepts for each in mined[concept.word]
-    ]
-    return rows, [{"found": found[concept.word]} for concept in concepts]
-
-
-def _of_books(config: ml_collections.ConfigDict, lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Leave out the books that the config doesn't want, by the lines that name them."""
-    wanted = True
-    for place, line in lines:
-        if line.startswith("# "):
-            year = re.search(r"\d{4}$", line)
-            late = bool(config.books_until and year) and int(year[0]) > config.books_until
-            wanted = not late and not line.removeprefix("# ").startswith(tuple(config.books_left_out))
-        if wanted:
-            yield place, line
+    return mined.table.to_dict("records"), [{"found": int(mined.found[concept.word])} for concept in concepts]
 
 
 def find_concepts(config: ml_collections.ConfigDict) -> list[Concept]:
@@ -184,14 +156,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         return
     if config.kind not in config.prompts:
         raise SelectionError(f"kind is {config.kind!r}; the prompts are for {' and '.join(config.prompts)}.")
-    writing.check_template(f"prompts.{config.kind}", config.prompts[config.kind], writing.PROMPT_FIELDS, "concept")
-    for name, field in (("sense", "domain"), ("again", "sentences")):
-        if config[name]:
-            writing.check_template(name, config[name], (field,), field)
-    if config.source == "model":
-        openings = config.openings.get(config.kind) or ("",)  # none is refused as one without {concept}
-        for opening in openings:
-            writing.check_template(f"openings.{config.kind}", opening, ("concept",), "concept")
+    read_wording(config).check(config.kind, openings=config.source == "model")
 
 
 def identity(config: ml_collections.ConfigDict) -> dict[str, Any]:

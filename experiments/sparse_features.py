@@ -30,7 +30,7 @@ from expertlens_jax.analysis.conditions.equal_counts import compare_at_equal_cou
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.sparse_features_findings import conclude, tell
 
-from .autoencoders import carrying_models, check, check_model, table_of_features, units_of_layers
+from .autoencoders import carrying_models, check, check_model
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -41,12 +41,13 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     this = start(config, workdir, sources, check, check_model)
     settings, features, qualities = config.sparse_features, {}, []
     for name, (model, trained) in carrying_models(this).items():
-        features[name] = {concepts.name: table_of_features(this, model, concepts) for concepts in this.datasets}
+        features[name] = {concepts.name: this.features(model, concepts) for concepts in this.datasets}
         for each in trained:
             quality = dataclasses.asdict(each.quality) | {"dead_share": each.dead_share}
             qualities.append({"source": name, "layer": each.sae.layer, "site": each.sae.site, **quality})
     layers = sorted({sae.layer for sae in model.saes})
-    units = {concepts.name: units_of_layers(this.expertise(this.model, concepts), layers) for concepts in this.datasets}
+    units = {concepts.name: this.expertise(this.model, concepts) for concepts in this.datasets}
+    units = {name: table.isel(unit=table["layer"].isin(layers).values) for name, table in units.items()}
     compared = make_sources(features, units, draws=settings.draws, seed=config.seed)
     for source in compared:
         if source.silent:

@@ -10,6 +10,13 @@ import enum
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+from etils import epath
+
+from expertlens_jax.run_directory import write_csv
+
+CONCLUSIONS = "conclusions.csv"
+"""Where a run keeps them."""
 LEVEL = 0.05  # of every test: p below it is significant, and a test that can't go below it isn't made
 FEWEST_CONCEPTS = 6  # of which an interval says something: all on one side has p = 0.03, of five 0.06
 
@@ -116,3 +123,15 @@ def conclude_from(claim: str, found: str, outcome: Outcome, figure: str) -> Conc
     if isinstance(outcome, Untestable):
         return Conclusion(claim, found, Verdict.NOT_TESTABLE, figure, outcome.reason)
     return Conclusion(claim, found, Verdict.HELD if outcome else Verdict.NOT_HELD, figure)
+
+
+def write_conclusions(file: epath.Path, conclusions: Sequence[Conclusion]) -> None:
+    """Write conclusions as a table."""
+    columns = [field.name for field in dataclasses.fields(Conclusion)]
+    write_csv(file, pd.DataFrame([dataclasses.asdict(each) for each in conclusions], columns=columns))
+
+
+def read_conclusions(file: epath.Path) -> list[Conclusion]:
+    """Return the conclusions that a finished run wrote; an `OSError` says that it wrote none."""
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return [Conclusion(**row | {"verdict": Verdict(row["verdict"])}) for row in table.to_dict("records")]

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import hashlib
 import heapq
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from expertlens_jax.data.words import place_finder
@@ -33,6 +34,26 @@ class Mined:
     sentence: str
     place: str
     book: str = ""
+
+
+def leave_out_books(
+    lines: Iterable[tuple[str, str]], until: int = 0, left_out: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the books that are wanted, by the lines `# NAME` that name them.
+
+    Args:
+      lines: (place, text) of each line.
+      until: the last year of a book that is wanted, where its name ends in a year; 0 for any.
+      left_out: how the names of unwanted books begin.
+    """
+    wanted = True
+    for place, line in lines:
+        if line.startswith(_BOOK):
+            year = re.search(r"\d{4}$", line)
+            late = year is not None and 0 < until < int(year[0])
+            wanted = not late and not line.removeprefix(_BOOK).startswith(tuple(left_out))
+        if wanted:
+            yield place, line
 
 
 def mine_sentences(

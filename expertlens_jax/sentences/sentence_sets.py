@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
 from etils import epath
+from tqdm.auto import tqdm
 
 from expertlens_jax.errors import ConceptDataError, CorpusError, ExpertLensWarning, SelectionError
 from expertlens_jax.models.model import Model
@@ -19,11 +20,12 @@ from expertlens_jax.sentences import prompts
 from expertlens_jax.sentences.acceptance import Limits
 from expertlens_jax.sentences.answers import ask_model, chats_with, collect_sentences
 from expertlens_jax.sentences.concept_list import Concept, check_concepts
-from expertlens_jax.sentences.mining import mine_sentences
-from expertlens_jax.sentences.writing import Answer, draw_seed, fill_openings, fill_prompt
+from expertlens_jax.sentences.kept_answers import COLUMNS
+from expertlens_jax.sentences.mining import leave_out_books, mine_sentences
+from expertlens_jax.sentences.writing import Answer, Wording, draw_seed
 from expertlens_jax.training.corpus import read_lines
 
-_COLUMNS = ("domain", "concept", "sentence", "source")
+MORE_TEXT = "Give more text, a paragraph a line, or wider limits of words."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +43,8 @@ class SentenceSet:
     """A row per sentence: `domain`, `concept`, `sentence`, `source`."""
     counts: pd.Series
     """Sentences of each concept, also of those without any."""
+    found: pd.Series | None = dataclasses.field(default=None, repr=False)
+    """Of mined sets: how many there were of each concept before the choice, repeats included."""
 
     def save(self, path: os.PathLike | str) -> epath.Path:
         """Write the set as a `.tsv` that `el.load_concepts` reads, and return its path.
@@ -53,9 +57,13 @@ class SentenceSet:
             raise ConceptDataError(f"the set can't be saved as {path.name!r}. Give a name that ends in .tsv.")
         if self.table.empty:
             raise ConceptDataError("there are no sentences to save. Give more text, or wider limits of words.")
-        # Quotes are literal: load_concepts reads a .tsv so, and a sentence holds neither tabs nor line ends.
-        lines = ["\t".join(_COLUMNS), *("\t".join(row) for row in self.table[list(_COLUMNS)].to_numpy())]
         path.parent.mkdir(parents=True, exist_ok=True)
+        return self.write_to(path)
+
+    def write_to(self, path: epath.Path) -> epath.Path:
+        """Write the set, as `save` does, also one without sentences."""
+        # Quotes are literal: load_concepts reads a .tsv so, and a sentence holds neither tabs nor line ends.
+        lines = ["\t".join(COLUMNS), *("\t".join(row) for row in self.table[list(COLUMNS)].to_numpy())]
         write_text(path, "\n".join(lines) + "\n")
         return path
 
@@ -70,6 +78,10 @@ def mine(
     seed: int = 0,
     per_book: int = 0,
     prose: bool = False,
+    complete: bool = False,
+    books_until: int = 0,
+    books_left_out: Sequence[str] = (),
+    progress: bool = False,
 ) -> SentenceSet:
     """Take sentences that mention each concept out of text.
 
@@ -83,6 +95,10 @@ def mine(
       seed: of the choice among more.
       per_book: sentences that a concept gets from one book at most; 0 for any number.
       prose: refuse torn quotes, headings, footnotes' marks, and words of dialect.
+      complete: give a concept `per_concept` sentences or none, so that those of a rare one serve others.
+      books_until: the last year of a book that is read, where names end in years (`# Eliot_Adam_1859`); 0 for any.
+      books_left_out: how names of books begin that aren't read.
+      progress: show a bar for each file.
 
     Returns:
       A `SentenceSet`; `source` is the book's name; or else a file's name and line ("corpus.txt:12"), or "line 12".
@@ -103,16 +119,54 @@ def mine(
     >>> found.table["source"].tolist()
     ['line 1', 'line 2']
     """
-    listed, limits = _concepts(concepts), Limits(min_words, max_words)
-    mined, _ = mine_sentences(
-        _lines(text), listed, limits, most=per_concept, seed=seed, most_per_book=per_book, prose=prose
+    made = mined_set(
+        text,
+        check_words(concepts),
+        Limits(min_words, max_words),
+        per_concept=per_concept,
+        seed=seed,
+        per_book=per_book,
+        prose=prose,
+        complete=complete,
+        books_until=books_until,
+        books_left_out=books_left_out,
+        progress=progress,
+    )
+    _tell_few(made.counts, per_concept, MORE_TEXT)
+    return made
+
+
+def mined_set(
+    text: os.PathLike | str | Iterable[os.PathLike | str],
+    concepts: Sequence[Concept],
+    limits: Limits,
+    *,
+    per_concept: int,
+    seed: int,
+    per_book: int = 0,
+    prose: bool = False,
+    complete: bool = False,
+    books_until: int = 0,
+    books_left_out: Sequence[str] = (),
+    progress: bool = False,
+) -> SentenceSet:
+    """Return what `mine` returns, and leave it to the caller to tell which concepts have few sentences."""
+    mined, found = mine_sentences(
+        leave_out_books(_lines(text, progress), books_until, books_left_out),
+        concepts,
+        limits,
+        most=per_concept,
+        seed=seed,
+        most_per_book=per_book,
+        prose=prose,
+        complete=complete,
     )
     rows = [
         (concept.domain, concept.word, each.sentence, each.book or each.place)
-        for concept in listed
+        for concept in concepts
         for each in mined[concept.word]
     ]
-    return _sentence_set(rows, listed, per_concept, "Give more text, a paragraph a line, or wider limits of words.")
+    return dataclasses.replace(set_of_rows(rows, concepts), found=pd.Series(found, name="found", dtype=int))
 
 
 def write(
@@ -162,9 +216,10 @@ def write(
     >>> el.sentences.write(writer, ["cat"], per_concept=2).table["sentence"].tolist()
     ['A cat sleeps on the warm stove.', 'Every cat has whiskers on its face.']
     """
-    listed, limits = _concepts(concepts), Limits(min_words, max_words)
+    listed, limits = check_words(concepts), Limits(min_words, max_words)
     if kind not in prompts.PROMPTS:
         raise SelectionError(f"Unknown kind of sentences {kind!r}. Choose from: {', '.join(prompts.PROMPTS)}.")
+    wording = Wording(prompts.PROMPTS[kind], prompts.OPENINGS[kind], prompts.SENSE, prompts.AGAIN)
     for name, number in (("per_concept", per_concept), ("per_answer", per_answer), ("most_answers", most_answers)):
         if number < 1:
             raise SelectionError(f"{name}={number}; wanted 1 or more.")
@@ -183,7 +238,9 @@ def write(
         )
     rows, taken = [], set()
     for concept in listed:
-        fill = functools.partial(_prompt, concept, kind, chats, per_answer, limits)
+        fill = functools.partial(
+            wording.fill, concept.word, concept.domain, chats=chats, count=per_answer, limits=limits
+        )
         found, _ = collect_sentences(
             ask,
             concept.word,
@@ -197,25 +254,17 @@ def write(
             answers=[],
         )
         rows += [(concept.domain, concept.word, sentence, f"{name}:{answer}") for sentence, answer in found]
-    return _sentence_set(rows, listed, per_concept, "Raise most_answers, or ask a better model.")
+    made = set_of_rows(rows, listed)
+    _tell_few(made.counts, per_concept, "Raise most_answers, or ask a better model.")
+    return made
 
 
-def _prompt(concept: Concept, kind: str, chats: bool, count: int, limits: Limits, known: list[str]) -> str:
-    if not chats:
-        return fill_openings(prompts.OPENINGS[kind], concept.word, count)
-    return fill_prompt(
-        prompts.PROMPTS[kind],
-        concept.word,
-        concept.domain,
-        count=count,
-        limits=limits,
-        sense=prompts.SENSE,
-        again=prompts.AGAIN,
-        known=known,
-    )
+def check_words(concepts: Sequence[str | Concept]) -> list[Concept]:
+    """Return concepts as such, each once.
 
-
-def _concepts(concepts: Sequence[str | Concept]) -> list[Concept]:
+    Raises:
+      ConceptDataError: a text instead of a list, no concepts, or one that is there twice.
+    """
     if isinstance(concepts, str):
         raise ConceptDataError(f"concepts is the text {concepts!r}; wanted a list of words: [{concepts!r}].")
     listed = [each if isinstance(each, Concept) else Concept(str(each).strip()) for each in concepts]
@@ -223,28 +272,48 @@ def _concepts(concepts: Sequence[str | Concept]) -> list[Concept]:
     return listed
 
 
-def _lines(text: os.PathLike | str | Iterable[os.PathLike | str]) -> Iterator[tuple[str, str]]:
+def _lines(text: os.PathLike | str | Iterable[os.PathLike | str], progress: bool) -> Iterator[tuple[str, str]]:
     """Lines of text and where they stand: those of files, or those that were given."""
     for number, each in enumerate([epath.Path(text)] if isinstance(text, str | os.PathLike) else text, start=1):
         if isinstance(each, os.PathLike):
-            yield from ((f"{epath.Path(each).name}:{at}", line) for at, line in enumerate(read_lines(each), start=1))
+            name = epath.Path(each).name
+            read = tqdm(read_lines(each), desc=f"reading {name}", unit="line", mininterval=1, disable=not progress)
+            yield from ((f"{name}:{at}", line) for at, line in enumerate(read, start=1))
         elif " " not in each and each and epath.Path(each).is_file():
             raise CorpusError(f"{each!r} stands among lines of text, and is a file. Give pathlib.Path({each!r}).")
         else:
             yield f"line {number}", each
 
 
-def _sentence_set(
-    rows: Sequence[tuple[str, ...]], concepts: Sequence[Concept], wanted: int, remedy: str
-) -> SentenceSet:
-    table = pd.DataFrame(rows, columns=list(_COLUMNS))
+def set_of_rows(rows: Sequence[tuple[str, ...]], concepts: Sequence[Concept]) -> SentenceSet:
+    """Return the set of rows (domain, concept, sentence, source), with the count of each concept."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     counts = table["concept"].value_counts().reindex([concept.word for concept in concepts], fill_value=0)
+    return SentenceSet(table, counts.rename("sentences"))
+
+
+def _tell_few(counts: pd.Series, wanted: int, remedy: str) -> None:
     few = counts[counts < wanted]
     if len(few):
-        named = ", ".join(f"{word} ({count})" for word, count in few.items())
-        warnings.warn(
-            f"{len(few)} of {len(concepts)} concepts have fewer than {wanted} sentences: {named}. {remedy}",
-            ExpertLensWarning,
-            stacklevel=3,
-        )
-    return SentenceSet(table, counts.rename("sentences"))
+        tell_few({str(word): int(count) for word, count in few.items()}, len(counts), wanted, remedy, stacklevel=4)
+
+
+def tell_few(few: Mapping[str, int], concepts: int, wanted: int, remedy: str, *, stacklevel: int = 3) -> None:
+    """Warn of concepts that have fewer sentences than wanted.
+
+    Args:
+      few: their sentences, by concept.
+      concepts: how many there are in all.
+      wanted: sentences of each.
+      remedy: what to do.
+      stacklevel: of the warning.
+
+    Warns:
+      ExpertLensWarning: it names them.
+    """
+    named = ", ".join(f"{word} ({count})" for word, count in few.items())
+    warnings.warn(
+        f"{len(few)} of {concepts} concepts have fewer than {wanted} sentences: {named}. {remedy}",
+        ExpertLensWarning,
+        stacklevel=stacklevel,
+    )

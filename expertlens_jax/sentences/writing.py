@@ -91,6 +91,54 @@ def fill_openings(openings: Sequence[str], concept: str, count: int) -> str:
     return "\n".join(openings[i % len(openings)].format(concept=concept) for i in range(count))
 
 
+@dataclasses.dataclass(frozen=True)
+class Wording:
+    """How a language model is asked for sentences of a kind: templates, with fields in braces."""
+
+    prompt: str
+    """For a model that chats, with the fields `PROMPT_FIELDS`."""
+    openings: Sequence[str]
+    """For one that only continues text, with {concept}; taken in turn."""
+    sense: str = ""
+    """Where the domain is known, with {domain}; "" leaves it out."""
+    again: str = ""
+    """Where sentences are known already, with {sentences}; "" asks the same again."""
+
+    def check(self, kind: str, *, openings: bool = True) -> None:
+        """Refuse what could not be filled in.
+
+        Args:
+          kind: of sentences, for the message.
+          openings: whether these are used.
+
+        Raises:
+          SelectionError: see `check_template`.
+        """
+        check_template(f"prompts.{kind}", self.prompt, PROMPT_FIELDS, "concept")
+        for name, field in (("sense", "domain"), ("again", "sentences")):
+            if getattr(self, name):
+                check_template(name, getattr(self, name), (field,), field)
+        for opening in (self.openings or ("",)) if openings else ():  # none is refused as one without {concept}
+            check_template(f"openings.{kind}", opening, ("concept",), "concept")
+
+    def fill(self, concept: str, domain: str, known: Sequence[str], *, chats: bool, count: int, limits: Limits) -> str:
+        """Return what a model is asked: the prompt if it chats, or else openings.
+
+        Args:
+          concept: the word.
+          domain: its category; "" where none is known.
+          known: sentences of it that are there already.
+          chats: whether the model is asked by a prompt.
+          count: sentences that one question asks for.
+          limits: of their length.
+        """
+        if not chats:
+            return fill_openings(self.openings, concept, count)
+        return fill_prompt(
+            self.prompt, concept, domain, count=count, limits=limits, sense=self.sense, again=self.again, known=known
+        )
+
+
 def draw_seed(seed: int, kind: str, concept: str, attempt: int) -> int:
     """Return the seed of one question: below 2^31, the same whatever the other concepts are."""
     digest = hashlib.blake2b(f"{seed}\0{kind}\0{concept}\0{attempt}".encode(), digest_size=4).digest()

@@ -5,6 +5,8 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from expertlens_jax.models.sae_files import load_decoder
     from expertlens_jax.training.corpus import Corpus, Mixture, read_lines, tokenize_file
+    from expertlens_jax.training.language_model import train_language_model
+    from expertlens_jax.training.loop import Schedule
     from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, init_state, train_step
     from expertlens_jax.training.sae_quality import SAEQuality, measure_sae
     from expertlens_jax.training.sae_step import SAESettings
@@ -18,6 +20,7 @@ __all__ = [
     "Recipe",
     "SAEQuality",
     "SAESettings",
+    "Schedule",
     "TrainState",
     "TrainedSAE",
     "held_out_loss",
@@ -26,6 +29,7 @@ __all__ = [
     "measure_sae",
     "read_lines",
     "tokenize_file",
+    "train_language_model",
     "train_sae",
     "train_step",
     "train_tokenizer",

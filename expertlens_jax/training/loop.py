@@ -24,18 +24,24 @@ from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """What is done at which step, beside training."""
+    """What a batch is, and what is done at which step, beside training.
 
-    rows: int
+    >>> import expertlens_jax as el
+    >>> schedule = el.training.Schedule(rows=8, revisions=(0, 512))
+    >>> schedule.rows * schedule.context  # tokens a step
+    1024
+    """
+
+    rows: int = 32
     """Blocks a batch."""
-    context: int
+    context: int = 128
     """Tokens a block, but for one."""
-    revisions: tuple[int, ...]
+    revisions: tuple[int, ...] = ()
     """Steps that are exported, beside the last."""
-    checkpoint_every: int
-    log_every: int
-    evaluate_every: int
-    evaluation_blocks: int
+    checkpoint_every: int = 256
+    log_every: int = 10
+    evaluate_every: int = 512
+    evaluation_blocks: int = 256
     """Of each corpus's held-out blocks."""
 
 
@@ -48,6 +54,7 @@ def train(
     export: Callable[[epath.Path, TrainState], object],
     *,
     seed: int = 0,
+    progress: bool = True,
     after_checkpoint: Callable[[], object] = lambda: None,
 ) -> TrainState:
     """Train a model, split over all devices; started again, go on from the last checkpoint.
@@ -62,26 +69,29 @@ def train(
       workdir: `checkpoints/` (orbax), `training.csv`, `evaluation.csv` and `revisions/stepN/` are written there.
       export: writes a revision into a directory.
       seed: of the first weights.
+      progress: print what is done, and show a bar.
       after_checkpoint: is called after each checkpoint.
 
     Returns:
       The state after the last step.
     """
     state = parallel.replicate(init_state(config, recipe, jax.random.key(seed)), parallel.data_mesh())
-    print(f"{sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} parameters")
+    if progress:
+        print(f"{sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} parameters")
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     kept = workdir / "checkpoints"
     kept = kept.resolve() if is_local(kept) else kept  # orbax takes no relative path
     with ocp.CheckpointManager(kept, options=options) as checkpoints:
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(state))
-            print(f"Going on from step {int(state.step)}")
+            if progress:
+                print(f"Going on from step {int(state.step)}")
 
         def checkpoint(step: int, state: TrainState) -> None:
             checkpoints.save(step, args=ocp.args.StandardSave(state))
             after_checkpoint()
 
-        return _steps(state, mixture, config, recipe, schedule, workdir, export, checkpoint)
+        return _steps(state, mixture, config, recipe, schedule, workdir, export, checkpoint, progress)
 
 
 def _steps(
@@ -93,6 +103,7 @@ def _steps(
     workdir: epath.Path,
     export: Callable[[epath.Path, TrainState], object],
     checkpoint: Callable[[int, TrainState], None],
+    progress: bool,
 ) -> TrainState:
     first = int(state.step)
     logged = _rows_before(workdir / "training.csv", first + 1)
@@ -100,7 +111,8 @@ def _steps(
     mesh = parallel.data_mesh()
     tokens_per_step = schedule.rows * schedule.context
     started, started_at = time.perf_counter(), first
-    bar = tqdm(range(first, recipe.steps + 1), initial=first, total=recipe.steps, desc="training", unit="step")
+    steps = range(first, recipe.steps + 1)
+    bar = tqdm(steps, initial=first, total=recipe.steps, desc="training", unit="step", disable=not progress)
     for step in bar:
         last = step == recipe.steps
         if step in schedule.revisions or last:

@@ -12,9 +12,12 @@ import optax
 from flax import struct
 from optax import contrib
 
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.training.cross_entropy import linear_cross_entropy
+
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Recipe:
     clip_norm: float = 1.0
     dtype: str = "float32"
     """Of the forward and backward pass; parameters and the optimizer's state are float32."""
+
+    def __post_init__(self) -> None:
+        """Check the optimizer.
+
+        Raises:
+          SelectionError: an unknown one.
+        """
+        if self.optimizer not in OPTIMIZERS:
+            raise SelectionError(f"Unknown optimizer {self.optimizer!r}. Choose from: {', '.join(OPTIMIZERS)}.")
 
     def schedule(self, peak: float = 1.0) -> optax.Schedule:
         """Return the learning rate by step: a linear rise to `peak`, and a cosine down to zero."""

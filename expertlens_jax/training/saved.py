@@ -21,7 +21,9 @@ from expertlens_jax.training.pretrain import TrainState
 from expertlens_jax.training.tokenizer import train_tokenizer
 
 
-def saved_tokenizer(files: Sequence[str], directory: epath.Path, *, vocab_size: int, context: int) -> Any:
+def saved_tokenizer(
+    files: Sequence[str], directory: epath.Path, *, vocab_size: int, context: int, progress: bool = True
+) -> Any:
     """Return the tokenizer that a directory holds; train it on text files and write it there first if it isn't there.
 
     Args:
@@ -29,9 +31,11 @@ def saved_tokenizer(files: Sequence[str], directory: epath.Path, *, vocab_size: 
       directory: of the tokenizer.
       vocab_size: how many tokens.
       context: the longest text, in tokens.
+      progress: print that one is trained.
     """
     if not (directory / "tokenizer_config.json").exists():
-        print(f"Training a tokenizer of {vocab_size} tokens")
+        if progress:
+            print(f"Training a tokenizer of {vocab_size} tokens")
         lines = itertools.chain.from_iterable(map(read_lines, files))
         write_directory(directory, train_tokenizer(lines, vocab_size=vocab_size, max_tokens=context).save_pretrained)
     return read_tokenizer(Path(directory))

@@ -12,8 +12,8 @@ import scipy.stats
 from launched import ROOT, launch_here
 
 import expertlens_jax as el
-from experiments.run import CONCLUSIONS, read_conclusions
 from expertlens_jax.analysis.similarity.word_vectors import word_vector_similarity
+from expertlens_jax.report.conclusions import CONCLUSIONS, read_conclusions
 
 COLUMNS = (
     "sentences measure threshold negatives_per_positive ratings pairs experts_median spearman ci_low ci_high p_value"

@@ -8,7 +8,7 @@ import expertlens_jax as el
 from configs.demo import get_config
 from experiments.detection import run
 from experiments.detectors import check, find_pairs
-from experiments.run import read_conclusions
+from expertlens_jax.report.conclusions import read_conclusions
 
 WORDS = ("cat", "dog", "horse", "bread", "cheese", "soup", "car", "train")  # of fewer, no p is below 0.05 after Holm
 

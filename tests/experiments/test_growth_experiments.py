@@ -11,10 +11,9 @@ from launched import launch_here
 
 import expertlens_jax as el
 from experiments import negatives, scale, training
-from experiments.run import CONCLUSIONS, read_conclusions
 from experiments.sources import load_named, split_revision
 from expertlens_jax.errors import ExpertLensError
-from expertlens_jax.report.conclusions import Verdict
+from expertlens_jax.report.conclusions import CONCLUSIONS, Verdict, read_conclusions
 
 
 @pytest.fixture(scope="module")

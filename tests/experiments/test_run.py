@@ -8,9 +8,9 @@ import pytest
 import expertlens_jax as el
 from configs.demo import get_config
 from experiments import reproduce
-from experiments.run import CONCLUSIONS, Run, read_conclusions, write_conclusions
+from experiments.run import Run
 from experiments.sources import Sources
-from expertlens_jax.report.conclusions import Conclusion, Verdict
+from expertlens_jax.report.conclusions import CONCLUSIONS, Conclusion, Verdict, read_conclusions, write_conclusions
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "food", "soup")
 

@@ -10,9 +10,8 @@ import scipy.stats
 import expertlens_jax as el
 from configs.demo import get_config
 from experiments import stability
-from experiments.run import CONCLUSIONS, read_conclusions
 from expertlens_jax.errors import ExpertLensError
-from expertlens_jax.report.conclusions import Verdict
+from expertlens_jax.report.conclusions import CONCLUSIONS, Verdict, read_conclusions
 
 CONCEPTS = ("animal", "cat", "dog", "horse", "bread", "cheese", "car", "truck")
 
