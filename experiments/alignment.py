@@ -23,39 +23,35 @@ from expertlens_jax import plot
 from expertlens_jax.analysis.similarity.aligned_measures import align_measures
 from expertlens_jax.analysis.structure.localisation import count_experts
 from expertlens_jax.analysis.tables import Tables
-from expertlens_jax.report.alignment_findings import conclude, drawn_rows, label_measures, shown_rows, tell
+from expertlens_jax.models.sae_named import carry_each
+from expertlens_jax.report.alignment_findings import COLUMNS, conclude, drawn_rows, label_measures, shown_rows, tell
 from expertlens_jax.report.conclusions import Conclusion
 
-from .baselines import carry_saes, check, check_model, compare_concepts, word_vector_files
+from .baselines import check, check_model, compare_concepts, word_vector_files
 from .launch import launch
 from .run import start
 from .sources import Sources
-
-COLUMNS = [
-    *("sentences", "measure", "threshold", "negatives_per_positive", "ratings", "pairs"),
-    *("experts_median", "spearman", "ci_low", "ci_high", "p_value"),
-]
 
 
 def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources | None = None) -> list[Conclusion]:
     """Run the experiment."""
     this = start(config, workdir, sources, check, check_model)
     threshold, ratio = config.drawn_threshold, config.negatives_per_positive
-    vectors, carrying = word_vector_files(config, this.workdir), carry_saes(this.model, config)
+    vectors, carrying = word_vector_files(config, this.workdir), carry_each(this.model, config.saes)
     tables = Tables()
     for concepts in this.datasets:
         print(f"\n{concepts!r}")
         expertise = this.expertise(this.model, concepts)
         measures = compare_concepts(this, concepts, expertise, vectors, carrying)
-        drawn_as = ("jaccard", threshold, ratio)
-        drawn = next(m for m in measures if (m.name, m.threshold, m.negatives_per_positive) == drawn_as)
+        drawn = next(
+            m for m in measures if (m.name, m.threshold, m.negatives_per_positive) == ("jaccard", threshold, ratio)
+        )
         experts = el.select_experts(expertise, threshold=threshold)
         found = align_measures(measures, drawn, this.ratings, concepts.name, progress=True, **this.draws)
-        counts = experts.sum("unit").to_series().rename("experts").reset_index()
-        found["experts"] = counts.assign(sentences=concepts.name)
-        found["localisation"] = count_experts(experts).assign(sentences=concepts.name)
+        found["experts"] = experts.sum("unit").to_series().rename("experts").reset_index()
+        found["localisation"] = count_experts(experts)
         for name, table in found.items():
-            tables.add(name, table)
+            tables.add(name, table.assign(sentences=concepts.name))
         this.write({f"overlap_{concepts.name}": drawn.similarity.to_pandas().reset_index()})
         this.draw(f"overlap_{concepts.name}", plot.overlap(drawn.similarity))
         this.draw(f"localisation_{concepts.name}", plot.localisation(found["localisation"]))

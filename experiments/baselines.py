@@ -1,27 +1,32 @@
 """What alignment compares experts with, by a config: word vectors, sparse autoencoders, controls; checked first."""
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 
 import ml_collections
 import xarray as xr
 from etils import epath
 
 import expertlens_jax as el
-from expertlens_jax.analysis.similarity import measures as by
-from expertlens_jax.analysis.similarity.control_tables import check_own_tokens, check_words_present, control_tables
-from expertlens_jax.analysis.similarity.embeddings import embed_concepts
+from expertlens_jax.analysis.similarity import compared
+from expertlens_jax.analysis.similarity.control_tables import check_own_tokens, check_words_present
+from expertlens_jax.analysis.similarity.measures import Measure, check_measures
 from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors
-from expertlens_jax.errors import ConceptDataError, ExpertLensError, SelectionError
+from expertlens_jax.errors import ConceptDataError, SelectionError
 from expertlens_jax.experts.selection import check_threshold
+from expertlens_jax.models.sae_named import carry_each
 from expertlens_jax.run_directory import saved_dataset
 from expertlens_jax.training.skip_gram import check_corpora, saved_word_vectors
 
-from .checks import check_contrasts, check_ratings, check_several_concepts, check_statistics
+from .checks import check_contrasts, check_holds, check_ratings, check_several_concepts, check_statistics
 from .expertise import question_of, read_negatives, table_name
 from .run import Run
 
-LEAVE_OUT = "To leave this control out: --config.own_tokens=False."
+LEAVE_OUT = {
+    "own_tokens": "To leave this control out: --config.own_tokens=False.",
+    "masked": "--config.masked='' leaves them out.",
+}
 
 
 def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
@@ -36,9 +41,8 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
       ExpertLensError: files of word vectors, or text to train them on, that aren't there, or gensim isn't.
     """
     check_statistics(config)
-    if "jaccard" not in config.measures:
-        raise SelectionError(f"measures are {config.measures}; jaccard must be among them, since it is drawn.")
-    by.check_measures((*config.measures, *config.control_measures), config.thresholds)
+    check_holds("measures", config.measures, "jaccard", "it is drawn")
+    check_measures((*config.measures, *config.control_measures), config.thresholds)
     for threshold in config.base_rates.thresholds:
         check_threshold(threshold)
     check_word_vectors(config.word_vectors)
@@ -49,46 +53,32 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
             raise SelectionError(f"random_weights hold {seed}; wanted seeds from 0 on.")
     check_several_concepts(datasets)
     check_contrasts(config, datasets, config.base_rates.negatives_per_positive)
-    if config.own_tokens:
-        check_words(datasets)
-    if config.masked:
-        check_masks(datasets)
+    check_words(config, datasets)
 
 
-def check_masks(datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check that each concept has a word to mask, which is a control.
-
-    Raises:
-      UnfitConceptsError: one has none; the message says how to leave the control out.
-    """
-    for concepts in datasets:
-        try:
-            concepts.check_words("masked sentences")
-        except ExpertLensError as error:
-            raise type(error)(f"{error} --config.masked='' leaves them out.") from error
-
-
-def check_words(datasets: Sequence[el.ConceptDataset]) -> None:
-    """Check that each sentence has the word whose tokens are a control.
+def check_words(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check that each sentence has the word whose tokens are a control, if they are; and each concept one to mask.
 
     Raises:
       UnfitConceptsError: one lacks it; the message says how to leave the control out.
     """
     for concepts in datasets:
-        try:
-            check_words_present(concepts)
-        except ExpertLensError as error:
-            raise type(error)(f"{error} {LEAVE_OUT}") from error
+        if config.own_tokens:
+            with saying(LEAVE_OUT["own_tokens"]):
+                check_words_present(concepts)
+        if config.masked:
+            with saying(LEAVE_OUT["masked"]):
+                concepts.check_words("masked sentences")
 
 
 def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
     """Check what only the model can tell: words that its tokenizer or context leaves, SAEs that fit.
 
     Raises:
-      ConceptDataError, SelectionError, CheckpointError: see `check_own_tokens` and `carry_saes`.
+      ConceptDataError, SelectionError, CheckpointError: see `check_own_tokens` and `carry_each`.
     """
     check_tokens(config, datasets, model)
-    carry_saes(model, config)
+    carry_each(model, config.saes)
 
 
 def check_tokens(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model) -> None:
@@ -98,10 +88,17 @@ def check_tokens(config: ml_collections.ConfigDict, datasets: Sequence[el.Concep
       ConceptDataError: it doesn't; the message says how to leave the control out.
     """
     for concepts in datasets if config.own_tokens else ():
-        try:
+        with saying(LEAVE_OUT["own_tokens"]):
             check_own_tokens(model, concepts, truncate=config.truncate)
-        except ConceptDataError as error:
-            raise ConceptDataError(f"{error} {LEAVE_OUT}") from error
+
+
+@contextlib.contextmanager
+def saying(remedy: str) -> Iterator[None]:
+    """Add to an error about sentences what to do."""
+    try:
+        yield
+    except ConceptDataError as error:
+        raise type(error)(f"{error} {remedy}") from error
 
 
 def without_unfit_controls(
@@ -109,21 +106,16 @@ def without_unfit_controls(
 ) -> tuple[ml_collections.ConfigDict, str]:
     """Return the config without the controls that these sentences can't have, and why, or "" where they have all."""
     reasons = []
-    try:
-        if config.own_tokens:
-            check_words(datasets)
-        check_tokens(config, datasets, model)
-    except ConceptDataError as error:
-        config = ml_collections.ConfigDict(config.to_dict())
-        config.own_tokens = False
-        reasons.append(str(error))
-    try:
-        if config.masked:
-            check_masks(datasets)
-    except ConceptDataError as error:
-        config = ml_collections.ConfigDict(config.to_dict())
-        config.masked = ""
-        reasons.append(str(error))
+    for control, nothing in (("own_tokens", False), ("masked", "")):
+        alone = ml_collections.ConfigDict({"own_tokens": False, "masked": "", "truncate": config.truncate})
+        alone[control] = config[control]
+        try:
+            check_words(alone, datasets)
+            check_tokens(alone, datasets, model)
+        except ConceptDataError as error:
+            config = ml_collections.ConfigDict(config.to_dict())
+            config[control] = nothing
+            reasons.append(str(error))
     return config, " ".join(reasons)
 
 
@@ -142,98 +134,49 @@ def word_vector_files(config: ml_collections.ConfigDict, workdir: epath.Path) ->
     return files
 
 
-def carry_saes(model: el.Model, config: ml_collections.ConfigDict) -> dict[str, el.Model]:
-    """Return the model with each of the config's sparse autoencoders, by what to call them: after the directory.
-
-    Raises:
-      SelectionError: two of one name, or an entry that can't be read.
-      CheckpointError: see `el.load_sae` and `Model.with_sae`.
-    """
-    carrying = {}
-    for entry in config.saes:
-        path, options = sae_options(entry)
-        sae = el.load_sae(path, **options)
-        name = f"sae_{sae.name}_layer{sae.layer}" if "layer" in options else f"sae_{sae.name}"
-        if name in carrying:
-            raise SelectionError(
-                f"saes is {tuple(config.saes)}, of which two would be called {name}; rename one's directory, or say "
-                "the layers, as in PATH@12."
-            )
-        carrying[name] = model.with_sae(sae)
-    return carrying
-
-
-def sae_options(entry: str) -> tuple[str, dict[str, Any]]:
-    """Return a path and what `el.load_sae` is told of it: PATH, PATH@12, or PATH@layer=12,centred=True.
-
-    Raises:
-      SelectionError: what stands behind the last @ is neither a layer nor options of `el.load_sae`.
-    """
-    path, at, stated = entry.rpartition("@")
-    if not at or epath.Path(entry).exists():
-        return entry, {}
-    if stated.isdecimal():
-        return path, {"layer": int(stated)}
-    kinds = {"layer": int, "site": str, "scale": float, "centred": {"True": True, "False": False}.__getitem__}
-    options = {}
-    for option in stated.split(","):
-        name, _, value = option.partition("=")
-        try:
-            options[name.strip()] = kinds[name.strip()](value.strip())
-        except (KeyError, ValueError) as error:
-            raise SelectionError(
-                f"saes has {entry!r}, of which {option!r} isn't understood. Write PATH, PATH@12 for a layer, or "
-                "PATH@layer=12,site=resid,scale=0.5,centred=True with what el.load_sae is to be told."
-            ) from error
-    return path, options
+def read_comparison(
+    this: Run, vectors: Mapping[str, epath.Path], carrying: Mapping[str, el.Model]
+) -> compared.Comparison:
+    """Return which similarities the config has compared, with files of word vectors and the model with each SAE."""
+    c = this.config
+    names = [f"sentences_{path.removeprefix('package:').partition('/')[0]}" for path in c.sentence_models]
+    others = [functools.partial(this.named_model, path) for path in c.sentence_models]
+    return compared.Comparison(
+        measures=c.measures,
+        thresholds=c.thresholds,
+        threshold=c.drawn_threshold,
+        ratios=c.base_rates.negatives_per_positive,
+        ratio_thresholds=c.base_rates.thresholds,
+        every_layer=c.every_layer,
+        word_vectors=vectors,
+        sentence_models=list(zip(names, others, strict=True)),
+        saes=carrying,
+        control_measures=c.control_measures,
+        random_weights=c.random_weights,
+        embedding=c.embedding_experts,
+        mask=c.masked,
+        own_tokens=c.own_tokens,
+    )
 
 
 def compare_concepts(
     this: Run,
     concepts: el.ConceptDataset,
     expertise: xr.Dataset,
-    vectors: dict[str, epath.Path],
-    carrying: dict[str, el.Model],
-) -> list[by.Measure]:
+    vectors: Mapping[str, epath.Path],
+    carrying: Mapping[str, el.Model],
+) -> list[Measure]:
     """Return every similarity of a sentence set's concepts: of its experts, of embeddings, and of controls."""
-    c, model = this.config, this.model
-    reading = {"truncate": c.truncate, "tokens_per_batch": c.tokens_per_batch, "progress": True}
-    embedded = saved_dataset(
-        this.workdir / "embedded" / f"{table_name(model, concepts)}.zarr",
-        lambda: embed_concepts(model, concepts, **reading, negatives=el.Negatives.of_attributes(read_negatives(c))),
-        question_of(expertise),
-    )
-    # Average precision depends on the base rate, and so does what a threshold on it means: with several numbers of
-    # negatives per positive, all thresholds are measured at all of them.
-    ratios = [float(ratio) for ratio in dict.fromkeys(c.base_rates.negatives_per_positive)]
-    ratios = [ratio for ratio in ratios if ratio != c.negatives_per_positive]
-    thresholds = sorted({*c.thresholds, *(c.base_rates.thresholds if ratios else ())})
-    tables = [expertise, *(this.expertise(model, concepts, negatives_per_positive=ratio) for ratio in ratios)]
-    found = [each for table in tables for each in by.expert_measures(table, c.measures, thresholds)]
-    found += by.word_measures(model, concepts)
-    found += by.sentence_measures(
-        embedded["mean"].values,
-        embedded["last_token"].values,
+    c, file = this.config, this.workdir / "embedded" / f"{table_name(this.model, concepts)}.zarr"
+    return compared.compare_everything(
+        this.model,
         concepts,
-        directions=embedded["direction"].values,
-        every_layer=c.every_layer,
-    )
-    found += by.vector_measures(vectors, concepts)
-    for path in c.sentence_models:
-        name = f"sentences_{path.removeprefix('package:').partition('/')[0]}"
-        other = this.named_model(path)
-        found.append(by.model_measure(name, other, concepts, tokens_per_batch=c.tokens_per_batch, progress=True))
-    features = ((name, this.expertise(other, concepts, sae=name)) for name, other in carrying.items())
-    found += by.named_measures(features, ["jaccard"], c.drawn_threshold, "Baselines")
-    controls = control_tables(
-        model,
-        concepts,
+        expertise,
         this.expertise,
-        random_weights=c.random_weights,
-        embedding=c.embedding_experts,
-        mask=c.masked,
-        own_tokens=c.own_tokens,
+        read_comparison(this, vectors, carrying),
+        negatives=el.Negatives.of_attributes(read_negatives(c)),
         truncate=c.truncate,
-        negatives=read_negatives(c),
+        tokens_per_batch=c.tokens_per_batch,
+        save=lambda compute: saved_dataset(file, compute, question_of(expertise)),
+        progress=True,
     )
-    return found + by.named_measures(controls, c.control_measures, c.drawn_threshold, "Controls")

@@ -67,6 +67,16 @@ def check_known(setting: str, names: Sequence[str], known: Collection[str]) -> N
             raise SelectionError(f"{setting} hold {name!r}; there are {', '.join(known)}.")
 
 
+def check_holds(setting: str, names: Sequence[str], needed: str, why: str) -> None:
+    """Check that a setting holds what an experiment can't go without.
+
+    Raises:
+      SelectionError: it doesn't.
+    """
+    if needed not in names:
+        raise SelectionError(f"{setting} are {', '.join(names)}; {needed} must be among them, since {why}.")
+
+
 def check_at_least(least: int, settings: ml_collections.ConfigDict, section: str, *names: str) -> None:
     """Check that numbers aren't too small.
 
@@ -82,6 +92,16 @@ def check_at_least(least: int, settings: ml_collections.ConfigDict, section: str
     for name in names:
         if settings[name] < least:
             raise SelectionError(f"{section}.{name} is {settings[name]}; wanted {least} or more.")
+
+
+def check_drawn_concepts(settings: ml_collections.ConfigDict, section: str) -> None:
+    """Check how many concepts a section of the config draws.
+
+    Raises:
+      SelectionError: one, or fewer than none.
+    """
+    if settings.concepts < 0 or settings.concepts == 1:
+        raise SelectionError(f"{section}.concepts is {settings.concepts}; wanted 2 or more, or 0 for all.")
 
 
 def check_ratings(config: ml_collections.ConfigDict) -> None:

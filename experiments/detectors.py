@@ -6,13 +6,12 @@ import ml_collections
 
 import expertlens_jax as el
 from expertlens_jax.analysis.detecting.detectors import check_detectors
-from expertlens_jax.analysis.detecting.examples import check_examples, concept_labels, plan_examples
-from expertlens_jax.analysis.detecting.pairs import Pair, draw_concepts, pairs_to_try
+from expertlens_jax.analysis.detecting.examples import check_examples
+from expertlens_jax.analysis.detecting.pairs import Pair, check_pair, draw_concepts, pairs_to_try
 from expertlens_jax.analysis.detecting.question import REFERENCE, check_readable, default_detectors
-from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.sae_named import carry_each
 
-from .baselines import carry_saes
-from .checks import check_draws, check_several_concepts
+from .checks import check_drawn_concepts, check_draws, check_holds, check_several_concepts
 from .sources import check_named
 
 
@@ -50,23 +49,17 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
     check_draws(config, "resamples")
     if settings.detectors:
         check_detectors(settings.detectors)
-        if REFERENCE not in settings.detectors:
-            raise SelectionError(
-                f"detection.detectors are {', '.join(settings.detectors)}; {REFERENCE} must be among them, since the "
-                "others are compared with it."
-            )
+        check_holds("detection.detectors", settings.detectors, REFERENCE, "the others are compared with it")
     positives, negatives = tuple(settings.positives) or None, settings.training_negatives
     check_examples(positives, tuple(settings.negatives_per_positive), tuple(settings.label_noise), negatives)
-    if settings.concepts < 0 or settings.concepts == 1:
-        raise SelectionError(f"detection.concepts is {settings.concepts}; wanted 2 or more, or 0 for all.")
+    check_drawn_concepts(settings, "detection")
     if settings.embedder:
         check_named("detection.embedder", (settings.embedder,), config)
     check_several_concepts(datasets)
     pairs = find_pairs(config, datasets)
     for pair in pairs:
-        labels, _ = concept_labels(pair.train), concept_labels(pair.test)
         asked = examples_of(config, pair.kind, pairs[0].kind)
-        plan_examples(labels, pair.train.concepts, asked["positives"], asked["label_noise"], pair.train.name)
+        check_pair(pair, asked["positives"], asked["label_noise"])
 
 
 def check_model(
@@ -79,7 +72,7 @@ def check_model(
       CheckpointError: autoencoders that don't fit.
     """
     del datasets
-    if carrying := carry_saes(model, config):
+    if carrying := carry_each(model, config.saes):
         model = model.with_sae(*(sae for each in carrying.values() for sae in each.saes))
     names = tuple(config.detection.detectors) or default_detectors(model)
     check_readable(model, names, tuple(config.sites) or None)

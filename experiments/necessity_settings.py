@@ -5,34 +5,19 @@ from collections.abc import Sequence
 import ml_collections
 
 import expertlens_jax as el
-from expertlens_jax.analysis.detecting.pairs import draw_concepts, pair_sets
+from expertlens_jax.analysis.detecting.pairs import choose_and_try
 from expertlens_jax.analysis.steering.questions import check_necessity
 from expertlens_jax.data.in_place import find_words_in_place
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
 
-from .checks import check_draws, check_several_concepts
+from .checks import check_drawn_concepts, check_draws, check_several_concepts
 
 
 def find_sentences(
     config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]
 ) -> tuple[el.ConceptDataset, el.ConceptDataset, el.ConceptDataset]:
-    """Return the set that experts are found in, the drawn concepts' part of it, and their sentences to try them on.
-
-    Raises:
-      UnfitConceptsError: two sets without a concept in common, or with the same sentences; or a single one whose
-        concepts have too few sentences for two halves.
-    """
-    whole = datasets[0]
-    if len(datasets) > 1:
-        chosen_on, tried_on = pair_sets(whole, datasets[-1])
-    else:
-        try:
-            whole, tried_on = whole.split(2, seed=config.seed)
-        except ConceptDataError as error:
-            raise UnfitConceptsError(f"experts are found in one half and tried on the other: {error}") from None
-        chosen_on = whole
-    chosen_on = draw_concepts(chosen_on, config.necessity.concepts, seed=config.seed)
-    return whole, chosen_on, tried_on.subset(chosen_on.concepts)
+    """Return the set that experts are found in, the drawn concepts' part of it, and the sentences to try them on."""
+    return choose_and_try(datasets, config.necessity.concepts, seed=config.seed)
 
 
 def read_learning(config: ml_collections.ConfigDict) -> el.Learning:
@@ -58,8 +43,7 @@ def check(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDatase
         raise SelectionError(
             f"necessity.drawn_size is {settings.drawn_size}, which is none of necessity.sizes {settings.sizes}."
         )
-    if settings.concepts < 0 or settings.concepts == 1:
-        raise SelectionError(f"necessity.concepts is {settings.concepts}; wanted 2 or more, or 0 for all.")
+    check_drawn_concepts(settings, "necessity")
     if settings.learned < 0:
         raise SelectionError(f"necessity.learned is {settings.learned}; wanted a number of concepts, or 0 for none.")
     if settings.learned and not read_learning(config).sparsity > 0:

@@ -23,6 +23,13 @@ CLAIM = (
 )
 
 
+COLUMNS = [
+    *("sentences", "measure", "threshold", "negatives_per_positive", "ratings", "pairs"),
+    *("experts_median", "spearman", "ci_low", "ci_high", "p_value"),
+]
+"""Of the table of alignments that people read."""
+
+
 def tell(shown: pd.DataFrame) -> str:
     """Return what a terminal shows of the alignments: the table, and why there is no number where there is none."""
     notes = dict.fromkeys(shown.loc[shown["note"] != "", "note"])

@@ -84,7 +84,13 @@ def train_language_model(
     passes = tuple(passes) if passes is not None else (1,) * len(files)
     tokenizer = None if tokenizer is None else os.fspath(tokenizer)
     check_training(files, passes, schedule, tokenizer)
-    own = {"corpus": files, "passes": passes, "tokenizer": tokenizer, "vocab_size": vocab_size, "seed": seed}
+    own: dict[str, Any] = {
+        "corpus": files,
+        "passes": passes,
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
+        "seed": seed,
+    }
     own |= {"model_type": model_type, "architecture": dict(architecture)}
     own |= {"recipe": vars(recipe), "schedule": vars(schedule)}
     workdir = open_run(workdir, own if settings is None else settings)

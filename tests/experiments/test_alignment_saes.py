@@ -8,10 +8,11 @@ import safetensors.numpy
 
 import expertlens_jax as el
 from configs.minilm import get_config
-from experiments.baselines import carry_saes, compare_concepts
+from experiments.baselines import compare_concepts
 from experiments.run import Run
 from experiments.sources import Sources
 from expertlens_jax.errors import CheckpointError, SelectionError
+from expertlens_jax.models.sae_named import carry_each
 
 FEATURES = 200
 
@@ -69,7 +70,7 @@ def settings(**changes):
 
 def test_jaccard_of_features_is_a_baseline_named_after_the_directory(directory, model, concepts, saes, tmp_path):
     config = settings(saes=(f"{saes}/named", f"{saes}/average_l0_9@1"), model=str(directory), model_sha256="")
-    carrying = carry_saes(model, config)
+    carrying = carry_each(model, config.saes)
     this = Run(config, tmp_path, Sources())
     measures = compare_concepts(this, concepts, this.expertise(this.model, concepts), {}, carrying)
     by_name = {each.name: each for each in measures}
@@ -88,18 +89,18 @@ def test_jaccard_of_features_is_a_baseline_named_after_the_directory(directory, 
 
 def test_saes_that_cannot_be_used_are_refused_before_anything_runs(model, saes, tmp_path):
     with pytest.raises(SelectionError, match="two would be called sae_named; rename one's directory"):
-        carry_saes(model, settings(saes=(f"{saes}/named", f"{saes}/named")))
+        carry_each(model, (f"{saes}/named", f"{saes}/named"))
     with pytest.raises(CheckpointError, match="doesn't say which layer it reads"):
-        carry_saes(model, settings(saes=(f"{saes}/average_l0_9",)))
+        carry_each(model, (f"{saes}/average_l0_9",))
     with pytest.raises(CheckpointError, match="reads layer 7; .* has layers 0 to 2"):
-        carry_saes(model, settings(saes=(f"{saes}/average_l0_9@7",)))
+        carry_each(model, (f"{saes}/average_l0_9@7",))
 
 
 def test_what_an_sae_is_loaded_with_can_be_told(model, saes):
-    carrying = carry_saes(model, settings(saes=(f"{saes}/average_l0_9@layer=1,site=mlp.down,centred=True",)))
+    carrying = carry_each(model, (f"{saes}/average_l0_9@layer=1,site=mlp.down,centred=True",))
     ((name, carried),) = carrying.items()
     assert name == "sae_average_l0_9_layer1"
     assert (carried.saes[0].layer, carried.saes[0].site, carried.saes[0].centred) == (1, "mlp.down", True)
     for wrong in ("layer=one", "centred=yes", "width=3"):
         with pytest.raises(SelectionError, match=f"of which '{wrong}' isn't understood. Write PATH, PATH@12"):
-            carry_saes(model, settings(saes=(f"{saes}/average_l0_9@{wrong}",)))
+            carry_each(model, (f"{saes}/average_l0_9@{wrong}",))

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from expertlens_jax.analysis.detecting.examples import concept_labels, plan_examples
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
 from expertlens_jax.data.resampling import split_halves
-from expertlens_jax.errors import ExpertLensWarning, UnfitConceptsError
+from expertlens_jax.errors import ConceptDataError, ExpertLensWarning, UnfitConceptsError
 from expertlens_jax.sentences.masking import mask_words
 
 FEWEST_OF_A_HALF = 2
@@ -111,6 +112,36 @@ def draw_concepts(concepts: ConceptDataset, number: int, *, seed: int = 0) -> Co
     return concepts.subset([name for name in concepts.concepts if name in chosen])
 
 
+def choose_and_try(
+    datasets: Sequence[ConceptDataset], number: int = 0, *, seed: int = 0
+) -> tuple[ConceptDataset, ConceptDataset, ConceptDataset]:
+    """Return sentences to choose units on, and others of the same concepts to try them on.
+
+    Args:
+      datasets: units are chosen on the first and tried on the last; on the halves of a single one.
+      number: of concepts that are drawn, see `draw_concepts`; 0 for all.
+      seed: of the draw, and of the halves.
+
+    Returns:
+      All sentences to choose on; those of the drawn concepts; and sentences of these to try on.
+
+    Raises:
+      UnfitConceptsError: two sets without a concept in common, or with the same sentences; or a single one whose
+        concepts have too few sentences for two halves.
+    """
+    whole = datasets[0]
+    if len(datasets) > 1:
+        chosen_on, tried_on = pair_sets(whole, datasets[-1])
+    else:
+        try:
+            whole, tried_on = whole.split(2, seed=seed)
+        except ConceptDataError as error:
+            raise UnfitConceptsError(f"experts are found in one half and tried on the other: {error}") from None
+        chosen_on = whole
+    chosen_on = draw_concepts(chosen_on, number, seed=seed)
+    return whole, chosen_on, tried_on.subset(chosen_on.concepts)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pair:
     """Sentences to learn from, and sentences to try on."""
@@ -138,3 +169,19 @@ def pairs_to_try(datasets: Sequence[ConceptDataset], *, mask: str = "", seed: in
     whole = [Pair(*pair_sets(*each), "sets") for each in ordered]
     masked = [Pair(*pair_sets(one, mask_words(other, mask)), "masked") for one, other in ordered if mask]
     return [*whole, *masked, *(Pair(*pair_sets(each, None, seed=seed), "halves") for each in datasets)]
+
+
+def check_pair(pair: Pair, positives: Sequence[int] | None, label_noise: Sequence[float]) -> None:
+    """Check that a pair has the sentences to learn from that are asked for, and some to try on.
+
+    Args:
+      pair: of sentence sets.
+      positives: numbers of them to learn from; None for those there are.
+      label_noise: shares of wrong labels.
+
+    Raises:
+      UnfitConceptsError: a concept with too few positives.
+      ConceptDataError: a concept without positives or negatives.
+    """
+    labels, _ = concept_labels(pair.train), concept_labels(pair.test)
+    plan_examples(labels, pair.train.concepts, positives, label_noise, pair.train.name)

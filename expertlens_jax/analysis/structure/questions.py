@@ -122,7 +122,10 @@ def organisation(
     figures["graph"] = functools.partial(plot.concept_graph, tables["graph"], places, tables["within"])
     if len(similarity) >= 4:
         drawn = {each: map_concepts(similarity, each, neighbours) for each in maps}
-        drawn = {each: label(place, method=each, **place.attrs) for each, place in drawn.items()}
+        drawn = {
+            each: label(place, method=each, **{str(name): value for name, value in place.attrs.items()})
+            for each, place in drawn.items()
+        }
         tables["map"] = pd.concat(drawn.values(), ignore_index=True)
         for i, (each, place) in enumerate(drawn.items()):
             figure = functools.partial(plot.map, place, title=f"{quantity}: {tell_map(place)}")
