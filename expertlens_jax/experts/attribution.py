@@ -18,11 +18,12 @@ from tqdm.auto import tqdm
 from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.in_place import find_words_in_place
-from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.experts.fingerprints import digest_concepts
 from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS, as_column, as_text
 from expertlens_jax.experts.selection import average_precision
+from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.gradients import attribute_rows
 from expertlens_jax.models.model import Model
@@ -100,12 +101,11 @@ def attribute(
     """
     if over not in get_args(Over):
         raise SelectionError(f"over={over!r} was given; wanted one of {', '.join(get_args(Over))}.")
-    if not model.config.causal or model.config.head is None:
-        raise UnsupportedModelError(
-            f"{model.name} is {model.config.kind} ({model.family.encodes(model.config)}) and gives a concept's word no "
-            "probability, so none can be attributed to its units. Give a causal language model; of an encoder, average "
-            "precision tells which units know a concept."
-        )
+    check_predicts(
+        model,
+        "and gives a concept's word no probability, so none can be attributed to its units",
+        "Give a causal language model; of an encoder, average precision tells which units know a concept.",
+    )
     check_loaded(model.params, model.name, "attribution")
     sites, columns = _choose_units(model, concepts, expertise, sites)
     found = find_words_in_place(concepts)

@@ -18,7 +18,8 @@ from flax import struct
 
 from expertlens_jax import parallel
 from expertlens_jax.cards import counted, shortened
-from expertlens_jax.errors import SelectionError, SettingError, TokenizationError, UnsupportedModelError
+from expertlens_jax.errors import SelectionError, SettingError, TokenizationError
+from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.chat import Message, conversation_ids, end_of_turn, is_conversation, messages_of
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
@@ -412,11 +413,7 @@ def _check_options(
     model: Model, max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None
 ) -> None:
     """Refuses encoders and options out of their range."""
-    if not model.config.causal or model.config.head is None:
-        raise UnsupportedModelError(
-            f"{model.name} is {model.config.kind} ({model.family.encodes(model.config)}) and predicts no next token. "
-            "Generate with a causal language model."
-        )
+    check_predicts(model, "and predicts no next token", "Generate with a causal language model.")
     if max_new_tokens < 1:
         raise SelectionError(f"max_new_tokens is {max_new_tokens}; it should be at least 1.")
     if not 0 <= temperature < math.inf:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from expertlens_jax import parallel
-from expertlens_jax.errors import TokenizationError, UnsupportedModelError
+from expertlens_jax.errors import TokenizationError
+from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering, SteeringCollection
@@ -56,11 +57,7 @@ def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: 
     Warns:
       ExpertLensWarning: likewise.
     """
-    if not model.config.causal or model.config.head is None:
-        raise UnsupportedModelError(
-            f"{model.name} is {model.config.kind} ({model.family.encodes(model.config)}) and gives text no "
-            "probability. Score with a causal language model."
-        )
+    check_predicts(model, "and gives text no probability", "Score with a causal language model.")
     if len(prompts) != len(continuations):
         raise TokenizationError(f"{len(prompts)} prompts and {len(continuations)} continuations were given.")
     token_ids, own, first = [], [], []

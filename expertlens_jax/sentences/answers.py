@@ -9,7 +9,8 @@ import collections
 from collections.abc import Callable
 from typing import Any
 
-from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.generation import generate
 from expertlens_jax.models.model import Model
 from expertlens_jax.sentences.acceptance import Limits, accept_sentences
@@ -26,10 +27,7 @@ def chats_with(model: Model, style: str) -> bool:
       SelectionError: an unknown style, or a chat with a model that has no template for one.
       UnsupportedModelError: the model is an encoder.
     """
-    if not model.config.causal or model.config.head is None:
-        raise UnsupportedModelError(
-            f"{model.name} is {model.config.kind} and writes nothing; choose a causal language model."
-        )
+    check_predicts(model, "and writes nothing", "Choose a causal language model.")
     has_template = bool(model.tokenizer.chat_template)
     if style not in ("", "chat", "continue"):
         raise SelectionError(f'style is {style!r}; there are chat, continue, and "" for what the model is made for.')

@@ -18,7 +18,7 @@ from served import Served, live_run
 
 import expertlens_jax as el
 from expertlens_jax import command
-from expertlens_jax.explorer import live
+from expertlens_jax.explorer import live, live_questions
 
 pytestmark = pytest.mark.process
 
@@ -191,7 +191,7 @@ def test_both_texts_are_those_of_el_generate_and_come_token_by_token(served):
 
 def test_one_text_is_written_at_a_time(served, monkeypatch):
     go, begun = threading.Event(), threading.Semaphore(0)
-    generate = live.generate
+    generate = live_questions.generate
 
     def waits(*args, on_token, **options):
         def slow(*token):
@@ -201,7 +201,7 @@ def test_one_text_is_written_at_a_time(served, monkeypatch):
 
         return generate(*args, on_token=slow, **options)
 
-    monkeypatch.setattr(live, "generate", waits)
+    monkeypatch.setattr(live_questions, "generate", waits)
     connection, response = served.open(ASKED)
     assert begun.acquire(timeout=60)
     status, body, headers = served.post("/live/write", ASKED)
@@ -216,7 +216,7 @@ def test_one_text_is_written_at_a_time(served, monkeypatch):
 
 
 def test_who_leaves_makes_room_for_the_next(served, monkeypatch):
-    generate, tokens = live.generate, []
+    generate, tokens = live_questions.generate, []
 
     def counts(*args, on_token, **options):
         def counted(*token):
@@ -226,12 +226,12 @@ def test_who_leaves_makes_room_for_the_next(served, monkeypatch):
 
         return generate(*args, on_token=counted, **options)
 
-    monkeypatch.setattr(live, "generate", counts)
+    monkeypatch.setattr(live_questions, "generate", counts)
     connection, response = served.open(ASKED)
     response.readline()
     connection.close()
     response.close()
-    monkeypatch.setattr(live, "generate", generate)
+    monkeypatch.setattr(live_questions, "generate", generate)
     for _ in range(200):
         status, *_ = served.post("/live/write", ASKED)
         if status == 200:
@@ -323,9 +323,9 @@ def test_an_encoder_reads_and_writes_nothing(served):
     class Encoder:
         name, config = "an encoder", type("Config", (), {"causal": False, "head": None, "kind": "an encoder"})
 
-    tables = {"t0": live.Loaded(served.expertise, Encoder)}
-    with pytest.raises(live.Refused, match="an encoder is an encoder, which writes nothing"):
-        live.check_write(ASKED, tables)
+    tables = {"t0": live_questions.Loaded(served.expertise, Encoder)}
+    with pytest.raises(live_questions.Refused, match="an encoder is an encoder, which writes nothing"):
+        live_questions.check_write(ASKED, tables)
 
 
 def test_a_port_that_cannot_be_had_is_told_before_anything_is_written(run, tmp_path, capsys):
