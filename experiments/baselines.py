@@ -174,7 +174,7 @@ def compare_concepts(
         expertise,
         this.expertise,
         read_comparison(this, vectors, carrying),
-        negatives=el.Negatives.of_attributes(read_negatives(c)),
+        negatives=read_negatives(c),
         truncate=c.truncate,
         tokens_per_batch=c.tokens_per_batch,
         save=lambda compute: saved_dataset(file, compute, question_of(expertise)),

@@ -20,7 +20,7 @@ from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConcept
 from expertlens_jax.experts.concept_tree import concept_domains
 from expertlens_jax.experts.selection import check_threshold
 
-from .expertise import read_negatives
+from .expertise import changed, read_negatives
 from .sources import check_named, checkpoints_by_step
 
 
@@ -168,7 +168,7 @@ def check_contrasts(
     for ratio in ratios:
         for concepts in datasets:
             try:
-                el.contrast_concepts(concepts, **read_negatives(config) | {"negatives_per_positive": float(ratio)})
+                el.contrast_concepts(concepts, changed(read_negatives(config), negatives_per_positive=float(ratio)))
             except ConceptDataError as error:
                 raise (UnfitConceptsError if ratio > 0 else ConceptDataError)(str(error)) from None
 
@@ -215,9 +215,9 @@ def check_stability(config: ml_collections.ConfigDict, datasets: Sequence[el.Con
         try:
             for count in settings.counts:
                 fewer = draw_sentences(concepts, count, seed=config.seed)
-                el.contrast_concepts(fewer, **read_negatives(config))
+                el.contrast_concepts(fewer, read_negatives(config))
             for seed in settings.seeds:
-                el.contrast_concepts(concepts, **read_negatives(config) | {"sampled": True, "seed": seed})
+                el.contrast_concepts(concepts, changed(read_negatives(config), sampled=True, seed=seed))
         except ConceptDataError as error:
             raise UnfitConceptsError(f"{error} (stability.counts, stability.seeds)") from None
 
@@ -313,7 +313,7 @@ def check_senses(config: ml_collections.ConfigDict, datasets: Sequence[el.Concep
     for name in config.senses.sentences:
         concepts = el.load_concepts(name)
         find_homographs(concepts)
-        el.contrast_concepts(concepts, **read_negatives(config))
+        el.contrast_concepts(concepts, read_negatives(config))
         if config.senses.tokens:
             check_words_present(concepts)
 

@@ -30,7 +30,7 @@ from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.detection_findings import conclude, tell
 
 from .detectors import check, check_model, examples_of, find_pairs
-from .expertise import read_settings
+from .expertise import read_recording
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -43,7 +43,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     model, names = check_model(config, this.datasets, this.model)
     embedder = this.named_model(settings.embedder) if settings.embedder else None
     every = [concepts for pair in pairs for concepts in (pair.train, pair.test)]
-    read = read_once(model, every, recording=el.Recording(**read_settings(config)), embedder=embedder)
+    read = read_once(model, every, recording=read_recording(config), embedder=embedder)
     tables = Tables()
     for pair in pairs:
         print(f"Learning from {pair.train.name}, trying on {pair.test.name}", flush=True)

@@ -14,16 +14,17 @@ from expertlens_jax.experts.token_masks import PoolOver
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.run_directory import is_local
 
-NEGATIVES = ("negatives_per_positive", "exclude_mentions", "sampled", "seed")
-READING = ("pooling", "truncate", "tokens_per_batch")
-
 
 def find_experts(
     model: el.Model,
     concepts: el.ConceptDataset,
     workdir: epath.Path,
     config: ml_collections.ConfigDict,
-    **changes: object,
+    *,
+    recording: el.Recording | None = None,
+    negatives: el.Negatives | Sequence[el.Negatives] | None = None,
+    statistics: el.Statistics | None = None,
+    store: el.ResponseStore | None = None,
 ) -> xr.Dataset:
     """Return `el.find_experts` with all that a config says of it.
 
@@ -34,15 +35,20 @@ def find_experts(
       concepts: the sentences.
       workdir: the table's run directory.
       config: has all of `configs.common.measuring_settings`.
-      **changes: arguments of `el.find_experts` that the config doesn't have, or others than its own.
+      recording, negatives: others than the config's own.
+      statistics: what is measured beside average precision.
+      store: where responses are kept.
     """
-    settings = read_settings(config) | read_negatives(config) | {"passes": config.passes or None}
-    settings |= changes
-    if "negatives" in settings:
-        settings = {name: value for name, value in settings.items() if name not in NEGATIVES}
-    budget = dataclasses.replace(read_budget(config), store=settings.pop("store", None))
-    settings |= {"budget": budget}
-    return el.find_experts(model, concepts, workdir, progress=True, **settings)
+    return el.find_experts(
+        model,
+        concepts,
+        workdir,
+        recording=recording or read_recording(config),
+        negatives=negatives or read_negatives(config),
+        statistics=statistics,
+        budget=dataclasses.replace(read_budget(config), store=store),
+        progress=True,
+    )
 
 
 def saved_expertise(
@@ -72,39 +78,42 @@ def saved_expertise(
       pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
       sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
       keep: whether to keep the responses for further tables; those that are there are read in any case.
-      **changes: other negatives than the config's, by the names in `NEGATIVES`; they become part of the table's name.
+      **changes: other negatives than the config's, by the plain names of `el.Negatives`; they become part of the
+        table's name.
 
     Raises:
       RunDirectoryError: a table of that name is there, of another model or other sentences that are called the same.
     """
     own = read_negatives(config)
-    asked = el.Negatives.of_attributes(own | changes)
+    asked = changed(own, **changes)
     together, halves = asked_together(config, concepts, asked, halves=halves)
-    name = table_name(model, concepts)
+    plain = table_name(model, concepts)
+    name = plain
     if len(together) > 1:
         name += f"_negatives-{digest_json([each.attributes() for each in together])[:8]}"
-        negatives = {"negatives": together}
     else:
-        name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != own[key])
-        negatives = own | changes
+        name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != own.attributes()[key])
     name += f"_pool_over-{pool_over}" if pool_over != "all" else ""
     name += f"_{sae}" if sae else ""
     name += "_halves" if halves else ""
     print(f"Finding the experts of {model.name}{f', {sae},' if sae else ''} in {concepts.name}")
     root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
+    recording = dataclasses.replace(read_recording(config), pool_over=pool_over)
     table = find_experts(
         model,
         concepts,
         root / name,
         config,
+        recording=dataclasses.replace(recording, sites=("sae",)) if sae else recording,
+        negatives=together if len(together) > 1 else asked,
+        statistics=el.Statistics(
+            halves=halves,
+            # The slope of the transport takes half of the time of ranking, and only steering reads it: of the plain
+            # table.
+            transport=name == plain,
+            permutations=el.Resampling(0, together[0].seed),
+        ),
         store=read_store(config, root, read_only=not keep),
-        pool_over=pool_over,
-        halves=halves,
-        permutations=0,
-        # The slope of the transport takes half of the time of ranking, and only steering reads it: of the plain table.
-        transport=name == table_name(model, concepts),
-        **negatives,
-        **({"sites": ("sae",)} if sae else {}),
     )
     return (el.select_negatives(table, asked) if len(together) > 1 else table).load()
 
@@ -120,25 +129,25 @@ def asked_together(
     """
     own = read_negatives(config)
     ratios = [*_of_section(config, "base_rates", "negatives_per_positive"), *_of_section(config, "negatives", "ratios")]
-    rates = [own | {"negatives_per_positive": float(ratio)} for ratio in sorted({*map(float, ratios)})]
-    samples = [own | {"sampled": True, "seed": seed} for seed in _of_section(config, "stability", "seeds")]
-    first = el.Negatives.of_attributes(own)
-    if asked.attributes() in samples or (halves and asked == first):
-        return [first, *_that_can_be(samples, first, concepts)], True
-    if asked != first and asked.attributes() in rates and not halves:
-        return [first, *_that_can_be(rates, first, concepts)], False
+    rates = [dataclasses.replace(own, per_positive=ratio) for ratio in sorted({*map(float, ratios)})]
+    samples = [dataclasses.replace(own, sampled=True, seed=seed) for seed in _of_section(config, "stability", "seeds")]
+    if asked in samples or (halves and asked == own):
+        return [own, *_that_can_be(samples, own, concepts)], True
+    if asked != own and asked in rates and not halves:
+        return [own, *_that_can_be(rates, own, concepts)], False
     return [asked], halves
 
 
-def _that_can_be(settings: Sequence[dict[str, object]], first: el.Negatives, concepts: el.ConceptDataset) -> list:
+def _that_can_be(
+    settings: Sequence[el.Negatives], first: el.Negatives, concepts: el.ConceptDataset
+) -> list[el.Negatives]:
     """Return each of the negatives beside the first that these sentences have enough of.
 
     What others ask is their affair.
     """
-    found = []
-    for each in settings:
+    found: list[el.Negatives] = []
+    for negatives in settings:
         try:
-            negatives = el.Negatives.of_attributes(each)
             el.contrast_concepts(concepts, negatives)
         except ConceptDataError:
             continue
@@ -159,10 +168,15 @@ def read_store(config: ml_collections.ConfigDict, root: epath.Path, *, read_only
     return el.ResponseStore(root / "responses", limit, read_only) if limit > 0 and is_local(root) else None
 
 
-def read_settings(config: ml_collections.ConfigDict) -> dict[str, object]:
-    """Return what the config says of how sentences are read: arguments of `el.record_responses`."""
-    plain = {name: config[name] for name in READING}
-    return plain | {"sites": tuple(config.sites) or None, "chat": read_chat(config)}
+def read_recording(config: ml_collections.ConfigDict) -> el.Recording:
+    """Return what the config says of how sentences are read."""
+    return el.Recording(
+        sites=tuple(config.sites) or None,
+        pooling=config.pooling,
+        tokens_per_batch=config.tokens_per_batch,
+        truncate=config.truncate,
+        chat=read_chat(config),
+    )
 
 
 def read_chat(config: ml_collections.ConfigDict) -> el.Chat | None:
@@ -181,15 +195,21 @@ def read_chat(config: ml_collections.ConfigDict) -> el.Chat | None:
     return None
 
 
-def read_negatives(config: ml_collections.ConfigDict) -> dict[str, object]:
-    """Return what the config says of a concept's negatives: arguments of `el.contrast_concepts`."""
-    return {name: config[name] for name in NEGATIVES}
+def read_negatives(config: ml_collections.ConfigDict) -> el.Negatives:
+    """Return what the config says of a concept's negatives, by their plain names."""
+    return el.Negatives.of_attributes(config)
+
+
+def changed(negatives: el.Negatives, **changes: object) -> el.Negatives:
+    """Return negatives with other values of some fields, by their plain names."""
+    return el.Negatives.of_attributes(negatives.attributes() | changes)
 
 
 def read_budget(config: ml_collections.ConfigDict) -> el.Budget:
     """Return the config's budget, in gigabytes there; what is left to the machine is half of what is free."""
     stated = {place: config[f"{place}_gigabytes"] for place in ("device", "host", "disk")}
-    return el.Budget(**{place: int(size * GB) for place, size in stated.items() if size >= 0})
+    sizes = {place: int(size * GB) for place, size in stated.items() if size >= 0}
+    return el.Budget(**sizes, passes=config.passes or None)
 
 
 def table_name(model: el.Model, concepts: el.ConceptDataset) -> str:

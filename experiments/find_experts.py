@@ -14,6 +14,8 @@ Claim it tests (Fedzechkina et al. 2025): a concept has experts at all. It would
 are no better than the best under permuted labels, or whose experts in one half of the sentences are none in the other.
 """
 
+import dataclasses
+
 import ml_collections
 from etils import epath
 
@@ -22,7 +24,7 @@ from expertlens_jax import parallel, plot
 from expertlens_jax.analysis.structure.thresholds import count_by_concept, summarise_counts
 from expertlens_jax.run_directory import write_csv
 
-from .expertise import find_experts
+from .expertise import find_experts, read_recording
 from .launch import launch
 from .sources import find_model
 
@@ -30,8 +32,14 @@ from .sources import find_model
 def run(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """Find the experts, count them, and draw how many there are."""
     concepts = el.load_concepts(config.sentences, negatives=config.negatives or None)
-    beside = {name: config[name] for name in ("pool_over", "halves", "permutations")}
-    expertise = find_experts(find_model(config), concepts, workdir, config, **beside)
+    expertise = find_experts(
+        find_model(config),
+        concepts,
+        workdir,
+        config,
+        recording=dataclasses.replace(read_recording(config), pool_over=config.pool_over),
+        statistics=el.Statistics(halves=config.halves, permutations=el.Resampling(config.permutations, config.seed)),
+    )
     if not parallel.is_first_host():
         return
     counts = count_by_concept(expertise, config.thresholds)

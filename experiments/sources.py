@@ -48,7 +48,7 @@ class Sources:
 
     def datasets(self, config: ml_collections.ConfigDict) -> tuple[el.ConceptDataset, ...]:
         """Return the config's sentence sets, see `load_datasets`."""
-        key = (tuple(config.sentences), tuple(config.concepts), tuple(read_negatives(config).items()))
+        key = (tuple(config.sentences), tuple(config.concepts), read_negatives(config))
         if key not in self._datasets:
             self._datasets = {key: load_datasets(config)}
         return self._datasets[key]
@@ -91,7 +91,7 @@ def load_datasets(config: ml_collections.ConfigDict) -> tuple[el.ConceptDataset,
     if config.concepts:
         datasets = [concepts.subset(config.concepts) for concepts in datasets]
     for concepts in datasets:
-        el.contrast_concepts(concepts, **read_negatives(config))
+        el.contrast_concepts(concepts, read_negatives(config))
     return tuple(datasets)
 
 

@@ -29,7 +29,7 @@ from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.steering_findings import conclude, make_page
 from expertlens_jax.run_directory import open_run, saved_json, write_text
 
-from .expertise import question_of, read_negatives, read_settings
+from .expertise import question_of, read_negatives, read_recording
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -66,8 +66,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         top=settings.drawn_count,
         threshold=config.drawn_threshold,
         kept=lambda name, make: saved_json(kept / f"{name}.json", make),
-        reading=read_settings(config),
-        negatives=read_negatives(config),
+        reading={"recording": read_recording(config)},
+        negatives={"negatives": read_negatives(config)},
         **this.resampling,
     )
     effects = describe_effects(results, *draws)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
 from expertlens_jax.models.addresses import Units, format_address, locate_units, one_address
+from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.streaming import layer_parameters
 from expertlens_jax.models.token_texts import texts_of_tokens
@@ -150,13 +151,8 @@ def _why_not(address: tuple[int, str, int]) -> str:
 
 
 def _check_model(model: Model) -> None:
-    config = model.config
-    if not config.causal or config.head is None:
-        raise UnsupportedModelError(
-            f"{model.name} is {config.kind} ({model.family.encodes(config)}) and has no logits. "
-            "Give a causal language model."
-        )
-    if config.norm_place == "post":
+    check_predicts(model, "and has no logits", "Give a causal language model.")
+    if model.config.norm_place == "post":
         raise UnsupportedModelError(
             f"{model.name} norms the residual stream after each block's additions, so no unit has a straight way to "
             "the logits. Give a model whose norms stand on its branches."

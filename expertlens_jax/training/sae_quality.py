@@ -16,6 +16,7 @@ import optax
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import UnsupportedSAEError
+from expertlens_jax.models.causal import predicts
 from expertlens_jax.models.interventions import At, PlacedIntervention, intervene
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sae import SAE, check_saes, encode
@@ -90,7 +91,7 @@ def measure_on_pieces(model: Model, sae: SAE, decoder: np.ndarray, pieces: Token
         raise UnsupportedSAEError(f"{sae.name} normalizes or centres activations, which no decoder here undoes.")
     x = prepare_reading(model, sae.layer, sae.site).read(pieces)
     quality = _explained(sae, jnp.asarray(decoder), x)
-    if not model.config.causal or model.config.head is None:
+    if not predicts(model):
         return SAEQuality(len(x), *quality)
     clean, spliced, zeroed = losses_on(model, pieces, sae, jnp.asarray(decoder))
     recovered = (zeroed - spliced) / (zeroed - clean) if zeroed != clean else float("nan")

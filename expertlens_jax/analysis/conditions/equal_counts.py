@@ -21,6 +21,7 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax.analysis.conditions.stability import cross_jaccard, random_jaccard
+from expertlens_jax.analysis.detecting.detectors import precision_elsewhere
 from expertlens_jax.analysis.similarity.alignment import RatedPairs, rated_pairs, why_no_correlation
 from expertlens_jax.analysis.statistics import (
     bootstrap_mean,
@@ -286,8 +287,7 @@ def _detected(source: Source) -> Values:
         by_subset = []
         for subset in source.subsets:
             one, other = scores[first][:, subset], scores[second][:, subset]
-            concepts = np.arange(len(one))
-            by_subset.append((other[concepts, one.argmax(1)] + one[concepts, other.argmax(1)]) / 2)
+            by_subset.append((precision_elsewhere(one, other) + precision_elsewhere(other, one)) / 2)
         found[first, second] = np.stack(by_subset, axis=1)
     return found
 

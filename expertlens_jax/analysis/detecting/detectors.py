@@ -27,6 +27,31 @@ THRESHOLD = 0.5  # on average precision, of the experts that vote
 Score = Callable[[np.ndarray], np.ndarray]
 
 
+def top_channels(expertise: np.ndarray, number: int) -> np.ndarray:
+    """Return the channels of highest average precision, the best first; of equal ones the first.
+
+    Args:
+      expertise: float `[concepts, channels]`.
+      number: of channels; all if there are fewer.
+
+    Returns:
+      int `[concepts, number]`.
+    """
+    return np.argsort(-expertise, axis=1, kind="stable")[:, : min(number, expertise.shape[1])]
+
+
+def precision_elsewhere(chosen_on: np.ndarray, tried_on: np.ndarray) -> np.ndarray:
+    """Return how well the best unit of each concept in some sentences detects it in others: float `[concepts]`.
+
+    It is the detector `best_expert`, where average precision is measured already in both.
+
+    Args:
+      chosen_on: float `[concepts, units]`, average precision in the sentences that the unit is chosen by.
+      tried_on: the same units' in the others.
+    """
+    return np.take_along_axis(tried_on, top_channels(chosen_on, 1), axis=1)[:, 0]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Training:
     """Sentences to learn from, for several concepts at once."""
@@ -59,7 +84,7 @@ class Training:
 
     def top(self, number: int) -> np.ndarray:
         """Return int `[concepts, number]`: the channels of highest average precision, the best first."""
-        return np.argsort(-self.expertise, axis=1, kind="stable")[:, : min(number, self.values.shape[1])]
+        return top_channels(self.expertise, number)
 
 
 @dataclasses.dataclass(frozen=True)
