@@ -1,4 +1,4 @@
-# make demo: find the experts of real models, hold them against human judgement, and put every claim to the test.
+# make demo: find the experts of real models, compare them with human judgement, and put every claim to the test.
 # make test: the tests; with ARGS="-m unit" those of arrays and tables alone, which are quick.
 # Both make .venv and install what they need from this project's own files.
 # make browser: the page of `expertlens explore` in Chromium: Debian's, installed if there is none, or BROWSER_PATH.

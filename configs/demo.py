@@ -133,7 +133,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.sparse_features.rate = 2e-3
     c.sparse_features.twins = ("frozen decoder", "frozen encoder", "random weights")
     c.sparse_features.draws = 20  # random subsets of units, as many as the live features
-    c.sparse_features.top = 20  # experts per concept, where their number is to be the same
+    c.sparse_features.top = 20  # experts per concept, where all have the same number
     # Steering: experts from the first sentence set, held-out text from the last
     c.steering = ml_collections.ConfigDict()
     c.steering.concepts = ("cat", "bread", "car", "rain", "piano", "mother", "ship", "church")

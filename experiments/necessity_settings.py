@@ -63,7 +63,7 @@ def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.Concept
 
     Raises:
       UnsupportedModelError: an encoder.
-      SelectionError: more than half of the units are to be silenced.
+      SelectionError: more than half of the units would be silenced.
     """
     del datasets
     if not model.config.causal:

@@ -171,7 +171,7 @@ def check_named(setting: str, names: Sequence[str], config: ml_collections.Confi
 
     Raises:
       CheckpointError: too few, one twice, two directories whose last folder has one name, a packaged model's revision
-        that doesn't exist, or what can be neither a packaged model, nor a directory, nor a hub's id.
+        that doesn't exist, or what can't be a packaged model, a directory or a hub's id.
     """
     if len(names) < least or len(set(names)) < len(names):
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """The command `expertlens`: a thin dispatcher over the launchers, which can also be run as `python -m`.
 
-What a command needs is imported when its flags are known to be right, so that help and errors come at once.
+What a command needs is imported when its flags are known to be right, so that help and errors come quickly.
 """
 
 import argparse
@@ -170,7 +170,7 @@ def explore(arguments: Sequence[str]) -> None:
     parser.add_argument("--sentences", action="append", default=[], metavar="FILE", help="the run's, if they moved")
     parser.add_argument("--notokens", action="store_true", help="don't read tokens, and show none")
     parser.add_argument(
-        "--compare", action="append", default=[], metavar="RUN", help="a further run, to hold beside it"
+        "--compare", action="append", default=[], metavar="RUN", help="a further run, to compare with it"
     )
     parser.add_argument(
         "--live", action="store_true", help="serve it with the model loaded: type, steer, watch it write"
@@ -179,7 +179,7 @@ def explore(arguments: Sequence[str]) -> None:
     parser.add_argument("--port", type=int, metavar="PORT", help="with --live, the port to serve at (any that is free)")
     given = parser.parse_args(list(arguments))
     if not given.live and (given.host is not None or given.port is not None):
-        parser.error("--host and --port say where a page is served, which --live does")
+        parser.error("--host and --port say where a page is served, and only --live serves it")
     from expertlens_jax.errors import ExpertLensError
     from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
 
@@ -211,7 +211,7 @@ def compare(arguments: Sequence[str]) -> None:
     """Print how runs differ, and write it down where that is asked for."""
     parser = _Arguments(
         "expertlens compare",
-        description="Hold runs side by side: of two models, revisions, sentence sets or settings. What differs in "
+        description="Compare runs: of two models, revisions, sentence sets or settings. What differs in "
         "settings and provenance; of each concept how many experts, how good, and whether they are the same; how the "
         "overlaps of concepts and the alignments with people's ratings differ; which verdicts change.",
         allow_abbrev=False,

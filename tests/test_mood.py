@@ -39,3 +39,28 @@ def test_docstrings_begin_with_a_verb(room):
     assert len(found) > (500 if room == "expertlens_jax" else 10)
     other = {name: text.splitlines()[0] for name, text in found.items() if text.split()[0].strip(",") not in VERBS}
     assert not other
+
+
+STIFF = {
+    "held against": "compared with",
+    "but for the": "except the",
+    "can't be had": "isn't found, can't be made",
+    "likewise": "say it again, or leave it out",
+    ", nor ": "a sentence of its own",
+    "is to be told": "say who tells it",
+}
+"""What readers whose mother tongue is another stumble over, and what to write."""
+
+
+def test_texts_are_in_plain_english():
+    files = [HERE / "README.md", *(HERE / "docs").glob("*.md"), *(HERE / "expertlens_jax").rglob("*.py")]
+    files += [*(HERE / "experiments").glob("*.py"), *(HERE / "configs").glob("*.py")]
+    assert len(files) > 250
+    found = [
+        f"{file.relative_to(HERE)}:{number}: {phrase!r}; write {better!r}"
+        for file in files
+        for number, line in enumerate(file.read_text().splitlines(), start=1)
+        for phrase, better in STIFF.items()
+        if phrase in line
+    ]
+    assert not found, "\n".join(found)

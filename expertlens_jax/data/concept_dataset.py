@@ -124,7 +124,7 @@ class ConceptDataset:
 
         Args:
           what: needs it, as "masked sentences".
-          concepts: of which; by default all.
+          concepts: their names; by default all.
 
         Raises:
           UnfitConceptsError: some have none; the message names them.
@@ -132,7 +132,7 @@ class ConceptDataset:
         wordless = [concept for concept in self.wordless if concepts is None or concept in concepts]
         if wordless:
             raise UnfitConceptsError(
-                f"{what} can't be had of concepts without a word, which {self.name!r} has: {listed(wordless, 5)}. "
+                f"{what} can't be made of concepts without a word, which {self.name!r} has: {listed(wordless, 5)}. "
                 "Take others, or do without."
             )
 

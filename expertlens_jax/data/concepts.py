@@ -139,7 +139,7 @@ def load_concepts(
         None, if all is in `positives`.
       positives: more sentences by concept: a list of them, or a file (`.txt` with one a line, or any of the above with
         a column `sentence`).
-      negatives: likewise by concept; or sentences that serve as the only negatives, of every concept without negatives
+      negatives: the same for negatives; or sentences that serve as the only negatives, of every concept without negatives
         of its own. Without it, each concept's negatives are the other concepts' positives.
       sentence: the column of sentences, if it isn't called so.
       concept: the column of concepts; or several columns, each a concept, with labels (1 and 0).
@@ -153,7 +153,7 @@ def load_concepts(
         found (`data.words`).
       minimum_sentences: the fewest positive sentences a concept may have.
       name: of the set; by default the file's name without its suffix, or "concepts".
-      ignore_columns: columns that aren't to be read, nor told.
+      ignore_columns: columns that aren't read, and that no message names.
       quoted: whether a file's fields are in quotes, with their own quotes doubled, as pandas and spreadsheets write
         them, or hold quotes as text. By default fields between commas or semicolons are quoted, and those between tabs
         if all of the file says so.

@@ -44,7 +44,7 @@ def download(url: str, path: pathlib.Path, sha256: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
             partial.write(data)
-        os.replace(partial.name, path)  # at once: another process never sees half of it
+        os.replace(partial.name, path)  # in one step: another process never sees half of it
     except OSError as error:
         raise DownloadError(
             f"{path} can't be written ({error}); set EXPERTLENS_CACHE to a directory that can"

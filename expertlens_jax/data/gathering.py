@@ -65,7 +65,7 @@ def gather(
     """Gather what tables say of concepts.
 
     Args:
-      parts: tables with concepts and sentences, of which later ones go on with earlier ones.
+      parts: tables with concepts and sentences; later ones go on with earlier ones.
       minimum_sentences: the fewest positives of a concept.
       negatives: sentences that are negatives of every concept without its own, and positives of none.
 

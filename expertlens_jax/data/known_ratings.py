@@ -6,7 +6,7 @@ wordvectors.org", ACL 2014), so that everyone's numbers rest on the same bytes. 
 with the same pairs and ratings in other bytes: that copy is as good.
 
 A ceiling is Spearman's correlation between people, as published. It is of one of two kinds, which its source names:
-of one person (or two) with the mean of the others, which is what a model does that is held against mean ratings; or
+of one person (or two) with the mean of the others, which is what a model does that is compared with mean ratings; or
 the mean over pairs of people, which is lower, and which a good model can exceed.
 """
 

@@ -182,7 +182,7 @@ def _find(path: epath.PathLike) -> epath.Path:
     file = find_file(path)
     if file is None:
         raise RatingsError(
-            f"no ratings {str(path)!r}: neither a file, nor one of the names known: {', '.join([*KNOWN, *PARTS])}"
+            f"no ratings {str(path)!r}: this is no file, and none of the known names: {', '.join([*KNOWN, *PARTS])}"
         )
     return file
 

@@ -9,7 +9,7 @@ import pandas as pd
 def each_row(table: pd.DataFrame) -> Iterable[Any]:
     """Return the rows of a table one by one: `row.column`, and `row.Index`.
 
-    They are `table.itertuples()`, of which pandas' types say that they are tuples and have no fields.
+    They are `table.itertuples()`; pandas' types say that those are tuples and have no fields.
 
     >>> [row.word for row in each_row(pd.DataFrame({"word": ["cat", "dog"]}))]
     ['cat', 'dog']
@@ -20,7 +20,7 @@ def each_row(table: pd.DataFrame) -> Iterable[Any]:
 def each_group(table: pd.DataFrame, by: str | list[str], **options: Any) -> Iterable[tuple[Any, pd.DataFrame]]:
     """Return a table's rows by what columns say, in the order of the first: that, as a tuple of several, and the rows.
 
-    They are `table.groupby(by, sort=False)`, of which pandas' types say that the first is anything that can be hashed.
+    They are `table.groupby(by, sort=False)`; pandas' types say that the first is anything that can be hashed.
 
     >>> [(word, len(rows)) for word, rows in each_group(pd.DataFrame({"word": ["dog", "cat", "dog"]}), "word")]
     [('dog', 2), ('cat', 1)]

@@ -2,7 +2,7 @@
 
 The files are those of the behavioural part of THINGS-data (Hebart et al., "THINGS-data, a multimodal collection of
 large-scale datasets for investigating object representations in human brain and behavior", eLife 12, 2023;
-https://osf.io/f5rn6, CC BY 4.0), and, but for the number of triplets, of its predecessor (Hebart, Zheng, Pereira &
+https://osf.io/f5rn6, CC BY 4.0), and, except for the number of triplets, of its predecessor (Hebart, Zheng, Pereira &
 Baker, "Revealing the multidimensional mental representations of natural objects underlying human similarity
 judgements", Nature Human Behaviour 4, 2020; https://osf.io/z2784). They are looked for anywhere below one directory:
 

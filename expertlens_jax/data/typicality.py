@@ -21,7 +21,7 @@ class Typicality:
     Attributes:
       name: of the data set.
       concepts: `[ratings]`, lower-cased.
-      categories: `[ratings]`, likewise; a concept may be of several.
+      categories: `[ratings]`, of each; a concept may be of several.
       scores: float64 `[ratings]`, larger is more typical.
 
     >>> import expertlens_jax as el, numpy as np

@@ -7,7 +7,7 @@ forms that it gives to another word (left, rose, leaves).
 
 What is left out of a concept's negatives should be rather too much than too little, so a homograph is a mention: "saw"
 is one of the concept "see" and of the concept "saw", "rose" of "rise" and of "rose". But the concept itself is taken as
-it is written: "see" is no mention of "saw", nor "rise" of "rose", nor "cat" of a concept "cats".
+it is written: "see" is no mention of "saw"; "rise" is none of "rose", and "cat" none of a concept "cats".
 
 Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without spaces: there a concept is found anywhere in the
 text. Korean adds particles to words: there it is found at the beginning of a word.
@@ -30,7 +30,7 @@ _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Kh
 _SUFFIXED = regex.compile(r"\p{Hangul}")
 _SEPARATORS = re.compile(r"[\s_-]+")
 
-# English forms of which the dictionary has another lemma. Left out are those that are far more often a word of
+# English forms for which the dictionary has another lemma. Left out are those that are far more often a word of
 # another sense than a form of this one, of a concept that is often a noun: born and bore (bear), wound (wind), dove.
 _OTHER_FORMS = {
     **{"bad": ("worse",), "bend": ("bent",), "bid": ("bade", "bidden"), "big": ("bigger",), "bind": ("bound",)},
@@ -318,7 +318,7 @@ def _participle(word: str) -> str:
     return word + "ing"
 
 
-def _unspaced_pattern(form: str, language: str) -> regex.Pattern[str] | None:  # ty: ignore[invalid-type-form]: likewise
+def _unspaced_pattern(form: str, language: str) -> regex.Pattern[str] | None:  # ty: ignore[invalid-type-form]
     """Return the pattern of a form in folded text, if it is of a script that doesn't set words apart.
 
     Return None if it is of another script.

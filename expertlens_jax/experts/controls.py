@@ -1,4 +1,4 @@
-"""Units to hold experts against: what steering by experts does is theirs only if these don't do it."""
+"""Units to compare experts with: what steering by experts does is theirs only if these don't do it."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def match_by_activity(
 
     Args:
       row: with `layer` and `site` of the units.
-      activity: float [units, kinds], what is to be alike.
+      activity: float [units, kinds], what should be alike.
       experts: bool [units].
       others: bool [units], the units to match them with.
       standardised: divides each kind of activity by its standard deviation within the layer and site.

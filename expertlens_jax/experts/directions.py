@@ -55,7 +55,7 @@ def find_directions(
       pooling: over a sentence's tokens, by default the mean.
       truncate: cut sentences longer than the context, rather than refuse them.
       tokens_per_batch: as in `record_responses`.
-      chat: likewise.
+      chat: see `record_responses`.
       direction_seed: of the negatives that "pca" draws.
       negatives: which sentences a concept is told apart from.
       progress: show a bar of sentences.
@@ -124,7 +124,7 @@ def find_directions(
     keep &= _of_layers(responses.units["layer"].to_numpy(), layers, responses.model)
     units, values = responses.units[keep], responses.values[:, keep]
     if not np.isfinite(values).all():
-        raise ResponsesError("these responses hold NaN or infinity, of which no direction can be found.")
+        raise ResponsesError("these responses hold NaN or infinity, so no direction can be found.")
     weights = contrast.weights()
     labels = np.where(concepts.labels, 1, np.where(weights > 0, 0, -1)).astype(np.int8)
     keys = [concept_key(direction_seed, concept) for concept in concepts.concepts]

@@ -159,7 +159,7 @@ def check_same_sentences(recorded: Sequence[str], wanted: Sequence[str]) -> None
 def check_same_responses(expertise: xr.Dataset, responses: Responses) -> None:
     """Raise ResponsesError unless a table is of these responses' units, read alike from the same network.
 
-    Where one of them doesn't say of which network it is, as responses of your own making don't, names decide.
+    Where one of them doesn't say which network it is of (responses that you made yourself don't), names decide.
     """
     responses = as_responses(responses)
     table, own = read_provenance(expertise.attrs), responses.provenance

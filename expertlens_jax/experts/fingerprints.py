@@ -45,7 +45,7 @@ def question(
 
 
 def flat(question: Mapping[str, Any]) -> dict[str, str]:
-    """Return what is nested in a question, but for its provenance, as JSON: an attribute of any file format."""
+    """Return what is nested in a question, without its provenance, as JSON: an attribute of any file format."""
     return {name: json.dumps(question[name]) for name in (OTHERS,) if name in question}
 
 

@@ -180,7 +180,7 @@ def top_sentences(
     Raises:
       SelectionError: a unit that wasn't recorded, or that the model doesn't have; several units; a count below 1; a
         model or sentences, and no run.
-      ResponsesError: something else than responses, or a run whose sentences or model can't be had.
+      ResponsesError: something else than responses, or a run whose sentences or model aren't found.
       RunDirectoryError: a directory that isn't one table's run.
     """
     address, count = one_address(unit), _check_count(count, "sentences")
@@ -235,7 +235,7 @@ def _read_again(
     check_given(given, [expertise])
     concepts, why_not = find_sentences(expertise, given, config, run)
     if concepts is None:
-        raise ResponsesError(f"the sentences of {run} can't be had: {why_not}. Give them: sentences=...")
+        raise ResponsesError(f"the sentences of {run} aren't found: {why_not}. Give them: sentences=...")
     reader, why_not = find_model(expertise, given, config)
     if reader is None:
         raise ResponsesError(f"{run} can't be read again: {why_not}. Give its model: model=...")
@@ -322,7 +322,7 @@ def top_tokens(
     Returns:
       A table `token, activation, number, start, end, sentence`: the token's text, what is said at it, and the sentence,
       its number, and where in it the token stands. The highest first (with `lowest`, the lowest). What the tokenizer
-      adds isn't among them, nor are, of an expert's unit, tokens that aren't routed to it.
+      adds isn't among them. Of an expert's unit, tokens that aren't routed to it aren't either.
 
     Raises:
       SelectionError, TokenizationError: see `trace`; or several units, or a count below 1.

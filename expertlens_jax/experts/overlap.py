@@ -88,7 +88,7 @@ def weighted_jaccard(
       expertise: from `measure_expertise`.
       threshold: in [0, 1].
       by: another score in place of average precision, see `select_experts`.
-      sign: of it, likewise.
+      sign: of it, see `select_experts`.
 
     Raises:
       SelectionError: this isn't a table of expertise, or the threshold isn't in [0, 1].
@@ -130,7 +130,7 @@ def cosine(
         without this they make all concepts alike. A concept that is nothing but the mean has cosine 0 with
         any.
       by: another score in place of average precision, see `select_experts`.
-      sign: of it, likewise.
+      sign: of it, see `select_experts`.
 
     Raises:
       SelectionError: this isn't a table of expertise, or there is only one concept to centre.
@@ -173,7 +173,7 @@ def kl(
       centred: first divides each unit's AP by its geometric mean over the concepts, which centres its
         logarithm.
       by: another score in place of average precision, see `select_experts`.
-      sign: of it, likewise.
+      sign: of it, see `select_experts`.
 
     Raises:
       SelectionError: this isn't a table of expertise, some AP is 0, or there is only one concept to centre.
@@ -220,7 +220,7 @@ def js(expertise: xr.Dataset, *, by: str = "average_precision", sign: Sign = "up
     Args:
       expertise: from `measure_expertise`.
       by: another score in place of average precision, see `select_experts`.
-      sign: of it, likewise.
+      sign: of it, see `select_experts`.
 
     Raises:
       SelectionError: this isn't a table of expertise, or a score is below 0.
@@ -334,7 +334,7 @@ def overlap(
       threshold: on average precision; for methods that compare sets, if `x` is a table, and for "weighted_jaccard".
       top: the number of experts per concept, in place of a threshold or beside it; for methods that compare sets.
       by: the score that experts are selected, or concepts compared, by: see `select_experts`.
-      sign: "up", "down" or "both", likewise.
+      sign: "up", "down" or "both", see `select_experts`.
       **options: of the method, such as `centred=False` for "cosine".
 
     Returns:

@@ -261,7 +261,7 @@ def check_one_host(store: ResponseStore | None) -> None:
     """
     if store is not None and jax.process_count() > 1:
         raise BudgetError(
-            f"a store of responses ({store.directory}) was given to {jax.process_count()} hosts, of which each records "
+            f"a store of responses ({store.directory}) was given to {jax.process_count()} hosts, and each records "
             "its share of the sentences; a store keeps those of one host. Leave it out."
         )
 

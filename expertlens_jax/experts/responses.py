@@ -193,13 +193,13 @@ def prepare_recording(
     tokens: Tokens | None = None,
     all_hosts: bool = False,
 ) -> PreparedRecording:
-    """Check what is to be recorded, and lays the model out on its devices.
+    """Check what will be recorded, and lay the model out on its devices.
 
     Args:
       model: from `load_model`.
       sentences: `[S]` texts.
       recording: how they are read; None for the defaults.
-      tokens: the sentences' tokens, where not all that `tokenize` would pool over are to be pooled over; which those
+      tokens: the sentences' tokens, where fewer are pooled over than `tokenize` would; which those
         are (`recording.pool_over`, see `token_masks`) is only written down.
       all_hosts: whether the devices of all processes work on each batch, or this process's only.
 

@@ -83,7 +83,7 @@ def fitted(concepts: ConceptDataset, expertise: xr.Dataset) -> ConceptDataset | 
 def find_sentences(
     expertise: xr.Dataset, given: Given, config: Mapping[str, Any], directory: epath.Path
 ) -> tuple[ConceptDataset | None, str]:
-    """Return a table's sentences, and "" or why they can't be had."""
+    """Return a table's sentences, and "" or why they aren't there."""
     tried = []
     for concepts in given.sentences:
         if part := fitted(concepts, expertise):
@@ -117,7 +117,7 @@ def _places_of_sentences(expertise: xr.Dataset, config: Mapping[str, Any], direc
 
 
 def find_model(expertise: xr.Dataset, given: Given, config: Mapping[str, Any]) -> tuple[Model | None, str]:
-    """Return the model with which a table was measured, and "" or why it can't be had."""
+    """Return the model with which a table was measured, and "" or why it isn't there."""
     provenance = read_provenance(expertise.attrs)
     if given.model is not None and is_model_of(given.model, expertise):
         return given.model, ""

@@ -138,7 +138,7 @@ def select_negatives(
 
 
 def negatives_of(expertise: xr.Dataset) -> list[Negatives]:
-    """Return the negatives that a table of expertise was measured with, the first of which all of it is.
+    """Return the negatives that a table of expertise was measured with, the first, if there are several.
 
     Raises:
       SelectionError: the table doesn't say.

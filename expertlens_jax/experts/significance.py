@@ -177,7 +177,7 @@ def p_values(
 
 
 def null_distributions(contrast: Contrast, *, seed: int) -> list[NullDistribution]:
-    """Return `[concepts]` nulls, in `null_survival`'s way, of which only a few are computed.
+    """Return `[concepts]` nulls, in `null_survival`'s way; only a few are computed.
 
     Concepts of one P and base rate differ in N alone, and in their null by an amount that is linear in 1 / N as far
     as the draws can tell (all have the same seed, so their errors go together). It's computed at both ends of

@@ -124,7 +124,7 @@ def steer(
       sites: choose among the units at these sites only, such as `["mlp.up", "mlp.down"]`; default all of the table's.
       units: steer these instead of the experts, as values of the table's `unit` coordinate: for controls.
       by: the score that units are chosen by, as in `select_experts`; damping goes by the method's own.
-      sign: "up", "down" or "both", likewise.
+      sign: "up", "down" or "both", see `select_experts`.
       layers: choose among the units of these layers only, from 0; default all of the table's. Directions of several
         layers add up in the stream, so of these one or more must be named, unless the table has a single one.
 
@@ -201,7 +201,7 @@ def steer(
 
 
 def _site_channels(expertise: xr.Dataset) -> tuple[tuple[str, int | None], ...]:
-    """(site, channels) of each of the table's sites; None for one of which the table holds some units only."""
+    """(site, channels) of each of the table's sites; None for a site that the table holds some units of."""
     layers, sites, channels = (expertise[name].values for name in ("layer", "site", "channel"))
     widths = []
     for site in dict.fromkeys(sites):
@@ -320,7 +320,7 @@ def _steer_units(
         if np.isnan(value).any():
             raise SelectionError(
                 f"method {method!r} needs {name}, and the table has it for {(~np.isnan(value)).sum()} of the "
-                f"{len(places)} units that {concept!r} is to be steered with. Raise top= of el.measure_distributions."
+                f"{len(places)} units that steer {concept!r}. Raise top= of el.measure_distributions."
             )
         values.append(value)
     scale, shift = affine(*values)

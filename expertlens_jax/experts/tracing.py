@@ -40,8 +40,8 @@ class Trace:
     sentences: list[str]
     """`[S]`."""
     tokens: list[list[str]]
-    """Of each sentence, the text of each token. Those of the sentence itself read, put together, as it does, but for
-    characters of several tokens, each of which is given as its bytes: `\\xf0`."""
+    """Of each sentence, the text of each token. Those of the sentence itself read, put together, as it does, except
+    for characters of several tokens: each token is given as its bytes: `\\xf0`."""
     spans: list[np.ndarray]
     """Of each sentence, int32 `[tokens, 2]`: from which character of it up to which each token stands. What the
     tokenizer adds (CLS, SEP, BOS) has an empty span."""

@@ -78,7 +78,7 @@ def listen(
       read: see `Reader`.
       concepts: the sentences.
       units: `[units]`, a row each.
-      shown: by sentence, the units (places in `units`) whose tokens are to be kept whatever they say.
+      shown: by sentence, the units (places in `units`) whose tokens are kept whatever they say.
       pooling: of a sentence's tokens: "max", "mean" or "last".
       num_shown: how many sentences to keep at which a unit says most, and least.
       progress: show a bar.

@@ -29,7 +29,7 @@ def write_compared(
 
     Args:
       site: the folder of the page.
-      runs: by name; all are held against the first.
+      runs: by name; all are compared with the first.
       groups: by sentence set, each run's table.
       common: by sentence set, the concepts that all have.
       ids: the tables' ids in the page, by `id(table)`.

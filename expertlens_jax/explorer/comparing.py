@@ -42,7 +42,7 @@ def compare_runs(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> Result:
-    """Compare runs: of two models, revisions, sentence sets or settings. All are held against the first.
+    """Compare runs: of two models, revisions, sentence sets or settings. All are compared with the first.
 
     >>> import tempfile
     >>> import expertlens_jax as el
@@ -315,9 +315,7 @@ def _sentences(
     settings, verdicts = tables["settings"], tables["verdicts"]
     said = []
     all_of_them = f"{', '.join(names[:-1])} and {names[-1]}"
-    shown = settings[
-        ~settings["setting"].str.endswith("sha256")
-    ]  # of which each follows from something that has a name
+    shown = settings[~settings["setting"].str.endswith("sha256")]  # each follows from something that has a name
     if len(shown):
         of_network = shown["setting"].str.startswith("config.")
         shown = pd.concat([shown[~of_network], shown[of_network]])
@@ -325,7 +323,7 @@ def _sentences(
         more = f"; and {len(settings) - len(first)} more: tables['settings']" if len(settings) > len(first) else ""
         said.append(f"{all_of_them} differ in {'; '.join(first)}{more}.")
     elif not len(settings):
-        said.append(f"{all_of_them} don't differ in any setting, nor in what they were measured with.")
+        said.append(f"{all_of_them} don't differ in any setting, and were measured with the same model and sentences.")
     for row in tables["agreement"].to_dict("records"):
         here = table[(table["sentences"] == row["sentences"]) & (table["other"] == row["other"])]
         about = f"{row['sentences']}, {row['run']} and {row['other']}"

@@ -69,7 +69,7 @@ def serve(
       **options: of `explore`.
 
     Raises:
-      ServerError: starlette or uvicorn isn't installed; or the host or port can't be had.
+      ServerError: starlette or uvicorn isn't installed; or the host or port isn't free.
       CheckpointError: no table's model can be found, or the one that was given isn't the run's.
       RunDirectoryError and others: see `explore`; or the page would lie in a bucket.
     """
@@ -114,7 +114,7 @@ def listen(host: str, port: int) -> socket.socket:
             "or name one of its addresses."
         ) from None
     except OSError as error:
-        taken = "is in use" if error.errno in _IN_USE else f"can't be had ({error.strerror or error})"
+        taken = "is in use" if error.errno in _IN_USE else f"can't be used ({error.strerror or error})"
         raise ServerError(
             f"port {port} of {host} {taken}. Choose another --port, or leave it out, and any that is free is taken."
         ) from None

@@ -71,7 +71,7 @@ def read_run(directory: epath.PathLike) -> Run:
     """Read what a run directory holds, finished or not.
 
     Raises:
-      RunDirectoryError: there is no such directory; it is no run; or it has no table of which a unit is ranked.
+      RunDirectoryError: there is no such directory; it is no run; or none of its tables has a ranked unit.
     """
     directory = epath.Path(directory)
     config = _read_json(directory, "config.json", dict)

@@ -69,9 +69,9 @@ def explore(
     loads data as it is looked at. Of each concept it shows the `experts` units with the highest average precision;
     all that is counted (experts at each τ, where they are, overlaps) is counted over all units.
 
-    Sentences show what the best units say at each token where the sentences and the model can be had: the run's own,
+    Sentences show what the best units say at each token where the sentences and the model are found: the run's own,
     if they ship with the package or are still where the run's config says, or those given here. What isn't what the run
-    was measured with is refused, and what can't be had is left out; the page says so, and shows all else.
+    was measured with is refused, and what isn't found is left out; the page says so, and shows all else.
 
     Args:
       run: the directory of a run: of `el.find_experts`, of `expertlens find`, `align`, `reproduce` or another
@@ -127,7 +127,7 @@ def write_site(
     """Write a page as `explore` does; with `live`, the models are loaded whether or not tokens are read.
 
     Raises:
-      CheckpointError: `live`, and no table's model can be had; and as `explore`.
+      CheckpointError: `live`, and no table's model is found; and as `explore`.
     """
     for name, number in (("experts", experts), ("speaking", speaking)):
         if number < 1:

@@ -70,8 +70,8 @@ def write_table(
       site: the folder of the page.
       name: of the folder of the table's chunks.
       table: the table.
-      concepts: its sentences, if they can be had.
-      model: what it was measured with, if it can be had.
+      concepts: its sentences, if they are found.
+      model: what it was measured with, if it is found.
       rated: columns `word_1, word_2, rating, ratings`.
       bounds: how much is shown.
     """

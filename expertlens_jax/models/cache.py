@@ -34,7 +34,7 @@ from expertlens_jax.models.provenance import NUMBERS_VERSION
 
 FILES = "files.json"
 LAYERS = "layers"
-CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives so large a block back at once
+CHUNK = 2**26  # bytes of an array in a file, and read at a time: the C library gives back a freed block of this size
 
 
 def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str, quantised: str = "") -> str:
@@ -187,7 +187,7 @@ def _check_files(entry: pathlib.Path) -> None:
 
 
 def _files(entry: pathlib.Path) -> list[str]:
-    """Return the names of an entry's files, but for their list."""
+    """Return the names of an entry's files, without their list."""
     paths = (path for path in sorted(entry.rglob("*")) if path.is_file() and path != entry / FILES)
     return [path.relative_to(entry).as_posix() for path in paths]
 

@@ -276,7 +276,7 @@ def fill_parameters(
 def _read_layers(
     read: Callable[[Parameter, int, tuple[slice, ...]], np.ndarray], parameter: Parameter, index: tuple[slice, ...]
 ) -> np.ndarray:
-    """Return the part of a parameter `[layers, ...]` at `index`, of which the first slice is of layers."""
+    """Return the part of a parameter `[layers, ...]` at `index`; the first slice is of layers."""
     return np.stack([read(parameter, layer, index[1:]) for layer in range(parameter.shape[0])[index[0]]])
 
 
@@ -292,7 +292,7 @@ def _place(
     dtype: jnp.dtype,
     sharding: Sharding,
 ) -> jax.Array:
-    """Return an array `shape` on its devices, of which each part is read once."""
+    """Return an array `shape` on its devices; each part is read once."""
     parts: dict[tuple, np.ndarray] = {}  # devices along `data` hold the same
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:

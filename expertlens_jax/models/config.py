@@ -107,7 +107,7 @@ class TransformerConfig:
 
     # Mixtures of experts
     num_experts: int = 0
-    """MLPs of a layer, of which a router chooses some at each token; 0: there is one, for every token."""
+    """MLPs of a layer; a router chooses some at each token. 0: there is one, for every token."""
     experts_per_token: int = 0
     router_norm: bool = False
     """Whether the weights of a token's experts are made to sum to one, after the softmax over all experts."""

@@ -108,7 +108,7 @@ def generate(
 
     Each draw's key is folded from the seed, the prompt's place among the prompts, and the token's place in
     the continuation. So a text depends neither on the other prompts nor on the number of devices that share
-    the rows: up to rounding, and but for rotary scalings that go by a batch's longest row, as in transformers
+    the rows: up to rounding, and except for rotary scalings that go by a batch's longest row, as in transformers
     (dynamic NTK, LongRoPE).
 
     Args:

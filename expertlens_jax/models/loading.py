@@ -198,7 +198,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What parameters are read from, and how they are to be read."""
+    """What parameters are read from, and how."""
 
     directory: pathlib.Path
     family: Family

@@ -96,7 +96,7 @@ def effect_on_logits(model: Model, direction: jax.Array) -> jax.Array:
 
 
 def _through_norm(model: Model, direction: jax.Array, norm: Mapping[str, jax.Array] | None) -> jax.Array:
-    """Return the direction after a norm, but for what the norm divides by: centred, if layer norm does it, and scaled.
+    """Return the direction after a norm, without what the norm divides by: centred, if layer norm does it, and scaled.
 
     `norm` are its parameters; None, if it has none.
     """

@@ -34,7 +34,7 @@ class Provenance:
     """What responses follow from; of a steering made by hand, the model alone.
 
     Equal provenances mean equal numbers, up to rounding: names, versions of packages, and the number and kind of
-    devices are no part of that, nor is `tokens_per_batch`. Texts that hold a structure are JSON, so that all fields are
+    devices and `tokens_per_batch` are no part of that. Texts that hold a structure are JSON, so that all fields are
     plain values: hashable, and attributes of any file format.
     """
 

@@ -84,7 +84,7 @@ def read_units(
       params: of the model.
       token_ids: int `[batch, tokens]`.
       attention_mask: bool `[batch, tokens]`.
-      pool_mask: bool `[batch, tokens]`, of which interventions are told.
+      pool_mask: bool `[batch, tokens]`, which interventions are given.
       chosen: from `choose_units`.
       steering: laid out, or none.
       saes: if features are among the units.

@@ -1,11 +1,11 @@
-"""Mixtures of experts: MLPs of which a router chooses some at each token (Shazeer et al. 2017, arXiv 1701.06538).
+"""Mixtures of experts: a router chooses some of a layer's MLPs at each token (Shazeer et al. 2017, arXiv 1701.06538).
 
 What an expert holds at a token that isn't routed to it is 0: it adds nothing there. Its units' responses are pooled
 over the tokens that are, see `taps.pool_by_expert`.
 
-Products can be had in two ways, with the same results. Densely, every expert sees every token, and its weight is 0
-where it wasn't chosen: that is simple, and splits over a mesh by experts with one sum between devices. Grouped, tokens
-are sorted by their experts, and each expert sees its own: `num_experts / experts_per_token` times less work.
+Products are computed in one of two ways, with the same results. Densely, every expert sees every token, and its weight
+is 0 where it wasn't chosen: that is simple, and splits over a mesh by experts with one sum between devices. Grouped,
+tokens are sorted by their experts, and each expert sees its own: `num_experts / experts_per_token` times less work.
 """
 
 from functools import partial

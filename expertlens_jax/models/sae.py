@@ -203,11 +203,11 @@ def check_saes(saes: Sequence[SAE], config: TransformerConfig, model: str, famil
       saes: as loaded.
       config: of the model.
       model: its name, for errors.
-      family: its `model_type`, held against the model that each SAE says it was trained on; "" holds nothing.
+      family: its `model_type`, compared with the model that each SAE says it was trained on; "" compares nothing.
 
     Raises:
       UnsupportedSAEError: one that doesn't fit: in width, layer or site, or because it reads what isn't a site of
-        this family; one of another family's model; one of which it isn't said whether it was trained on centred
+        this family; one of another family's model; one that doesn't say whether it was trained on centred
         activations, where that matters; two in one layer; or different numbers of features.
 
     Warns:
@@ -288,7 +288,7 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
         )
     if SITES[sae.site].by_expert and config.num_experts:
         raise UnsupportedSAEError(
-            f"{sae.name} reads {sae.site}, of which each of {model}'s experts has its own, at its own tokens. Use an "
+            f"{sae.name} reads {sae.site}. Each of {model}'s experts has its own, at its own tokens. Use an "
             "SAE of mlp.down or the residual stream."
         )
     if read != channels:

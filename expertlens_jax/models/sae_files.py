@@ -270,7 +270,7 @@ def _load_sae_lens(
     encoder, bias, offset = arrays["W_enc"], arrays["b_enc"], arrays.get("b_dec")
     if scale is not None:  # (x * scale - offset) @ encoder, written as a function of x
         encoder, offset = encoder * np.float32(scale), None if offset is None else offset / np.float32(scale)
-    if by_decoder_norm:  # features are ordered, and held against a threshold, by what they add to the reconstruction
+    if by_decoder_norm:  # features are ordered, and compared with a threshold, by what they add to the reconstruction
         lengths = np.linalg.norm(arrays["W_dec"], axis=1)
         if architecture in ("standard", "jumprelu") and not np.allclose(lengths, 1, atol=1e-2):
             raise UnsupportedSAEError(

@@ -36,8 +36,8 @@ def sae_options(entry: str) -> tuple[str, dict[str, Any]]:
             options[name.strip()] = _KINDS[name.strip()](value.strip())
         except (KeyError, ValueError) as error:
             raise SelectionError(
-                f"saes has {entry!r}, of which {option!r} isn't understood. Write PATH, PATH@12 for a layer, or "
-                "PATH@layer=12,site=resid,scale=0.5,centred=True with what el.load_sae is to be told."
+                f"saes has {entry!r}, and {option!r} in it isn't understood. Write PATH, PATH@12 for a layer, or "
+                "PATH@layer=12,site=resid,scale=0.5,centred=True with options of el.load_sae."
             ) from error
     return path, options
 
@@ -65,7 +65,7 @@ def carry_each(model: Model, entries: Sequence[str]) -> dict[str, Model]:
         name = f"sae_{sae.name}_layer{sae.layer}" if "layer" in options else f"sae_{sae.name}"
         if name in carrying:
             raise SelectionError(
-                f"saes is {tuple(entries)}, of which two would be called {name}; rename one's directory, or say "
+                f"saes is {tuple(entries)}, and two of them would be called {name}; rename one's directory, or say "
                 "the layers, as in PATH@12."
             )
         carrying[name] = model.with_sae(sae)

@@ -55,7 +55,7 @@ def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: 
       TokenizationError, UnsupportedModelError: see `score_continuations`.
 
     Warns:
-      ExpertLensWarning: likewise.
+      ExpertLensWarning: see `place_steering`.
     """
     check_predicts(model, "and gives text no probability", "Score with a causal language model.")
     if len(prompts) != len(continuations):

@@ -88,7 +88,7 @@ def _rows() -> Iterable[Site]:
         in_stream=True,
     )
     yield linear("attn.q", "queries, before rotary positions and norms", lambda c: c.num_heads * c.head_dim)
-    yield linear("attn.k", "keys, likewise", lambda c: c.num_kv_heads * c.head_dim)
+    yield linear("attn.k", "keys", lambda c: c.num_kv_heads * c.head_dim)
     yield linear("attn.v", "values", lambda c: c.num_kv_heads * c.head_dim)
     yield Site(
         "attn.z",
@@ -241,7 +241,7 @@ def check_activation_site(config: TransformerConfig, site: str, model: str, what
       config: of the model.
       site: its name.
       model: the model's name, for errors.
-      what: is to be done there, as "intervened on".
+      what: the user wants to do there, as "intervened on".
 
     Raises:
       SelectionError: the model has no such site, or it is a summary.

@@ -67,7 +67,7 @@ class LayerInputs:
     token_ids: jax.Array | None = None
     """int32 `[batch, tokens]`; None without interventions, which alone ask for it."""
     layer: jax.Array | None = None
-    """int32 scalar, likewise, and within a layer."""
+    """int32 scalar: the same, and within a layer."""
     features: jax.Array | None = None
     """int32 `[saes, chosen]`: which features of each SAE are captured; None where none are, or all are pooled."""
     held: dict[str, jax.Array] | None = struct.field(pytree_node=False, default=None)
@@ -128,7 +128,7 @@ def pool_by_expert(
 ) -> jax.Array:
     """Pool activations over tokens, each expert's over those tokens that are routed to it.
 
-    A sentence of which no token is gives 0, by any pooling. That is what the expert adds to the sum of all, and what
+    A sentence none of whose tokens is gives 0, by any pooling. That is what the expert adds to the sum of all, and what
     its `mlp.act`, `mlp.up` and `mlp.gate` would have to be for it to add as much (without biases there); and it is
     finite, so that sentences stay ranked: below those that excite the unit, above those that inhibit it, level with
     each other.
@@ -136,7 +136,7 @@ def pool_by_expert(
     Args:
       activations: `[batch, tokens, channels]`, 0 at tokens that aren't routed to the channel's expert.
       mask: bool `[batch, tokens]`, as `pool` takes it.
-      pooling: likewise.
+      pooling: see `pool`.
       reached: bool `[batch, tokens, experts]`; None where channels are of no experts.
 
     Returns:

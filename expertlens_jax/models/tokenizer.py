@@ -41,7 +41,7 @@ MODEL_FILES = ("tokenizer.model", "spiece.model")
 def read_tokenizer(directory: pathlib.Path) -> transformers.PreTrainedTokenizerFast:
     """Read the tokenizer of a Hugging Face directory, able to tell what it adds and to pad.
 
-    With a `tokenizer.json` its ids are those of `tokenizers.Tokenizer.from_file`, to the token, but for the truncation
+    With a `tokenizer.json` its ids are those of `tokenizers.Tokenizer.from_file`, to the token, except for truncation
     and padding that such a file may store, which don't act. Which of the special tokens is BOS, and the like, comes
     from `tokenizer_config.json` and `special_tokens_map.json`; what isn't stated there, from the defaults of the class
     that they, or `config.json`, name. Without a `tokenizer.json` transformers converts what there is.
@@ -288,7 +288,7 @@ def _matching(token: tokenizers.AddedToken) -> dict[str, bool]:
 
 
 def _converted(directory: pathlib.Path, settings: Mapping[str, Any]) -> transformers.PreTrainedTokenizerFast:
-    """Return what transformers makes of the vocabulary's older forms, held against these."""
+    """Return what transformers makes of the vocabulary's older forms, compared with these."""
     _require_packages(directory)
     unset = {name: None for name in SPECIAL if name in settings and not _text(settings[name])}
     try:

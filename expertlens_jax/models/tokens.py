@@ -298,7 +298,7 @@ def batches(
       rows_multiple: a shard's number of rows is a multiple of this.
 
     Yields:
-      Batches, the longest first, so that too little memory shows at once.
+      Batches, the longest first, so that too little memory shows in the first batch.
     """
     lengths = np.array([len(row) for row in tokens.ids])
     padded = bucket_lengths(lengths)

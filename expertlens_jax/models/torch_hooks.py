@@ -63,7 +63,7 @@ def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
       hf_model: a `transformers` model of a supported family, with or without its head; in any dtype, on any device.
 
     Returns:
-      The hooks. The model is steered at once, in every call: at all tokens, prompts' and new ones alike, as
+      The hooks. The model is steered from now on, in every call: at all tokens, prompts' and new ones alike, as
       `model(..., steering=...)` and `el.generate` are.
 
     Raises:

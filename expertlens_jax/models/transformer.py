@@ -165,7 +165,7 @@ class Ends(nn.Module):
     keeps: bool = False
     """Whether keys and values are kept, for generation."""
     mesh: Mesh | None = None
-    """What the parameters are split over, if activations are to be laid out on it too: see `sharding.py`."""
+    """What the parameters are split over, if activations are laid out on it too: see `sharding.py`."""
 
     @nn.nowrap
     def _enter(

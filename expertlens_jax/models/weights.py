@@ -164,7 +164,7 @@ def weight_paths(directory: pathlib.Path) -> list[pathlib.Path]:
     missing = [shard for shard in shards if not (directory / shard).exists()]
     if missing:
         raise CheckpointError(
-            f"{directory / start} names {len(shards)} shards, of which {', '.join(missing)} "
+            f"{directory / start} names {len(shards)} shards, and {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing. Get the checkpoint again."
         )
     return [directory / shard for shard in shards]

@@ -39,7 +39,7 @@ def tell(shown: pd.DataFrame) -> str:
 
 
 def shown_rows(table: pd.DataFrame, thresholds: Sequence[float], negatives_per_positive: float) -> pd.DataFrame:
-    """Return the rows but for those that are there for other base rates: of their numbers and thresholds."""
+    """Return the rows without those of other base rates."""
     of_rate = table["negatives_per_positive"].isna() | (table["negatives_per_positive"] == negatives_per_positive)
     return table[of_rate & (table["threshold"].isna() | table["threshold"].isin(list(thresholds)))]
 
@@ -118,7 +118,7 @@ def conclude(shown: pd.DataFrame, *, threshold: float, permutations: int) -> lis
     if made:
         told = f"{sum(made)} of {len(made)} {what} are significant and above both controls; most had to be. "
     else:
-        told = f"{what}, of which none could be put to the test: " if found else f"no {what} could be computed"
+        told = f"{what}, and none could be put to the test: " if found else f"no {what} could be computed"
     told += f"{'; '.join(found)}."
     told += f" Left out: {'; '.join(left_out)}." if left_out and found else ""
     return [conclude_from(CLAIM, told, most(outcomes), "alignment")]

@@ -18,7 +18,7 @@ from expertlens_jax.run_directory import write_csv
 CONCLUSIONS = "conclusions.csv"
 """Where a run keeps them."""
 LEVEL = 0.05  # of every test: p below it is significant, and a test that can't go below it isn't made
-FEWEST_CONCEPTS = 6  # of which an interval says something: all on one side has p = 0.03, of five 0.06
+FEWEST_CONCEPTS = 6  # for an interval to say something: all on one side has p = 0.03, of five 0.06
 
 
 class Verdict(enum.StrEnum):
@@ -50,7 +50,7 @@ class Conclusion:
     claim: str
     """What the literature says."""
     found: str
-    """What this run measured of it, with numbers, intervals and what they were held against."""
+    """What this run measured of it, with numbers, intervals and what they were compared with."""
     verdict: Verdict
     """Whether the claim held here, by the rule that `found` states."""
     figure: str
@@ -83,7 +83,7 @@ def most(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def of_those_made(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return whether all comparisons that could be made came out as claimed: `every`, but for what can't be made."""
+    """Return whether all comparisons that could be made came out as claimed: `every`, without what can't be made."""
     return every([each for each in outcomes if not isinstance(each, Untestable)] or outcomes)
 
 

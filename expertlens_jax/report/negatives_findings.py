@@ -26,7 +26,7 @@ def conclude(table: pd.DataFrame) -> list[Conclusion]:
 
     Args:
       table: of `describe_thresholds` and `describe_experts`, after columns sentences, concepts, negatives_per_positive
-        and top, of which the latter is missing where a threshold selects the experts.
+        and top, which is missing where a threshold selects the experts.
     """
     rows = table[table["statistic"] == "overlap"]
     high = table["threshold"].max()

@@ -1,7 +1,7 @@
 """What may be wrong with sentences before a model reads them: a wrong sense, templates, near-duplicates, leaked words.
 
 Whoever replicates a study with sentences that a model wrote finds some in the wrong sense, late and by eye. Here every
-sentence is held against the others of its set. Nothing is decided: a row says what was seen, and how much of it.
+sentence is compared with the others of its set. Nothing is decided: a row says what was seen, and how much of it.
 
 A sentence is compared without its concept's word, in whose place a slot stands. It *reads like* the concept, domain or
 sense to whose sentences it is most alike: the cosine of its TF-IDF weights (scikit-learn's, with 1 + ln tf) with the

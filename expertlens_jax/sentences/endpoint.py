@@ -137,7 +137,8 @@ def ask_endpoint(
       sleep: waits so many seconds.
 
     Raises:
-      EndpointError: any other status, at once; no answer after all tries; or a wait longer than `longest_wait`.
+      EndpointError: any other status, without another try; no answer after all tries; or a wait longer than
+        `longest_wait`.
     """
     fields = {"model": endpoint.model, "messages": [{"role": "user", "content": prompt}], "seed": seed, **endpoint.body}
     data = json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
@@ -222,7 +223,7 @@ def _read_answer(endpoint: Endpoint, content: bytes) -> Answer | str:
             return f"answers with an error{_said(endpoint, content)}"
         message = answered["choices"][0]["message"]
         text = message.get("content") or ""
-        if isinstance(text, list):  # parts, of which some are text
+        if isinstance(text, list):  # parts, and some are text
             text = "".join(part.get("text", "") for part in text)
         if not isinstance(text, str):
             raise TypeError

@@ -1,4 +1,4 @@
-"""What a language model is asked when it shall write sentences of a concept."""
+"""What a language model is asked, so that it writes sentences of a concept."""
 
 # Fields: {concept}, {sense}, {count}, {min_words}, {max_words}
 _RULES = (

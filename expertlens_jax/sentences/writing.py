@@ -159,7 +159,7 @@ def read_list(answer: str) -> list[str]:
 
 
 def read_continuations(answer: str) -> list[str]:
-    """Return the sentences of an answer of openings and their continuations, one a line, but for unfinished ends.
+    """Return the sentences of an answer of openings and their continuations, one a line, without unfinished ends.
 
     Whether a line's last sentence is finished shows in its full stop; what has none is refused later.
     """

@@ -177,7 +177,7 @@ def _up_to(config: TransformerConfig, layer: int) -> TransformerConfig:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ActivationStream:
-    """Activations of a site, in shuffled batches; each text is read as often as the others, but for the last time."""
+    """Activations of a site, in shuffled batches; each text is read as often as the others, except the last time."""
 
     reader: SiteReader
     tokens: Tokens

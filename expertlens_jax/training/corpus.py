@@ -19,7 +19,7 @@ HELD_OUT_EVERY = 100
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """The tokens of one text file, cut into blocks of `context + 1` tokens of which neighbours share one.
+    """The tokens of one text file, cut into blocks of `context + 1` tokens; neighbours share one.
 
     >>> import expertlens_jax as el, numpy as np
     >>> el.training.Corpus("mine", np.arange(100, dtype=np.uint16), context=4).read(np.array([0, 1])).tolist()

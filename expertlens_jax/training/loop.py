@@ -35,7 +35,7 @@ class Schedule:
     rows: int = 32
     """Blocks a batch."""
     context: int = 128
-    """Tokens a block, but for one."""
+    """Tokens a block that are predicted; a block has one more."""
     revisions: tuple[int, ...] = ()
     """Steps that are exported, beside the last."""
     checkpoint_every: int = 256

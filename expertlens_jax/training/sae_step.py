@@ -99,9 +99,7 @@ class SAESettings:
                 wanted = "a share above 0 and below 1" if name == "held_out" else "a number above 0"
                 raise SettingError(f"{name}={getattr(self, name)!r} was given; wanted {wanted}.")
         if self.kind == "topk" and self.kept > self.features:
-            raise SettingError(
-                f"k={self.kept} features are to be kept, of {self.features}; wanted 1 to {self.features}."
-            )
+            raise SettingError(f"k={self.kept} features of {self.features} can't be kept; wanted 1 to {self.features}.")
 
     @property
     def kept(self) -> int:

@@ -45,7 +45,7 @@ def text_digests(files: Sequence[str], tokenizer: Any) -> dict[str, Any]:
     """Return what tokens follow from: each text, by what its file is called, and the tokenizer.
 
     Raises:
-      CorpusError: two texts of one name, of which one would be taken for the other.
+      CorpusError: two texts of one name, so that one would be taken for the other.
     """
     digests: dict[str, str] = {}
     for path in files:

@@ -1,7 +1,7 @@
 """Word vectors from a user's text: word2vec's skip-gram with negative sampling, through gensim.
 
-What words alone say of one another in the text that a model was trained on, or in any other, is what its experts have
-to be held against (Mikolov et al. 2013, "Distributed representations of words and phrases and their
+A model's experts are compared with what words alone say of one another, in the text that the model was trained on or
+in any other (Mikolov et al. 2013, "Distributed representations of words and phrases and their
 compositionality").
 """
 
@@ -151,7 +151,7 @@ def saved_word_vectors(
         vectors = train_word_vectors(files, progress=progress, **settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as opened:  # a path would be several files, which can't appear at once
+        with partial.open("wb") as opened:  # a path would be several files, which can't appear together
             vectors.save(opened)
         partial.replace(path)
     return path

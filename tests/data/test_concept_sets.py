@@ -235,7 +235,7 @@ def test_nothing_mentions_a_concept_without_a_word():
     ],
 )
 def test_what_needs_a_word_refuses_concepts_without_by_name(ask, what):
-    with pytest.raises(UnfitConceptsError, match=f"{what}.* can't be had of .*'sentiment' has: positive sentiment"):
+    with pytest.raises(UnfitConceptsError, match=f"{what}.* can't be made of .*'sentiment' has: positive sentiment"):
         ask(el.load_concepts("sentiment"))
 
 

@@ -88,7 +88,7 @@ def test_jaccard_of_features_is_a_baseline_named_after_the_directory(directory, 
 
 
 def test_saes_that_cannot_be_used_are_refused_before_anything_runs(model, saes, tmp_path):
-    with pytest.raises(SelectionError, match="two would be called sae_named; rename one's directory"):
+    with pytest.raises(SelectionError, match="two of them would be called sae_named; rename one's directory"):
         carry_each(model, (f"{saes}/named", f"{saes}/named"))
     with pytest.raises(CheckpointError, match="doesn't say which layer it reads"):
         carry_each(model, (f"{saes}/average_l0_9",))
@@ -102,5 +102,5 @@ def test_what_an_sae_is_loaded_with_can_be_told(model, saes):
     assert name == "sae_average_l0_9_layer1"
     assert (carried.saes[0].layer, carried.saes[0].site, carried.saes[0].centred) == (1, "mlp.down", True)
     for wrong in ("layer=one", "centred=yes", "width=3"):
-        with pytest.raises(SelectionError, match=f"of which '{wrong}' isn't understood. Write PATH, PATH@12"):
+        with pytest.raises(SelectionError, match=f"'{wrong}' in it isn't understood. Write PATH, PATH@12"):
             carry_each(model, (f"{saes}/average_l0_9@{wrong}",))

@@ -139,7 +139,7 @@ def test_concepts_without_a_word_to_predict_are_named(model, concepts):
     with pytest.raises(ConceptDataError, match="no sentence of 'cat', 'bread' in 'short' has its word after another"):
         el.attribute(model, first)
     wordless = dataclasses.replace(concepts, words=("cat", ""))
-    with pytest.raises(UnfitConceptsError, match="can't be had of concepts without a word, .*bread"):
+    with pytest.raises(UnfitConceptsError, match="can't be made of concepts without a word, .*bread"):
         el.attribute(model, wordless)
 
 

@@ -212,7 +212,7 @@ def test_top_sentences_of_a_run_are_read_by_its_model(model, concepts, tmp_path,
 def test_a_run_whose_sentences_or_model_are_gone_says_so(model, concepts, tmp_path):
     el.find_experts(model, concepts, tmp_path, permutations=0, halves=False)
     with pytest.raises(
-        ResponsesError, match=r"the sentences of .* can't be had: the run knows them as 'syllables' only"
+        ResponsesError, match=r"the sentences of .* aren't found: the run knows them as 'syllables' only"
     ):
         el.top_sentences(tmp_path, "L1 mlp.up 5", model=model)
     with pytest.raises(

@@ -268,6 +268,6 @@ def test_a_store_that_cannot_be_is_refused(make, message):
 
 def test_several_hosts_are_refused_a_store(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(BudgetError, match=r"was given to 2 hosts, of which each records its share .* Leave it out."):
+    with pytest.raises(BudgetError, match=r"was given to 2 hosts, and each records its share .* Leave it out."):
         pipeline.check_one_host(el.ResponseStore("here"))
     assert dataclasses.replace(el.Budget(), store="here").store == el.ResponseStore("here")

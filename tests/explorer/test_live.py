@@ -335,7 +335,7 @@ def test_a_port_that_cannot_be_had_is_told_before_anything_is_written(run, tmp_p
             ([f"--port={port}"], f"port {port} of 127.0.0.1 is in use. Choose another --port, or leave it out"),
             (["--port=70000"], "the port is 70000; wanted 1 to 65535, or 0 for any that is free"),
             (["--host=nowhere.invalid"], "the host 'nowhere.invalid' has no address here"),
-            (["--host=192.0.2.77"], "port 0 of 192.0.2.77 can't be had"),
+            (["--host=192.0.2.77"], "port 0 of 192.0.2.77 can't be used"),
         ):
             with pytest.raises(SystemExit) as stopped:
                 command.dispatch(["explore", str(run), "--live", f"--out={tmp_path / 'out'}", *arguments])
@@ -346,7 +346,7 @@ def test_a_port_that_cannot_be_had_is_told_before_anything_is_written(run, tmp_p
 def test_what_live_cannot_do_without_is_told(run, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         command.dispatch(["explore", str(run), "--port=8000"])
-    assert "--host and --port say where a page is served, which --live does" in capsys.readouterr().err.replace(
+    assert "--host and --port say where a page is served, and only --live serves it" in capsys.readouterr().err.replace(
         "\n", " "
     )
     lost = tmp_path / "lost"

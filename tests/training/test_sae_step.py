@@ -212,8 +212,8 @@ def test_dead_features_come_back_by_the_auxiliary_loss_alone():
     ("given", "message"),
     [
         (dict(kind="gated"), "an autoencoder of kind 'gated' was asked for; there are topk, jumprelu, relu"),
-        (dict(features=16, k=17), "k=17 features are to be kept, of 16; wanted 1 to 16"),
-        (dict(features=16), "k=32 features are to be kept, of 16; wanted 1 to 16"),
+        (dict(features=16, k=17), "k=17 features of 16 can't be kept; wanted 1 to 16"),
+        (dict(features=16), "k=32 features of 16 can't be kept; wanted 1 to 16"),
         (dict(kind="relu", k=3), "k=3 was given for the kind 'relu'; only topk has it. Leave it out"),
         (dict(penalty=0.1), "penalty=0.1 was given for the kind 'topk'; only jumprelu and relu have it"),
         (dict(kind="relu", bandwidth=0.1), "bandwidth=0.1 was given for the kind 'relu'; only jumprelu has it"),

@@ -1,7 +1,7 @@
 """Features of a sparse autoencoder beside units of the same layers, at equal counts.
 
 With more to choose from, the best of many is better by chance alone, and expert sets are larger. So an autoencoder's
-live features are held against random subsets of the units, each as many as they are: what is said of units is the mean
+live features are compared with random subsets of the units, each as many as they are: what is said of units is the mean
 over subsets, with an interval over concepts and, beside it, the range of the subsets. Beside them stand random twins:
 autoencoders that learned less, or of a model that learned nothing.
 

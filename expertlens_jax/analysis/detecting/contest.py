@@ -30,7 +30,7 @@ def try_detectors(
 
     Args:
       training: by what is read of a sentence.
-      testing: what is read of the test sentences, likewise.
+      testing: what is read of the test sentences.
       labels: of those, int8 `[concepts, test sentences]`, rows as in the training.
       names: of detectors.
       ratios: numbers of negatives per positive.

@@ -25,7 +25,7 @@ class Curves:
     positives_above: np.ndarray
     """int `[rows, sentences]`: positives of at least this score."""
     negatives_above: np.ndarray
-    """Negatives likewise."""
+    """Negatives of at least this score."""
     negatives_before: np.ndarray
     """Negatives of a higher score."""
     last_of_tie: np.ndarray

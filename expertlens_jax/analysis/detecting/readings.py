@@ -116,7 +116,7 @@ def read_once(model: Model, datasets: Sequence[ConceptDataset], **reading: Any) 
     """Return a function that reads any of these sets' sentences, and runs the model on each of them once.
 
     Args:
-      model: of which it is.
+      model: that is read.
       datasets: all that will be read.
       **reading: of `read_model`.
     """

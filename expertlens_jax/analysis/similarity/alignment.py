@@ -99,7 +99,7 @@ class Alignment:
 
 @dataclasses.dataclass(frozen=True)
 class RatedPairs:
-    """The rated pairs of which both words are concepts."""
+    """The rated pairs both of whose words are concepts."""
 
     first: np.ndarray  # int64 [pairs], index of the pair's first word among the concepts
     second: np.ndarray  # int64 [pairs], of its second

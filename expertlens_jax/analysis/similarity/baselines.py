@@ -1,4 +1,4 @@
-"""Similarities of concepts to hold against the overlap of their experts.
+"""Similarities of concepts to compare with the overlap of their experts.
 
 Human-like structure that is already in the words of the sentences, or in any embedding of them, is no finding
 about experts. So an alignment of expert sets is read next to the alignment of these. Each returns what the

@@ -1,6 +1,6 @@
 """Comparisons of alignments: is one similarity nearer to people than another, and what is left of it beside a control.
 
-Two similarities are held against the same ratings of the same pairs, so what is odd about a pair or a concept moves
+Two similarities are correlated with the same ratings of the same pairs, so what is odd about a pair or a concept moves
 both their correlations; the difference is therefore estimated as one number, whose interval and p leave out (or
 resample) concepts for both at once (`statistics.py`).
 """

@@ -1,4 +1,4 @@
-"""Embeddings of words and sentences from the same model, to hold against its experts."""
+"""Embeddings of words and sentences from the same model, to compare with its experts."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -121,7 +121,7 @@ def named_measures(
     """Compare concepts by the experts in tables that have names, at one threshold.
 
     Args:
-      tables: names and tables; may be a generator, of which one table is in memory at a time.
+      tables: names and tables; may be a generator, so that one table is in memory at a time.
       names: of `measure_names`.
       threshold: on AP.
       group: to put the measures in.

@@ -28,7 +28,7 @@ class OddOneOut:
     (3, 4, 0.67)
     """
 
-    triplets: int  # of which all three are concepts of the similarity
+    triplets: int  # whose three objects are all concepts of the similarity
     concepts: int  # in them
     accuracy: float
     ci_low: float
@@ -66,7 +66,7 @@ def odd_one_out_accuracy(similarity: xr.DataArray, things: Things) -> OddOneOut:
     row_of = {normal_name(concept): row for row, concept in enumerate(concepts)}
     if len(row_of) < len(concepts):
         raise ExpertLensError(
-            "two of the similarity's concepts are the same but for capitals, the composition of accents, or hyphens; "
+            "two of the similarity's concepts are the same except for capitals, composed accents, or hyphens; "
             "leave one of them out"
         )
     rows = np.array([row_of.get(normal_name(name), -1) for name in things.concepts])
@@ -75,7 +75,7 @@ def odd_one_out_accuracy(similarity: xr.DataArray, things: Things) -> OddOneOut:
     if not len(triplets):
         raise ExpertLensError(
             f"none of the {len(things.triplets)} triplets has all its three objects among the {len(concepts)} "
-            f"concepts, of which {int((rows >= 0).sum())} are objects of THINGS"
+            f"concepts, and {int((rows >= 0).sum())} of them are objects of THINGS"
         )
     used = np.unique(triplets)
     values = np.asarray(similarity.values, np.float64)

@@ -226,15 +226,9 @@ def controls(
     """Ask what is left of an alignment when a control is held constant.
 
     Args:
-      x: a table of expertise, expert sets, or a similarity (concept, other).
-      others: the controls by name, as `baselines` takes them: TF-IDF of the sentences, a network with random weights,
+      x, ratings, method, threshold, by, sign, seed: as in `baselines`.
+      others: the controls by name, like the baselines there: TF-IDF of the sentences, a network with random weights,
         sentences whose word is masked.
-      ratings: human ratings, or the name or file of some, or several of them.
-      method: of `overlap`, for all that are no similarities yet.
-      threshold: for that.
-      by: the score by which experts are selected, a name in `el.SCORES`.
-      sign: of it: "up", "down" or "both", see `select_experts`.
-      seed: of the draws.
 
     Returns:
       A `Result`. Its table has a row per ratings and control, and one for all together: `ratings`, `control`, `pairs`,

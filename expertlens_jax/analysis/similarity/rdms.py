@@ -27,7 +27,7 @@ def to_rsatoolbox(x: xr.DataArray | Mapping[str, xr.DataArray] | Alignment | Rat
 
     Args:
       x: a similarity (concept, other), such as `el.jaccard` returns; several of the same concepts by name; an
-        alignment, of which two RDMs are made, the similarity's and the ratings', NaN where a pair isn't rated; or
+        alignment, which makes two RDMs, the similarity's and the ratings', NaN where a pair isn't rated; or
         `expertlens_jax.data.raters.Raters`, an RDM each, NaN where one didn't rate a pair.
 
     Returns:

@@ -12,7 +12,7 @@ from expertlens_jax.errors import ExpertLensError
 
 
 def check_word_vectors(paths: Sequence[epath.PathLike]) -> None:
-    """Refuse what `word_vector_similarity` would fail on at once, before the work that it would be held against.
+    """Refuse what `word_vector_similarity` would fail on, before the work whose result it would be compared with.
 
     Raises:
       ExpertLensError: a file isn't there, or gensim isn't installed.

@@ -68,7 +68,7 @@ def jackknife_over_concepts(
     Args:
       statistic: from weights [samples, pairs] to [samples].
       first, second: int [pairs], the concepts of each pair.
-      correlation: the statistic lies in -1 ... 1, and so shall the interval. Without it, as for a difference of
+      correlation: the statistic lies in -1 ... 1, and the interval is kept there. Without it, as for a difference of
         two correlations, the interval is symmetric.
 
     Returns:

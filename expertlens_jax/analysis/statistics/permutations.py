@@ -153,7 +153,7 @@ def holm(p_values: Sequence[float] | pd.Series | Float[np.ndarray, " tests"]) ->
     """Adjust p-values [tests] so that the chance of any false rejection among them stays at the level.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6, 1979. The smallest p of m
-    is multiplied by m, the next by m - 1, ...; none is smaller than one before it, nor larger than 1. A NaN is no
+    is multiplied by m, the next by m - 1, ...; none is smaller than one before it, or larger than 1. A NaN is no
     test: it stays NaN and doesn't count.
     """
     given = np.asarray(p_values, np.float64)

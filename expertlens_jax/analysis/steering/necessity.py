@@ -74,7 +74,7 @@ class WordsToRead:
     concept: np.ndarray
     """int `[rows]`: whose word it is."""
     words: tuple[str, ...]
-    """`[concepts]`: two with one word aren't held against each other."""
+    """`[concepts]`: two with one word aren't compared with each other."""
     intact: np.ndarray
     """float64 `[rows]`: its log-probability when nothing is silenced."""
 

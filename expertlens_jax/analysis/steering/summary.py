@@ -30,7 +30,7 @@ class Trial:
 
 
 def unsteered(concept: str) -> Trial:
-    """Return the trial that a concept's steerings are held against."""
+    """Return the trial that a concept's steerings are compared with."""
     return Trial(concept, "unsteered", "none", 0, 0.0)
 
 

@@ -1,7 +1,7 @@
 """Experts against equally active non-experts: whether expertise is more than responding strongly.
 
 A unit that responds strongly to everything responds strongly to a concept's sentences too. Each expert is therefore
-held against a non-expert of the same layer and site that responds as strongly: to the concept's sentences (median),
+compared with a non-expert of the same layer and site that responds as strongly: to the concept's sentences (median),
 and to the others (mean). The two can't both be quite the same, or the unit would be an expert too: what is left of
 the difference is reported.
 """

@@ -25,7 +25,7 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
     Multidimensional scaling keeps all distances as well as a plane can: metric stress, brought down by SMACOF, from
     classical scaling (Torgerson, Psychometrika 17, 1952). Overlaps are mostly small, so that distances are nearly all
     the same, and no plane holds that. t-SNE (van der Maaten & Hinton, JMLR 9, 2008), from the same start, gives the
-    large distances up and keeps neighbours together. Both are scikit-learn's; how far a map is to be trusted comes
+    large distances up and keeps neighbours together. Both are scikit-learn's; how far one can trust a map comes
     with it.
 
     Args:
@@ -75,7 +75,7 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
 
 
 def tell_map(place: pd.DataFrame) -> str:
-    """Return what a figure says of a map: how it was made, and how far it is to be trusted.
+    """Return what a figure says of a map: how it was made, and how far one can trust it.
 
     Args:
       place: from `map_concepts`, with the column `method`, and its attributes as columns.

@@ -142,7 +142,7 @@ def neighbour_accuracy(nearest: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 def _nearest(distance: np.ndarray, neighbours: int, rng: np.random.Generator) -> np.ndarray:
     """Return each concept's nearest others, int [concepts, neighbours]."""
-    # Rounded, so that what ties but for the last bit is drawn too.
+    # Rounded, so that what ties except for the last bit is drawn too.
     keys = np.round(distance, 12)
     np.fill_diagonal(keys, np.inf)
     # Ties would otherwise go to whoever stands first in the table, which is sorted by domain.

@@ -33,7 +33,7 @@ DIFFERENCES = ((SAME_SENSE, SAME_WORD), (SAME_SENSE, NEITHER), (SAME_WORD, NEITH
 
 
 def find_homographs(concepts: ConceptDataset) -> list[str]:
-    """Return the words that stand for concepts of two domains or more, of which one has a concept of another word.
+    """Return the words that stand for concepts of two domains or more, if one of these has a concept of another word.
 
     Raises:
       UnfitConceptsError: there is none; the message says what such a set is.

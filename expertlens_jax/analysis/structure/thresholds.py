@@ -61,7 +61,7 @@ def describe_experts(
       seed: of both.
 
     Returns:
-      A row per statistic: statistic, ratings ("" but for alignment), value, ci_low, ci_high, chance, p_value, note.
+      A row per statistic: statistic, ratings (of an alignment; else ""), value, ci_low, ci_high, chance, p_value, note.
       experts: mean number per concept. share: the same as a share of all units, in percent. empty: share of concepts
       without any, in percent. overlap: mean Jaccard overlap of different concepts; chance is that of random sets as
       large. alignment: Spearman's correlation of the overlap with human ratings; NaN, and `note` why, where there is

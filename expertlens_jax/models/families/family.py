@@ -44,11 +44,11 @@ class Family:
     with its head puts before them; files of other ages, one of `other_prefixes`. Names that start with `head_names`
     never carry the prefix. Tensors that match `ignored` (a regular expression) are known and not needed. Names in files
     that transformers has in memory otherwise are `renamed` (regular expressions, and what takes their place), and
-    `expert_layers` are the names of an expert's gate, up and down, of which memory has one tensor for all experts
+    `expert_layers` are the names of an expert's gate, up and down; memory has one tensor of each for all experts
     (`experts_interleaved`: see `expert_tensors.py`). `quantised` are the ways of quantising that are read, as a
     config's `quant_method`: by default those of linear layers. `fields` are those of the Hugging Face config that
     `translate` reads or refuses; `fields.py` tells of all others.
-    `text` is the family of the text tower, of which a model that reads images too has the config within its own.
+    `text` is the family of the text tower: a model that reads images too has that tower's config within its own.
     """
 
     title: str

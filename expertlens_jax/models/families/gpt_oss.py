@@ -3,7 +3,7 @@
 - as Llama with biases, rotary positions stretched by YaRN, every second layer with a window
 - attention can look at a sink, a number a head that takes a share of the softmax and gives nothing
 - a mixture of experts in each layer's MLP, with biases, and with a gated unit of its own, clamped on both sides
-- experts are stored for all at once, gate and up in turns; quantised to MXFP4 in the hub's files
+- all experts are stored together, gate and up in turns; quantised to MXFP4 in the hub's files
 """
 
 from __future__ import annotations

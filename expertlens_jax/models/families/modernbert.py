@@ -1,7 +1,7 @@
 """ModernBERT (Warner et al. 2024).
 
 - an encoder with rotary positions; two layers of three see a window of tokens only, with rotary positions of their own
-- layer norms without a bias before each branch, but for the first layer's attention; a norm on the embeddings
+- layer norms without a bias before each branch, except the first layer's attention; a norm on the embeddings
 - q, k and v fused in one layer, gate and up in another, each concatenated; gated MLP with GELU
 """
 

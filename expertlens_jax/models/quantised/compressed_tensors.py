@@ -4,7 +4,7 @@ Of `float-quantized`, `int-quantized` and `naive-quantized`, `NAME.weight` is fl
 each value is `(weight - weight_zero_point) * weight_scale`: with one scale for the tensor, for each output, for each
 group of inputs, or for each block. Of `pack-quantized`, `NAME.weight_packed` `[outputs, words]` has as many values in
 an int32 as fit, the lowest bits first, stored as they are plus half their range; `weight_shape` is the matrix's. Zero
-points are packed likewise, along the outputs. How activations are quantised is a matter of speed and isn't done.
+points are packed in the same way, along the outputs. How activations are quantised is a matter of speed and isn't done.
 """
 
 import dataclasses

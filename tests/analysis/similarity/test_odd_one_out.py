@@ -127,7 +127,7 @@ def test_an_interval_nobody_can_give_is_nan():
     ("names", "message"),
     [
         ([f"other{i}" for i in range(9)], "none of the 2 triplets .* 9 concepts, of which 0 are objects"),
-        (["THING1", "thing1", *NAMES[2:]], "the same but for capitals"),
+        (["THING1", "thing1", *NAMES[2:]], "the same except for capitals"),
     ],
 )
 def test_concepts_that_do_not_fit(names, message):
