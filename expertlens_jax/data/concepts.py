@@ -139,8 +139,8 @@ def load_concepts(
         None, if all is in `positives`.
       positives: more sentences by concept: a list of them, or a file (`.txt` with one a line, or any of the above with
         a column `sentence`).
-      negatives: the same for negatives; or sentences that serve as the only negatives, of every concept without negatives
-        of its own. Without it, each concept's negatives are the other concepts' positives.
+      negatives: the same for negatives; or sentences that serve as the only negatives, of every concept without
+        negatives of its own. Without it, each concept's negatives are the other concepts' positives.
       sentence: the column of sentences, if it isn't called so.
       concept: the column of concepts; or several columns, each a concept, with labels (1 and 0).
       label: the column of labels.

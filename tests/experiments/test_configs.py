@@ -81,10 +81,13 @@ def test_each_setting_reaches_find_experts(name, size, tmp_path, monkeypatch):
         find_experts.run(config, tmp_path)
     else:
         expertise.saved_expertise(model, concepts, config, tmp_path)
+    recording, negatives, budget = (given[value] for value in ("recording", "negatives", "budget"))
+    found = {key: getattr(recording, key) for key in recording.plain} | negatives.attributes()
+    found |= {"passes": budget.passes}
     for key, value in ASKED.items():
-        assert given[key] == value, key
-    assert given["chat"] == el.Chat("assistant", "Be brief.", "What is it?")
-    budget = given["budget"]
+        assert found[key] == value, key
+    assert given["statistics"].permutations.seed == ASKED["seed"]
+    assert recording.chat == el.Chat("assistant", "Be brief.", "What is it?")
     assert (budget.device, budget.host, budget.disk) == (int(1.5 * GB), 2 * GB, 0)
     shared = set(common.measuring_settings("")) - set(common.model_settings(""))
     assert shared == set(ASKED) | set(CHAT) | set(GIGABYTES)  # one that is added is tried here too

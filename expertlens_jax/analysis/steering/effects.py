@@ -136,8 +136,8 @@ def expert_response(
       float64 `[prompts, seeds]`; NaN where no expert has a scale.
 
     Raises:
-      ResponsesError: the table doesn't say how its responses were pooled, or no other text can have such responses: they were
-        pooled over some tokens only, or recorded of a steered model; or it is of another model.
+      ResponsesError: the table doesn't say how its responses were pooled; no other text can have such responses, since
+        they were pooled over some tokens only, or recorded of a steered model; or it is of another model.
     """
     _check_readable(expertise, model)
     row = expertise.sel(concept=[concept])
