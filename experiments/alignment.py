@@ -1,9 +1,8 @@
 """Are a model's experts arranged as people arrange the concepts?
 
-Claim (Fedzechkina et al. 2025, arXiv 2502.15090): the more two concepts' expert sets overlap, the more alike
-people say the concepts are, beyond what embeddings of the same model show. It would be refuted by overlaps that
-align no better than those of the same network with random weights, or than TF-IDF of the sentences alone: both
-stand in the same table.
+Claim (Fedzechkina et al. 2025, arXiv 2502.15090): the more two concepts' expert sets overlap, the more alike people say
+the concepts are, beyond what embeddings of the same model show. The claim would be refuted if overlaps align no better
+than those of the same network with random weights, or than TF-IDF of the sentences alone: both are in the same table.
 
     python -m experiments.alignment --config=configs/demo.py --workdir=runs/demo [--config.ratings=FILE]
 

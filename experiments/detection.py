@@ -1,10 +1,10 @@
 """Do experts tell a concept's sentences from others in new text, and does anything else do it better?
 
 Claim: an expert is a detector. It is chosen by how well it tells a concept's sentences from others (Suau et al. 2022),
-so it should do so in sentences that it wasn't chosen by. Since AxBench (arXiv 2501.17148) and Kantamneni et al. (arXiv
-2502.16681) one asks beside what: it would be refuted by a difference of means, a linear probe or a bag of words that
-does better with the same sentences, and by experts that fall to chance where the concept's word is masked, since these
-know the word alone.
+so it should do so in sentences that it wasn't chosen by. AxBench (arXiv 2501.17148) and Kantamneni et al. (arXiv
+2502.16681) ask for comparisons. The claim would be refuted if a difference of means, a linear probe or a bag of words
+does better with the same sentences. It would also be refuted if experts fall to chance where the concept's word is
+masked: then they know the word alone.
 
     python -m experiments.detection --config=configs/demo.py --workdir=runs/detection
 

@@ -10,8 +10,9 @@ all sentences and in each half of them, p- and q-values, and what steering needs
 row per concept and threshold; and `figures/significance`, how many units pass each threshold and how many would by
 chance. Killed and started again, on the same or on another number of devices, it goes on where it was.
 
-Claim it tests (Fedzechkina et al. 2025): a concept has experts at all. It would be refuted by concepts whose best units
-are no better than the best under permuted labels, or whose experts in one half of the sentences are none in the other.
+Claim it tests (Fedzechkina et al. 2025): a concept has experts at all. The claim would be refuted if a concept's best
+units are no better than the best under permuted labels, or if its experts in one half of the sentences aren't in the
+other.
 """
 
 import dataclasses

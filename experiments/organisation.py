@@ -1,11 +1,11 @@
 """Do the experts of concepts arrange them as people do: in domains, under the domains' words?
 
 Claim (Fedzechkina et al. 2025): domains (animals, food, …) come out of the overlap of expert sets as clusters and
-graphs, though nothing told the model of them. It would be refuted by recovery no better than that of domains handed
-out at random (the permutation null beside every number); and it would be no finding about what the model learned if
-the same network with random weights, or TF-IDF of the sentences, recovered them as well: both stand in the same table.
-Of hierarchy, the claim that a domain word's experts are those its members share would be refuted by an own word that is
-in its members no more than they are in one another, or no more than another domain's word is.
+graphs, though nobody told the model about them. The claim would be refuted if they are found no better than domains
+handed out at random (the null beside every number). If the same network with random weights, or TF-IDF of the
+sentences, finds them as well, this says nothing about what the model learned: both are in the same table. A second
+claim is that a domain word's experts are those that its members share. It would be refuted if the word's experts are in
+its members' no more than these are in one another's, or no more than another domain's word is.
 
     python -m experiments.organisation --config=configs/demo.py --workdir=runs/organisation
 

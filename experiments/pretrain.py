@@ -1,7 +1,7 @@
 """Trains a small causal language model, with its checkpoints kept, for the experiments to look into.
 
-Claim (Fedzechkina et al. 2025): experts arise with training, and specialised ones settle later. To test it takes a
-model whose training is at hand; this makes one from any text files.
+Claim (Fedzechkina et al. 2025): experts arise with training, and specialised ones settle later. A test needs a model
+with checkpoints of its training; this makes one from any text files.
 
     python -m experiments.pretrain --config=configs/lenslet.py:2m --workdir=runs/lenslet-2m \
         --config.corpus="'novels.txt','dictionary.txt'"

@@ -1,19 +1,19 @@
 """Are experts of the concept, or of the word?
 
 Claim: experts are of the concept rather than of the word. Sentences of a concept share its word, so what looks like an
-expert on "bat" may be one on three letters. It would be refuted by expert sets of one word in two senses (the animal,
-the club) that overlap more than those of two words for one sense (bat, pipistrelle), over many such words. The same
-network with random weights, TF-IDF of the sentences and embeddings of the same model stand beside; and experts found at
-the tokens of the word alone, which must read the sense off what was before, and at all other tokens, which don't hold
-it.
+expert on "bat" may be one on three letters. The claim would be refuted if the expert sets of one word in two senses
+(the animal, the club) overlap more than those of two words for one sense (bat, pipistrelle), over many such words. The
+table also has the same network with random weights, TF-IDF of the sentences, and embeddings of the same model. It has
+experts found at the tokens of the word alone, which can only know the sense from the text before; and at all other
+tokens, which don't hold the word.
 
     python -m experiments.senses --config=configs/demo.py --workdir=runs/senses
 
-The sentences are `senses.sentences`, a set with words in several senses, whatever the suite's others are. Writes into
-the run directory `senses.csv` (a row per sentence set, measure and kind of pair: mean overlap and its 95% interval over
-words), `differences.csv` (kinds compared word by word: difference, share of words, p), `homographs.csv` (a row per word
-and kind) and the figures `senses_SET`. Between halves of the sentences there is the same word in the same sense too.
-Tables of expertise lie in `expertise/`; killed and started again, it goes on where it was.
+The sentences are `senses.sentences`, a set with words in several senses. The suite's other sets aren't read. Writes
+into the run directory `senses.csv` (a row per sentence set, measure and kind of pair: mean overlap and its 95% interval
+over words), `differences.csv` (kinds compared word by word: difference, share of words, p), `homographs.csv` (a row per
+word and kind) and the figures `senses_SET`. Between halves of the sentences there is the same word in the same sense
+too. Tables of expertise lie in `expertise/`; killed and started again, it goes on where it was.
 """
 
 from collections.abc import Sequence

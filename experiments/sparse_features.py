@@ -1,10 +1,10 @@
 """Are the experts among a model's units better than the features of a sparse autoencoder?
 
 Claim (Fedzechkina et al. 2026): expert units align with human judgement better than the features of sparse
-autoencoders. It would be refuted by features of an autoencoder whose experts align as well as those among as many units
-of the same layers: an autoencoder offers other numbers of features, and the best of many is better by chance. Whether
-it is what the autoencoder learned shows in random twins: one with a frozen random decoder, one with a frozen random
-encoder, and one of the same network with random weights (arXiv 2602.14111 asks whether any does better than these).
+autoencoders. The claim would be refuted if experts among the features of an autoencoder align as well as experts among
+as many units of the same layers. The numbers must be equal, because the best of many is better by chance. Random twins
+show whether the result comes from what the autoencoder learned: one has a frozen random decoder, one a frozen random
+encoder, and one is of the same network with random weights (arXiv 2602.14111 asks whether any does better than these).
 
     python -m experiments.sparse_features --config=configs/demo.py --workdir=runs/sparse_features
 

@@ -1,10 +1,10 @@
 """Does a concept have the same experts whatever sentences, negatives or model they are found with?
 
 Claim (Fedzechkina et al. 2025): experts are properties of the model's concepts, not of the sentences: sets of sentences
-written by different authors find much the same ones, and arrange concepts alike. It would be refuted by overlap
-matrices of two sentence sets that don't correlate (Mantel's test), or correlate no more than in the same network with
-random weights, which stands beside; by expert sets that share no more with the same concept's under another condition
-than with other concepts'; and by retrieval of a concept by its expert set at chance.
+written by different authors find much the same ones, and arrange concepts alike. The claim would be refuted if the
+overlap matrices of two sentence sets don't correlate (Mantel's test), or correlate no more than in the same network
+with random weights; if a concept's expert sets under two conditions share no more than those of different concepts; or
+if a concept can't be told by its expert set better than by chance.
 
     python -m experiments.stability --config=configs/demo.py --workdir=runs/stability
 

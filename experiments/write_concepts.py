@@ -1,8 +1,8 @@
 """Makes a sentence set for new concepts: asks a language model for sentences, or takes them from text files.
 
-Claim (Fedzechkina et al. 2025): what ExpertLens finds hardly depends on who wrote the sentences. Sets that different
-models wrote of the same concepts, compared in `experiments.stability`, would refute it where a
-concept's expert sets overlap no more than those of different concepts.
+Claim (Fedzechkina et al. 2025): what ExpertLens finds hardly depends on who wrote the sentences.
+`experiments.stability` compares sets that different models wrote about the same concepts. The claim would be refuted if
+a concept's expert sets overlap no more than those of different concepts.
 
     python -m experiments.write_concepts --config=configs/write_concepts.py --workdir=runs/instruments \
         --config.concepts="'violin','cello','flute'"

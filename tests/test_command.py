@@ -109,7 +109,7 @@ def test_a_commands_help_tells_the_claim_the_flags_and_the_settings():
     said = expertlens("align", "--help").stdout
     assert said.startswith("expertlens align [--config=SUITE] --workdir=DIR")
     assert "Are a model's experts arranged as people arrange the concepts?" in said
-    assert "It would be refuted by" in said
+    assert "The claim would be refuted if" in said
     assert "--workdir     Run directory to write" in said
     assert "--model=lenslet-5m" in said and "# a packaged model, a Hugging Face directory" in said
     assert "--thresholds=0.4,0.5,0.6,0.7,0.8\n" in said
