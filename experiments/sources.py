@@ -48,7 +48,7 @@ class Sources:
 
     def datasets(self, config: ml_collections.ConfigDict) -> tuple[el.ConceptDataset, ...]:
         """Return the config's sentence sets, see `load_datasets`."""
-        key = (tuple(config.sentences), tuple(config.concepts), read_negatives(config))
+        key = (tuple(config.sentences), tuple(config.concepts), *(config[name] for name in el.Negatives.plain))
         if key not in self._datasets:
             self._datasets = {key: load_datasets(config)}
         return self._datasets[key]

@@ -21,6 +21,7 @@ from expertlens_jax.errors import (
     UnfitConceptsError,
     UnsupportedModelError,
 )
+from expertlens_jax.report.suite_pages import SENTENCES
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -52,7 +53,7 @@ def test_a_page_tells_what_was_found(tmp_path, capsys):
     assert "held" not in conclusions  # who reads two values where there are three is told by a KeyError
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("data:image/svg+xml") == len(found)
-    assert all(reproduce.SENTENCES[each.verdict] in page for each in found)
+    assert all(SENTENCES[each.verdict] in page for each in found)
     assert found[0].claim in capsys.readouterr().out
     assert (tmp_path / "run" / "expertise").is_dir()  # shared by all
 

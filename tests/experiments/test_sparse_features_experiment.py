@@ -93,7 +93,7 @@ def test_the_users_own_autoencoders_are_taken_instead(shared, done):
             "kind 'gated' was asked for; there are topk, jumprelu, relu",
         ),
         (dict(sparse_features__kind="relu"), SettingError, "k=4 was given for the kind 'relu'; only topk has it"),
-        (dict(sparse_features__k=41), SettingError, "k=41 features are to be kept, of 40; wanted 1 to 40"),
+        (dict(sparse_features__k=41), SettingError, "k=41 features of 40 can't be kept; wanted 1 to 40"),
         (
             dict(sparse_features__steps=10_000),
             UnfitConceptsError,

@@ -258,7 +258,7 @@ def test_a_missing_shard(directory):
     (directory / "model.safetensors").rename(directory / "model-00001-of-00002.safetensors")
     weight_map = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(tensors)}
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(CheckpointError, match=r"names 2 shards, of which model-00002-of-00002\S+ is missing"):
+    with pytest.raises(CheckpointError, match=r"names 2 shards, and model-00002-of-00002\S+ is missing"):
         el.load_model(directory)
 
 

@@ -172,15 +172,14 @@ def hierarchy(
       "hierarchy".
 
     Raises:
-      SelectionError: no domain has its word and two members among the concepts, or as `select_experts`.
+      SelectionError: concepts without domains or of a single one; no domain has its word and two members among the
+        concepts; or as `select_experts`.
 
     >>> import expertlens_jax as el
     >>> import numpy as np, xarray as xr
-    >>> sets = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
-    >>> experts = xr.DataArray(
-    ...     sets, dims=("concept", "unit"),
-    ...     coords={"concept": ["animal", "cat", "dog"], "domain": ("concept", ["animal"] * 3)},
-    ... )
+    >>> sets = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]], bool)
+    >>> names, domains = ["animal", "cat", "dog", "bread"], ["animal"] * 3 + ["food"]
+    >>> experts = xr.DataArray(sets, {"concept": names, "domain": ("concept", domains)}, ("concept", "unit"))
     >>> found = el.analysis.hierarchy(experts).table
     >>> found.query("statistic == 'a_in_b'")[["pair", "mean"]].round(2).values.tolist()
     [['own word', 1.0], ['two members', 0.83]]

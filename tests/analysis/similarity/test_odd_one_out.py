@@ -126,7 +126,7 @@ def test_an_interval_nobody_can_give_is_nan():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([f"other{i}" for i in range(9)], "none of the 2 triplets .* 9 concepts, of which 0 are objects"),
+        ([f"other{i}" for i in range(9)], "none of the 2 triplets .* 9 concepts, and 0 of them are objects"),
         (["THING1", "thing1", *NAMES[2:]], "the same except for capitals"),
     ],
 )
