@@ -197,7 +197,7 @@ def read_chat(config: ml_collections.ConfigDict) -> el.Chat | None:
 
 def read_negatives(config: ml_collections.ConfigDict) -> el.Negatives:
     """Return what the config says of a concept's negatives, by their plain names."""
-    return el.Negatives.of_attributes(config)
+    return el.Negatives(config.negatives_per_positive, config.exclude_mentions, config.sampled, config.seed)
 
 
 def changed(negatives: el.Negatives, **changes: object) -> el.Negatives:
