@@ -46,6 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     table = el.attribute(this.model, chosen_on, expertise=table, tokens_per_batch=config.tokens_per_batch // 4 or 1)
     kept = this.workdir / "measured"
     open_run(kept, question_of(table))
+    keep = {"kept": lambda name, make: saved_json(kept / f"{name}.json", make), "progress": True, **this.resampling}
     found = el.analysis.necessity(
         this.model,
         table,
@@ -54,9 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         ablations=tuple(settings.ablations),
         sentences=settings.sentences,
         prompts=tuple(settings.prompts),
-        kept=lambda name, make: saved_json(kept / f"{name}.json", make),
-        progress=True,
-        **this.resampling,
+        **keep,
     )
     tables = {"necessity": found.table, **found.tables}
     if settings.learned:
@@ -67,9 +66,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
             chosen_on.concepts[: settings.learned],
             learning=read_learning(config),
             by=("average_precision", "attribution"),
-            kept=lambda name, make: saved_json(kept / f"{name}.json", make),
-            progress=True,
-            **this.resampling,
+            **keep,
         )
         tables |= {"learned": learned.table, "learned_concepts": learned.tables["concepts"]}
         this.draw("learned", learned.plot())

@@ -102,6 +102,7 @@ def test_wordsim_is_the_file_that_its_readme_names():
     assert digest in readme and "Creative Commons Attribution 4.0" in readme and "Finkelstein" in readme
 
 
+@pytest.mark.skipif(importlib.util.find_spec("gensim") is None, reason="no wheel of gensim for Python 3.14")
 def test_gensims_copy_of_simlex_does_from_a_wheel_that_is_not_installed(monkeypatch, tmp_path):
     """What `make demo` does where only a package registry can be reached: the wheel's one file goes into the cache."""
     installed = load_ratings("simlex999")

@@ -2,7 +2,6 @@
 
 import sys
 
-import gensim.models
 import minilm
 import numpy as np
 import pytest
@@ -16,6 +15,8 @@ from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors, 
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.models.packaged import packaged_directory
 
+gensim = pytest.importorskip("gensim.models", reason="there is no wheel of gensim for Python 3.14")
+
 
 @pytest.fixture(scope="module")
 def concepts():
@@ -28,7 +29,7 @@ def concepts():
 
 @pytest.fixture(scope="module")
 def vectors():
-    made = gensim.models.KeyedVectors(5)
+    made = gensim.KeyedVectors(5)
     made.add_vectors(["cat", "dog", "ice", "cream"], np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32))
     return made
 
