@@ -52,6 +52,12 @@ def hooked(
         yield
 
 
+def draw_units(units: pd.DataFrame, number: int) -> pd.DataFrame:
+    """So many units of each site, drawn; of a site that has fewer, such as a router of one a layer, all."""
+    few = units.groupby("site", observed=True)["channel"].transform("size") < number
+    return pd.concat([units[~few].groupby("site", observed=True).sample(number, random_state=1), units[few]])
+
+
 def with_experts(units: pd.DataFrame) -> pd.DataFrame:
     """The table with an address for what no hook can reach: `...mlp@mlp.up`, the site of a mixture computed by hand."""
     within = units["site"].isin(["mlp.router", "mlp.gate", "mlp.up", "mlp.act"]).to_numpy() & ("expert" in units)

@@ -7,7 +7,6 @@ import families
 import hooks
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 import tokenizers
@@ -82,9 +81,7 @@ def test_greedy_matches(pair, steered):
     """
     reference, model = pair
     units = units_table(model.family, model.config, tuple(model.config.site_channels()))
-    few = units.groupby("site", observed=True)["channel"].transform("size") < 4  # a router of one unit a layer
-    drawn = units[~few].groupby("site", observed=True).sample(4, random_state=1)
-    units = pd.concat([drawn, units[few]])
+    units = hooks.draw_units(units, 4)
     assert set(units["site"]) == set(model.config.site_channels())
     units = hooks.with_experts(units)
     rng = np.random.default_rng(2)

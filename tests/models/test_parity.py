@@ -6,7 +6,6 @@ import families
 import hooks
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from quick_compilation import quick_compilation
@@ -99,10 +98,7 @@ def test_responses_of_every_site_match(reference, model, pooling):
 def test_steering_matches_a_hook_that_does_the_same(reference, model):
     """A few units of every site scaled and shifted: the same output as PyTorch, and another than before."""
     token_ids, mask, _ = batch()
-    units = all_sites(model)[1]
-    few = units["site"] == "mlp.shared_router"  # one a layer
-    units = pd.concat([units[~few].groupby("site", observed=True).sample(8, random_state=1), units[few]])
-    units = hooks.with_experts(units)
+    units = hooks.with_experts(hooks.draw_units(all_sites(model)[1], 8))
     rng = np.random.default_rng(2)
     scale, shift = rng.choice([0.0, 0.5, 1.0], len(units)), rng.normal(size=len(units))
 
