@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.data.concept_dataset import ConceptDataset
-from expertlens_jax.errors import ConceptDataError, SelectionError, SettingError, UnsupportedModelError
+from expertlens_jax.errors import ConceptDataError, SelectionError, SettingError
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.experts.steering_objectives import (
     Learnable,
@@ -33,6 +33,7 @@ from expertlens_jax.experts.steering_objectives import (
     shrink,
     word_loss,
 )
+from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.model import Model, at_path
 from expertlens_jax.models.scoring import tokenize_continuations
 from expertlens_jax.models.sites import check_no_summaries, check_sites
@@ -204,11 +205,7 @@ def learn_steering(
         )
     if learning.objective == "word":
         concepts.check_words("steering that is learned by a concept's word", [concept])
-        if not model.config.causal or model.config.head is None:
-            raise UnsupportedModelError(
-                f"{model.name} is {model.config.kind} ({model.family.encodes(model.config)}) and writes no "
-                'words. Learn its steering with objective="distribution".'
-            )
+        check_predicts(model, "and writes no words", 'Learn its steering with objective="distribution".')
     table = _choose_units(model, units, sites)
     row = concepts.concepts.index(concept)
     others = [concepts.sentences[i] for i in _other_sentences(concepts, row)]
