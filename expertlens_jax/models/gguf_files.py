@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from etils import epath
 
-from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.exporting import refuse_units
 
 if TYPE_CHECKING:
     from expertlens_jax.models.steering import Steering
@@ -42,12 +42,7 @@ def save_gguf(steering: Steering, path: epath.PathLike, *, model_hint: str = "")
         (scaled, "are scaled, and a vector can only be added: method='mean_shift' makes such a steering"),
         (first, "are in layer 0, which llama.cpp gives no control vector"),
     ):
-        if len(rows):
-            shown = ", ".join(f"L{row.layer} {row.site} {row.channel}" for row in each_row(rows.head(3)))
-            raise SelectionError(
-                f"a control vector can't carry this steering: {len(rows)} of its {len(table)} units {why}: {shown}"
-                f"{' ...' if len(rows) > 3 else ''}. steering.to_torch(hf_model) carries any."
-            )
+        refuse_units("a control vector", rows, len(table), why)
     width = dict(steering.channels).get(SITE)
     if not len(table):
         raise SelectionError("a control vector can't carry this steering: it changes no unit.")

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import SelectionError
+from expertlens_jax.models.exporting import refuse_units
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.torch_hooks import find_places
+
+CARRIER = "lm-evaluation-harness"
 
 
 def save_lm_eval(steering: Steering, path: epath.PathLike, hf_model: Any) -> None:
@@ -37,11 +39,21 @@ def save_lm_eval(steering: Steering, path: epath.PathLike, hf_model: Any) -> Non
     table = steering.table
     if not len(table):
         raise SelectionError("this steering changes no unit; there is nothing to write.")
-    _refuse(table[table["scale"] != 1], len(table), "are scaled, and a vector can only be added: method='mean_shift'")
+    refuse_units(
+        CARRIER,
+        table[table["scale"] != 1],
+        len(table),
+        "are scaled, and a vector can only be added: method='mean_shift'",
+    )
     places = list(find_places(steering, hf_model))
     for each in places:
         if each.is_input:
-            _refuse(each.rows, len(table), f"are the input of a {type(each.module).__name__}, and only outputs change")
+            refuse_units(
+                CARRIER,
+                each.rows,
+                len(table),
+                f"are the input of a {type(each.module).__name__}, and only outputs change",
+            )
     import torch  # the file is its own
 
     base = hf_model.base_model
@@ -55,15 +67,6 @@ def save_lm_eval(steering: Steering, path: epath.PathLike, hf_model: Any) -> Non
         for name, vector in vectors.items()
     }
     torch.save(told, str(path))
-
-
-def _refuse(rows: Any, count: int, why: str) -> None:
-    if len(rows):
-        shown = ", ".join(f"L{row.layer} {row.site} {row.channel}" for row in each_row(rows.head(3)))
-        raise SelectionError(
-            f"lm-evaluation-harness can't carry this steering: {len(rows)} of its {count} units {why}: {shown}"
-            f"{' ...' if len(rows) > 3 else ''}. steering.to_torch(hf_model) carries any."
-        )
 
 
 def _output_widths(hf_model: Any, modules: list[Any]) -> list[int]:

@@ -1,0 +1,26 @@
+"""What a file for another program can't carry of a steering, told in one way."""
+
+import pandas as pd
+
+from expertlens_jax.data.rows import each_row
+from expertlens_jax.errors import SelectionError
+
+
+def refuse_units(carrier: str, rows: pd.DataFrame, count: int, why: str) -> None:
+    """Refuse a steering some units of which can't be written.
+
+    Args:
+      carrier: what can't carry them, as the start of a sentence: "a control vector".
+      rows: those units of the steering's table; nothing is refused if there are none.
+      count: of all its units.
+      why: as "are scaled".
+
+    Raises:
+      SelectionError: there are such units; the message names the first of them.
+    """
+    if len(rows):
+        shown = ", ".join(f"L{row.layer} {row.site} {row.channel}" for row in each_row(rows.head(3)))
+        raise SelectionError(
+            f"{carrier} can't carry this steering: {len(rows)} of its {count} units {why}: {shown}"
+            f"{' ...' if len(rows) > 3 else ''}. steering.to_torch(hf_model) carries any."
+        )
