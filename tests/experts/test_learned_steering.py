@@ -259,5 +259,5 @@ def test_units_of_another_model_and_too_few_sentences_are_refused(model, concept
     with pytest.raises(ConceptDataError, match="'short' has 0 sentences that can stand against those of 'cat'"):
         el.learn_steering(model, concepts.subset(["cat"]), "cat")
     wordless = dataclasses.replace(concepts, words=("", "bread"))
-    with pytest.raises(UnfitConceptsError, match="steering that is learned by a concept's word can't be had"):
+    with pytest.raises(UnfitConceptsError, match="steering that is learned by a concept's word can't be made of"):
         el.learn_steering(model, wordless, "cat")

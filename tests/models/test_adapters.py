@@ -120,7 +120,11 @@ def test_tensors_in_the_place_of_the_models_own_are_taken(bases, tmp_path):
     base, reference = bases("gpt_neox")
     tensors = draw(reference, MODULES["gpt_neox"])
     bias, head = "gpt_neox.layers.1.mlp.dense_h_to_4h.bias", "lm_head" if hasattr(reference, "lm_head") else "embed_out"
-    own = {bias: torch.randn(52), f"{head}.weight": torch.randn(families.VOCABULARY, 48)}
+    generator = torch.Generator().manual_seed(0)
+    own = {
+        bias: torch.randn(52, generator=generator),
+        f"{head}.weight": 0.1 * torch.randn(families.VOCABULARY, 48, generator=generator),
+    }
     for path in base.iterdir():
         (tmp_path / path.name).symlink_to(path)
     write(tmp_path, None, tensors | own, bias="all", modules_to_save=[head])

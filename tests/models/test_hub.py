@@ -162,7 +162,8 @@ def test_an_adapter_and_its_base_model_are_fetched(hub, branches, tmp_path):
     families.tokenizer().save_pretrained(directory)
     settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "base_model_name_or_path": NAME, "revision": "step512"}
     (directory / "adapter_config.json").write_text(json.dumps(settings))
-    a, b = torch.randn(1, 48), torch.randn(52, 1)
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(1, 48, generator=generator), 0.1 * torch.randn(52, 1, generator=generator)
     pair = {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
     safetensors.torch.save_file(pair, directory / "adapter_model.safetensors")
     hub.repos["someone/lora"] = hub_server.Repo({"main": directory})
