@@ -23,6 +23,15 @@ class ALiBi:
 
 
 @dataclasses.dataclass(frozen=True)
+class QueryScale:
+    """A factor on queries that grows by their position: 1 + beta * log(1 + floor(position / context)) (Ministral 3)."""
+
+    beta: float
+    context: int
+    """Positions after which it grows: up to there it is 1."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """What a transformer is built of; hashable, so that it can be a static argument of `jax.jit`.
 
@@ -82,6 +91,8 @@ class TransformerConfig:
     """Factor on the scores; None is head_dim ** -0.5."""
     attention_scale_by_layer: bool = False
     """Divide the scores by the layer's number, counted from one (an option of GPT-2's config)."""
+    query_scale: QueryScale | None = None
+    """Factor on turned queries, by position."""
     attention_softcap: float | None = None
     qkv_clip: float | None = None
     """Queries, keys and values are clipped to this size, behind their sites and norms (OLMo 1.7, OLMoE)."""

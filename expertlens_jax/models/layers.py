@@ -11,7 +11,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from expertlens_jax.models.activations import ACTIVATIONS
-from expertlens_jax.models.config import ALiBi, TransformerConfig
+from expertlens_jax.models.config import ALiBi, QueryScale, TransformerConfig
 from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.rotary import rotate
 from expertlens_jax.models.sharding import split_channels, split_heads
@@ -103,6 +103,8 @@ class Attention(nn.Module):
                 factor=options.rotary_factor,
             )
             q, k = turn(q), turn(k)
+        if c.query_scale is not None:
+            q *= query_factors(inputs.positions, c.query_scale).astype(q.dtype)[..., None, None]
         if self.keeps:
             self.sow("new", "keys", k.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
             self.sow("new", "values", v.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
@@ -121,6 +123,11 @@ class Attention(nn.Module):
         mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)
         out = linear("attn.out", use_bias=c.attention_out_bias, name="out")
         return split_channels(out(split_channels(mixed, self.mesh), inputs), self.mesh)
+
+
+def query_factors(positions: jax.Array, scale: QueryScale) -> jax.Array:
+    """Return the factor on each token's queries, float32 `[batch, tokens]`, from positions of the same shape."""
+    return 1 + scale.beta * jnp.log1p((positions // scale.context).astype(jnp.float32))
 
 
 def attention_mask(

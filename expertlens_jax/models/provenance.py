@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from expertlens_jax.models.config import ALiBi, TransformerConfig
+from expertlens_jax.models.config import ALiBi, QueryScale, TransformerConfig
 from expertlens_jax.models.digests import default_options, digest_json, stated_options
 from expertlens_jax.models.rotary import Rotary
 from expertlens_jax.models.sae import SAE
@@ -157,5 +157,5 @@ def setting_defaults() -> dict[str, Any]:
     """Return what a setting stands for that `Provenance.settings` leaves out; nested as they are."""
     plain = dict.fromkeys(_UNSAID)  # None, so that a run that left one out isn't taken for one that couldn't say it
     config = default_options(TransformerConfig) | dict.fromkeys(("rotary", "local_rotary"), default_options(Rotary))
-    config |= {"alibi": default_options(ALiBi)}
+    config |= {"alibi": default_options(ALiBi), "query_scale": default_options(QueryScale)}
     return plain | {"config": config, "saes": default_options(SAE)}

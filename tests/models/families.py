@@ -42,6 +42,11 @@ VISION = dict(
     patch_size=8,
 )
 VISION_OF_QWEN = dict(depth=1, hidden_size=16, intermediate_size=8, num_heads=2, out_hidden_size=32)
+MINISTRAL3_ROPE = {  # queries grow at the 8th and the 16th position; the longest sentences are beyond both
+    **{"type": "yarn", "rope_theta": 100.0, "factor": 4.0, "beta_fast": 4.0, "beta_slow": 1.0},
+    **{"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.7},
+    **{"original_max_position_embeddings": 8, "max_position_embeddings": 64},
+}
 FALCON = dict(
     hidden_size=48,
     num_hidden_layers=3,
@@ -218,6 +223,21 @@ CASES = [
         ),
     ),
     Case("mistral", "MistralConfig", LLAMA | dict(head_dim=10, sliding_window=5)),
+    Case(
+        "ministral",
+        "MinistralConfig",
+        LLAMA
+        | dict(
+            head_dim=10,
+            sliding_window=5,
+            layer_types=["full_attention", "sliding_attention", "sliding_attention"],
+        ),
+    ),
+    Case(
+        "ministral3",
+        "Ministral3Config",
+        LLAMA | dict(head_dim=16, sliding_window=5, rope_parameters=MINISTRAL3_ROPE),
+    ),
     Case(
         "mixtral",
         "MixtralConfig",
@@ -448,6 +468,51 @@ CASES = [
     ),
     Case("stablelm", "StableLmConfig", STABLELM | dict(hidden_size=32, use_qkv_bias=True)),
     Case("glm4", "Glm4Config", LLAMA | dict(head_dim=12)),
+    Case("seed_oss", "SeedOssConfig", LLAMA | dict(head_dim=10)),
+    Case("arcee", "ArceeConfig", LLAMA | dict(head_dim=10, mlp_bias=True, tie_word_embeddings=True)),
+    Case("starcoder2", "Starcoder2Config", LLAMA_WITHOUT_EPS | dict(norm_epsilon=1e-3, sliding_window=5)),
+    Case(
+        "cohere",
+        "CohereConfig",
+        LLAMA_WITHOUT_EPS | dict(hidden_size=32, layer_norm_eps=1e-3, logit_scale=0.7, attention_bias=True),
+    ),
+    Case(
+        "cohere2",  # the layer that sees all tokens has no positions
+        "Cohere2Config",
+        LLAMA_WITHOUT_EPS
+        | dict(
+            hidden_size=32,
+            layer_norm_eps=1e-3,
+            logit_scale=0.7,
+            sliding_window=5,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            tie_word_embeddings=False,
+        ),
+    ),
+    Case(
+        "exaone4",  # the layer that sees all tokens has no positions
+        "Exaone4Config",
+        LLAMA
+        | dict(
+            hidden_size=32,
+            sliding_window=5,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 100.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 24,
+            },
+        ),
+    ),
+    Case(
+        "exaone4-1.2b",  # without windows: all layers see all tokens, and have positions
+        "Exaone4Config",
+        LLAMA
+        | dict(hidden_size=32, sliding_window=None, layer_types=["full_attention"] * 3, tie_word_embeddings=True),
+    ),
     Case("falcon", "FalconConfig", FALCON),
     Case("falcon-new", "FalconConfig", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2, bias=True)),
     Case(
@@ -481,6 +546,16 @@ CASES = [
             text_config=LLAMA | dict(model_type="mistral", head_dim=10, sliding_window=5),
             vision_config=VISION | dict(model_type="pixtral"),
             tie_word_embeddings=False,
+        ),
+    ),
+    Case(
+        "mistral3-ministral3",  # the same model_type, with another tower
+        "Mistral3Config",
+        dict(
+            text_config=LLAMA
+            | dict(model_type="ministral3", head_dim=16, rope_parameters=MINISTRAL3_ROPE, tie_word_embeddings=True),
+            vision_config=VISION | dict(model_type="pixtral"),
+            tie_word_embeddings=True,
         ),
     ),
     Case(

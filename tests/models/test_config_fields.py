@@ -261,6 +261,37 @@ BY_LAYER_TYPE = {
     "max_position_embeddings": {"max_position_embeddings": 30},
     "original_max_position_embeddings": {"original_max_position_embeddings": 24},
 }
+GROWS = "llama_4_scaling_beta"
+GROWTH = {GROWS: 0.3, "original_max_position_embeddings": 5}
+MINISTRAL3_ROPE = {
+    "rope_theta": {"rope_parameters": None, "rope_theta": 50.0},
+    "rope_scaling": {
+        "rope_parameters": None,
+        "rope_scaling": {"rope_type": "linear", "rope_theta": 50.0, "factor": 3.0, **GROWTH},
+    },
+    "rope_parameters": {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0, **GROWTH}},
+    "llama_4_scaling_beta": {"rope_parameters": {"rope_type": "default", "original_max_position_embeddings": 5}},
+    "llama_4_scaling_beta 0": {"rope_parameters": {"rope_type": "yarn", "factor": 3.0, **GROWTH, GROWS: 0.0}},
+    "original_max_position_embeddings": {"original_max_position_embeddings": 24},
+    "max_position_embeddings": {
+        "max_position_embeddings": 13,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0, **GROWTH},
+    },
+    "partial_rotary_factor": {"partial_rotary_factor": 0.5},
+}
+COHERE = {
+    **{name: change for name, change in LLAMA_LIKE.items() if name != "rms_norm_eps hidden_act"},
+    **BIASES,
+    "layer_norm_eps hidden_act": BERT["layer_norm_eps hidden_act"],
+    "tie_word_embeddings": {"tie_word_embeddings": False},
+    "logit_scale": {"logit_scale": 0.3},
+}
+SLIDING_ALTERNATELY = {
+    "sizes": {**LLAMA_LIKE["sizes"], "layer_types": ["sliding_attention", "full_attention"]},
+    "sliding_window": {"sliding_window": 3, "is_causal": False},
+    "layer_types": {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+    "sliding_window_pattern": {"sliding_window_pattern": 2, "layer_types": None},
+}
 CHANGES = {
     "gpt2": {
         **GPT,
@@ -326,6 +357,19 @@ CHANGES = {
     "llama": {**LLAMA_LIKE, **BIASES, "mlp_bias": {"mlp_bias": True}},
     "mistral": {
         **LLAMA_LIKE,
+        "sliding_window": {"sliding_window": 3, "is_causal": False},
+        "sliding_window none": {"sliding_window": None},
+        "layer_types": {"layer_types": ["sliding_attention", "full_attention", "full_attention"]},
+    },
+    "ministral": {
+        **LLAMA_LIKE,
+        "sizes": {**LLAMA_LIKE["sizes"], "layer_types": ["sliding_attention", "full_attention"]},
+        "sliding_window": {"sliding_window": 3, "is_causal": False},
+        "layer_types": {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+    },
+    "ministral3": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name not in ROPE},
+        **MINISTRAL3_ROPE,
         "sliding_window": {"sliding_window": 3, "is_causal": False},
         "sliding_window none": {"sliding_window": None},
         "layer_types": {"layer_types": ["sliding_attention", "full_attention", "full_attention"]},
@@ -457,6 +501,47 @@ CHANGES = {
         "use_qkv_bias": {"use_qkv_bias": False},
     },
     "glm4": {**LLAMA_LIKE, "attention_bias": {"attention_bias": False}},
+    "seed_oss": {
+        **LLAMA_LIKE,
+        "attention_bias": {"attention_bias": False},
+        "attention_out_bias": {"attention_out_bias": True},
+        "mlp_bias": {"mlp_bias": True},
+    },
+    "arcee": {
+        **LLAMA_LIKE,
+        **BIASES,
+        "rms_norm_eps hidden_act": {"rms_norm_eps": 0.3, "hidden_act": "silu"},
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "mlp_bias": {"mlp_bias": False},
+    },
+    "starcoder2": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name != "rms_norm_eps hidden_act"},
+        "norm_epsilon hidden_act": {"norm_epsilon": 0.3, "hidden_act": "relu"},
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "use_bias": {"use_bias": False},
+        "sliding_window": {"sliding_window": 3, "is_causal": False},
+        "sliding_window none": {"sliding_window": None},
+    },
+    "cohere": {**COHERE, "use_qk_norm": {"use_qk_norm": True}},
+    "cohere2": {
+        **COHERE,
+        **SLIDING_ALTERNATELY,
+        "tie_word_embeddings": {"tie_word_embeddings": True},
+        "as in files": {
+            **{"position_embedding_type": "rope_gptj", "rotary_pct": 1.0, "use_parallel_block": True},
+            **{"use_gated_activation": True, "order_of_interleaved_layers": "local_attn_first"},
+        },
+        "position_embedding_type": {"position_embedding_type": "absolute"},
+        "rotary_pct": {"rotary_pct": 0.5},
+        "use_parallel_block": {"use_parallel_block": False},
+        "use_gated_activation": {"use_gated_activation": False},
+        "order_of_interleaved_layers": {"order_of_interleaved_layers": "global_attn_first"},
+    },
+    "exaone4": {
+        **LLAMA_LIKE,
+        **SLIDING_ALTERNATELY,
+        "sliding_window none": {"sliding_window": None, "layer_types": ["full_attention"] * 3},
+    },
     "falcon": {
         "sizes": {
             "vocab_size": 89,
@@ -489,6 +574,12 @@ CHANGES = {
     },
     "mistral3": {
         "text_config": {"text_config": {"hidden_size": 32, "sliding_window": None}},
+        "text_config of another model_type": {
+            "text_config": {
+                "model_type": "ministral3",
+                "rope_parameters": {"rope_type": "yarn", "rope_theta": 100.0, "factor": 3.0, **GROWTH},
+            }
+        },
         "tie_word_embeddings": {"tie_word_embeddings": True},
     },
     "qwen2_5_vl": {
@@ -576,13 +667,20 @@ REFUSED = {
     "gpt_neox": ("rope_theta", PART),
     "opt": ("layer_norm_elementwise_affine",),
     **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo", "olmo2", "olmo3", "smollm3", "granite"), (PART,)),
+    **dict.fromkeys(("ministral", "seed_oss", "arcee", "starcoder2", "exaone4"), (PART,)),
+    "ministral3": (PART, "layer_types", "llama_4_scaling_beta"),
+    "cohere": (PART, "use_qk_norm"),
+    "cohere2": (
+        *(PART, "position_embedding_type", "rotary_pct", "use_parallel_block", "use_gated_activation"),
+        "order_of_interleaved_layers",
+    ),
     "stablelm": ("qk_layernorm",),
     "falcon": (PART, "num_kv_heads", "num_ln_in_parallel_attn"),
     "bloom": ("apply_residual_connection_post_layernorm", "slow_but_exact"),
     **dict.fromkeys(("xlm-roberta", "electra"), CONFIG_ONLY),
     "distilbert": ("is_causal", "is_decoder"),
     "modernbert": ("is_causal", "is_decoder", "layer_norm_eps", PART),
-    "mistral": (PART, "layer_types"),
+    "mistral": (PART,),
     "mixtral": (PART, "num_experts_per_tok"),
     "olmoe": (PART, "head_dim"),
     "gpt_oss": (PART, "hidden_act"),

@@ -44,7 +44,7 @@ def test_the_table_names_every_family_and_site():
 
 def test_unknown_model_types_are_refused_with_those_there_are():
     with pytest.raises(
-        UnsupportedModelError, match=r"model_type is 'mamba'.*Supported: bert, bloom, .*, gemma, .*smollm3"
+        UnsupportedModelError, match=r"model_type is 'mamba'.*Supported: arcee, bert, bloom, .*, gemma, .*smollm3"
     ):
         family_of(transformers.MambaConfig())
     with pytest.raises(UnsupportedModelError, match=r"'llava', .* holds a 'llama' model; save that by itself"):
@@ -74,8 +74,20 @@ REFUSED = [
     (
         "Mistral3Config",
         dict(text_config={"model_type": "llama"}),
-        "the text_config of this mistral3 config says model_type='llama'; only 'mistral'",
+        "the text_config of this mistral3 config says model_type='llama'; only 'mistral' and 'ministral3' are",
     ),
+    (
+        "Gemma3Config",
+        dict(text_config={"model_type": "gemma2"}),
+        "the text_config of this gemma3 config says model_type='gemma2'; only 'gemma3_text' is",
+    ),
+    (
+        "Ministral3Config",
+        dict(rope_parameters={"rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1}),
+        "say llama_4_scaling_beta=0.1 and original_max_position_embeddings=None; wanted are two numbers",
+    ),
+    ("CohereConfig", dict(use_qk_norm=True), "cohere config says use_qk_norm=True; only False .*the same for all heads"),
+    ("Cohere2Config", dict(rotary_pct=0.5), "cohere2 config says rotary_pct=0.5; only 1.0 .*whatever the config says"),
     (
         "Gemma3Config",
         dict(text_config={"use_bidirectional_attention": True}),

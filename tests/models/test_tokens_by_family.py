@@ -40,15 +40,14 @@ class Row:
         return self.tokenizer(vocab=vocabulary, **merges, **self.options)
 
 
-def llama3(vocab, merges):
-    """Llama 3's tokenizer has no class of its own: byte-level BPE, then a template with BOS."""
-    bos = "<|begin_of_text|>"
+def llama3(vocab, merges, bos="<|begin_of_text|>", eos="<|end_of_text|>"):
+    """Llama 3's tokenizer has no class of its own: byte-level BPE, then a template with BOS. So has Mistral's Tekken."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     template = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, vocab[bos])])
     inner.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     inner.decoder = tokenizers.decoders.ByteLevel()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token="<|end_of_text|>")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token=eos)
 
 
 def xlm_roberta(vocab, merges):
@@ -64,7 +63,7 @@ ROWS = [
     Row(
         (
             *("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmo3", "olmoe", "gpt_oss", "granite", "stablelm", "glm4"),
-            "falcon",
+            *("falcon", "seed_oss", "starcoder2", "exaone4"),
         ),
         GPT2,
         END,
@@ -102,11 +101,27 @@ ROWS = [
         after=("</s>",),
     ),
     Row(
-        ("llama", "smollm3"),
+        ("llama", "smollm3", "arcee"),
         llama3,
         ("<|begin_of_text|>", "<|end_of_text|>"),
         BYTES,
         before=("<|begin_of_text|>",),
+    ),
+    Row(
+        ("ministral", "ministral3", "mistral3"),
+        llama3,
+        ("<unk>", "<s>", "</s>"),
+        BYTES,
+        dict(bos="<s>", eos="</s>"),
+        before=("<s>",),
+    ),
+    Row(
+        ("cohere", "cohere2"),
+        transformers.CohereTokenizer,
+        ("<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>"),
+        BYTES,
+        dict(add_bos_token=True),
+        before=("<BOS_TOKEN>",),
     ),
     Row(
         ("gemma", "gemma2", "gemma3_text", "gemma3"),

@@ -4,10 +4,14 @@ from typing import Any
 
 from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.families import (
+    arcee,
     bert,
     bloom,
+    cohere,
+    cohere2,
     distilbert,
     electra,
+    exaone4,
     falcon,
     gemma,
     gemma2,
@@ -21,6 +25,8 @@ from expertlens_jax.models.families import (
     gptj,
     granite,
     llama,
+    ministral,
+    ministral3,
     mistral,
     mistral3,
     mixtral,
@@ -39,8 +45,10 @@ from expertlens_jax.models.families import (
     qwen3_moe,
     qwen3_vl,
     roberta,
+    seed_oss,
     smollm3,
     stablelm,
+    starcoder2,
     xlm_roberta,
 )
 from expertlens_jax.models.families.family import Family
@@ -56,6 +64,8 @@ FAMILIES: dict[str, Family] = {
         opt,
         llama,
         mistral,
+        ministral,
+        ministral3,
         mixtral,
         mistral3,
         qwen2,
@@ -79,6 +89,12 @@ FAMILIES: dict[str, Family] = {
         granite,
         stablelm,
         glm4,
+        seed_oss,
+        arcee,
+        starcoder2,
+        cohere,
+        cohere2,
+        exaone4,
         falcon,
         bloom,
         bert,
@@ -95,8 +111,8 @@ def family_of(hf_config: Any) -> Family:
     """Return the family of a Hugging Face config.
 
     Raises:
-      UnsupportedModelError: no family has its `model_type`; the message lists those there are. Or its layers
-        differ in size, or its weights are quantised in a way that isn't read.
+      UnsupportedModelError: no family has its `model_type`, or none with its text tower; the message lists those
+        there are. Or its layers differ in size, or its weights are quantised in a way that isn't read.
     """
     model_type = hf_config.model_type
     if model_type not in FAMILIES:
@@ -110,8 +126,23 @@ def family_of(hf_config: Any) -> Family:
         raise UnsupportedModelError(
             f"this {model_type} config gives its layers different sizes; the stack's are all of one size."
         )
-    quantisation_of(hf_config, FAMILIES[model_type])
-    return FAMILIES[model_type]
+    family = _by_tower(FAMILIES[model_type], hf_config)
+    quantisation_of(hf_config, family)
+    return family
+
+
+def _by_tower(family: Family, hf_config: Any) -> Family:
+    """Return the family, or the one of its others, whose text tower the config has."""
+    if family.text is None:
+        return family
+    wanted = hf_config.text_config.model_type
+    towers = {each.network: each for each in (family, *family.others)}
+    if wanted not in towers:
+        raise UnsupportedModelError(
+            f"the text_config of this {family.model_type} config says model_type={wanted!r}; only "
+            f"{' and '.join(map(repr, towers))} {'are' if family.others else 'is'} supported."
+        )
+    return towers[wanted]
 
 
 def quantisation_of(hf_config: Any, family: Family) -> Quantisation | None:

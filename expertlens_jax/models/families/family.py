@@ -48,7 +48,8 @@ class Family:
     (`experts_interleaved`: see `expert_tensors.py`). `quantised` are the ways of quantising that are read, as a
     config's `quant_method`: by default those of linear layers. `fields` are those of the Hugging Face config that
     `translate` reads or refuses; `fields.py` tells of all others.
-    `text` is the family of the text tower: a model that reads images too has that tower's config within its own.
+    `text` is the family of the text tower: a model that reads images too has that tower's config within its own. Where
+    that may be of several families, `others` are this family again, each with another.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Family:
     quantised: tuple[str, ...] = ("fp8", "compressed-tensors", "bitsandbytes", "gptq", "awq")
     other_prefixes: tuple[str, ...] = ()
     text: "Family | None" = None
+    others: tuple["Family", ...] = ()
 
     @property
     def network(self) -> str:

@@ -20,7 +20,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
         *("layerdrop", "classifier_dropout", "summary_first_dropout", "summary_last_dropout"),
         *("qa_dropout", "seq_classif_dropout", "embedding_dropout", "mlp_dropout", "initializer_cutoff_factor"),
         *("sparse_prediction", "sparse_pred_ignore_index", "initializer_range", "init_std", "gradient_checkpointing"),
-        *("router_aux_loss_coef", "router_jitter_noise"),
+        *("router_aux_loss_coef", "router_jitter_noise", "residual_dropout"),
     ),
     "names special tokens, which the tokenizer tells": (
         *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id"),

@@ -1,14 +1,15 @@
-"""Mistral Small 3.1 and 3.2 (Mistral AI 2025), the text towers.
+"""Mistral Small 3.1 and 3.2, Ministral 3 and Devstral Small 2 (Mistral AI 2025), the text towers.
 
-- as Mistral
+- as Mistral; the latter two as Ministral 3's text models
 """
 
-from expertlens_jax.models.families import mistral
+from expertlens_jax.models.families import ministral3, mistral
 from expertlens_jax.models.families.text_tower import text_tower
 
 FAMILY = text_tower(
     mistral.FAMILY,
-    title="Mistral Small 3.1, 3.2",
-    examples=("mistralai/Mistral-Small-3.1-24B-Instruct-2503",),
+    ministral3.FAMILY,
+    title="Mistral Small 3.1, 3.2; Ministral 3",
+    examples=("mistralai/Mistral-Small-3.1-24B-Instruct-2503", "mistralai/Ministral-3-8B-Instruct-2512"),
     model_type="mistral3",
 )

@@ -28,7 +28,13 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 
 def read_rotary(
-    hf: Any, head_dim: int, *, layer_type: str | None = None, partial: bool = False, of_images_too: bool = False
+    hf: Any,
+    head_dim: int,
+    *,
+    layer_type: str | None = None,
+    partial: bool = False,
+    of_images_too: bool = False,
+    others: tuple[str, ...] = (),
 ) -> Rotary:
     """Return the rotary embedding that a config asks for.
 
@@ -39,6 +45,7 @@ def read_rotary(
       partial: whether this family's models can turn a part of each head's channels only.
       of_images_too: whether the channels are shared out to positions of time, height and width. Of text these are all
         the same, so it doesn't matter how.
+      others: parameters that the family reads itself, or that its models have and never read.
 
     Raises:
       UnsupportedModelError: the config's `rope_type` is none of `ROPE_SCALINGS`, or it wants a part of the
@@ -62,8 +69,8 @@ def read_rotary(
     scaling = rope.get("rope_type", "default")
     if scaling not in ROPE_SCALINGS:
         raise UnsupportedModelError(f"the config's rope_type is {scaling!r}; supported are {', '.join(ROPE_SCALINGS)}.")
-    without_effect = ("mrope_section", "mrope_interleaved") if of_images_too else ()
-    _tell_unread(hf.model_type, {key: rope[key] for key in rope if key not in without_effect}, scaling)
+    others += ("mrope_section", "mrope_interleaved") if of_images_too else ()
+    _tell_unread(hf.model_type, {key: rope[key] for key in rope if key not in others}, scaling)
     share = rope.get("partial_rotary_factor", 1.0)
     if share != 1.0 and not partial:
         raise UnsupportedModelError(

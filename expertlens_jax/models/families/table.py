@@ -53,6 +53,8 @@ def _parts(family: Family, c: TransformerConfig) -> str:
     parts.append(f"{norm} {place}" + ("" if c.norm_parameters else ", without parameters"))
     if c.qk_norm is not None:
         parts.append({"head": "q and k normed by head", "projection": "q and k normed"}[c.qk_norm])
+    if c.query_scale is not None:
+        parts.append("queries grow by their position")
     if c.residual != "sequential":
         parts.append("attention and MLP in parallel")
     if c.num_experts:

@@ -7,41 +7,44 @@ files of different ages put at different places.
 import dataclasses
 from typing import Any
 
-from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, refuse
 
 
 def text_tower(
-    text: Family, *, title: str, examples: tuple[str, ...], model_type: str, unread: tuple[str, ...] = ()
+    text: Family,
+    *others: Family,
+    title: str,
+    examples: tuple[str, ...],
+    model_type: str,
+    unread: tuple[str, ...] = (),
 ) -> Family:
-    """Return the family of models whose text tower is of the family `text`; the other arguments are its own.
+    """Return the family of models whose text tower is of the family `text`, or of one of `others`.
 
-    `unread` are fields of the tower's config that transformers reads in text models only.
+    The other arguments are its own. `unread` are fields of the tower's config that transformers reads in text models
+    only.
     """
 
-    def translate(hf: Any) -> TransformerConfig:
-        """Read the config of the tower."""
-        tower = hf.text_config
-        if tower.model_type != text.model_type:
-            raise UnsupportedModelError(
-                f"the text_config of this {model_type} config says model_type={tower.model_type!r}; only "
-                f"{text.model_type!r} is supported."
-            )
-        for field in unread:
-            refuse(tower, field, None, f"transformers' {model_type} models ignore it")
-        refuse(tower, "is_causal", True, f"the text tower of {model_type} is read as a causal language model")
-        return dataclasses.replace(text.translate(tower), head="tied" if hf.tie_word_embeddings else "linear")
+    def with_tower(text: Family) -> Family:
+        def translate(hf: Any) -> TransformerConfig:
+            """Read the config of the tower."""
+            tower = hf.text_config
+            for field in unread:
+                refuse(tower, field, None, f"transformers' {model_type} models ignore it")
+            refuse(tower, "is_causal", True, f"the text tower of {model_type} is read as a causal language model")
+            return dataclasses.replace(text.translate(tower), head="tied" if hf.tie_word_embeddings else "linear")
 
-    return dataclasses.replace(
-        text,
-        title=title,
-        examples=examples,
-        model_type=model_type,
-        translate=translate,
-        prefix="model.language_model.",
-        other_prefixes=("language_model.model.", "language_model.", "model."),
-        ignored=r"(visual|vision_tower|multi_modal_projector)\..*",
-        fields=("text_config", "tie_word_embeddings"),
-        text=text,
-    )
+        return dataclasses.replace(
+            text,
+            title=title,
+            examples=examples,
+            model_type=model_type,
+            translate=translate,
+            prefix="model.language_model.",
+            other_prefixes=("language_model.model.", "language_model.", "model."),
+            ignored=r"(visual|vision_tower|multi_modal_projector)\..*",
+            fields=("text_config", "tie_word_embeddings"),
+            text=text,
+        )
+
+    return dataclasses.replace(with_tower(text), others=tuple(with_tower(other) for other in others))
