@@ -2,6 +2,7 @@
 
     make accelerators ARGS="v5e:2x2 h100"          # installs the compilers first
     python benchmarks/compile_for.py v5e:2x2 --programs=recording --tokens_per_batch=4096 --json=v5e.json
+    python benchmarks/compile_for.py v5e:2x2 --families --programs=qwen2_moe,opt
 
 A row is a program: whether it compiles and fits, or why not and what would help; bytes of a device's memory; on TPUs
 the cycles that libtpu's compiler estimates, and the share of the matrix units' peak that the model's operations would
@@ -28,7 +29,7 @@ from typing import Any
 
 import compiled_text
 import jax
-from programs import Program, Sizes, programs
+from programs import Program, Sizes, families, programs
 from targets import TARGETS, Target, find_targets, without_accelerators
 
 from expertlens_jax.errors import ExpertLensError
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", help="default: " + " ".join(target.name for target in TARGETS))
     parser.add_argument("--programs", default="", help="only those whose names hold one of these, comma-separated")
+    parser.add_argument("--families", action="store_true", help="recording by every family of models, of two layers")
     parser.add_argument("--model", type=int, help="over how many devices to split every model; default: as listed")
     parser.add_argument("--tokens_per_batch", type=int, help="of recording; default: what the device's memory gives")
     parser.add_argument("--small", action="store_true", help="the few that continuous integration compiles")
@@ -104,13 +106,15 @@ def choose(asked: argparse.Namespace) -> list[tuple[Target, Program]]:
     """
     chosen = find_targets(asked.targets or [target.name for target in TARGETS])
     parts = [part.strip() for part in asked.programs.split(",") if part.strip()]
-    everything = programs()
+    everything = families() if asked.families else programs()
     unknown = [part for part in parts if not any(part in program.name for program in everything)]
     if unknown:
         raise ExpertLensError(
             f"no program is called {', '.join(map(repr, unknown))}. There are "
             f"{'; '.join(program.name for program in everything)}."
         )
+    if asked.small and asked.families:
+        raise ExpertLensError("--small and --families were given; the first names programs that aren't of families.")
     if asked.small:
         chosen = find_targets(list(dict.fromkeys(target for target, _ in SMALL)))
     for target in chosen:

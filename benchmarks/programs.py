@@ -1,7 +1,7 @@
 """The jitted programs of the package at the sizes of real jobs, from shapes alone: no weight, no sentence is made.
 
-`programs()` lists them. Each is traced for a mesh, whose devices need not be there, and gives what jax can lower and
-compile. Models are those of the hub by their published configs.
+`programs()` lists them, and `families()` one of every family of models. Each is traced for a mesh, whose devices need
+not be there, and gives what jax can lower and compile. Models are those of the hub by their published configs.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from expertlens_jax.experts.measuring import measure
 from expertlens_jax.experts.orders import order_on_device
 from expertlens_jax.models import digests, generation, scoring
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.families import family_of
+from expertlens_jax.models.families import FAMILIES, family_of
 from expertlens_jax.models.model import apply, respond
 from expertlens_jax.models.sampling import Sampling
 from expertlens_jax.models.sharding import parameter_sharding
@@ -77,7 +77,17 @@ HF_CONFIGS: Mapping[str, Callable[[], Any]] = {
         ),
     ),
     "Gemma-2-2b": lambda: transformers.Gemma2Config(),
+    "OPT-350m": lambda: transformers.OPTConfig(
+        vocab_size=50272,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        ffn_dim=4096,
+        do_layer_norm_before=False,
+        word_embed_proj_dim=512,
+    ),
     "OLMoE-1B-7B": lambda: transformers.OlmoeConfig(intermediate_size=1024),
+    "Qwen1.5-MoE-A2.7B": lambda: transformers.Qwen2MoeConfig(),
     "Lenslet-5m": lambda: transformers.GPTNeoXConfig(
         vocab_size=8192,
         hidden_size=256,
@@ -117,13 +127,30 @@ class Program:
     @property
     def holds_model(self) -> bool:
         """Whether it takes a model's parameters."""
-        return any(name in self.name for name in HF_CONFIGS)
+        return any(name in self.name for name in (*HF_CONFIGS, *FAMILIES))
+
+
+FAMILY_LAYERS = 2
+"""Of a family's program: a scan runs every layer, so that its compiled code is the same for any number of them."""
+
+
+def families() -> tuple[Program, ...]:
+    """Recording by every family, two layers of the sizes that its Hugging Face config has by default."""
+
+    def program(model_type: str) -> Program:
+        def trace(mesh: Mesh, sizes: Sizes) -> jax.stages.Traced:
+            hf = transformers.AutoConfig.for_model(model_type)
+            return recording_of(mesh, family_of(hf).translate(hf).first_layers(FAMILY_LAYERS), sizes)
+
+        return Program(f"recording family {model_type}", trace)
+
+    return tuple(map(program, FAMILIES))
 
 
 def programs() -> tuple[Program, ...]:
     """Every jitted program, those of recording first."""
     recordings = [("GPT-2", 1), ("Pythia-1b", 1), ("Llama-3.2-1B", 1), ("Gemma-2-2b", 1)]
-    recordings += [("OLMoE-1B-7B", 1), ("OLMoE-1B-7B", 4)]
+    recordings += [("OPT-350m", 1), ("OLMoE-1B-7B", 1), ("OLMoE-1B-7B", 4), ("Qwen1.5-MoE-A2.7B", 4)]
     recordings += [("Pythia-12b", 1), ("Pythia-12b", 4), ("Pythia-12b", 16)]
     split = {1: "", 4: " over 4", 16: " over 16"}
     return (
@@ -183,7 +210,11 @@ def batch(mesh: Mesh, tokens_per_batch: int) -> list[jax.ShapeDtypeStruct]:
 
 def recording(mesh: Mesh, name: str, sizes: Sizes) -> jax.stages.Traced:
     """Responses of the default sites to a batch, in bfloat16."""
-    config = find_config(name)
+    return recording_of(mesh, find_config(name), sizes)
+
+
+def recording_of(mesh: Mesh, config: TransformerConfig, sizes: Sizes) -> jax.stages.Traced:
+    """The same of a config."""
     split = mesh if mesh.shape[parallel.MODEL] > 1 else None
     network = Transformer(config, Taps(config.default_sites()), jnp.bfloat16, mesh=split)
     arrays = batch(mesh, sizes.tokens)

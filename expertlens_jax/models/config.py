@@ -160,6 +160,16 @@ class TransformerConfig:
             return "an encoder"
         return "a decoder without a language head" if self.head is None else "a causal language model"
 
+    def first_layers(self, count: int) -> "TransformerConfig":
+        """Return the config of the network of the first `count` layers."""
+        return dataclasses.replace(
+            self,
+            num_layers=count,
+            windows=self.windows[:count],
+            unrotated_layers=tuple(layer for layer in self.unrotated_layers if layer < count),
+            unnormed_layers=tuple(layer for layer in self.unnormed_layers if layer < count),
+        )
+
     def site_channels(self) -> dict[str, int]:
         """Return every site that holds activations, in the order of the units table, and its channels.
 

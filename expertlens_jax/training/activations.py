@@ -20,7 +20,6 @@ from etils import epath
 from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import CorpusError, SelectionError
-from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.model import Model, capture
 from expertlens_jax.models.sites import check_activation_site
 from expertlens_jax.models.taps import Taps
@@ -159,20 +158,9 @@ def prepare_reading(model: Model, layer: int, site: str) -> SiteReader:
     mesh, params = parallel.place(model.params)
     lower = {name: values for name, values in params.items() if name != "layers"}
     lower["layers"] = jax.tree.map(lambda stacked: stacked[: layer + 1], params["layers"])
-    network = Transformer(_up_to(model.config, layer), Taps(captured=(site,)), jnp.dtype(model.dtype))
+    config = dataclasses.replace(model.config.first_layers(layer + 1), head=None, head_bias=False)
+    network = Transformer(config, Taps(captured=(site,)), jnp.dtype(model.dtype))
     return SiteReader(network, lower, mesh, layer, padding_id(model.tokenizer, model.config.vocab_size))
-
-
-def _up_to(config: TransformerConfig, layer: int) -> TransformerConfig:
-    """Return the config of the network up to a layer, which ends there."""
-    return dataclasses.replace(
-        config,
-        num_layers=layer + 1,
-        windows=config.windows[: layer + 1],
-        unrotated_layers=tuple(each for each in config.unrotated_layers if each <= layer),
-        head=None,
-        head_bias=False,
-    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ import targets
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import ExpertLensError
+from expertlens_jax.models.families import FAMILIES
 
 V5E = targets.find_targets(["v5e:2x2"])[0]
 
@@ -40,6 +41,16 @@ def test_unknown_program_lists_those_there_are(capsys):
     assert "no program is called 'tokenizing'" in message
     for program in programs.programs():
         assert program.name in message
+
+
+def test_every_family_has_a_program_and_those_that_are_models_go_by_their_names(capsys):
+    assert [program.name for program in programs.families()] == [f"recording family {name}" for name in FAMILIES]
+    message = told(capsys, "v5e:2x2", "--families", "--programs=mamba")
+    assert "no program is called 'mamba'" in message and "recording family qwen2_moe; " in message
+    assert "--small and --families were given" in told(capsys, "--small", "--families")
+    assert all(program.holds_model for program in programs.families())
+    two_layers = programs.find_config("OPT-350m").first_layers(2)
+    assert two_layers.num_layers == 2 and two_layers.token_width == 512
 
 
 def test_missing_compiler_says_how_to_get_it(capsys, monkeypatch):
@@ -234,7 +245,10 @@ def test_json_holds_every_figure_and_says_what_it_is():
     assert found["rows"] == [dataclasses.asdict(row(mfu=0.5))]
 
 
-@pytest.mark.parametrize("program", [p for p in programs.programs() if p.model == 1], ids=lambda p: p.name)
+TRACED = [p for p in programs.programs() if p.model == 1]
+
+
+@pytest.mark.parametrize("program", [*TRACED, *programs.families()], ids=lambda p: p.name)
 def test_every_program_is_traced_from_shapes(program):
     traced = program.trace(parallel.make_mesh(), programs.Sizes(tokens_per_batch=64))
     assert traced.jaxpr.eqns

@@ -510,8 +510,7 @@ CASES = [
     Case(
         "exaone4-1.2b",  # without windows: all layers see all tokens, and have positions
         "Exaone4Config",
-        LLAMA
-        | dict(hidden_size=32, sliding_window=None, layer_types=["full_attention"] * 3, tie_word_embeddings=True),
+        LLAMA | dict(hidden_size=32, sliding_window=None, layer_types=["full_attention"] * 3, tie_word_embeddings=True),
     ),
     Case("falcon", "FalconConfig", FALCON),
     Case("falcon-new", "FalconConfig", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2, bias=True)),

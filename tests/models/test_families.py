@@ -86,7 +86,11 @@ REFUSED = [
         dict(rope_parameters={"rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1}),
         "say llama_4_scaling_beta=0.1 and original_max_position_embeddings=None; wanted are two numbers",
     ),
-    ("CohereConfig", dict(use_qk_norm=True), "cohere config says use_qk_norm=True; only False .*the same for all heads"),
+    (
+        "CohereConfig",
+        dict(use_qk_norm=True),
+        "cohere config says use_qk_norm=True; only False .*same for all heads",
+    ),
     ("Cohere2Config", dict(rotary_pct=0.5), "cohere2 config says rotary_pct=0.5; only 1.0 .*whatever the config says"),
     (
         "Gemma3Config",

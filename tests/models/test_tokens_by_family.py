@@ -41,7 +41,7 @@ class Row:
 
 
 def llama3(vocab, merges, bos="<|begin_of_text|>", eos="<|end_of_text|>"):
-    """Llama 3's tokenizer has no class of its own: byte-level BPE, then a template with BOS. So has Mistral's Tekken."""
+    """Llama 3's tokenizer has no class of its own, nor has Mistral's Tekken: byte-level BPE, a template with BOS."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     template = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, vocab[bos])])

@@ -40,8 +40,8 @@ def read_query_scale(hf: Ministral3Config) -> QueryScale:
     beta, context = (hf.rope_parameters.get(name) for name in (GROWTH, CONTEXT))
     if beta is None or not context:
         raise UnsupportedModelError(
-            f"the rope_parameters of this {hf.model_type} config say {GROWTH}={beta!r} and {CONTEXT}={context!r}; wanted "
-            f"are two numbers, as queries grow by the position divided by the second. With {GROWTH}=0 they don't grow."
+            f"the rope_parameters of this {hf.model_type} config say {GROWTH}={beta!r} and {CONTEXT}={context!r}; "
+            f"wanted are two numbers: queries grow by the position divided by the second. With {GROWTH}=0 they don't."
         )
     return QueryScale(float(beta), int(context))
 
