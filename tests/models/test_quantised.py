@@ -312,6 +312,28 @@ def test_so_are_fused_layers_and_experts(way, case, originals, tmp_path):
     same_parameters(el.load_model(packed), el.load_model(plain))
 
 
+STREAMED = [
+    *(("llama", way, "disk") for way in (gptq(4), awq(), fp8((16, 32)), four_bits("nf4", nested=True), eight_bits())),
+    ("llama", compressed("pack-quantized", "group", 4), "host"),
+    ("phi3", gptq(4), "disk"),
+    ("mixtral", fp8((16, 32)), "disk"),
+]
+
+
+@pytest.mark.parametrize(("name", "way", "offload"), STREAMED, ids=lambda value: getattr(value, "name", value))
+def test_so_is_one_whose_layers_stay_in_its_files(name, way, offload, originals, tmp_path):
+    """Every layer's parameters and every site's responses, to the bit."""
+    packed, _ = quantise(originals[name], way, tmp_path)
+    whole, streamed = el.load_model(packed), el.load_model(packed, offload=offload)
+    for layer in range(whole.config.num_layers):
+        of_layer = jax.tree.map(lambda stacked, i=layer: stacked[i], whole.params["layers"])
+        jax.tree.map(np.testing.assert_array_equal, streamed.params["layers"].read(layer), of_layer)
+    token_ids = np.random.default_rng(0).integers(4, families.VOCABULARY, (2, 9))
+    sites = tuple(whole.config.site_channels())
+    np.testing.assert_array_equal(streamed.respond(token_ids, sites=sites), whole.respond(token_ids, sites=sites))
+    assert streamed.provenance == whole.provenance
+
+
 @pytest.mark.parametrize("way", [gptq(4), fp8((16, 32))], ids=lambda way: way.name)
 def test_so_are_pytorch_files(way, originals, tmp_path):
     packed, plain = quantise(originals["llama"], way, tmp_path)
