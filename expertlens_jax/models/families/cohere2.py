@@ -29,7 +29,7 @@ def translate(hf: Cohere2Config) -> TransformerConfig:
     """Read a Command R7B config."""
     for field, value in STATED.items():
         refuse(hf, field, value, "transformers' cohere2 models are so whatever the config says")
-    unrotated = tuple(layer for layer, kind in enumerate(hf.layer_types) if kind != "sliding_attention")
+    unrotated = tuple(layer for layer, kind in enumerate(hf.layer_types or ()) if kind != "sliding_attention")
     return cohere.cohere_like(hf, windows=layer_windows(hf), unrotated_layers=unrotated)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def translate(hf: Exaone4Config) -> TransformerConfig:
     """Read an EXAONE 4.0 config."""
     everywhere = hf.sliding_window is None
-    unrotated = (layer for layer, kind in enumerate(hf.layer_types) if kind != "sliding_attention")
+    unrotated = (layer for layer, kind in enumerate(hf.layer_types or ()) if kind != "sliding_attention")
     return llama.llama_like(
         hf,
         norm_place="output",

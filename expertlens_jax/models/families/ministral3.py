@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.config import QueryScale, TransformerConfig
@@ -35,7 +35,7 @@ def translate(hf: Ministral3Config) -> TransformerConfig:
     )
 
 
-def read_query_scale(hf: Ministral3Config) -> QueryScale:
+def read_query_scale(hf: Any) -> QueryScale:
     """Return how queries grow, which `rope_parameters` say whatever their `rope_type`."""
     beta, context = (hf.rope_parameters.get(name) for name in (GROWTH, CONTEXT))
     if beta is None or not context:
