@@ -12,7 +12,8 @@ VENV ?= .venv
 ACCELERATORS ?= .venv-accelerators
 SIZE ?= full
 WORKDIR ?= runs/demo
-PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+# Python compiles what is imported, a tenth of what is installed; pip would compile all.
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo test lint browser wheel docs accelerators ready clean
 
@@ -101,7 +102,7 @@ $(ACCELERATORS)/.made: $(VENV)/.made requirements-accelerators.txt
 	$(VENV)/bin/python -m venv $(ACCELERATORS)
 	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 	  > $$($(ACCELERATORS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
-	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
 	  -r requirements-accelerators.txt
 	touch $@
 

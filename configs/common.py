@@ -29,7 +29,7 @@ def measuring_settings(model: str) -> ml_collections.ConfigDict:
     c.chat = ""  # whose turn sentences are, in the model's chat template: "user" or "assistant"; "" for plain text
     c.chat_system = ""  # the system prompt
     c.chat_asked = ""  # what the user said before an assistant's turn
-    c.tokens_per_batch = 4096  # on each device
+    c.tokens_per_batch = 0  # about how many tokens each device takes at a time; 0: what suits its kind
 
     # Expertise
     c.negatives_per_positive = 2.5

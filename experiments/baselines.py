@@ -176,7 +176,7 @@ def compare_concepts(
         read_comparison(this, vectors, carrying),
         negatives=read_negatives(c),
         truncate=c.truncate,
-        tokens_per_batch=c.tokens_per_batch,
+        tokens_per_batch=c.tokens_per_batch or None,
         save=lambda compute: saved_dataset(file, compute, question_of(expertise)),
         progress=True,
     )

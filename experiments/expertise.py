@@ -173,7 +173,7 @@ def read_recording(config: ml_collections.ConfigDict) -> el.Recording:
     return el.Recording(
         sites=tuple(config.sites) or None,
         pooling=config.pooling,
-        tokens_per_batch=config.tokens_per_batch,
+        tokens_per_batch=config.tokens_per_batch or None,
         truncate=config.truncate,
         chat=read_chat(config),
     )

@@ -43,7 +43,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     settings = config.necessity
     whole, chosen_on, tried_on = find_sentences(config, this.datasets)
     table = this.expertise(this.model, whole).sel(concept=list(chosen_on.concepts))
-    table = el.attribute(this.model, chosen_on, expertise=table, tokens_per_batch=config.tokens_per_batch // 4 or 1)
+    quarter = -(-config.tokens_per_batch // 4) or None  # gradients take about four times the memory
+    table = el.attribute(this.model, chosen_on, expertise=table, tokens_per_batch=quarter)
     kept = this.workdir / "measured"
     open_run(kept, question_of(table))
     keep = {"kept": lambda name, make: saved_json(kept / f"{name}.json", make), "progress": True, **this.resampling}

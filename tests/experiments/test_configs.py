@@ -120,6 +120,17 @@ def test_each_setting_reaches_load_model(name, size, tmp_path, monkeypatch):
     assert calls == [(str(tmp_path), asked | {"revision": "step5"}), ("other", asked | {"revision": None})]
 
 
+@pytest.mark.parametrize(("given", "read"), [(0, None), (77, 77)])
+def test_tokens_a_batch_follow_the_device_unless_they_are_given(given, read):
+    config = config_of("demo", "full")
+    assert config.tokens_per_batch == 0
+    config.tokens_per_batch = given
+    assert expertise.read_recording(config) == el.Recording(tokens_per_batch=read)
+    config.tokens_per_batch = -1
+    with pytest.raises(el.ExpertLensError, match="tokens_per_batch must be an integer above 0, or None, not -1"):
+        expertise.read_recording(config)
+
+
 def names_read(*files):
     """Every attribute and every string in sources: what a setting can be read by."""
     found = set()
