@@ -81,6 +81,10 @@ class RunDirectoryError(ExpertLensError):
     """A run directory that holds something else than what is about to be written."""
 
 
+class HubError(ExpertLensError):
+    """A repository of the hub that can't be written, or holds something else than what is about to be written."""
+
+
 class FailedExperimentsError(ExpertLensError):
     """Experiments of a suite that stopped with an error, while the others went on."""
 

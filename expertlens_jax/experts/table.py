@@ -5,9 +5,13 @@ import dataclasses
 import errno
 import json
 import math
+import os
 import pathlib
+import shutil
+import tempfile
 import warnings
-from collections.abc import Generator, Mapping
+import zipfile
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +20,19 @@ import zarr
 from etils import epath
 
 from expertlens_jax.errors import ExpertLensWarning, RunDirectoryError
+from expertlens_jax.models import hub
 from expertlens_jax.run_directory import is_local, write_text
 
 STORE, PROGRESS = "expertise.zarr", "progress.json"
+PACKED = "expertise.zarr.zip"
+"""The file of a repository that is a table: the store's files, as they are, in one."""
+
+SOUGHT = hub.Sought(
+    "table of expertise",
+    f"A table is an {PACKED} that el.push wrote; a steering is loaded by el.load_steering, a model by el.load_model.",
+    RunDirectoryError,
+    f"table's {PACKED}",
+)
 CONCEPTS_PER_CHUNK, UNITS_PER_CHUNK = 64, 8192
 """2 MB of float32: all units of one concept, and all concepts of one block of units, are both few files."""
 
@@ -87,13 +101,17 @@ def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mappin
         store.rmtree()
     coordinates.to_zarr(str(store), mode="w", consolidated=False)
     group = zarr.open_group(str(store), mode="r+")
-    most = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK, "negatives": 1}
     for name, dims in variables.items():
         shape = tuple(coordinates.sizes[dim] for dim in dims)
-        chunks = tuple(max(1, min(size, most.get(dim, size))) for dim, size in zip(dims, shape, strict=True))
+        chunks = _chunks(dims, shape)
         group.create_array(
             name, shape=shape, chunks=chunks, dtype=np.float32, fill_value=np.nan, dimension_names=list(dims)
         )
+
+
+def _chunks(dims: Sequence[str], shape: Sequence[int]) -> tuple[int, ...]:
+    most = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK, "negatives": 1}
+    return tuple(max(1, min(size, most.get(dim, size))) for dim, size in zip(dims, shape, strict=True))
 
 
 def write_units(workdir: epath.Path, start: int, values: Mapping[str, np.ndarray]) -> None:
@@ -124,24 +142,41 @@ def remove_leftovers(workdir: epath.Path) -> None:
             file.unlink()
 
 
-def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
-    """Open the table that `find_experts` wrote into a run directory, without reading it.
+def open_expertise(
+    workdir: epath.PathLike,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> xr.Dataset:
+    """Open the table that `find_experts` wrote into a run directory, or `push` into a repository, without reading it.
 
         expertise = el.open_expertise("runs/pythia")
         expertise.average_precision.sel(concept="cat").values  # reads this concept's units only
+        expertise = el.open_expertise("someone/pythia-experts", revision="step512")  # of the hub
+
+    A table of the hub is read through once, to see that it is whole. Its attributes say which model it is of, as those
+    of any other table: a steering made of it tells when it is given to another model (`Steering.transfer`).
 
     Args:
-      workdir: the run directory, local or a bucket's.
+      workdir: the run directory, local or a bucket's; or a table's `expertise.zarr.zip`, or a directory that holds one,
+        as a repository is when it is copied here. What doesn't exist as a path and has the form `owner/name` is taken
+        for a repository's id.
+      revision: of the repository: a branch, tag or commit.
+      cache_dir: where downloads are kept; default huggingface_hub's own.
+      token: of the hub, for gated and private repositories; default the one logged in with (`hf auth login`).
 
     Returns:
       A dataset over (concept, unit), float32, as `find_experts` describes it. Of a run that isn't done, the
       units that are.
 
     Warns:
-      ExpertLensWarning: the run isn't done.
+      ExpertLensWarning: the run isn't done; or a copy of a repository here is taken, at a path that could be a
+        repository's id.
 
     Raises:
-      RunDirectoryError: there is no table, or none of its units is done.
+      RunDirectoryError: there is no table, here or on the hub, it can't be reached, it is damaged, or none of its units
+        is done; or settings of the hub beside a path.
 
     >>> import expertlens_jax as el, tempfile
     >>> model, run = el.load_model("lenslet-2m"), tempfile.mkdtemp()
@@ -150,10 +185,19 @@ def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
     >>> el.open_expertise(run).identical(expertise)
     True
     """
+    fetched = hub.find_file(workdir, PACKED, SOUGHT, revision=revision, cache_dir=cache_dir, token=token)
+    if fetched is not None:
+        return open_packed(fetched)
     directory = epath.Path(workdir)
+    for packed in (directory, directory / PACKED):
+        if packed.is_file() and is_local(packed):
+            hub.warn_of_path(workdir, SOUGHT)
+            return open_packed(pathlib.Path(packed))
     if not (directory / STORE).exists():
+        other = hub.may_be_repository(workdir)
         raise RunDirectoryError(
-            f"{directory} holds no {STORE}. Give the workdir of el.find_experts, or of experiments.find_experts."
+            f"{directory} holds no {STORE}. Give the workdir of el.find_experts, or of experiments.find_experts"
+            + ("; for a repository of the hub of that name, run from another directory." if other else ".")
         )
     progress = read_progress(directory)
     dataset = xr.open_zarr(str(directory / STORE), consolidated=False, chunks=None)
@@ -170,6 +214,52 @@ def open_expertise(workdir: epath.PathLike) -> xr.Dataset:
         stacklevel=2,
     )
     return dataset.isel(unit=finished)
+
+
+def pack_table(expertise: xr.Dataset, file: pathlib.Path) -> None:
+    """Write a table of expertise into one file, which `open_packed` reads lazily; the same table gives the same bytes.
+
+    Variables are read and written one after the other.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        plain = expertise.drop_encoding()
+        chunks = {name: {"chunks": _chunks(each.dims, each.shape)} for name, each in plain.data_vars.items()}
+        plain.to_zarr(folder, mode="w", consolidated=False, zarr_format=3, encoding=chunks)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:  # chunks are compressed already
+            for path in sorted(pathlib.Path(folder).rglob("*")):
+                if path.is_file():
+                    entry = zipfile.ZipInfo(path.relative_to(folder).as_posix())  # dated 1980
+                    with path.open("rb") as source, packed.open(entry, "w", force_zip64=True) as target:
+                        shutil.copyfileobj(source, target)
+
+
+def open_packed(file: pathlib.Path) -> xr.Dataset:
+    """Open a table that `pack_table` wrote, lazily, once all of its bytes are found to be as they were written.
+
+    Raises:
+      RunDirectoryError: it is damaged, or something else.
+    """
+    damaged, dataset = None, None
+    try:
+        with zipfile.ZipFile(file) as packed:
+            damaged = packed.testzip()
+        if damaged is None:
+            # Of the third format: what the second may hold (pickled objects) is not to be read of a stranger's file.
+            store = zarr.storage.ZipStore(file, mode="r")
+            dataset = xr.open_zarr(store, consolidated=False, chunks=None, zarr_format=3)
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, EOFError) as error:
+        raise RunDirectoryError(
+            f"{file} is no table of expertise that el.push wrote, or is damaged ({type(error).__name__}: {error}). Get "
+            "it again, or tell its owner."
+        ) from error
+    if dataset is None:
+        raise RunDirectoryError(f"{file} is damaged: {damaged} in it isn't as it was written. Get it again.")
+    if not {"concept", "unit"} <= set(dataset.dims) or "average_precision" not in dataset:
+        raise RunDirectoryError(
+            f"{file} holds {', '.join(map(str, dataset.data_vars)) or 'no variables'} over "
+            f"({', '.join(map(str, dataset.dims))}); a table of expertise has average_precision over (concept, unit)."
+        )
+    return dataset
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
-"""Which files of a hub repository a model needs, and how to get them; with what to do when that fails."""
+"""Which files of a hub repository are needed, and how to get them; with what to do when that fails."""
 
 import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import time
+import warnings
 from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -13,7 +15,8 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
-from expertlens_jax.errors import CheckpointError
+from expertlens_jax.cards import listed
+from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning
 from expertlens_jax.models.weights import (
     ADAPTER_CONFIG,
     WEIGHT_FILES,
@@ -44,6 +47,31 @@ SLOW_TOKENIZER = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "s
 
 RETRIED = (408, 429, 500, 502, 503, 504)
 ATTEMPTS = 5
+
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+"""What can be a repository's id; a path may look like one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sought:
+    """What is looked for in a repository: how it is called, and by which error it is missed."""
+
+    what: str
+    """As in "there is no model owner/name"."""
+    needs: str
+    """Which files it is made of, and what to do where one isn't there."""
+    error: type[ExpertLensError]
+    elsewhere: str
+    """What a user who can't reach the hub may copy here instead, and give the path of."""
+
+
+MODEL = Sought(
+    "model",
+    f"A model needs {CONFIG}, a tokenizer, and all the shards that its index names; tell its owner, or give another "
+    "revision.",
+    CheckpointError,
+    "model's directory",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +113,14 @@ def open_snapshot(
     Raises:
       CheckpointError: the repository or revision is absent, gated or unreachable; says what to do.
     """
-    cache = pathlib.Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    cache = _downloads(cache_dir)
 
     def download(name: str) -> str:
-        return _patiently(
+        return patiently(
             lambda: huggingface_hub.hf_hub_download(repo, name, revision=revision, cache_dir=cache, token=token)
         )
 
-    with _explained(repo, revision, [CONFIG], cache):
+    with explained(repo, revision, [CONFIG], cache):
         try:
             config = download(CONFIG)
         except hub_errors.RemoteEntryNotFoundError as absent:
@@ -103,8 +131,8 @@ def open_snapshot(
     directory = pathlib.Path(config).parent
     offline = None
     try:
-        with _explained(repo, revision, [CONFIG], cache):
-            info = _patiently(
+        with explained(repo, revision, [CONFIG], cache):
+            info = patiently(
                 lambda: huggingface_hub.HfApi(token=token).model_info(
                     repo, revision=directory.name, timeout=constants.HF_HUB_ETAG_TIMEOUT
                 )
@@ -153,7 +181,7 @@ def fetch(snapshot: Snapshot, names: Collection[str]) -> None:
     """
 
     def fetch_one(name: str) -> None:
-        _patiently(
+        patiently(
             lambda: huggingface_hub.hf_hub_download(
                 snapshot.repo,
                 name,
@@ -164,13 +192,116 @@ def fetch(snapshot: Snapshot, names: Collection[str]) -> None:
         )
 
     with (
-        _explained(snapshot.repo, snapshot.revision, names, snapshot.cache_dir),
+        explained(snapshot.repo, snapshot.revision, names, snapshot.cache_dir),
         ThreadPoolExecutor(8) as pool,
     ):
         list(pool.map(fetch_one, names))
 
 
-def _patiently(request: Callable[[], Result]) -> Result:
+def fetch_file(
+    repo: str,
+    name: str,
+    sought: Sought,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> pathlib.Path:
+    """Fetch the one file of a repository that is, by itself, what is sought.
+
+    Args:
+      repo: its id, `owner/name`.
+      name: of the file.
+      sought: in what words, and by which error, it is missed.
+      revision: a branch, tag or commit; default the main branch.
+      cache_dir: where huggingface_hub keeps downloads; default its own.
+      token: of the hub; default the one logged in with, if any.
+
+    Raises:
+      ExpertLensError: `sought.error`: the repository or revision is absent, closed or unreachable, or has no such file;
+        says what it has.
+    """
+    cache = _downloads(cache_dir)
+    with explained(repo, revision, [name], cache, sought):
+        try:
+            return pathlib.Path(
+                patiently(
+                    lambda: huggingface_hub.hf_hub_download(repo, name, revision=revision, cache_dir=cache, token=token)
+                )
+            )
+        except hub_errors.RemoteEntryNotFoundError:
+            api = huggingface_hub.HfApi(token=token)
+            info = patiently(lambda: api.model_info(repo, revision=revision))
+            there = sorted(file.rfilename for file in info.siblings or ())
+            raise sought.error(
+                f"{repo}{at(revision)} on {constants.ENDPOINT} holds no {sought.what}: it has no {name}, and has "
+                f"{listed(there, 6) or 'no files'}. {sought.needs}"
+            ) from None
+
+
+def find_file(
+    given: str | os.PathLike[str],
+    name: str,
+    sought: Sought,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> pathlib.Path | None:
+    """Fetch the file of the repository that is meant; return None if what was given is a path, here or in a bucket.
+
+    What exists here goes first. Settings of the hub beside a path are refused, for they would be ignored.
+
+    Args:
+      given: a path, or a repository's id.
+      name: of the repository's file.
+      sought: see `fetch_file`, as for the rest.
+
+    Raises:
+      ExpertLensError: `sought.error`, see `fetch_file`; or settings of the hub beside what isn't a repository's id.
+    """
+    settings = {"revision": revision, "cache_dir": cache_dir, "token": token}
+    there = pathlib.Path(given).expanduser()
+    if may_be_repository(given) and not there.exists():
+        return fetch_file(str(given), name, sought, **settings)
+    if asked := [f"{setting}={value!r}" for setting, value in settings.items() if value is not None]:
+        asked = ["token=..." if each.startswith("token=") else each for each in asked]
+        here = f"is a path here, {there.resolve()}," if there.exists() else "is no repository's id (owner/name),"
+        raise sought.error(
+            f"{os.fspath(given)} {here} and {', '.join(asked)} is of the hub. Leave it out; or, for the repository of "
+            "that name, run from another directory."
+        )
+    return None
+
+
+def may_be_repository(given: str | os.PathLike[str]) -> bool:
+    """Return whether what was given can be a repository's id; a relative path may look like one."""
+    file = os.fspath(given).endswith((".json", ".zip", ".zarr"))
+    return isinstance(given, str) and REPOSITORY.fullmatch(given) is not None and not file
+
+
+def warn_of_path(given: str | os.PathLike[str], sought: Sought) -> None:
+    """Tell that a path is taken for the repository whose id it could be too.
+
+    Warns:
+      ExpertLensWarning: it could.
+    """
+    if may_be_repository(given):
+        warnings.warn(
+            ExpertLensWarning(
+                f"{given!r} is a path here, and the {sought.what} is loaded from it, {pathlib.Path(given).resolve()}; "
+                f"a repository of the hub may be called so too. Write './{given}' to mean the path, without this "
+                "warning; for the hub's, rename it or run from another directory."
+            ),
+            stacklevel=3,
+        )
+
+
+def _downloads(cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
+    return pathlib.Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+
+
+def patiently(request: Callable[[], Result]) -> Result:
     """Make a request again when the hub is busy or the connection breaks, with growing pauses.
 
     The hub's own library does so for some of its requests; listing files and a connection reset are not
@@ -193,8 +324,14 @@ def _patiently(request: Callable[[], Result]) -> Result:
 
 
 @contextlib.contextmanager
-def _explained(repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path) -> Generator[None]:
-    """Turn what the hub's library raises into one paragraph that says what to do."""
+def explained(
+    repo: str, revision: str | None, names: Collection[str], cache_dir: pathlib.Path, sought: Sought = MODEL
+) -> Generator[None]:
+    """Turn what the hub's library raises into one paragraph that says what to do.
+
+    Raises:
+      ExpertLensError: `sought.error`.
+    """
     hub, what = constants.ENDPOINT, f"{repo}{at(revision)}"
     try:
         yield
@@ -202,7 +339,7 @@ def _explained(repo: str, revision: str | None, names: Collection[str], cache_di
     except hub_errors.HFValidationError as error:
         cause, message = (
             error,
-            (f"{repo!r} is neither a directory here nor the id of a model on the hub (owner/name): {error}"),
+            (f"{repo!r} is neither a path here nor the id of a {sought.what} on the hub (owner/name): {error}"),
         )
     except (TransportError, OSError, hub_errors.EntryNotFoundError) as error:
         # The library says "not cached" when a request failed; the request's own error tells more.
@@ -217,7 +354,7 @@ def _explained(repo: str, revision: str | None, names: Collection[str], cache_di
                 )
             case hub_errors.RepositoryNotFoundError():
                 message = (
-                    f"there is no model {repo} on {hub} that you may see, and no directory of that name "
+                    f"there is no {sought.what} {repo} on {hub} that you may see, and no directory of that name "
                     "here. Check the spelling; if it is private, pass token=... or run `hf auth login`."
                 )
             case hub_errors.RevisionNotFoundError():
@@ -226,10 +363,7 @@ def _explained(repo: str, revision: str | None, names: Collection[str], cache_di
                 )
             case hub_errors.RemoteEntryNotFoundError():
                 missing = [name for name in names if str(cause.response.url).endswith(name)] or list(names)
-                message = (
-                    f"{what} on {hub} has no {', '.join(missing)}. A model needs {CONFIG}, a tokenizer, and "
-                    "all the shards that its index names; tell its owner, or give another revision."
-                )
+                message = f"{what} on {hub} has no {', '.join(missing)}. {sought.needs}"
             case hub_errors.HfHubHTTPError() if status in (401, 403):
                 message = (
                     f"{hub} refused the token for {repo} (HTTP {status}). Pass a valid token=..., or log in "
@@ -241,22 +375,22 @@ def _explained(repo: str, revision: str | None, names: Collection[str], cache_di
                     f"for {what}. Wait some minutes; with a token the limit is higher."
                 )
             case hub_errors.HfHubHTTPError():
-                message = f"{hub} answered HTTP {status} for {what}: {_first_line(cause)} Try again later."
+                message = f"{hub} answered HTTP {status} for {what}: {first_line(cause)} Try again later."
             case hub_errors.LocalEntryNotFoundError() | hub_errors.OfflineModeIsEnabled():
                 offline = constants.HF_HUB_OFFLINE or isinstance(inner, hub_errors.OfflineModeIsEnabled)
-                reason = "HF_HUB_OFFLINE is set" if offline else _first_line(inner or cause)
+                reason = "HF_HUB_OFFLINE is set" if offline else first_line(inner or cause)
                 message = (
                     f"{hub} can't be reached ({reason}), and {', '.join(names)} of {what} "
                     f"{'is' if len(names) == 1 else 'are'} not among the downloads in {cache_dir}. Connect "
-                    "and try again, give the cache_dir that has them, or copy the model's directory here and "
+                    f"and try again, give the cache_dir that has them, or copy the {sought.elsewhere} here and "
                     "give its path."
                 )
             case _:
                 message = (
                     f"getting {', '.join(names)} of {what} from {hub} into {cache_dir} failed: "
-                    f"{type(cause).__name__}: {_first_line(cause)} What is complete is kept; try again."
+                    f"{type(cause).__name__}: {first_line(cause)} What is complete is kept; try again."
                 )
-    raise CheckpointError(message) from cause
+    raise sought.error(message) from cause
 
 
 def at(revision: str | None) -> str:
@@ -264,6 +398,7 @@ def at(revision: str | None) -> str:
     return "" if revision is None else f" at revision {revision}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its type's name, with a full stop."""
     lines = str(error).strip().splitlines()
     return f"{(lines or [type(error).__name__])[0].rstrip('.')}."

@@ -7,6 +7,7 @@ A `Steering` names the units it changes. Calls lay it out as a Flax collection t
 import dataclasses
 import json
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from jax.core import Tracer
 
 from expertlens_jax.cards import Card
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
+from expertlens_jax.models import hub
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
@@ -237,15 +239,45 @@ def _only_shifts(steering: Steering) -> bool:
     return not isinstance(steering.scale, Tracer) and bool((np.asarray(steering.scale) == 1).all())
 
 
-def load_steering(path: epath.PathLike) -> Steering:
-    """Load what `Steering.save` wrote.
+STEERING = "steering.json"
+"""The file of a repository that is a steering."""
+
+SOUGHT = hub.Sought(
+    "steering",
+    f"A steering is a {STEERING} that el.push wrote; a table of expertise is opened by el.open_expertise, a model is "
+    "loaded by el.load_model.",
+    SelectionError,
+    "steering's file",
+)
+
+
+def load_steering(
+    path: epath.PathLike,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> Steering:
+    """Load what `Steering.save` wrote, or `el.push` into a repository of the hub.
+
+        steering = el.load_steering("cat.json")
+        steering = el.load_steering("someone/cat-steering", revision="v1")
+
+    Args:
+      path: the file, here or in a bucket; or a directory with a `steering.json` in it, as a repository is when it is
+        copied here. What doesn't exist as a path and has the form `owner/name` is taken for a repository's id; one with
+        the ending `.json` is always a path.
+      revision: of the repository: a branch, tag or commit.
+      cache_dir: where downloads are kept; default huggingface_hub's own.
+      token: of the hub, for gated and private repositories; default the one logged in with (`hf auth login`).
 
     Raises:
-      SelectionError: there is no such file, or it holds something else.
+      SelectionError: there is no such file or repository, it can't be reached, or it holds something else; or settings
+        of the hub beside a path.
 
     Warns:
-      ExpertLensWarning: the file is of version 0.1.0, which says no more of the model than its name; that is then all
-        that a call can go by.
+      ExpertLensWarning: a path here is taken, and could be a repository's id; or the file is of version 0.1.0, which
+        says no more of the model than its name; that is then all that a call can go by.
 
     >>> import expertlens_jax as el, tempfile
     >>> model = el.load_model("lenslet-2m")
@@ -254,14 +286,15 @@ def load_steering(path: epath.PathLike) -> Steering:
     >>> el.load_steering(path)
     Steering of lenslet-2m: silence; 2 units (2 at attn.q)
     """
-    path = epath.Path(path)
-    if not path.is_file():
-        raise SelectionError(f"there is no steering {path}; write one with steering.save({str(path)!r}).")
+    path = _steering_file(path, revision, cache_dir, token)
     try:
         stored = json.loads(path.read_text())
         lengths = {len(stored[name]) for name in ("layer", "site", "channel", "scale", "shift")}
         if len(lengths) > 1:
             raise ValueError(f"columns of {sorted(lengths)} units")
+        numbers = np.array([stored["layer"], stored["channel"], stored["scale"], stored["shift"]], np.float64)
+        if not np.isfinite(numbers).all() or (numbers[:2] % 1).any() or (numbers[:2] < 0).any():
+            raise ValueError("layers or channels that aren't whole numbers, or a number that isn't finite")
         if "provenance" not in stored:
             warnings.warn(
                 ExpertLensWarning(
@@ -283,6 +316,34 @@ def load_steering(path: epath.PathLike) -> Steering:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SelectionError(f"{path} is no steering that steering.save wrote ({error!r}).") from error
+
+
+def _steering_file(
+    path: epath.PathLike,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | bool | None,
+) -> epath.Path:
+    """Return the file that is meant: at a path, in a directory, or of a repository, which is fetched.
+
+    Raises:
+      SelectionError: there is none.
+    """
+    fetched = hub.find_file(path, STEERING, SOUGHT, revision=revision, cache_dir=cache_dir, token=token)
+    if fetched is not None:
+        return epath.Path(fetched)
+    here = epath.Path(path)
+    if here.is_file():
+        return here
+    if here.is_dir():
+        if not (here / STEERING).is_file():
+            raise SelectionError(
+                f"{path} is a directory here that has no {STEERING}. Give the steering's file; for a repository of "
+                "that name, run from another directory."
+            )
+        hub.warn_of_path(path, SOUGHT)
+        return here / STEERING
+    raise SelectionError(f"there is no steering {path}; write one with steering.save({str(path)!r}).")
 
 
 def place_steering(
