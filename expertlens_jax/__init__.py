@@ -83,6 +83,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.models.sae_files import load_sae
     from expertlens_jax.models.steering import Steering, load_steering, steer_units
     from expertlens_jax.parallel import connect_hosts, make_mesh
+    from expertlens_jax.report.pushing import push
     from expertlens_jax.settings import Chat, Negatives, Recording, Resampling, Statistics
 
 __all__ = [
@@ -151,6 +152,7 @@ __all__ = [
     "overlap_coefficient",
     "partial_alignments",
     "patch_tokens",
+    "push",
     "randomize_weights",
     "record_responses",
     "remove_direction",

@@ -69,8 +69,9 @@ EXPLORE = {
     "explore": "A page to explore a run: its concepts, units, maps, verdicts",
     "compare": "Runs side by side: settings, experts, alignments, verdicts",
     "audit": "Sentences that may spoil a set: wrong senses, templates",
+    "push": "A run's table, or a steering, to a Hugging Face repository",
 }
-LISTS = {"models": "The models that ship, and the families that load", "configs": "The suites, for --config"}
+LISTS = {"models": "models and families", "configs": "suites"}
 
 
 def main() -> None:
@@ -101,6 +102,8 @@ def dispatch(arguments: Sequence[str]) -> None:
         compare(rest)
     elif name == "audit":
         audit(rest)
+    elif name == "push":
+        push(rest)
     elif name in COMMANDS:
         start(name, rest)
     else:
@@ -117,7 +120,8 @@ def overview() -> str:
             "expertlens finds the neurons of a language model that are experts on a concept.",
             "  expertlens find --model=lenslet-5m --concepts=facts --workdir=runs/facts",
             "Do:",
-            *(f"  {name:<16} {says}" for name, says in (launched | EXPLORE | LISTS).items()),
+            *(f"  {name:<16} {says}" for name, says in (launched | EXPLORE).items()),
+            "".join(f"  {name:<16} {lists:<20}" for name, lists in LISTS.items()).rstrip(),
             "Ask, by an experiment each:",
             *(
                 (left + right).rstrip()
@@ -265,6 +269,36 @@ def audit(arguments: Sequence[str]) -> None:
     print(found)
     if given.out:
         print(f"All {len(found.table)} rows are in {pathlib.Path(given.out) / 'audit.csv'}.")
+
+
+def push(arguments: Sequence[str]) -> None:
+    """Push a run's table, or a saved steering, to a repository of the hub, and print where it is."""
+    parser = _Arguments(
+        "expertlens push",
+        description="Push the table of a finished run, or a saved steering, to a repository of the Hugging Face hub, "
+        "with a card: model, data, settings, figures. It never holds a sentence. Needs a token: hf auth login.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("thing", metavar="RUN", help="the directory of a run, or the file of a steering (.json)")
+    parser.add_argument("repo", metavar="OWNER/NAME", help="the repository, which is made if need be")
+    parser.add_argument("--revision", metavar="BRANCH", help="a branch, which is made if need be (the main one)")
+    parser.add_argument("--private", action="store_true", default=None, help="make the repository a private one")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier push left there")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit")
+    parser.add_argument("--threshold", type=float, metavar="TAU", help="from which on the card counts experts (0.5)")
+    parser.add_argument("--about", default="", metavar="TEXT", help="a paragraph for the card")
+    parser.add_argument("--license", metavar="NAME", help="of what is pushed, such as cc-by-4.0")
+    parser.add_argument("--base_model", metavar="ID", help="the model's on the hub, if its name isn't that")
+    given = vars(parser.parse_args(list(arguments)))
+    from expertlens_jax.errors import ExpertLensError
+    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
+
+    warnings.formatwarning = format_warning
+    try:
+        commit = expertlens_jax.push(given.pop("thing"), given.pop("repo"), **given)
+    except ExpertLensError as error:
+        _stop(str(error))
+    print(f"It is at {commit.commit_url}")
 
 
 def list_models() -> str:

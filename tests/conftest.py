@@ -37,7 +37,7 @@ WITH_MODELS = (
     *("test_choosing.py", "test_comparisons.py", "test_control_tables.py", "test_docstrings.py", "test_inspection.py"),
     *("test_labelled_responses.py", "test_minilm.py", "test_pipeline.py", "test_provenance.py", "test_readme.py"),
     *("test_responses.py", "test_site.py", "test_steering.py", "test_steering_effects.py", "test_token_masks.py"),
-    *("test_tracing.py", "test_training_step.py", "test_attribution.py", "test_necessity.py"),
+    *("test_tracing.py", "test_training_step.py", "test_attribution.py", "test_necessity.py", "test_pushing.py"),
 )
 """Files in other folders whose tests run models: most of their time is compilation."""
 

@@ -88,7 +88,8 @@ def test_help_has_room_for_questions_to_come():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["align", "--help"], ["configs"], ["explore", "--help"], ["compare", "--help"]]
+    "arguments",
+    [["--help"], ["align", "--help"], ["configs"], ["explore", "--help"], ["compare", "--help"], ["push", "--help"]],
 )
 def test_help_imports_nothing_heavy_and_takes_a_moment(arguments):
     program = (

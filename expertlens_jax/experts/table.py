@@ -11,12 +11,13 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 import zarr
+import zarr.storage
 from etils import epath
 
 from expertlens_jax.errors import ExpertLensWarning, RunDirectoryError
@@ -109,8 +110,8 @@ def create_table(workdir: epath.Path, coordinates: xr.Dataset, variables: Mappin
         )
 
 
-def _chunks(dims: Sequence[str], shape: Sequence[int]) -> tuple[int, ...]:
-    most = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK, "negatives": 1}
+def _chunks(dims: Sequence[Hashable], shape: Sequence[int]) -> tuple[int, ...]:
+    most: dict[Hashable, int] = {"concept": CONCEPTS_PER_CHUNK, "unit": UNITS_PER_CHUNK, "negatives": 1}
     return tuple(max(1, min(size, most.get(dim, size))) for dim, size in zip(dims, shape, strict=True))
 
 
@@ -223,6 +224,8 @@ def pack_table(expertise: xr.Dataset, file: pathlib.Path) -> None:
     """
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         plain = expertise.drop_encoding()
+        fixed = {name: each.astype(object) for name, each in plain.coords.items() if each.dtype.kind == "U"}
+        plain = plain.assign_coords(fixed)  # zarr has no lasting form of texts of a fixed length
         chunks = {name: {"chunks": _chunks(each.dims, each.shape)} for name, each in plain.data_vars.items()}
         plain.to_zarr(folder, mode="w", consolidated=False, zarr_format=3, encoding=chunks)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:  # chunks are compressed already

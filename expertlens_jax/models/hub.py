@@ -280,7 +280,7 @@ def may_be_repository(given: str | os.PathLike[str]) -> bool:
     return isinstance(given, str) and REPOSITORY.fullmatch(given) is not None and not file
 
 
-def warn_of_path(given: str | os.PathLike[str], sought: Sought) -> None:
+def warn_of_path(given: str | os.PathLike[str], sought: Sought, stacklevel: int = 3) -> None:
     """Tell that a path is taken for the repository whose id it could be too.
 
     Warns:
@@ -293,7 +293,7 @@ def warn_of_path(given: str | os.PathLike[str], sought: Sought) -> None:
                 f"a repository of the hub may be called so too. Write './{given}' to mean the path, without this "
                 "warning; for the hub's, rename it or run from another directory."
             ),
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 

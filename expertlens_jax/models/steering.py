@@ -341,7 +341,7 @@ def _steering_file(
                 f"{path} is a directory here that has no {STEERING}. Give the steering's file; for a repository of "
                 "that name, run from another directory."
             )
-        hub.warn_of_path(path, SOUGHT)
+        hub.warn_of_path(path, SOUGHT, stacklevel=4)
         return here / STEERING
     raise SelectionError(f"there is no steering {path}; write one with steering.save({str(path)!r}).")
 

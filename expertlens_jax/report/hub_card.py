@@ -20,6 +20,7 @@ from expertlens_jax.experts.table import PACKED
 from expertlens_jax.models.hub import REPOSITORY
 from expertlens_jax.models.packaged import packaged_models
 from expertlens_jax.models.provenance import Provenance, read_provenance
+from expertlens_jax.models.sites import in_block_order
 from expertlens_jax.models.steering import STEERING, Steering
 
 FIGURE = "experts.png"
@@ -146,12 +147,12 @@ def write_expertise_card(
             "",
             f"expertise = el.open_expertise({_call(repo, revision)})",
             f"experts = el.select_experts(expertise, threshold={threshold:g})",
-            f"print(el.top_experts(expertise, {names[0]!r}, 5))",
+            f"print(el.top_experts(expertise, {_quoted(names[0])}, 5))",
             *(
                 [
                     "",
                     load,
-                    f"steering = el.steer(expertise, {names[0]!r}, top=5)",
+                    f"steering = el.steer(expertise, {_quoted(names[0])}, top=5)",
                     *_steered(read),
                 ]
                 if (load := _load(model, read)) and {"positive_median", "layer"} <= {*expertise.variables}
@@ -178,13 +179,8 @@ def write_steering_card(steering: Steering, repo: str, revision: str | None, *, 
     >>> import expertlens_jax as el
     >>> model = el.load_model("lenslet-2m")
     >>> silence = el.steer_units(model, model.units.head(2), label="silence")
-    >>> print(write_steering_card(silence, "me/silence", None).split("## Units")[1].split("##")[0].strip()[-58:])
-    <BLANKLINE>
-    2 are set to a value, 0 are shifted, 0 are scaled.
-    <BLANKLINE>
-    | Layer | attn.q |
-    | --- | --- |
-    | 0 | 2 |
+    >>> print(write_steering_card(silence, "me/silence", None).split("## Units")[1].splitlines()[2].partition(". ")[0])
+    2 units are changed, at attn.q
     """
     table, read = steering.table, steering.provenance
     scale, shift = (table[name].to_numpy() for name in ("scale", "shift"))
@@ -200,8 +196,8 @@ def write_steering_card(steering: Steering, repo: str, revision: str | None, *, 
         _facts({"Label": _text(steering.label or "none; made by hand")} | _said(steering.label) | _when(steering)),
         "## Units",
         f"{counted(len(table), 'unit')} {'is' if len(table) == 1 else 'are'} changed, at "
-        f"{listed(table['site'].unique())}. Each unit's activation x becomes `x * scale + shift` at every token"
-        f"{' where the steering applies' if _when(steering) else ''}. Of them, {set_to:,} are set to a value, "
+        f"{listed(in_block_order(table['site']), 30)}. Each unit's activation x becomes `x * scale + shift` at every "
+        f"token{' where the steering applies' if _when(steering) else ''}. Of them, {set_to:,} are set to a value, "
         f"{shifted:,} are shifted, and {scaled:,} are scaled.",
         _by_place(table),
         "## Model",
@@ -275,12 +271,15 @@ def _reading_facts(read: Provenance | None, expertise: xr.Dataset | None) -> dic
     if read is None:
         return facts
     over = {"all": "all of a sentence's own tokens"}.get(read.pool_over, f"{read.pool_over} (`pool_over`)")
-    return facts | {
-        "Sites": listed(read.sites, 30),
-        "Response of a unit": f"{read.pooling} of its activation over {over}",
-        "Chat": _code(read.chat),
-        "Long sentences": "cut off at the model's context" if read.truncate else "",
-    }
+    return (
+        {"Sites": listed(read.sites, 30)}
+        | facts
+        | {
+            "Response of a unit": f"{read.pooling} of its activation over {over}",
+            "Chat": _code(read.chat),
+            "Long sentences": "cut off at the model's context" if read.truncate else "",
+        }
+    )
 
 
 def _negatives_facts(expertise: xr.Dataset) -> dict[str, str]:
@@ -355,7 +354,7 @@ def _when(steering: Steering) -> dict[str, str]:
 
 def _by_place(table: pd.DataFrame) -> str:
     counts = pd.crosstab(table["layer"], table["site"])
-    counts = counts[list(dict.fromkeys(table["site"]))]
+    counts = counts[in_block_order(counts.columns)]
     return _rows(["Layer", *counts.columns], [[str(layer), *map(str, row)] for layer, row in counts.iterrows()])
 
 
@@ -364,7 +363,7 @@ def _load(model: str, read: Provenance | None) -> str:
     name, _, revision = model.partition("@")
     if name not in packaged_models() and REPOSITORY.fullmatch(name) is None:
         return ""
-    dtype = f", dtype={read.dtype!r}" if read is not None and read.dtype != "float32" else ""
+    dtype = f", dtype={_quoted(read.dtype)}" if read is not None and read.dtype != "float32" else ""
     return f"model = el.load_model({_call(name, revision or None)}{dtype})"
 
 
@@ -377,7 +376,11 @@ def _steered(read: Provenance | None) -> list[str]:
 
 
 def _call(repo: str, revision: str | None) -> str:
-    return repr(repo) if revision is None else f"{repo!r}, revision={revision!r}"
+    return _quoted(repo) if revision is None else f"{_quoted(repo)}, revision={_quoted(revision)}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _versions(read: Provenance | None) -> str:

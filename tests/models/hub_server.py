@@ -65,7 +65,7 @@ class Repo:
         shutil.copytree(directory, made, dirs_exist_ok=True)
         for name, content in changes.items():
             (made / name).unlink() if content is None else (made / name).write_bytes(content)
-        commit = hashlib.sha1(f"{parent} {message} {sorted(changes)}".encode()).hexdigest()
+        commit = hashlib.sha1(f"{parent} {message} {sorted(changes.items())}".encode()).hexdigest()
         self.pushed.setdefault(branch, [(parent, directory)]).append((commit, made))
         self.messages.append(message)
         return commit
@@ -85,8 +85,8 @@ class Hub:
     ranges: list[str] = dataclasses.field(default_factory=list)
     """Range headers that reached the store: of downloads taken up again."""
     trouble: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
-    """Method, a part of the path, and what to do: "busy" (429), "drop" or "reset" midway, "down" (503), "other" (another
-    process commits first)."""
+    """Method, a part of the path, and what to do: "busy" (429), "drop" or "reset" midway, "down" (503), or "other":
+    another process commits first."""
     folder: pathlib.Path | None = None
     """Where repositories that are made are kept."""
     writers: dict[str, str] = dataclasses.field(default_factory=dict)
