@@ -380,8 +380,8 @@ def explained(
                 offline = constants.HF_HUB_OFFLINE or isinstance(inner, hub_errors.OfflineModeIsEnabled)
                 reason = "HF_HUB_OFFLINE is set" if offline else first_line(inner or cause)
                 message = (
-                    f"{hub} can't be reached ({reason}), and {', '.join(names)} of {what} "
-                    f"{'is' if len(names) == 1 else 'are'} not among the downloads in {cache_dir}. Connect "
+                    f"there is no path {repo} here, {hub} can't be reached ({reason}), and {', '.join(names)} of "
+                    f"{what} {'is' if len(names) == 1 else 'are'} not among the downloads in {cache_dir}. Connect "
                     f"and try again, give the cache_dir that has them, or copy the {sought.elsewhere} here and "
                     "give its path."
                 )

@@ -14,13 +14,14 @@ import xarray as xr
 from huggingface_hub import constants
 
 from expertlens_jax.cards import counted, listed
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import average_precision, negatives_of, select_experts
 from expertlens_jax.experts.steering import METHODS
 from expertlens_jax.experts.table import PACKED
 from expertlens_jax.models.hub import REPOSITORY
 from expertlens_jax.models.packaged import packaged_models
 from expertlens_jax.models.provenance import Provenance, read_provenance
-from expertlens_jax.models.sites import in_block_order
+from expertlens_jax.models.sites import check_no_summaries, in_block_order
 from expertlens_jax.models.steering import STEERING, Steering
 
 FIGURE = "experts.png"
@@ -147,15 +148,15 @@ def write_expertise_card(
             "",
             f"expertise = el.open_expertise({_call(repo, revision)})",
             f"experts = el.select_experts(expertise, threshold={threshold:g})",
-            f"print(el.top_experts(expertise, {_quoted(names[0])}, 5))",
+            *([f"print(el.top_experts(expertise, {_quoted(names[0])}, 5))"] if _are_placed(expertise) else []),
             *(
                 [
                     "",
                     load,
-                    f"steering = el.steer(expertise, {_quoted(names[0])}, top=5)",
+                    f"steering = el.steer(expertise, {_quoted(names[0])}, top={min(5, units)})",
                     *_steered(read),
                 ]
-                if (load := _load(model, read)) and {"positive_median", "layer"} <= {*expertise.variables}
+                if (load := _load(model, read)) and _can_be_steered(expertise)
                 else []
             ),
         ),
@@ -238,6 +239,21 @@ def can_be_drawn(expertise: xr.Dataset) -> bool:
     return {"layer", "site"} <= {*expertise.coords}
 
 
+def _are_placed(expertise: xr.Dataset) -> bool:
+    return {"unit", "layer", "site", "channel"} <= {*expertise.coords}
+
+
+def _can_be_steered(expertise: xr.Dataset) -> bool:
+    """Return whether the experts of a table can be set to what they say: not so lengths of heads, or SAEs' features."""
+    if not _are_placed(expertise) or "positive_median" not in expertise:
+        return False
+    try:
+        check_no_summaries(str(site) for site in expertise["site"].values)
+    except SelectionError:
+        return False
+    return True
+
+
 def _front(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"base_model": None, "license": None, "datasets": ()} | dict(given)
 
@@ -312,7 +328,7 @@ def _best_units(expertise: xr.Dataset, precision: np.ndarray, experts: np.ndarra
 
 def _place(expertise: xr.Dataset, unit: int) -> str:
     own = expertise.isel(unit=unit)
-    if not {"layer", "site", "channel"} <= {*expertise.coords}:
+    if not _are_placed(expertise):
         return f"unit {own['unit'].item()}" if "unit" in expertise.coords else f"unit {unit}"
     return f"{own['site'].item()}, layer {own['layer'].item()}, channel {own['channel'].item()}"
 
@@ -349,7 +365,9 @@ def _said(label: str) -> dict[str, str]:
 def _when(steering: Steering) -> dict[str, str]:
     """Return at which tokens a steering applies, if not at all of them."""
     when = getattr(steering, "when", None)
-    return {} if when is None else {"Applies": _code(str(when))}
+    each = when if isinstance(when, tuple) else (when,)
+    said = "; then ".join("at every token" if one is None else f"only {one}" for one in each)
+    return {} if when is None else {"Applies": _text(said)}
 
 
 def _by_place(table: pd.DataFrame) -> str:

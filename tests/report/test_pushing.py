@@ -55,6 +55,15 @@ def steering(expertise):
     return el.steer(expertise, "cat", top=7, strength=0.5)
 
 
+@pytest.fixture(scope="module")
+def run(model, sentences, tmp_path_factory):
+    """The directory of a finished run, with two kinds of negatives."""
+    folder = tmp_path_factory.mktemp("runs") / "facts"
+    quick = {"sites": "attn.v", "permutations": 0, "halves": False, "transport": False}
+    el.find_experts(model, sentences, folder, negatives_per_positive=[2.5, 1], **quick)
+    return folder
+
+
 def made_up(**coordinates) -> xr.Dataset:
     """A table of a model that isn't there, of 2 concepts and 3 units."""
     precision = np.array([[0.9, 0.8, 0.2], [0.7, 0.3, 0.2]], np.float32)
@@ -121,8 +130,8 @@ def test_a_table_comes_back_as_it_was(hub, expertise):
     assert el.steer(found, "cat", top=7).digest == el.steer(expertise, "cat", top=7).digest
 
 
-def test_a_table_of_the_hub_is_read_when_it_is_needed(hub, expertise):
-    el.push(expertise, REPO)
+def test_a_table_of_the_hub_is_read_when_it_is_needed(hub):
+    el.push(made_up(), REPO)
     assert not el.open_expertise(REPO)["average_precision"].variable._in_memory
 
 
@@ -135,8 +144,8 @@ def test_a_steering_comes_back_as_it_was(hub, steering):
     assert found.provenance == steering.provenance
 
 
-def test_all_comes_in_one_commit(hub, expertise):
-    commit = el.push(expertise, REPO, message="First of all")
+def test_all_comes_in_one_commit(hub):
+    commit = el.push(made_up(), REPO, message="First of all")
     assert hub.repos[REPO].messages == ["First of all"]
     assert commit.oid == hub.repos[REPO].head("main")[0] and commit.commit_url.startswith(f"{hub.url}/{REPO}/commit/")
     assert all(token is None for token in hub.store_tokens)  # the store is another host
@@ -217,10 +226,9 @@ def test_pushed_again_the_same_makes_no_commit_and_another_keeps_the_old_one(hub
     first = el.push(expertise, REPO)
     again = el.push(expertise, REPO, overwrite=True)
     assert again.oid == first.oid and len(hub.repos[REPO].messages) == 1
-    fewer = expertise.sel(concept=["cat", "rain"])
-    el.push(fewer, REPO, overwrite=True)
-    assert len(hub.repos[REPO].messages) == 2 and "2: cat, rain" in card_of(hub)
-    xr.testing.assert_identical(el.open_expertise(REPO).load(), fewer)
+    el.push(made_up(), REPO, overwrite=True)
+    assert len(hub.repos[REPO].messages) == 2 and "2: cat, dog" in card_of(hub)
+    xr.testing.assert_identical(el.open_expertise(REPO).load(), made_up())
     xr.testing.assert_identical(el.open_expertise(REPO, revision=first.oid).load(), expertise)
 
 
@@ -232,7 +240,7 @@ def test_a_figure_that_is_outdated_goes(hub, expertise):
 
 
 def test_what_is_there_already_is_not_overwritten_unless_told(hub, expertise, steering):
-    el.push(expertise, REPO)
+    el.push(expertise, REPO)  # with a figure
     before = files_of(hub)
     with pytest.raises(HubError, match=rf"{REPO} holds README.md, {PACKED}, experts.png already.* overwrite=True"):
         el.push(expertise, REPO)
@@ -252,12 +260,12 @@ def test_a_repository_with_a_model_is_left_alone(hub, steering):
         el.push(steering, "me/cat", overwrite=True)
 
 
-def test_a_branch_is_made_and_starts_empty(hub, expertise):
-    el.push(expertise, REPO)
-    fewer = expertise.sel(concept=["cat"])
+def test_a_branch_is_made_and_starts_empty(hub):
+    el.push(made_up(), REPO)
+    fewer = made_up().sel(concept=["cat"])
     el.push(fewer, REPO, revision="step512")
     xr.testing.assert_identical(el.open_expertise(REPO, revision="step512").load(), fewer)
-    xr.testing.assert_identical(el.open_expertise(REPO).load(), expertise)
+    xr.testing.assert_identical(el.open_expertise(REPO).load(), made_up())
     assert f'el.open_expertise("{REPO}", revision="step512")' in card_of(hub, branch="step512")
     run_example(card_of(hub, branch="step512"))
 
@@ -289,12 +297,11 @@ def test_a_private_repository_is_seen_with_a_token_only(hub, steering, monkeypat
     assert el.load_steering("me/cat", token="right", cache_dir="fresh").digest == steering.digest
 
 
-def test_of_a_finished_run_its_directory_is_enough(hub, model, sentences, tmp_path):
-    quick = {"sites": "attn.v", "permutations": 0, "halves": False, "transport": False}
-    found = el.find_experts(model, sentences, tmp_path / "run", negatives_per_positive=[2.5, 1], **quick)
-    el.push(tmp_path / "run", REPO)
-    xr.testing.assert_identical(el.open_expertise(REPO).load(), found.load())
+def test_of_a_finished_run_its_directory_is_enough(hub, run, tmp_path):
+    el.push(run, REPO)
+    xr.testing.assert_identical(el.open_expertise(REPO).load(), el.open_expertise(run).load())
     assert facts_of(card_of(hub))["Measured with other negatives too"] == "1 for each positive"
+    shutil.copytree(run, tmp_path / "run")
     progress = tmp_path / "run" / "progress.json"
     progress.write_text(json.dumps(json.loads(progress.read_text()) | {"complete": False}))
     with pytest.raises(HubError, match=r"the run in .*run isn't done.* Launch it again"):
@@ -399,7 +406,10 @@ def test_offline(hub, steering, monkeypatch):
     online = el.load_steering("me/cat")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert el.load_steering("me/cat").digest == online.digest
-    with pytest.raises(RunDirectoryError, match=r"HF_HUB_OFFLINE is set.*expertise.zarr.zip of me/others .*downloads"):
+    with pytest.raises(
+        RunDirectoryError,
+        match=r"no path me/others here, .*HF_HUB_OFFLINE is set.*expertise.zarr.zip of me/others .*downloads",
+    ):
         el.open_expertise("me/others")
     with pytest.raises(HubError, match="HF_HUB_OFFLINE is set, and pushing to me/cat needs"):
         el.push(steering, "me/cat")
@@ -500,10 +510,10 @@ def test_a_steering_of_another_model_tells_when_it_is_used(hub, steering):
         sibling(np.ones((1, 3), int), steering=el.load_steering("me/cat"))
 
 
-def test_a_path_here_goes_first(hub, expertise, steering, tmp_path):
+def test_a_path_here_goes_first(hub, steering, tmp_path):
     made = _made(tmp_path / REPO)
     write_folder(made_up(), made, REPO, None, 0.5)
-    el.push(expertise, REPO)
+    el.push(made_up().isel(concept=[0]), REPO)
     asked = len(hub.requests)
     with pytest.warns(
         ExpertLensWarning, match=rf"'{REPO}' is a path here, and the table of expertise is loaded from it"
@@ -535,9 +545,9 @@ def _made(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def test_a_run_here_is_opened_silently_and_a_file_that_is_not_there_is_no_repository(hub, model, sentences, tmp_path):
-    found = el.find_experts(model, sentences, tmp_path / "runs" / "facts", sites="attn.v", permutations=0, halves=False)
-    assert el.open_expertise("runs/facts").identical(found)
+def test_a_run_here_is_opened_silently_and_a_file_that_is_not_there_is_no_repository(hub, run, tmp_path):
+    shutil.copytree(run, tmp_path / "runs" / "facts")
+    assert el.open_expertise("runs/facts").identical(el.open_expertise(run))
     for name in ("steerings/cat.json", "../cat", "/nowhere/cat"):
         with pytest.raises(SelectionError, match="there is no steering"):
             el.load_steering(name)
@@ -563,6 +573,19 @@ def test_names_of_all_kinds_stand_in_a_card_as_they_are():
     ]
     assert facts_of(card.replace("\\|", "/"))["Sentence set"] == "`my/set'`"
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "expertlens_jax"
+
+
+def test_examples_do_only_what_the_table_allows(expertise):
+    """Units that no steering changes, units of no known place, and fewer than the example would take."""
+    asked = {"repo": "me/x", "revision": None, "threshold": 0.5}
+    assert "top=5)" in write_expertise_card(expertise, **asked)
+    assert "top=3)" in write_expertise_card(expertise.isel(unit=[0, 1, 2]), **asked)
+    heads = expertise.assign_coords(site=("unit", ["attn.head"] * expertise.sizes["unit"]))
+    card = write_expertise_card(heads, **asked)
+    assert "el.steer(" not in card and "el.top_experts(" in card
+    elsewhere = write_expertise_card(expertise.assign_attrs(model="checkpoint-500"), **asked)
+    assert "el.load_model(" not in elsewhere and "el.open_expertise(" in elsewhere
+    assert "el.top_experts(" not in write_expertise_card(made_up(), **asked)
 
 
 def test_many_concepts_are_shown_in_part():
