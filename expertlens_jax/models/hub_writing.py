@@ -152,7 +152,7 @@ def _explained(repo: str, state: str) -> Generator[None]:
         match status:
             case 401 | 403 | 404:
                 message = (
-                    f"{hub} doesn't let this token write to {repo} (HTTP {status}: {first_line(cause)}) Give a token "
+                    f"{hub} doesn't let this token write to {repo} (HTTP {status}). Give a token "
                     f"that may (kind: write) of {repo.partition('/')[0]} or a member, from {hub}/settings/tokens: "
                     "token=..., HF_TOKEN, or `hf auth login`."
                 )
@@ -162,6 +162,11 @@ def _explained(repo: str, state: str) -> Generator[None]:
                 message = f"{repo} has changed on {hub} since it was looked at. Look what is there, and push again."
             case 429:
                 message = f"{hub} limits how often you may write (HTTP 429). Wait some minutes."
+            case None if "xet-" in str(cause):
+                message = (
+                    f"{hub} has no Xet store, where huggingface_hub would put files: {first_line(cause)} Set "
+                    "HF_HUB_DISABLE_XET=1, and they go to its LFS store."
+                )
             case None if isinstance(cause, ValueError):
                 message = f"{hub} doesn't take what was given for {repo}: {' '.join(str(cause).split())}"
             case None:

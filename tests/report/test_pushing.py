@@ -395,7 +395,7 @@ def test_without_a_token(hub, monkeypatch, tmp_path):
 @pytest.mark.parametrize("token", ["other", "wrong"])
 def test_a_token_that_may_not_write(hub, token):
     with pytest.raises(
-        HubError, match=r"doesn't let this token write to me/cat-experts \(HTTP 40[13]: .*of me or a mem"
+        HubError, match=r"doesn't let this token write to me/cat-experts \(HTTP 40[13]\)\. .*of me or a mem"
     ):
         el.push(made_up(), REPO, token=token)
     assert not hub.repos
@@ -436,6 +436,12 @@ def test_a_hub_that_is_not_there(hub, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubError, match=r"http://127.0.0.1:9 can't be reached, or broke off: .* Nothing was written"):
+        el.push(made_up(), REPO)
+
+
+def test_a_hub_without_the_other_store_is_told_with_what_to_set(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    with pytest.raises(HubError, match=r"has no Xet store, .* Set HF_HUB_DISABLE_XET=1, .* push again"):
         el.push(made_up(), REPO)
 
 
