@@ -16,8 +16,8 @@ def each_expert(
     """Take a tensor of all experts apart, into one of each by the names that the family has for them.
 
     So are `experts.gate_up_proj` `[experts, gate and up, inputs]` and `experts.down_proj` `[experts, outputs, inputs]`,
-    which transformers has in memory since version 5, and some files hold; in a family whose experts are interleaved,
-    gate and up come in turns, inputs come before outputs, and there are biases.
+    which transformers has in memory since version 5, and some files hold. Inputs may come before outputs: the shapes of
+    both tell. In a family whose experts are interleaved, they do, gate and up come in turns, and there are biases.
 
     Args:
       stored: the tensor's name in the file.
@@ -34,7 +34,7 @@ def each_expert(
     if family.expert_layers is None or match is None or len(tensor.shape) != 2 + is_weight:
         yield name, tensor
         return
-    if is_weight and family.experts_interleaved:
+    if is_weight and _are_turned(stored, tensors, family):
         num_experts, columns, rows = tensor.shape
         tensor = StoredTensor((num_experts, rows, columns), tensor.dtype, partial(_read_turned, tensor))
     gate, up, down = family.expert_layers
@@ -47,6 +47,20 @@ def each_expert(
             read = partial(_read_part, tensor, expert, first, step)
             part = StoredTensor((height, *columns), tensor.dtype, read)
             yield f"{match[1]}{expert}.{layer}.{'weight' if is_weight else 'bias'}", part
+
+
+def _are_turned(stored: str, tensors: Mapping[str, StoredTensor], family: Family) -> bool:
+    """Return whether inputs come before outputs in the tensors of all experts.
+
+    Then `down_proj` has as many columns as `gate_up_proj` has rows, and half as many rows as that has columns; which of
+    the other way is never so.
+    """
+    gate_up, down = (
+        tensors.get(re.sub("gate_up_proj|down_proj", layer, stored)) for layer in ("gate_up_proj", "down_proj")
+    )
+    if gate_up is None or down is None or len(gate_up.shape) != 3 or len(down.shape) != 3:
+        return family.experts_interleaved
+    return gate_up.shape[2] == 2 * down.shape[1] and gate_up.shape[1] == down.shape[2]
 
 
 def _read_turned(tensor: StoredTensor, index: tuple[slice, ...]) -> np.ndarray:
@@ -64,7 +78,7 @@ def _read_part(tensor: StoredTensor, expert: int, first: int, step: int, index: 
 
 def all_experts(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:
     """Put tensors of each expert together, where files of the family have them so: the inverse of `each_expert`."""
-    if not family.experts_interleaved or family.expert_layers is None:
+    if not family.experts_together or family.expert_layers is None:
         return dict(tensors)
     together: dict[str, np.ndarray] = {}
     found: dict[tuple[str, str, str], list[np.ndarray]] = {}
@@ -78,7 +92,11 @@ def all_experts(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, 
         if layer == up:
             continue
         parts = [np.stack(found[start, each, kind]) for each in ((gate, up) if layer == gate else (down,))]
-        whole = np.stack(parts, axis=2).reshape(len(parts[0]), -1, *parts[0].shape[2:])
+        if family.experts_interleaved:
+            whole = np.stack(parts, axis=2).reshape(len(parts[0]), -1, *parts[0].shape[2:])
+        else:
+            whole = np.concatenate(parts, axis=1)
         name = f"{start}{'gate_up_proj' if layer == gate else 'down_proj'}{'_bias' if kind == 'bias' else ''}"
-        together[name] = np.ascontiguousarray(whole.swapaxes(1, 2)) if kind == "weight" else whole
+        turned = family.experts_interleaved and kind == "weight"
+        together[name] = np.ascontiguousarray(whole.swapaxes(1, 2)) if turned else whole
     return together

@@ -507,11 +507,6 @@ CASES = [
             },
         ),
     ),
-    Case(
-        "exaone4-1.2b",  # without windows: all layers see all tokens, and have positions
-        "Exaone4Config",
-        LLAMA | dict(hidden_size=32, sliding_window=None, layer_types=["full_attention"] * 3, tie_word_embeddings=True),
-    ),
     Case("falcon", "FalconConfig", FALCON),
     Case("falcon-new", "FalconConfig", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2, bias=True)),
     Case(
@@ -589,6 +584,26 @@ CASES = [
             vision_config=VISION_OF_QWEN | dict(out_hidden_size=24, deepstack_visual_indexes=[0]),
         ),
     ),
+    Case(
+        "qwen3_vl_moe",
+        "Qwen3VLMoeConfig",
+        dict(
+            text_config=MIXTURE
+            | dict(
+                head_dim=8,
+                moe_intermediate_size=11,
+                num_experts=4,
+                attention_bias=True,
+                rope_parameters={
+                    "rope_type": "default",
+                    "rope_theta": 100.0,
+                    "mrope_section": [2, 1, 1],
+                    "mrope_interleaved": True,
+                },
+            ),
+            vision_config=VISION_OF_QWEN | dict(out_hidden_size=16, deepstack_visual_indexes=[0]),
+        ),
+    ),
     Case("bloom", "BloomConfig", dict(hidden_size=36, n_layer=3, n_head=3)),
     Case("bert", "BertConfig", BERT),
     Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
@@ -621,7 +636,7 @@ CASES = [
 ]
 EAGER = {"experts_implementation": "eager"}
 """Experts one by one: the other ways want sizes that are multiples of 16 bytes."""
-TOWERS = ("Gemma3Config", "Mistral3Config", "Qwen2_5_VLConfig", "Qwen3VLConfig")
+TOWERS = ("Gemma3Config", "Mistral3Config", "Qwen2_5_VLConfig", "Qwen3VLConfig", "Qwen3VLMoeConfig")
 ENCODERS = ("BertConfig", "RobertaConfig", "XLMRobertaConfig", "DistilBertConfig", "ElectraConfig", "ModernBertConfig")
 ENCODER_TYPES = tuple(getattr(transformers, config).model_type for config in ENCODERS)
 TOWER_TYPES = tuple(getattr(transformers, config).model_type for config in TOWERS)

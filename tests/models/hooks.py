@@ -63,7 +63,8 @@ def with_experts(units: pd.DataFrame) -> pd.DataFrame:
     within = units["site"].isin(["mlp.router", "mlp.gate", "mlp.up", "mlp.act"]).to_numpy() & ("expert" in units)
     units = units.copy()
     places = zip(units.loc[within, "layer"], units.loc[within, "site"], strict=True)
-    units.loc[within, "hf_module"] = [f"model.layers.{layer}.mlp@{site}" for layer, site in places]
+    layers = units["hf_module"].str.extract(r"^(.*layers\.)\d+\.").dropna().iloc[0, 0]  # within a text tower or not
+    units.loc[within, "hf_module"] = [f"{layers}{layer}.mlp@{site}" for layer, site in places]
     units.loc[within, "hf_channel"] = units.loc[within, "channel"]
     return units
 

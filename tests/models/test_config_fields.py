@@ -598,6 +598,13 @@ CHANGES = {
         "text_config": {"text_config": {"attention_bias": True, "rms_norm_eps": 0.3, "hidden_act": "relu"}},
         "tie_word_embeddings": {"tie_word_embeddings": True},
     },
+    "qwen3_vl_moe": {
+        "text_config": {"text_config": {"attention_bias": False, "moe_intermediate_size": 7, "num_experts_per_tok": 3}},
+        "num_experts": {"text_config": {"num_experts": 6, "rms_norm_eps": 0.3, "hidden_act": "relu"}},
+        "decoder_sparse_step": {"text_config": {"decoder_sparse_step": 2}},
+        "mlp_only_layers": {"text_config": {"mlp_only_layers": [1]}},
+        "tie_word_embeddings": {"tie_word_embeddings": True},
+    },
     "bloom": {
         "sizes": {"vocab_size": 89, "n_layer": 2, "n_embed": 32, "n_head": 4},
         "hidden_size": {"hidden_size": 24, "seq_length": 64},
@@ -684,6 +691,7 @@ REFUSED = {
     "mixtral": (PART, "num_experts_per_tok"),
     "olmoe": (PART, "head_dim"),
     "gpt_oss": (PART, "hidden_act"),
+    "qwen3_vl_moe": ("decoder_sparse_step", "mlp_only_layers"),
     **dict.fromkeys(("qwen2_moe", "qwen3_moe"), (PART, "decoder_sparse_step", "mlp_only_layers")),
     **dict.fromkeys(("gemma", "gemma2"), (PART, "use_bidirectional_attention")),
     "gemma3_text": (PART, "use_bidirectional_attention", "attn_logit_softcapping"),

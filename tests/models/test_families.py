@@ -49,6 +49,17 @@ def test_unknown_model_types_are_refused_with_those_there_are():
         family_of(transformers.MambaConfig())
     with pytest.raises(UnsupportedModelError, match=r"'llava', .* holds a 'llama' model; save that by itself"):
         family_of(transformers.LlavaConfig())
+    with pytest.raises(UnsupportedModelError, match=r"'llama4_text' model, which isn't supported either\. Supported"):
+        family_of(transformers.Llama4Config())
+
+
+@pytest.mark.parametrize("config", ["Gemma4Config", "Gemma4TextConfig"])
+def test_gemma_4_is_refused_with_the_reason(config):
+    """Rather than advised to be taken apart."""
+    with pytest.raises(
+        UnsupportedModelError, match=r"'gemma4\w*', .* translates: its layers that see all tokens have w"
+    ):
+        family_of(getattr(transformers, config)())
 
 
 def test_quantised_and_heterogeneous_checkpoints_are_refused():

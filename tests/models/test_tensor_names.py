@@ -98,6 +98,7 @@ PLACES = {
     "mistral3-ministral3": ("language_model.model.", "model.language_model."),
     "qwen2_5_vl": ("model.", "model.language_model."),
     "qwen3_vl": ("model.language_model.",),
+    "qwen3_vl_moe": ("model.language_model.",),
 }
 
 
@@ -121,6 +122,17 @@ def test_a_text_tower_stands_where_files_of_any_age_have_it(name, place, tmp_pat
     write(tmp_path, tensors | {stored: torch.ones(3, dtype=torch.int8) for stored in vision})
     assert vision and same_parameters(el.load_model(tmp_path), reference)
     assert reference.units["hf_module"].iloc[0] == "model.language_model.layers.0.self_attn.q_proj"
+
+
+def test_experts_whose_inputs_come_first_are_read_as_those_whose_outputs_do(tmp_path):
+    """As the hub's files of Qwen3-VL's mixtures have them; transformers turns them too."""
+    reference = el.load_model(save(tmp_path, "qwen3_vl_moe"))
+    tensors = read(tmp_path)
+    experts = {name: tensor.swapaxes(1, 2) for name, tensor in tensors.items() if ".experts." in name}
+    assert len(experts) == 4
+    write(tmp_path, tensors | experts)
+    assert same_parameters(el.load_model(tmp_path), reference)
+    assert_as_transformers(reference, tmp_path)
 
 
 HEADS = {

@@ -72,7 +72,10 @@ ROWS = [
     Row(("bloom",), GPT2, ("<unk>", "<s>", "</s>", "<pad>"), BYTES, dict(unk_token="<unk>", eos_token="</s>")),
     Row(("gpt_neox", "olmo"), transformers.GPTNeoXTokenizer, (*END, "<|padding|>"), BYTES),
     Row(
-        ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen2_5_vl", "qwen3_vl"), transformers.Qwen2Tokenizer, END, BYTES
+        ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"),
+        transformers.Qwen2Tokenizer,
+        END,
+        BYTES,
     ),
     Row(
         ("opt",),

@@ -44,6 +44,7 @@ from expertlens_jax.models.families import (
     qwen3,
     qwen3_moe,
     qwen3_vl,
+    qwen3_vl_moe,
     roberta,
     seed_oss,
     smollm3,
@@ -74,6 +75,7 @@ FAMILIES: dict[str, Family] = {
         qwen3,
         qwen3_moe,
         qwen3_vl,
+        qwen3_vl_moe,
         gemma,
         gemma2,
         gemma3_text,
@@ -107,6 +109,11 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+LAYERS_DIFFER = "its layers that see all tokens have wider heads than the others, and the stack's are all of one size"
+NOT_BUILT = dict.fromkeys(("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"), LAYERS_DIFFER)
+"""Why families aren't there that one might look for, by their `model_type`."""
+
+
 def family_of(hf_config: Any) -> Family:
     """Return the family of a Hugging Face config.
 
@@ -116,11 +123,9 @@ def family_of(hf_config: Any) -> Family:
     """
     model_type = hf_config.model_type
     if model_type not in FAMILIES:
-        text = getattr(hf_config, "text_config", None)
-        inner = "" if text is None else f" It holds a {text.model_type!r} model; save that by itself."
         raise UnsupportedModelError(
-            f"the config's model_type is {model_type!r}, which no family of expertlens_jax translates.{inner}"
-            f" Supported: {', '.join(sorted(FAMILIES))}."
+            f"the config's model_type is {model_type!r}, which no family of expertlens_jax translates"
+            f"{_why_not(hf_config)} Supported: {', '.join(sorted(FAMILIES))}."
         )
     if getattr(hf_config, "is_heterogeneous", False):
         raise UnsupportedModelError(
@@ -129,6 +134,17 @@ def family_of(hf_config: Any) -> Family:
     family = _by_tower(FAMILIES[model_type], hf_config)
     quantisation_of(hf_config, family)
     return family
+
+
+def _why_not(hf_config: Any) -> str:
+    """Return the end of a sentence about a model that isn't supported: what can be said of it."""
+    if hf_config.model_type in NOT_BUILT:
+        return f": {NOT_BUILT[hf_config.model_type]}."
+    text = getattr(hf_config, "text_config", None)
+    if text is None:
+        return "."
+    advice = "; save that by itself" if text.model_type in FAMILIES else ", which isn't supported either"
+    return f". It holds a {text.model_type!r} model{advice}."
 
 
 def _by_tower(family: Family, hf_config: Any) -> Family:

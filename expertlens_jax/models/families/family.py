@@ -44,10 +44,10 @@ class Family:
     with its head puts before them; files of other ages, one of `other_prefixes`. Names that start with `head_names`
     never carry the prefix. Tensors that match `ignored` (a regular expression) are known and not needed. Names in files
     that transformers has in memory otherwise are `renamed` (regular expressions, and what takes their place), and
-    `expert_layers` are the names of an expert's gate, up and down; memory has one tensor of each for all experts
-    (`experts_interleaved`: see `expert_tensors.py`). `quantised` are the ways of quantising that are read, as a
-    config's `quant_method`: by default those of linear layers. `fields` are those of the Hugging Face config that
-    `translate` reads or refuses; `fields.py` tells of all others.
+    `expert_layers` are the names of an expert's gate, up and down; memory has one tensor of each for all experts, and
+    so have files where these are `experts_together` (`experts_interleaved`: see `expert_tensors.py`). `quantised` are
+    the ways of quantising that are read, as a config's `quant_method`: by default those of linear layers. `fields` are
+    those of the Hugging Face config that `translate` reads or refuses; `fields.py` tells of all others.
     `text` is the family of the text tower: a model that reads images too has that tower's config within its own. Where
     that may be of several families, `others` are this family again, each with another.
     """
@@ -66,6 +66,7 @@ class Family:
     head_names: tuple[str, ...] = ("lm_head.",)
     renamed: tuple[tuple[str, str], ...] = ()
     expert_layers: tuple[str, str, str] | None = None
+    experts_together: bool = False
     experts_interleaved: bool = False
     quantised: tuple[str, ...] = ("fp8", "compressed-tensors", "bitsandbytes", "gptq", "awq")
     other_prefixes: tuple[str, ...] = ()

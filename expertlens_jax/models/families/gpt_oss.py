@@ -70,6 +70,7 @@ FAMILY = dataclasses.replace(
         *("num_local_experts", "num_experts_per_tok", "swiglu_alpha", "swiglu_limit"),
     ),
     expert_layers=EXPERT_LAYERS,
+    experts_together=True,
     experts_interleaved=True,
     quantised=("mxfp4",),
 )
