@@ -183,8 +183,9 @@ def write_steering_card(steering: Steering, repo: str, revision: str | None, *, 
     >>> print(write_steering_card(silence, "me/silence", None).split("## Units")[1].splitlines()[2].partition(". ")[0])
     2 units are changed, at attn.q
     """
-    table, read = steering.table, steering.provenance
-    scale, shift = (table[name].to_numpy() for name in ("scale", "shift"))
+    read, maps = steering.provenance, steering.table
+    scale, shift = (maps[name].to_numpy() for name in ("scale", "shift"))
+    table = maps.drop_duplicates(["layer", "site", "channel"])  # a unit may have a map at some tokens, and another
     set_to, shifted = int((scale == 0).sum()), int(((scale == 1) & (shift != 0)).sum())
     scaled = int(((scale != 0) & (scale != 1)).sum())
     learned = read is not None and bool(read.pooling)
@@ -198,8 +199,8 @@ def write_steering_card(steering: Steering, repo: str, revision: str | None, *, 
         "## Units",
         f"{counted(len(table), 'unit')} {'is' if len(table) == 1 else 'are'} changed, at "
         f"{listed(in_block_order(table['site']), 30)}. Each unit's activation x becomes `x * scale + shift` at every "
-        f"token{' where the steering applies' if _when(steering) else ''}. Of them, {set_to:,} are set to a value, "
-        f"{shifted:,} are shifted, and {scaled:,} are scaled.",
+        f"token{' where the steering applies' if _when(steering) else ''}. Of the maps, {set_to:,} set a unit to a "
+        f"value, {shifted:,} shift it, and {scaled:,} scale it.",
         _by_place(table),
         "## Model",
         _facts(

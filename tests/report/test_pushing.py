@@ -202,7 +202,7 @@ def test_the_card_of_a_steering_says_what_it_does(hub, model, expertise, steerin
     facts = facts_of(card)
     assert facts["Label"] == "0.5 of cat, set\\_median" or facts["Label"] == "0.5 of cat, set_median"
     assert facts["Concept"] == "cat" and facts["Strength"] == "0.5" and facts["Method"].startswith("`set_median`: ")
-    assert "7 units are changed" in card and "0 are set to a value, 0 are shifted, and 7 are scaled." in card
+    assert "7 units are changed" in card and "0 set a unit to a value, 0 shift it, and 7 scale it." in card
     assert facts["Digest (`model.digest`)"] == f"`{model.digest}`"
     assert facts["Digest of the sentences"] == f"`{expertise.attrs['sentences_sha256']}`"
     (table,) = re.findall(r"\| Layer \|.*?\n\n", card, re.DOTALL)
@@ -619,7 +619,7 @@ def test_the_card_of_a_steering_reads_labels_of_every_method(expertise):
         assert facts["Strength"] == "1"
     turned = el.steer(expertise, "cat", top=3, method="mean_shift", strength=-1)
     card = write_steering_card(turned, "me/x", None)
-    assert facts_of(card)["Strength"] == "-1" and "0 are set to a value, 3 are shifted, and 0 are scaled" in card
+    assert facts_of(card)["Strength"] == "-1" and "0 set a unit to a value, 3 shift it, and 0 scale it" in card
 
 
 def test_a_steering_by_hand_says_that(model):
