@@ -61,6 +61,8 @@ def draw_units(units: pd.DataFrame, number: int) -> pd.DataFrame:
 def with_experts(units: pd.DataFrame) -> pd.DataFrame:
     """The table with an address for what no hook can reach: `...mlp@mlp.up`, the site of a mixture computed by hand."""
     within = units["site"].isin(["mlp.router", "mlp.gate", "mlp.up", "mlp.act"]).to_numpy() & ("expert" in units)
+    if not within.any():
+        return units
     units = units.copy()
     places = zip(units.loc[within, "layer"], units.loc[within, "site"], strict=True)
     layers = units["hf_module"].str.extract(r"^(.*layers\.)\d+\.").dropna().iloc[0, 0]  # within a text tower or not
