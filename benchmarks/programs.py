@@ -241,7 +241,7 @@ def generating(mesh: Mesh, name: str, part: str) -> jax.stages.Traced:
     network, params = Transformer(config, dtype=jnp.bfloat16, keeps=True), parameters(mesh, config)
     rows = 64 * mesh.shape[parallel.DATA]
     request = generation.Request(
-        rows=shaped(mesh, (rows,), jnp.int32, parallel.DATA),
+        draws=shaped(mesh, (rows,), jnp.int32, parallel.DATA),
         prompt_ids=shaped(mesh, (rows, TOKENS), jnp.int32, parallel.DATA),
         mask=shaped(mesh, (rows, slots), bool, parallel.DATA),
         end_ids=shaped(mesh, (1,), jnp.int32),

@@ -92,7 +92,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int = 0,
-    steering: Steering | None = None,
+    draws: Sequence[int] | np.ndarray | None = None,
+    steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
     on_token: Callable[[int, int, str], None] | None = None,
     tokens_per_batch: int = 16384,
@@ -106,10 +107,15 @@ def generate(
 
     Of the text of a template the model would see two BOS, since the tokenizer adds one: give a conversation, or ids.
 
-    Each draw's key is folded from the seed, the prompt's place among the prompts, and the token's place in
-    the continuation. So a text depends neither on the other prompts nor on the number of devices that share
-    the rows: up to rounding, and except for rotary scalings that go by a batch's longest row, as in transformers
+    Each draw's key is folded from the seed, the prompt's place among the prompts (or its number among `draws`), and the
+    token's place in the continuation. So a text depends neither on the other prompts nor on the number of devices that
+    share the rows: up to rounding, and except for rotary scalings that go by a batch's longest row, as in transformers
     (dynamic NTK, LongRoPE).
+
+    Several steerings share batches, each writing what it would write by itself:
+
+        el.generate(model, prompts * 2, steering=[cat] * len(prompts) + [dog] * len(prompts),
+                    draws=[*range(len(prompts))] * 2)
 
     Args:
       model: a causal language model.
@@ -124,7 +130,10 @@ def generate(
       top_k: draw only from the `top_k` most probable tokens.
       top_p: draw only from the most probable tokens that together reach this probability, see `keep_top_p`.
       seed: of the draws.
+      draws: int `[prompts]`, from 0: which draws each prompt is given; those with the same number are given the same.
+        Default its place among the prompts.
       steering: from `el.steer` or `el.steer_units`; applies to the tokens of the prompt and the generated ones alike.
+        Or a list, `[prompts]`, with one, or None, for each.
       interventions: from `el.intervene`, applied after the steering. A function sees a batch's prompts at once, padded
         on the left, and then one token of each row at a time; `at.positions` counts on.
       on_token: called with `(row, token_id, text)` for every token as soon as it is known. A row's texts, put
@@ -133,7 +142,8 @@ def generate(
         continued one batch after the other.
 
     Raises:
-      SelectionError: an option out of its range, another model's steering, or an intervention that doesn't fit.
+      SelectionError: an option out of its range, another model's steering, steerings or draws of another number than
+        prompts, or an intervention that doesn't fit.
       SettingError: `chat` is no chat, or is given beside conversations, which say all of it.
       TokenizationError: a conversation that the tokenizer's template can't write; an empty prompt, one that with
         `max_new_tokens` exceeds the model's context, or one with a token that the model has no embedding for.
@@ -152,7 +162,8 @@ def generate(
     _check_options(model, max_new_tokens, temperature, top_k, top_p)
     prompts, chats = _as_conversations(model, _each_prompt(prompts), check_chat(chat))
     prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
-    placed = model.place_steering(steering)
+    draw_of = _check_draws(draws, len(prompts))
+    placed = model.place_rows(steering, len(prompts))
     mesh, params = parallel.place(model.params)
     prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
     slots = _bucket(prompt_slots + max_new_tokens)
@@ -173,10 +184,16 @@ def generate(
     acting = model.place_interventions(interventions, seen, mesh)
     for start in range(0, len(prompts), num_rows):
         batch = prompt_ids[start : start + num_rows]
-        arrays = _pad(batch, start, num_rows, prompt_slots, slots)
-        rows, token_ids, mask, real = parallel.split_rows(arrays, mesh)
-        request = Request(rows, token_ids, mask, end_ids, sampling, acting)
-        run = network, params, placed, request
+        rows = np.minimum(start + np.arange(num_rows), len(prompts) - 1)  # fillers repeat the last prompt
+        token_ids, mask = parallel.split_rows(_pad([prompt_ids[row] for row in rows], prompt_slots, slots), mesh)
+        real = parallel.split_rows(np.arange(num_rows) < len(batch), mesh)
+        numbers, of_row = np.unique(draw_of[rows], return_inverse=True)
+        if len(numbers) >= len(batch):
+            numbers, of_row = parallel.split_rows(draw_of[rows], mesh), None
+        else:
+            of_row = parallel.split_rows(of_row.astype(np.int32), mesh)
+        request = Request(numbers, token_ids, mask, end_ids, sampling, acting, of_row)
+        run = network, params, placed.of(rows), request
         state = prefill(*run, start_state(real, slots - prompt_slots))
         refill_at = _refill_at(model.config, max(len(ids) for ids in batch), max_new_tokens)
         if on_token is not None:
@@ -204,8 +221,8 @@ def generate(
 class Request:
     """What is asked of a batch, and stays the same while it is decoded."""
 
-    rows: jax.Array
-    """int32 `[rows]`: each row's place among all prompts."""
+    draws: jax.Array | np.ndarray
+    """int32 `[rows]`: the number of each row's draws; with `of_row`, `[draws]`."""
     prompt_ids: jax.Array
     """int32 `[rows, prompt slots]`, padded on the left."""
     mask: jax.Array
@@ -214,6 +231,8 @@ class Request:
     """int32 `[ends]`: the tokens that end a row, any of them."""
     sampling: Sampling
     interventions: tuple[PlacedIntervention, ...] = ()
+    of_row: jax.Array | None = None
+    """int32 `[rows]`: which of the draws a row takes; None where each has its own."""
 
 
 @struct.dataclass
@@ -345,7 +364,7 @@ def _remember(
 
 def _choose(request: Request, state: State, logits: jax.Array) -> State:
     """Chooses every row's next token by its logits `[rows, vocabulary]`."""
-    chosen = draw_tokens(request.sampling, request.rows, state.steps, logits)
+    chosen = draw_tokens(request.sampling, request.draws, state.steps, logits, request.of_row)
     log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[:, None], axis=1)
 
     def put(values: jax.Array, new: jax.Array) -> jax.Array:
@@ -424,6 +443,22 @@ def _check_options(
         raise SelectionError(f"top_k is {top_k}; it should be at least 1, or None to draw from all tokens.")
     if top_p is not None and not 0 < top_p <= 1:
         raise SelectionError(f"top_p is {top_p}; it should be above 0 and at most 1, or None to draw from all tokens.")
+
+
+def _check_draws(draws: Sequence[int] | np.ndarray | None, num_prompts: int) -> np.ndarray:
+    """Return the number of each prompt's draws, int32 `[prompts]`."""
+    if draws is None:
+        return np.arange(num_prompts, dtype=np.int32)
+    given = np.asarray(draws)
+    if given.shape != (num_prompts,):
+        raise SelectionError(
+            f"draws has shape {list(given.shape)}; wanted a number for each of {num_prompts} prompts, [{num_prompts}]."
+        )
+    if given.dtype.kind not in "iu" or (given < 0).any() or (given > np.iinfo(np.int32).max).any():
+        raise SelectionError(
+            f"draws holds {given.dtype} such as {given.min()}; wanted whole numbers from 0 to {np.iinfo(np.int32).max}."
+        )
+    return given.astype(np.int32)
 
 
 def _as_conversations(
@@ -542,15 +577,11 @@ def _num_rows(wanted: int, most: int, multiple: int) -> int:
     return min(-(-rounded // multiple), max(most // multiple, 1)) * multiple
 
 
-def _pad(
-    prompt_ids: Sequence[np.ndarray], first_row: int, num_rows: int, prompt_slots: int, slots: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return a request's rows, prompts `[num_rows, prompt_slots]` and mask `[num_rows, slots]`; which are real."""
-    token_ids = np.zeros((num_rows, prompt_slots), np.int32)
-    mask = np.ones((num_rows, slots), bool)
-    for i in range(num_rows):
-        ids = prompt_ids[min(i, len(prompt_ids) - 1)]  # rows that fill up the batch repeat its last prompt
+def _pad(prompt_ids: Sequence[np.ndarray], prompt_slots: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a request's prompts, int32 `[rows, prompt_slots]`, and mask, bool `[rows, slots]`."""
+    token_ids = np.zeros((len(prompt_ids), prompt_slots), np.int32)
+    mask = np.ones((len(prompt_ids), slots), bool)
+    for i, ids in enumerate(prompt_ids):
         token_ids[i, prompt_slots - len(ids) :] = ids
         mask[i, : prompt_slots - len(ids)] = False
-    rows = np.arange(num_rows, dtype=np.int32)
-    return first_row + rows, token_ids, mask, rows < len(prompt_ids)
+    return token_ids, mask

@@ -24,7 +24,14 @@ from expertlens_jax.models.provenance import Provenance, provenance_of
 from expertlens_jax.models.sae import SAE, check_saes
 from expertlens_jax.models.sharding import split_rows
 from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
-from expertlens_jax.models.steering import Steering, SteeringCollection, place_steering
+from expertlens_jax.models.steering import (
+    PlacedRows,
+    Steering,
+    SteeringCollection,
+    check_row_steerings,
+    place_steering,
+    stack_placed,
+)
 from expertlens_jax.models.streaming import digest_parameters, program, run, streamed_layers, whole_shapes
 from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.tokens import as_rows, check_token_ids
@@ -185,7 +192,7 @@ class Model:
         token_ids: np.ndarray | jax.Array,
         attention_mask: np.ndarray | jax.Array | None = None,
         *,
-        steering: Steering | None = None,
+        steering: Steering | Sequence[Steering | None] | None = None,
         interventions: Sequence[Intervention] | Intervention = (),
     ) -> jax.Array:
         """Run the model.
@@ -195,7 +202,8 @@ class Model:
             padded on the right.
           attention_mask: `[batch, tokens]`, nonzero at tokens and zero at padding on either side; default all
             tokens.
-          steering: from `el.steer` or `el.steer_units`; default none.
+          steering: from `el.steer` or `el.steer_units`; default none. Or a list, `[batch]`, with one, or None, for each
+            row.
           interventions: from `el.intervene`, applied in this order, at each site after the steering; default none.
 
         Returns:
@@ -209,7 +217,7 @@ class Model:
         """
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         network = Transformer(self.config, dtype=jnp.dtype(self.dtype))
-        placed = self.place_steering(steering)
+        placed = self.place_rows(steering, len(token_ids)).of(np.arange(len(token_ids)))
         acting = self.place_interventions(interventions, [token_ids.shape])
         return apply(network, self.params, token_ids, attention_mask, placed, acting)
 
@@ -221,7 +229,7 @@ class Model:
         *,
         sites: Sequence[str] | None = None,
         pooling: Pooling = "max",
-        steering: Steering | None = None,
+        steering: Steering | Sequence[Steering | None] | None = None,
         interventions: Sequence[Intervention] | Intervention = (),
     ) -> jax.Array:
         """Return the pooled responses of every unit to every row.
@@ -234,7 +242,8 @@ class Model:
           sites: names of sites; default the outputs of linear layers, as in `units`. `sae`, by itself, if the model
             carries sparse autoencoders.
           pooling: "max", "min", "mean" or "last".
-          steering: from `el.steer` or `el.steer_units`; default none.
+          steering: from `el.steer` or `el.steer_units`; default none. Or a list, `[batch]`, with one, or None, for each
+            row.
           interventions: as in `__call__`.
 
         Returns:
@@ -258,7 +267,7 @@ class Model:
             token_ids,
             attention_mask,
             pool_mask,
-            self.place_steering(steering),
+            self.place_rows(steering, len(token_ids)).of(np.arange(len(token_ids))),
             saes=self.saes_at(sites),
             interventions=self.place_interventions(interventions, [token_ids.shape]),
         )
@@ -269,7 +278,7 @@ class Model:
         attention_mask: np.ndarray | jax.Array | None = None,
         *,
         sites: Sequence[str] | str,
-        steering: Steering | None = None,
+        steering: Steering | Sequence[Steering | None] | None = None,
         interventions: Sequence[Intervention] | Intervention = (),
     ) -> dict[str, jax.Array]:
         """Return the activations at every token, where `respond` pools over them: to look at, or for `el.patch_tokens`.
@@ -280,7 +289,8 @@ class Model:
           token_ids: int `[batch, tokens]`, or rows of any lengths, as in `__call__`.
           attention_mask: as in `__call__`.
           sites: names of sites that can be steered, or one.
-          steering: from `el.steer` or `el.steer_units`; default none.
+          steering: from `el.steer` or `el.steer_units`; default none. Or a list, `[batch]`, with one, or None, for each
+            row.
           interventions: as in `__call__`.
 
         Returns:
@@ -299,7 +309,7 @@ class Model:
         for site in sites:
             check_activation_site(self.config, site, self.name, "captured")
         network = Transformer(self.config, Taps(captured=tuple(dict.fromkeys(sites))), jnp.dtype(self.dtype))
-        placed = self.place_steering(steering)
+        placed = self.place_rows(steering, len(token_ids)).of(np.arange(len(token_ids)))
         acting = self.place_interventions(interventions, [token_ids.shape])
         captured = capture(network, self.params, token_ids, attention_mask, placed, acting)
         return dict(zip(network.taps.captured, captured, strict=True))
@@ -317,9 +327,35 @@ class Model:
         Warns:
           ExpertLensWarning: it fits, and is another model's.
         """
-        if getattr(steering, "provenance", None) is None or not self._has_values:
-            return place_steering(steering, self.config, self.name)
-        return place_steering(steering, self.config, self.name, self.provenance)
+        return place_steering(steering, self.config, self.name, self._provenance_beside(steering))
+
+    def place_rows(self, steering: Steering | Sequence[Steering | None] | None, num_rows: int) -> PlacedRows:
+        """Lay out the steering of all rows of a call, or of each.
+
+        Args:
+          steering: one for all rows, or none; or a list with one, or None, for each.
+          num_rows: of the call.
+
+        Raises:
+          SelectionError: their units don't fit, or a list has another length.
+
+        Warns:
+          ExpertLensWarning: one fits, and is another model's.
+        """
+        by_row = check_row_steerings(steering, num_rows)
+        different = [steering] if by_row is None else list({id(each): each for each in by_row}.values())
+        placed = []
+        for each in different:  # no comprehension, so that warnings are told of the caller's line
+            placed.append(place_steering(each, self.config, self.name, self._provenance_beside(each)))
+        if by_row is None:
+            return PlacedRows(placed[0])
+        place = {id(each): number for number, each in enumerate(different)}
+        return PlacedRows(stack_placed(placed), np.array([place[id(each)] for each in by_row], int))
+
+    def _provenance_beside(self, steering: Any) -> Provenance | None:
+        """Return what a steering's provenance is compared with, where both are known."""
+        known = getattr(steering, "provenance", None) is not None and self._has_values
+        return self.provenance if known else None
 
     def place_interventions(
         self,

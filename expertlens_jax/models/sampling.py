@@ -18,14 +18,18 @@ class Sampling:
     top_k: int | None = struct.field(pytree_node=False)
 
 
-def draw_tokens(sampling: Sampling, rows: jax.Array, step: jax.Array, logits: jax.Array) -> jax.Array:
-    """Draw a token for each row; a row's draw depends on the seed, its place and the step, on nothing else.
+def draw_tokens(
+    sampling: Sampling, draws: jax.Array, step: jax.Array, logits: jax.Array, of_row: jax.Array | None = None
+) -> jax.Array:
+    """Draw a token for each row; a draw depends on the seed, its number and the step, on nothing else.
 
     Args:
       sampling: how.
-      rows: int32 `[rows]`, each row's place among all prompts.
+      draws: int32 `[draws]`, numbers of the draws: of the rows, one by one; or those that `of_row` chooses from.
       step: int32 scalar, how many tokens were drawn before.
       logits: float32 `[rows, vocabulary]`.
+      of_row: int32 `[rows]`, which of the draws a row takes. Rows that take the same cost one: noise for a whole
+        vocabulary takes a small model longer than all else.
 
     Returns:
       int32 `[rows]`; without a temperature the likeliest tokens.
@@ -38,11 +42,16 @@ def draw_tokens(sampling: Sampling, rows: jax.Array, step: jax.Array, logits: ja
     if sampling.top_p is not None:
         filtered = keep_top_p(filtered, sampling.top_p)
 
-    def draw(row: jax.Array, logits: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.fold_in(sampling.key, row), step)
-        return jax.random.categorical(key, logits)
+    def noise(draw: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.fold_in(sampling.key, draw), step)
+        return jax.random.gumbel(key, filtered.shape[1:], filtered.dtype)
 
-    return jax.vmap(draw)(rows, filtered).astype(jnp.int32)
+    # The largest of logits and Gumbel's noise, as jax.random.categorical draws. The barrier keeps the noise out of the
+    # loop that looks for the largest: there each row would make its own, and XLA's CPU would take twice as long for it.
+    noises = jax.lax.optimization_barrier(jax.vmap(noise)(draws))
+    if of_row is not None:
+        noises = noises[of_row]
+    return (noises + filtered).argmax(-1).astype(jnp.int32)
 
 
 def divide_by_temperature(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:

@@ -14,7 +14,7 @@ from expertlens_jax.errors import TokenizationError
 from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
-from expertlens_jax.models.steering import Steering, SteeringCollection
+from expertlens_jax.models.steering import Steering, SteeringCollection, check_row_steerings
 from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, row_shapes, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
@@ -87,7 +87,7 @@ def score_continuations(
     prompts: Sequence[str],
     continuations: Sequence[str],
     *,
-    steering: Steering | None = None,
+    steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int = 4096,
 ) -> list[np.ndarray]:
@@ -97,7 +97,7 @@ def score_continuations(
       model: a causal language model.
       prompts: `[rows]` texts; an empty one leaves the continuation's first token unscored.
       continuations: `[rows]` texts, put after the prompts as they are: with their leading space.
-      steering: of the model while it reads; default none.
+      steering: of the model while it reads; default none. Or a list, `[rows]`, with one, or None, for each.
       interventions: from `el.intervene`, applied after the steering; default none. Rows are read in any order and
         batches, so a function has to take any row.
       tokens_per_batch: about how many tokens, padding included, each device takes at a time.
@@ -109,7 +109,8 @@ def score_continuations(
     Raises:
       TokenizationError: other numbers of prompts and continuations; or a row without a token to score, longer than
         the model's context, or with a token that the model has no embedding for.
-      SelectionError: another model's steering, or an intervention that doesn't fit.
+      SelectionError: another model's steering, as many steerings as there aren't rows, or an intervention that doesn't
+        fit.
       UnsupportedModelError: the model is an encoder.
 
     Warns:
@@ -124,7 +125,7 @@ def score_tokens(
     model: Model,
     continued: Continued,
     *,
-    steering: Steering | None = None,
+    steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int = 4096,
 ) -> list[np.ndarray]:
@@ -141,7 +142,7 @@ def score_tokens(
       SelectionError: see `score_continuations`.
     """
     token_ids, first = continued.tokens.ids, continued.first
-    placed = model.place_steering(steering)
+    placed = model.place_rows(steering, len(token_ids))
     mesh, params = parallel.place(model.params)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)
@@ -156,7 +157,8 @@ def score_tokens(
     acting = model.place_interventions(interventions, row_shapes(all_batches()) if interventions else (), mesh)
     for batch in all_batches():
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask), mesh)
-        log_probs = np.asarray(next_log_probs(network, params, *arrays, placed, acting))
+        steered = placed.of(np.pad(batch.rows, (0, len(batch.token_ids) - len(batch.rows)), mode="edge"))
+        log_probs = np.asarray(next_log_probs(network, params, *arrays, steered, acting))
         for place, row in enumerate(batch.rows):
             scored[row] = log_probs[place, first[row] - 1 : len(token_ids[row]) - 1]
     return scored
@@ -167,7 +169,7 @@ def score_words(
     prompts: Sequence[str],
     words: Sequence[str],
     *,
-    steering: Steering | None = None,
+    steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
     tokens_per_batch: int = 4096,
 ) -> np.ndarray:
@@ -179,7 +181,7 @@ def score_words(
       words: each is scored with a space before it, token by token, and their probabilities are added up. A longer
         word that starts with the same tokens counts too, and once: where "cats" is " cat" and "s", what is said of
         " cat" has it already.
-      steering: of the model while it reads; default none.
+      steering: of the model while it reads; default none. Or a list, `[prompts]`, with one, or None, for each.
       interventions: as in `score_continuations`.
       tokens_per_batch: as in `score_continuations`.
 
@@ -189,6 +191,7 @@ def score_words(
     Raises:
       TokenizationError, SelectionError, UnsupportedModelError: see `score_continuations`.
     """
+    by_prompt = check_row_steerings(steering, len(prompts))
     rows = []
     for place, prompt in enumerate(prompts):
         together = {tuple(_token_ids(model.tokenizer, f"{prompt} {word}")[0]): word for word in words}
@@ -201,7 +204,7 @@ def score_words(
         model,
         [prompt for _, prompt, _ in rows],
         [" " + word for _, _, word in rows],
-        steering=steering,
+        steering=steering if by_prompt is None else [by_prompt[place] for place, _, _ in rows],
         interventions=interventions,
         tokens_per_batch=tokens_per_batch,
     )

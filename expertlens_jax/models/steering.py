@@ -9,7 +9,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from etils import epath
-from flax import struct
+from flax import struct, traverse_util
 from jax.core import Tracer
 
 from expertlens_jax.cards import Card
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from expertlens_jax.models.torch_hooks import TorchHooks
 
 SteeringCollection = Mapping[str, Any]
-"""`{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths."""
+"""`{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths; where each row of a batch is steered by
+itself, `[layers, rows, 1, channels]`."""
 
 
 @struct.dataclass(eq=False, repr=False)
@@ -390,6 +391,57 @@ def place_steering(
         node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
         node["shift"] = _put(np.zeros(shape, np.float32), at, steering.shift[rows])
     return collection
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedRows:
+    """The steering of each row of a call, laid out; a batch of rows takes its own with `of`."""
+
+    collection: SteeringCollection | None
+    """`[layers, channels]` a leaf; with `of_row`, `[layers, steerings, 1, channels]`."""
+    of_row: np.ndarray | None = None
+    """int `[rows]`: which of the steerings; None where one is for all rows."""
+
+    def of(self, rows: np.ndarray) -> SteeringCollection | None:
+        """Return the steering of a batch that holds these rows, int `[batch]`."""
+        if self.of_row is None:
+            return self.collection
+        which = self.of_row[rows]
+        return jax.tree.map(lambda leaf: leaf[:, which], self.collection)
+
+
+def check_row_steerings(steering: Any, num_rows: int) -> Sequence[Steering | None] | None:
+    """Return the steering of each row if there are several, None if one is for all.
+
+    Args:
+      steering: one, or none, or a list with one or None for each row.
+      num_rows: of the call.
+
+    Raises:
+      SelectionError: a list of another length.
+    """
+    if isinstance(steering, (Steering, str)) or not isinstance(steering, Sequence):
+        return None
+    if len(steering) != num_rows:
+        raise SelectionError(
+            f"{len(steering)} steerings were given for {num_rows} rows. Give one for all rows, or a list with one, or "
+            "None, for each."
+        )
+    return steering
+
+
+def stack_placed(placed: Sequence[SteeringCollection | None]) -> SteeringCollection:
+    """Stack steerings that are laid out, None for none, to one collection `[layers, steerings, 1, channels]`."""
+    each = [traverse_util.flatten_dict(collection or {}) for collection in placed]
+    known = {path: leaf for leaves in each for path, leaf in leaves.items()}
+
+    def stack(path: tuple[str, ...]) -> np.ndarray | jax.Array:
+        unchanged = np.full(known[path].shape, path[-1] == "scale", np.float32)
+        leaves = [leaves.get(path, unchanged) for leaves in each]
+        joined = jnp.stack if any(isinstance(leaf, jax.Array) for leaf in leaves) else np.stack
+        return joined(leaves, axis=1)[:, :, None]
+
+    return traverse_util.unflatten_dict({path: stack(path) for path in known})
 
 
 def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None:

@@ -2,7 +2,8 @@
 
 Three collections mirror each other by path: the parameters of the site `attn.q` are at
 `params/layers/attn/q`, its responses at `responses/layers/attn/q/response` `[layers, batch, channels]`, and
-its steering at `steering/layers/attn/q/{scale,shift}` `[layers, channels]`. So do activations, where they are captured:
+its steering at `steering/layers/attn/q/{scale,shift}` `[layers, channels]`, or where rows are steered one by one
+`[layers, batch, 1, channels]`. So do activations, where they are captured:
 `activations/layers/attn/q/activation` `[layers, batch, tokens, channels]`, of all channels, or of those that are chosen
 at `chosen/layers/attn/q/channels` `[layers, chosen]`. `sites.py` has every site's path.
 """

@@ -357,9 +357,62 @@ def test_nothing_new_is_compiled_for_other_prompts_seeds_and_temperatures(gpt2):
     assert (generation.prefill._cache_size(), generation.decode._cache_size()) == compiled
 
 
+def steerings_of(model):
+    """Two steerings of different sites, and none."""
+    parts = (model.units.query(f"site == '{site}'").head(6) for site in ("mlp.up", "attn.v"))
+    return [el.steer_units(model, units, scale=0.5, shift=2.0) for units in parts] + [None]
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_steerings_that_share_a_batch_write_what_each_writes_alone(gpt2, temperature):
+    _, model = gpt2
+    steerings, count = steerings_of(model), len(PROMPTS)
+    options = dict(max_new_tokens=NEW_TOKENS, temperature=temperature, seed=3)
+    together = generate(
+        model,
+        PROMPTS * 3,
+        steering=[steering for steering in steerings for _ in PROMPTS],
+        draws=[*range(count)] * 3,
+        tokens_per_batch=7 * 24,  # so that batches end within a steering
+        **options,
+    )
+    for place, steering in enumerate(steerings):
+        alone, rows = generate(model, PROMPTS, steering=steering, **options), slice(place * count, (place + 1) * count)
+        assert together.texts[rows] == alone.texts
+        for got, want in zip(together.log_probs[rows], alone.log_probs, strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-5)
+    assert len({together.texts[place * count] for place in range(3)}) == 3  # else the steerings did nothing
+
+
+def test_prompts_of_one_number_draw_alike(gpt2):
+    _, model = gpt2
+    texts = generate(model, ["k"] * 4, max_new_tokens=NEW_TOKENS, draws=[0, 5, 0, 5]).texts
+    assert texts[:2] == texts[2:] and texts[0] != texts[1]
+    assert generate(model, ["k"] * 6, max_new_tokens=NEW_TOKENS).texts[5] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steering": [None]}, "1 steerings were given for 4 rows. Give one for all rows, or a list with one, or None"),
+        (
+            {"steering": [None, None, "cat", None]},
+            "a str was given as steering; wanted what el.steer or el.steer_units",
+        ),
+        ({"draws": [0, 1]}, r"draws has shape \[2\]; wanted a number for each of 4 prompts, \[4\]"),
+        ({"draws": [0, 1, 2, -3]}, "draws holds int64 such as -3; wanted whole numbers from 0 to 2147483647"),
+        ({"draws": [0.5] * 4}, "draws holds float64 such as 0.5; wanted whole numbers"),
+    ],
+)
+def test_steerings_and_draws_of_another_number_are_refused(gpt2, given, message):
+    with pytest.raises(SelectionError, match=message):
+        generate(gpt2[1], PROMPTS, **given)
+
+
 def test_devices_change_nothing(gpt2, gpt2_directory):
     """Rows split over eight devices, some of them without a real row, give the text that one device gives."""
     _, model = gpt2
+    own = dict(draws=[0, 1, 0, 1], max_new_tokens=NEW_TOKENS, seed=5)
     script = f"""
 import json, jax
 import expertlens_jax as el
@@ -368,10 +421,15 @@ assert jax.device_count() == 8
 model = el.load_model({str(gpt2_directory)!r})
 result = generate(model, {PROMPTS!r}, max_new_tokens={NEW_TOKENS}, top_p=0.9, seed=5)
 print(json.dumps([ids.tolist() for ids in result.token_ids]))
+steering = el.steer_units(model, model.units.query("site == 'mlp.up'").head(6), scale=0.5, shift=2.0)
+result = generate(model, {PROMPTS!r}, steering=[steering, None] * 2, **{own!r})
+print(json.dumps([ids.tolist() for ids in result.token_ids]))
 """
-    output = run_script(script)
+    *_, all_alike, by_row = map(json.loads, run_script(script).splitlines())
     one = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, top_p=0.9, seed=5)
-    assert json.loads(output.splitlines()[-1]) == [ids.tolist() for ids in one.token_ids]
+    assert all_alike == [ids.tolist() for ids in one.token_ids]
+    one = generate(model, PROMPTS, steering=[steerings_of(model)[0], None] * 2, **own)
+    assert by_row == [ids.tolist() for ids in one.token_ids]
 
 
 @pytest.mark.parametrize("options", [dict(temperature=0.7, top_k=5, top_p=0.8), dict(temperature=2.0)])
@@ -423,6 +481,18 @@ def test_top_p_after_top_k_counts_only_what_is_left():
     theirs = transformers.TopPLogitsWarper(0.8)(None, kept).numpy()
     ours = sampling.keep_top_p(sampling.keep_top_k(LOGITS, 7), 0.8)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_draws_are_those_of_jax():
+    """Gumbel's noise, added here, draws what jax.random.categorical does; rows may share it."""
+    logits = np.random.default_rng(1).normal(size=(6, 97)).astype(np.float32)
+    key = jax.random.key(4)
+    options = sampling.Sampling(key=key, temperature=1.0, top_p=None, top_k=None)
+    keys = [jax.random.fold_in(jax.random.fold_in(key, draw), 2) for draw in (7, 1, 0)]
+    want = [int(jax.random.categorical(keys[row % 3], logits[row])) for row in range(6)]
+    step, draws = np.int32(2), np.array([7, 1, 0], np.int32)
+    assert sampling.draw_tokens(options, draws, step, logits, np.arange(6) % 3).tolist() == want
+    assert sampling.draw_tokens(options, np.tile(draws, 2), step, logits).tolist() == want
 
 
 def test_filters_keep_ties_together():

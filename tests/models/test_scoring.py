@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import expertlens_jax as el
-from expertlens_jax.errors import TokenizationError, UnsupportedModelError
+from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
 from expertlens_jax.models.scoring import score_continuations, score_words
 
 PROMPTS = ["a b c", "d", "e f g h i j", ""]
@@ -76,3 +76,36 @@ def test_what_has_no_score_is_refused(pair, tmp_path):
     encoder = el.load_model(families.save(families.make_hf_model(case), tmp_path / "bert"))
     with pytest.raises(UnsupportedModelError, match="is an encoder"):
         score_continuations(encoder, ["a"], [" b"])
+
+
+def test_rows_steered_one_by_one_have_the_scores_and_logits_of_each_alone(pair):
+    """Of batches that hold several steerings, in texts, words, logits and responses."""
+    model, _ = pair
+    parts = (model.units.query(f"site == '{site}'").head(6) for site in ("mlp.up", "attn.v"))
+    steerings = [None, *(el.steer_units(model, units, scale=0.5, shift=2.0) for units in parts)]
+    by_row = [steerings[row % 3] for row in range(4)]
+    alone = [score_continuations(model, PROMPTS, CONTINUATIONS, steering=steering) for steering in steerings]
+    for small in (8, 4096):
+        got = score_continuations(model, PROMPTS, CONTINUATIONS, steering=by_row, tokens_per_batch=small)
+        for row, each in enumerate(got):
+            np.testing.assert_allclose(each, alone[row % 3][row], atol=1e-5)
+    assert all(np.abs(alone[0][row] - alone[which][row]).max() > 0.01 for which in (1, 2) for row in range(4))
+    words = [score_words(model, PROMPTS[:3], ["x", "y z"], steering=steering) for steering in steerings]
+    got = score_words(model, PROMPTS[:3], ["x", "y z"], steering=steerings)
+    np.testing.assert_allclose(got, np.diag(words), atol=1e-5)
+    ids = model.tokenizer(PROMPTS[:3])["input_ids"]
+    for call in (lambda **given: model(ids, **given), lambda **given: model.respond(ids, **given)):
+        whole = [np.asarray(call(steering=steering)) for steering in steerings]
+        got = np.asarray(call(steering=steerings))
+        for row, length in enumerate(map(len, ids)):
+            till = slice(length) if got.ndim == 3 else slice(None)
+            np.testing.assert_allclose(got[row][till], whole[row][row][till], atol=1e-5)
+    captured = model.capture(ids, sites="mlp.up", steering=steerings)["mlp.up"]
+    assert (np.abs(captured[0, 1, :, :6] - captured[0, 0, :, :6]).min(axis=0) > 0).any()
+    message = "2 steerings were given for 4 rows"
+    with pytest.raises(SelectionError, match=message):
+        score_continuations(model, PROMPTS, CONTINUATIONS, steering=steerings[:2])
+    with pytest.raises(SelectionError, match="2 steerings were given for 3 rows"):
+        score_words(model, PROMPTS[:3], ["x"], steering=steerings[:2])
+    with pytest.raises(SelectionError, match="2 steerings were given for 3 rows"):
+        model(ids, steering=steerings[:2])
