@@ -343,7 +343,7 @@ class Model:
           ExpertLensWarning: one fits, and is another model's.
         """
         by_row = check_row_steerings(steering, num_rows)
-        different = [steering] if by_row is None else list({id(each): each for each in by_row}.values())
+        different: list[Any] = [steering] if by_row is None else list({id(each): each for each in by_row}.values())
         placed = []
         for each in different:  # no comprehension, so that warnings are told of the caller's line
             placed.append(place_steering(each, self.config, self.name, self._provenance_beside(each)))

@@ -5,6 +5,7 @@ In a filter's result, what isn't to be drawn is -inf.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 
@@ -19,7 +20,11 @@ class Sampling:
 
 
 def draw_tokens(
-    sampling: Sampling, draws: jax.Array, step: jax.Array, logits: jax.Array, of_row: jax.Array | None = None
+    sampling: Sampling,
+    draws: jax.Array | np.ndarray,
+    step: jax.Array,
+    logits: jax.Array,
+    of_row: jax.Array | None = None,
 ) -> jax.Array:
     """Draw a token for each row; a draw depends on the seed, its number and the step, on nothing else.
 
@@ -48,7 +53,7 @@ def draw_tokens(
 
     # The largest of logits and Gumbel's noise, as jax.random.categorical draws. The barrier keeps the noise out of the
     # loop that looks for the largest: there each row would make its own, and XLA's CPU would take twice as long for it.
-    noises = jax.lax.optimization_barrier(jax.vmap(noise)(draws))
+    noises = jax.lax.optimization_barrier(jax.vmap(noise)(jnp.asarray(draws)))
     if of_row is not None:
         noises = noises[of_row]
     return (noises + filtered).argmax(-1).astype(jnp.int32)

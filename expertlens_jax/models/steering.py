@@ -431,7 +431,7 @@ def check_row_steerings(steering: Any, num_rows: int) -> Sequence[Steering | Non
 
 
 def stack_placed(placed: Sequence[SteeringCollection | None]) -> SteeringCollection:
-    """Stack steerings that are laid out, None for none, to one collection `[layers, steerings, 1, channels]`."""
+    """Lay steerings, None for none, into one collection `[layers, steerings, 1, channels]`."""
     each = [traverse_util.flatten_dict(collection or {}) for collection in placed]
     known = {path: leaf for leaves in each for path, leaf in leaves.items()}
 

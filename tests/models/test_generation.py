@@ -381,7 +381,8 @@ def test_steerings_that_share_a_batch_write_what_each_writes_alone(gpt2, tempera
         assert together.texts[rows] == alone.texts
         for got, want in zip(together.log_probs[rows], alone.log_probs, strict=True):
             np.testing.assert_allclose(got, want, atol=1e-5)
-    assert len({together.texts[place * count] for place in range(3)}) == 3  # else the steerings did nothing
+    firsts = [together.log_probs[place * count][0] for place in range(3)]
+    assert np.diff(sorted(firsts)).min() > 0.01  # else the steerings did nothing
 
 
 def test_prompts_of_one_number_draw_alike(gpt2):
