@@ -467,6 +467,13 @@ CASES = [
         ),
     ),
     Case("stablelm", "StableLmConfig", STABLELM | dict(hidden_size=32, use_qkv_bias=True)),
+    Case("glm", "GlmConfig", LLAMA | dict(head_dim=12)),
+    Case(
+        "nemotron",
+        "NemotronConfig",
+        LLAMA_WITHOUT_EPS | dict(norm_eps=1e-3, head_dim=12, attention_bias=True, mlp_bias=True),
+    ),
+    Case("ernie4_5", "Ernie4_5Config", LLAMA | dict(head_dim=10, use_bias=True)),
     Case("glm4", "Glm4Config", LLAMA | dict(head_dim=12)),
     Case("seed_oss", "SeedOssConfig", LLAMA | dict(head_dim=10)),
     Case("arcee", "ArceeConfig", LLAMA | dict(head_dim=10, mlp_bias=True, tie_word_embeddings=True)),
@@ -608,6 +615,7 @@ CASES = [
     Case("bert", "BertConfig", BERT),
     Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
     Case("xlm-roberta", "XLMRobertaConfig", BERT | dict(pad_token_id=1)),
+    Case("camembert", "CamembertConfig", BERT | dict(pad_token_id=1)),
     Case(
         "distilbert",
         "DistilBertConfig",
@@ -637,7 +645,15 @@ CASES = [
 EAGER = {"experts_implementation": "eager"}
 """Experts one by one: the other ways want sizes that are multiples of 16 bytes."""
 TOWERS = ("Gemma3Config", "Mistral3Config", "Qwen2_5_VLConfig", "Qwen3VLConfig", "Qwen3VLMoeConfig")
-ENCODERS = ("BertConfig", "RobertaConfig", "XLMRobertaConfig", "DistilBertConfig", "ElectraConfig", "ModernBertConfig")
+ENCODERS = (
+    "BertConfig",
+    "RobertaConfig",
+    "XLMRobertaConfig",
+    "CamembertConfig",
+    "DistilBertConfig",
+    "ElectraConfig",
+    "ModernBertConfig",
+)
 ENCODER_TYPES = tuple(getattr(transformers, config).model_type for config in ENCODERS)
 TOWER_TYPES = tuple(getattr(transformers, config).model_type for config in TOWERS)
 

@@ -137,7 +137,7 @@ def run(model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_ma
     mask.
     """
     inputs = dict(input_ids=torch.tensor(token_ids), attention_mask=torch.tensor(attention_mask).long())
-    if model.config.model_type in ("roberta", "xlm-roberta"):
+    if model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
         inputs["input_ids"][~torch.tensor(attention_mask).bool()] = model.config.pad_token_id
     elif model.config.model_type != "bloom":
         inputs["position_ids"] = torch.clamp(inputs["attention_mask"].cumsum(1) - 1, min=0)

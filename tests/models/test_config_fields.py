@@ -500,6 +500,18 @@ CHANGES = {
         "use_parallel_residual": {"use_parallel_residual": True},
         "use_qkv_bias": {"use_qkv_bias": False},
     },
+    "glm": {**LLAMA_LIKE, "attention_bias": {"attention_bias": False}},
+    "nemotron": {
+        **{name: change for name, change in LLAMA_LIKE.items() if name != "rms_norm_eps hidden_act"},
+        "norm_eps hidden_act": {"norm_eps": 0.3, "hidden_act": "silu"},
+        "attention_bias": {"attention_bias": False},
+        "mlp_bias": {"mlp_bias": False},
+    },
+    "ernie4_5": {
+        **LLAMA_LIKE,
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+        "use_bias": {"use_bias": False},
+    },
     "glm4": {**LLAMA_LIKE, "attention_bias": {"attention_bias": False}},
     "seed_oss": {
         **LLAMA_LIKE,
@@ -629,6 +641,7 @@ CHANGES = {
     },
     "bert": BERT,
     "roberta": {**BERT, "pad_token_id": {"pad_token_id": 5}},
+    "camembert": {**BERT, "pad_token_id": {"pad_token_id": 5}},
     "xlm-roberta": {**BERT, "pad_token_id": {"pad_token_id": 5}},
     "distilbert": {
         "sizes": {
@@ -674,7 +687,7 @@ REFUSED = {
     "gpt_neox": ("rope_theta", PART),
     "opt": ("layer_norm_elementwise_affine",),
     **dict.fromkeys(("llama", "qwen2", "qwen3", "olmo", "olmo2", "olmo3", "smollm3", "granite"), (PART,)),
-    **dict.fromkeys(("ministral", "seed_oss", "arcee", "starcoder2", "exaone4"), (PART,)),
+    **dict.fromkeys(("ministral", "seed_oss", "arcee", "starcoder2", "exaone4", "ernie4_5"), (PART,)),
     "ministral3": (PART, "layer_types", "llama_4_scaling_beta"),
     "cohere": (PART, "use_qk_norm"),
     "cohere2": (
@@ -684,7 +697,7 @@ REFUSED = {
     "stablelm": ("qk_layernorm",),
     "falcon": (PART, "num_kv_heads", "num_ln_in_parallel_attn"),
     "bloom": ("apply_residual_connection_post_layernorm", "slow_but_exact"),
-    **dict.fromkeys(("xlm-roberta", "electra"), CONFIG_ONLY),
+    **dict.fromkeys(("xlm-roberta", "camembert", "electra"), CONFIG_ONLY),
     "distilbert": ("is_causal", "is_decoder"),
     "modernbert": ("is_causal", "is_decoder", "layer_norm_eps", PART),
     "mistral": (PART,),

@@ -49,17 +49,31 @@ def test_unknown_model_types_are_refused_with_those_there_are():
         family_of(transformers.MambaConfig())
     with pytest.raises(UnsupportedModelError, match=r"'llava', .* holds a 'llama' model; save that by itself"):
         family_of(transformers.LlavaConfig())
-    with pytest.raises(UnsupportedModelError, match=r"'llama4_text' model, which isn't supported either\. Supported"):
-        family_of(transformers.Llama4Config())
+    with pytest.raises(UnsupportedModelError, match=r"'emu3_text_model' model, which isn't supported either\. "):
+        family_of(transformers.Emu3Config())
 
 
-@pytest.mark.parametrize("config", ["Gemma4Config", "Gemma4TextConfig"])
-def test_gemma_4_is_refused_with_the_reason(config):
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        *(
+            (name, "wider heads than the others")
+            for name in ("Gemma4Config", "Gemma4TextConfig", "Gemma4UnifiedConfig")
+        ),
+        ("Gemma3nConfig", "reads embeddings of its own"),
+        *((name, "tokens of their own chunk") for name in ("Llama4Config", "Llama4TextConfig")),
+        *((name, "of a narrower latent") for name in ("DeepseekV2Config", "DeepseekV3Config", "Mistral4Config")),
+        *((name, "first layers have plain MLPs") for name in ("Glm4MoeConfig", "Ernie4_5_MoeConfig")),
+    ],
+)
+def test_families_that_do_not_fit_are_refused_with_the_reason(config, reason):
     """Rather than advised to be taken apart."""
-    with pytest.raises(
-        UnsupportedModelError, match=r"'gemma4\w*', .* translates: its layers that see all tokens have w"
-    ):
-        family_of(getattr(transformers, config)())
+    refused = getattr(transformers, config)()
+    with pytest.raises(UnsupportedModelError) as error:
+        family_of(refused)
+    told = str(error.value).partition(" Supported: ")[0]
+    assert told.startswith(f"the config's model_type is '{refused.model_type}', which no family of expertlens_jax")
+    assert reason in told and told.endswith(".") and "save that" not in told
 
 
 def test_quantised_and_heterogeneous_checkpoints_are_refused():

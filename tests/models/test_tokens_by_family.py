@@ -63,7 +63,7 @@ ROWS = [
     Row(
         (
             *("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmo3", "olmoe", "gpt_oss", "granite", "stablelm", "glm4"),
-            *("falcon", "seed_oss", "starcoder2", "exaone4"),
+            *("falcon", "seed_oss", "starcoder2", "exaone4", "glm", "nemotron"),
         ),
         GPT2,
         END,
@@ -85,7 +85,7 @@ ROWS = [
         dict(bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>", add_bos_token=True),
         before=("</s>",),
     ),
-    Row(("phi3",), LLAMA, ("<unk>", "<s>", "</s>"), METASPACE),
+    Row(("phi3", "ernie4_5"), LLAMA, ("<unk>", "<s>", "</s>"), METASPACE),
     Row(
         ("llama", "mistral", "mistral3", "mixtral"),
         LLAMA,
@@ -143,7 +143,7 @@ ROWS = [
         after=("[SEP]",),
     ),
     Row(
-        ("xlm-roberta",),
+        ("xlm-roberta", "camembert"),
         xlm_roberta,
         ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
         METASPACE,

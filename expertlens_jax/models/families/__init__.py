@@ -7,16 +7,19 @@ from expertlens_jax.models.families import (
     arcee,
     bert,
     bloom,
+    camembert,
     cohere,
     cohere2,
     distilbert,
     electra,
+    ernie4_5,
     exaone4,
     falcon,
     gemma,
     gemma2,
     gemma3,
     gemma3_text,
+    glm,
     glm4,
     gpt2,
     gpt_neo,
@@ -31,6 +34,7 @@ from expertlens_jax.models.families import (
     mistral3,
     mixtral,
     modernbert,
+    nemotron,
     olmo,
     olmo2,
     olmo3,
@@ -90,7 +94,10 @@ FAMILIES: dict[str, Family] = {
         smollm3,
         granite,
         stablelm,
+        glm,
         glm4,
+        nemotron,
+        ernie4_5,
         seed_oss,
         arcee,
         starcoder2,
@@ -102,6 +109,7 @@ FAMILIES: dict[str, Family] = {
         bert,
         roberta,
         xlm_roberta,
+        camembert,
         distilbert,
         electra,
         modernbert,
@@ -109,9 +117,21 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-LAYERS_DIFFER = "its layers that see all tokens have wider heads than the others, and the stack's are all of one size"
-NOT_BUILT = dict.fromkeys(("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"), LAYERS_DIFFER)
-"""Why families aren't there that one might look for, by their `model_type`."""
+WHY_NOT = {
+    "its layers that see all tokens have wider heads than the others, and the stack's are all of one size": (
+        *("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"),
+    ),
+    "each of its layers reads embeddings of its own, and some take their keys and values from others": (
+        *("gemma3n", "gemma3n_text"),
+    ),
+    "its layers see tokens of their own chunk, and its experts read what the router has weighted already": (
+        *("llama4", "llama4_text"),
+    ),
+    "its keys and values are made of a narrower latent": ("deepseek_v2", "deepseek_v3", "mistral4"),
+    "its first layers have plain MLPs, where the others have mixtures of experts": ("glm4_moe", "ernie4_5_moe"),
+}
+"""Of families that one might look for, what the one stack doesn't have."""
+NOT_BUILT = {model_type: reason for reason, model_types in WHY_NOT.items() for model_type in model_types}
 
 
 def family_of(hf_config: Any) -> Family:

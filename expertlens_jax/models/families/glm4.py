@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama
@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from transformers import Glm4Config
 
 
-def translate(hf: Glm4Config) -> TransformerConfig:
-    """Read a GLM-4 config."""
+def glm_like(hf: Any, **options: Any) -> TransformerConfig:
+    """Read what the configs of all dense GLMs have in common; `options` are where one differs."""
     rotary = read_rotary(hf, llama.head_width(hf), partial=True)
     return llama.llama_like(
-        hf,
-        rotary=dataclasses.replace(rotary, interleaved=True),
-        norm_place="both",
-        qkv_bias=hf.attention_bias,
+        hf, rotary=dataclasses.replace(rotary, interleaved=True), qkv_bias=hf.attention_bias, **options
     )
+
+
+def translate(hf: Glm4Config) -> TransformerConfig:
+    """Read a GLM-4 config."""
+    return glm_like(hf, norm_place="both")
 
 
 def linears(c: TransformerConfig) -> dict[str, Linear]:
