@@ -29,7 +29,11 @@ def translate(hf: Cohere2Config) -> TransformerConfig:
     """Read a Command R7B config."""
     for field, value in STATED.items():
         refuse(hf, field, value, "transformers' cohere2 models are so whatever the config says")
+    refuse(hf, "use_embedding_sharing", hf.tie_word_embeddings, "tie_word_embeddings says whether the head is shared")
     unrotated = tuple(layer for layer, kind in enumerate(hf.layer_types or ()) if kind != "sliding_attention")
+    refuse(
+        hf, "layer_switch", unrotated[0] + 1 if unrotated else None, "so many layers there are to one without a window"
+    )
     return cohere.cohere_like(hf, windows=layer_windows(hf), unrotated_layers=unrotated)
 
 
@@ -39,5 +43,13 @@ FAMILY = dataclasses.replace(
     examples=("CohereLabs/c4ai-command-r7b-12-2024", "CohereLabs/c4ai-command-a-03-2025"),
     model_type="cohere2",
     translate=translate,
-    fields=(*cohere.COHERE_LIKE, "sliding_window", "layer_types", "sliding_window_pattern", *STATED),
+    fields=(
+        *cohere.COHERE_LIKE,
+        "sliding_window",
+        "layer_types",
+        "sliding_window_pattern",
+        "layer_switch",
+        *STATED,
+        "use_embedding_sharing",
+    ),
 )

@@ -37,7 +37,7 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
         *("use_flash_attn", "flash_attn", "flash_rotary", "fused_dense", "attention_softmax_in_fp32"),
         *("scale_attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion"),
         *("skip_bias_add", "skip_bias_add_qkv", "offset_alibi", "deterministic_flash_attn", "reference_compile"),
-        *("repad_logits_with_grad",),
+        *("repad_logits_with_grad", "use_parallel_embedding"),
     ),
     "belongs to a head that isn't read": (
         *("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "finetuning_task"),

@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import llama, stablelm
-from expertlens_jax.models.families.family import Linear, window
+from expertlens_jax.models.families.family import Linear, refuse, window
 
 if TYPE_CHECKING:
     from transformers import Starcoder2Config
 
 
+STATED = {"mlp_type": "default", "norm_type": "layer_norm"}
+"""What the published files say of the architecture, and transformers has in its code."""
+
+LEFT_OVER = ("activation_function", "layer_norm_epsilon")
+"""What they say besides `hidden_act` and `norm_epsilon`, which alone are read, here as in transformers."""
+
+
 def translate(hf: Starcoder2Config) -> TransformerConfig:
     """Read a StarCoder 2 config."""
+    for field, value in STATED.items():
+        refuse(hf, field, value, "transformers' starcoder2 models are so whatever the config says")
     return llama.llama_like(
         hf,
         norm="layer",
@@ -47,6 +56,6 @@ FAMILY = dataclasses.replace(
     tensors=stablelm.tensors,
     fields=(
         *(field for field in llama.LLAMA_LIKE if field != "rms_norm_eps"),
-        *("norm_epsilon", "use_bias", "sliding_window"),
+        *("norm_epsilon", "use_bias", "sliding_window", *STATED, *LEFT_OVER),
     ),
 )
