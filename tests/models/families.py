@@ -466,6 +466,21 @@ CASES = [
             logits_scaling=1.7,
         ),
     ),
+    Case(
+        "granitemoe",
+        "GraniteMoeConfig",
+        MIXTURE
+        | dict(
+            head_dim=6,
+            intermediate_size=11,
+            num_local_experts=4,
+            attention_bias=True,
+            embedding_multiplier=3.7,
+            residual_multiplier=0.37,
+            attention_multiplier=0.3,
+            logits_scaling=1.7,
+        ),
+    ),
     Case("stablelm", "StableLmConfig", STABLELM | dict(hidden_size=32, use_qkv_bias=True)),
     Case("glm", "GlmConfig", LLAMA | dict(head_dim=12)),
     Case(

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import unittest.mock
 from collections.abc import Callable, Iterator
 
@@ -65,8 +66,9 @@ def with_experts(units: pd.DataFrame) -> pd.DataFrame:
         return units
     units = units.copy()
     places = zip(units.loc[within, "layer"], units.loc[within, "site"], strict=True)
-    layers = units["hf_module"].str.extract(r"^(.*layers\.)\d+\.").dropna().iloc[0, 0]  # within a text tower or not
-    units.loc[within, "hf_module"] = [f"{layers}{layer}.mlp@{site}" for layer, site in places]
+    down = units.loc[units["site"] == "mlp.down", "hf_module"].iloc[0]
+    start, mlp = re.fullmatch(r"(.*layers\.)\d+\.(\w+)", down).groups()  # within a text tower or not
+    units.loc[within, "hf_module"] = [f"{start}{layer}.{mlp}@{site}" for layer, site in places]
     units.loc[within, "hf_channel"] = units.loc[within, "channel"]
     return units
 
@@ -83,8 +85,8 @@ def mixture_by_hand(
     `see` is shown what each expert computes, NaN at tokens that aren't routed to it.
     """
     x, experts = hidden.reshape(-1, hidden.shape[-1]), mlp.experts
-    gpt_oss = hasattr(mlp, "router")
-    router = mlp.router if gpt_oss else mlp.gate
+    gpt_oss = hasattr(experts, "gate_up_proj_bias")
+    router = mlp.router if hasattr(mlp, "router") else mlp.gate
 
     def shown(site: str, values: torch.Tensor) -> torch.Tensor:
         new = see(f"{name}@{site}", values.reshape(*hidden.shape[:2], -1)) if site in sites else None

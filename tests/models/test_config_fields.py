@@ -492,6 +492,14 @@ CHANGES = {
         "multipliers": {"embedding_multiplier": 0.5, "attention_multiplier": 0.05, "logits_scaling": 0.4},
         "residual_multiplier": {"residual_multiplier": 1.3},
     },
+    "granitemoe": {
+        **LLAMA_LIKE,
+        "attention_bias": {"attention_bias": False},
+        "multipliers": {"embedding_multiplier": 0.5, "attention_multiplier": 0.05, "logits_scaling": 0.4},
+        "residual_multiplier": {"residual_multiplier": 1.3},
+        "num_local_experts": {"num_local_experts": 5, "num_experts_per_tok": 3},
+        "num_experts_per_tok": {"num_experts_per_tok": 5},
+    },
     "stablelm": {
         **{name: change for name, change in LLAMA_LIKE.items() if name not in ("sizes", "rms_norm_eps hidden_act")},
         "sizes": {**{name: size for name, size in LLAMA_LIKE["sizes"].items() if name != "head_dim"}},
@@ -712,6 +720,7 @@ REFUSED = {
     "modernbert": ("is_causal", "is_decoder", "layer_norm_eps", PART),
     "mistral": (PART,),
     "mixtral": (PART, "num_experts_per_tok"),
+    "granitemoe": (PART, "num_experts_per_tok"),
     "olmoe": (PART, "head_dim"),
     "gpt_oss": (PART, "hidden_act"),
     "qwen3_vl_moe": ("decoder_sparse_step", "mlp_only_layers"),

@@ -135,6 +135,22 @@ def test_experts_whose_inputs_come_first_are_read_as_those_whose_outputs_do(tmp_
     assert_as_transformers(reference, tmp_path)
 
 
+def test_granites_mixtures_are_read_by_the_names_that_the_hubs_files_have(tmp_path):
+    reference = el.load_model(save(tmp_path, "granitemoe"))
+    names = {"experts.gate_up_proj": "input_linear.weight", "experts.down_proj": "output_linear.weight"}
+    names |= {"router.weight": "router.layer.weight"}
+
+    def on_the_hub(stored):
+        end = stored.partition("block_sparse_moe.")[2]
+        return stored.removesuffix(end) + names[end] if end in names else stored
+
+    rename(tmp_path, on_the_hub)
+    assert sum(stored.endswith("_linear.weight") for stored in read(tmp_path)) == 4
+    model = el.load_model(tmp_path)
+    assert same_parameters(model, reference)
+    assert_as_transformers(model, tmp_path)
+
+
 HEADS = {
     "xlm-roberta": ("roberta.", ("lm_head.layer_norm.weight", "classifier.out_proj.bias")),
     "distilbert": ("distilbert.", ("vocab_transform.weight", "vocab_layer_norm.bias", "pre_classifier.weight")),

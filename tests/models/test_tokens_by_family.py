@@ -62,7 +62,20 @@ END = ("<|endoftext|>",)
 ROWS = [
     Row(
         (
-            *("gpt2", "gpt_neo", "gptj", "phi", "olmo2", "olmo3", "olmoe", "gpt_oss", "granite", "stablelm", "glm4"),
+            *(
+                "gpt2",
+                "gpt_neo",
+                "gptj",
+                "phi",
+                "olmo2",
+                "olmo3",
+                "olmoe",
+                "gpt_oss",
+                "granite",
+                "granitemoe",
+                "stablelm",
+                "glm4",
+            ),
             *("falcon", "seed_oss", "starcoder2", "exaone4", "glm", "nemotron"),
         ),
         GPT2,
