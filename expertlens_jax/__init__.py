@@ -82,6 +82,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.models.sae import SAE
     from expertlens_jax.models.sae_files import load_sae
     from expertlens_jax.models.steering import Steering, load_steering, steer_units
+    from expertlens_jax.models.when import When
     from expertlens_jax.parallel import connect_hosts, make_mesh
     from expertlens_jax.report.pushing import push
     from expertlens_jax.settings import Chat, Negatives, Recording, Resampling, Statistics
@@ -115,6 +116,7 @@ __all__ = [
     "Things",
     "Trace",
     "Typicality",
+    "When",
     "ablate_heads",
     "align",
     "attribute",

@@ -17,17 +17,19 @@ from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
+from expertlens_jax.models.gated_maps import at_rows
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention, describe_interventions
 from expertlens_jax.models.model import Model, respond
 from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import check_sites
-from expertlens_jax.models.steering import Steering, SteeringCollection
+from expertlens_jax.models.steering import LaidOut, Steering
 from expertlens_jax.models.streaming import streamed_layers
 from expertlens_jax.models.taps import Taps, check_pooling
 from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
+from expertlens_jax.models.when import ReadText, goes_by_words
 from expertlens_jax.settings import PlainRecording, Recording, check_chat, settings_of
 
 
@@ -88,8 +90,10 @@ def record_responses(
             f"record_responses was given pool_over={recording.pool_over!r}, and knows no concepts whose words these "
             "would be. Give it to el.find_experts."
         )
-    prepared = prepare_recording(model, sentences, recording)
-    placed = model.place_steering(steering)
+    prepared = prepare_recording(model, sentences, recording, offsets=goes_by_words(steering))
+    tokens = prepared.tokens
+    text = ReadText(model.tokenizer, tokens.ids, texts=sentences, offsets=tokens.offsets, own=tokens.in_pool)
+    placed = model.place_steering(steering, text)
     provenance = prepared.provenance
     done = [] if steering is None else [f"{steering!r}, digest {steering.digest}"]
     acting = ()
@@ -109,7 +113,8 @@ def record_responses(
         shown = SentenceBar(bar)
         waiting = None  # one batch is computed while the one before is copied to the host
         for batch in prepared.batches():
-            responses = prepared.respond(batch, steering=placed, interventions=acting)
+            steered = at_rows(placed, batch.rows, batch.token_ids.shape)
+            responses = prepared.respond(batch, steering=steered, interventions=acting)
             if waiting is not None:
                 keep(*waiting)
             waiting = batch, responses
@@ -170,7 +175,7 @@ class PreparedRecording:
         batch: Batch,
         *,
         layers: tuple[int, int] | None = None,
-        steering: SteeringCollection | None = None,
+        steering: LaidOut | None = None,
         interventions: tuple[PlacedIntervention, ...] = (),
     ) -> jax.Array:
         """Return the responses to a batch, float32 `[batch, units]`, of all layers or from one up to another.
@@ -191,6 +196,7 @@ def prepare_recording(
     recording: Recording | None = None,
     *,
     tokens: Tokens | None = None,
+    offsets: bool = False,
     all_hosts: bool = False,
 ) -> PreparedRecording:
     """Check what will be recorded, and lay the model out on its devices.
@@ -201,6 +207,7 @@ def prepare_recording(
       recording: how they are read; None for the defaults.
       tokens: the sentences' tokens, where fewer are pooled over than `tokenize` would; which those
         are (`recording.pool_over`, see `token_masks`) is only written down.
+      offsets: whether it should be known where in its sentence each token stands.
       all_hosts: whether the devices of all processes work on each batch, or this process's only.
 
     Raises:
@@ -214,7 +221,8 @@ def prepare_recording(
     sites = check_sites(model.config, recording.sites, model.saes)
     if tokens is None:
         longest = model.config.max_tokens
-        tokens = tokenize(model.tokenizer, sentences, max_tokens=longest, truncate=recording.truncate, chat=chat)
+        told = {"truncate": recording.truncate, "offsets": offsets, "chat": chat}
+        tokens = tokenize(model.tokenizer, sentences, max_tokens=longest, **told)
     check_token_ids(
         tokens.ids,
         vocab_size=model.config.vocab_size,

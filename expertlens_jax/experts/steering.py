@@ -15,6 +15,7 @@ from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.models.provenance import read_provenance
 from expertlens_jax.models.sites import SITES, check_no_summaries, each_of
 from expertlens_jax.models.steering import Steering
+from expertlens_jax.models.when import When, check_when
 
 
 class Method(NamedTuple):
@@ -86,6 +87,7 @@ def steer(
     by: str = "average_precision",
     sign: Sign = "up",
     layers: Sequence[int] | int | None = None,
+    when: When | None = None,
 ) -> Steering:
     """Make a steering of a concept's experts, or along its direction.
 
@@ -127,6 +129,7 @@ def steer(
       sign: "up", "down" or "both", see `select_experts`.
       layers: choose among the units of these layers only, from 0; default all of the table's. Directions of several
         layers add up in the stream, so of these one or more must be named, unless the table has a single one.
+      when: at which tokens it applies, such as `el.When(part="continuation")`; default all.
 
     Returns:
       A `Steering`, which any call of the model takes, with the table's provenance: given to another model it warns, see
@@ -135,7 +138,7 @@ def steer(
     Raises:
       SelectionError: a concept that isn't in the table or is given twice, a site that wasn't recorded, an unknown
         method, no choice of units or an empty one, or a table without what the method needs; directions at another
-        site, or without a layer.
+        site, or without a layer; units that the model computes before the one that `when` goes by.
 
     >>> import expertlens_jax as el
     >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
@@ -144,12 +147,15 @@ def steer(
     >>> el.steer(expertise, "cat", top=5)
     Steering of lenslet-2m: cat, set_median; 5 units (5 at attn.v)
     """
+    if when is not None:
+        check_when(when)
     if is_directions(expertise):
         asked: dict[str, Any] = {"top": top, "threshold": threshold, "units": units, "sparing": tuple(sparing) or None}
         asked |= {"method": None if method == "set_median" else method, "by": None if by == "average_precision" else by}
-        return _steer_along(
+        along = _steer_along(
             expertise, concept, strength, sites, layers, asked | {"sign": None if sign == "up" else sign}
         )
+        return along if when is None else along.only(when)
     if method not in METHODS:
         raise SelectionError(f"method {method!r} was given; wanted one of {', '.join(METHODS)}.")
     concepts = (concept,) if isinstance(concept, str) else tuple(concept)
@@ -197,7 +203,8 @@ def steer(
                 f"{', '.join(spared) or 'none'}. Choose more units."
             )
         steerings.append(_steer_units(expertise, name, np.flatnonzero(chosen), method, channels))
-    return functools.reduce(Steering.then, steerings).at_strength(strength)
+    steering = functools.reduce(Steering.then, steerings).at_strength(strength)
+    return steering if when is None else steering.only(when)
 
 
 def _site_channels(expertise: xr.Dataset) -> tuple[tuple[str, int | None], ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ConceptDataError, SelectionError
-from expertlens_jax.models.tokens import Tokens, tokenize
+from expertlens_jax.models.tokens import Tokens, holds_any, tokenize
 from expertlens_jax.settings import Chat
 
 PoolOver = Literal["all", "concept", "others"]
@@ -72,7 +72,7 @@ def pool_over_words(
         of_words = np.zeros(len(own), bool)
         rows = np.flatnonzero(concepts.labels[:, column])
         for row in rows:
-            of_word = own & _hold_any(places, finders[row](sentence))
+            of_word = own & holds_any(places, finders[row](sentence))
             if not of_word.any():
                 cut = " within the model's context" if truncate and len(own) == max_tokens else ""
                 refused.append((column, f"lacks the word of its concept {concepts.concepts[row]!r}{cut}"))
@@ -92,12 +92,3 @@ def pool_over_words(
             f"{concepts.sentences[column]!r}. Mend these sentences, leave them out, or pool over all tokens."
         )
     return dataclasses.replace(tokens, in_pool=tuple(in_pool))
-
-
-def _hold_any(places: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
-    """bool [tokens]: tokens at `places` int [tokens, 2] that hold a character of any span (start, end)."""
-    holds = np.zeros(len(places), bool)
-    for start, end in spans:
-        # A token without characters (an empty one that a tokenizer puts before the first word) holds none.
-        holds |= (places[:, 0] < end) & (places[:, 1] > start) & (places[:, 0] < places[:, 1])
-    return holds

@@ -14,6 +14,7 @@ from expertlens_jax.errors import SelectionError, TokenizationError
 from expertlens_jax.experts.responses import prepare_recording
 from expertlens_jax.experts.token_colours import ansi_trace, html_trace, text_trace
 from expertlens_jax.models.addresses import Units, locate_units
+from expertlens_jax.models.gated_maps import at_rows
 from expertlens_jax.models.interventions import Intervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.reading import choose_units, read_units
@@ -23,6 +24,7 @@ from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.token_texts import texts_in_sentence
 from expertlens_jax.models.tokens import row_shapes, tokenize
 from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.models.when import ReadText
 from expertlens_jax.settings import Chat, Recording, check_chat
 
 
@@ -176,7 +178,8 @@ def trace(
     network = Transformer(
         model.config, Taps(captured=chosen.sites), jnp.dtype(model.dtype), mesh=recording.network.mesh
     )
-    placed = model.place_steering(steering)
+    text = ReadText(model.tokenizer, tokens.ids, texts=sentences, offsets=tokens.offsets, own=tokens.in_pool)
+    placed = model.place_steering(steering, text)
     acting = ()
     if interventions:
         acting = model.place_interventions(interventions, row_shapes(recording.batches()), recording.mesh)
@@ -191,7 +194,8 @@ def trace(
         waiting = None  # one batch is computed while the one before is copied to the host
         for batch in recording.batches():
             arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), recording.mesh)
-            values = read_units(network, recording.params, *arrays, chosen, placed, recording.saes, acting)
+            steered = at_rows(placed, batch.rows, batch.token_ids.shape)
+            values = read_units(network, recording.params, *arrays, chosen, steered, recording.saes, acting)
             if waiting is not None:
                 keep(*waiting)
             waiting = batch.rows, values

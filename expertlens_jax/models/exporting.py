@@ -1,9 +1,14 @@
 """What a file for another program can't carry of a steering, told in one way."""
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import SelectionError
+
+if TYPE_CHECKING:
+    from expertlens_jax.models.steering import Steering
 
 
 def refuse_units(carrier: str, rows: pd.DataFrame, count: int, why: str) -> None:
@@ -23,4 +28,22 @@ def refuse_units(carrier: str, rows: pd.DataFrame, count: int, why: str) -> None
         raise SelectionError(
             f"{carrier} can't carry this steering: {len(rows)} of its {count} units {why}: {shown}"
             f"{' ...' if len(rows) > 3 else ''}. steering.to_torch(hf_model) carries any."
+        )
+
+
+def refuse_conditions(carrier: str, steering: "Steering") -> None:
+    """Refuse a steering that applies at some tokens only, for a program that adds its vectors at every token.
+
+    Args:
+      carrier: as of `refuse_units`.
+      steering: any.
+
+    Raises:
+      SelectionError: it has a `when`; the message says which.
+    """
+    whens = [when for _, when in steering.stages if when is not None]
+    if whens:
+        raise SelectionError(
+            f"{carrier} can't carry this steering: it applies only {'; or '.join(map(str, whens))}, and what "
+            f"{carrier} says is done at every token. steering.to_torch(hf_model) carries all conditions but words."
         )

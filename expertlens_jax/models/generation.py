@@ -25,10 +25,11 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sampling import Sampling, draw_tokens
-from expertlens_jax.models.steering import Steering, SteeringCollection
+from expertlens_jax.models.steering import LaidOut, Steering
 from expertlens_jax.models.streaming import program, run, streamed_layers
 from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.models.when import ReadText
 from expertlens_jax.settings import Chat, check_chat
 
 Prompt = str | Sequence[int] | np.ndarray | Sequence[Message]
@@ -132,8 +133,9 @@ def generate(
       seed: of the draws.
       draws: int `[prompts]`, from 0: which draws each prompt is given; those with the same number are given the same.
         Default its place among the prompts.
-      steering: from `el.steer` or `el.steer_units`; applies to the tokens of the prompt and the generated ones alike.
-        Or a list, `[prompts]`, with one, or None, for each.
+      steering: from `el.steer` or `el.steer_units`; applies to the tokens of the prompt and the generated ones alike,
+        unless its `when` says otherwise: `el.When(part="continuation")`. Or a list, `[prompts]`, with one, or None, for
+        each.
       interventions: from `el.intervene`, applied after the steering. A function sees a batch's prompts at once, padded
         on the left, and then one token of each row at a time; `at.positions` counts on.
       on_token: called with `(row, token_id, text)` for every token as soon as it is known. A row's texts, put
@@ -163,9 +165,11 @@ def generate(
     prompts, chats = _as_conversations(model, _each_prompt(prompts), check_chat(chat))
     prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
     draw_of = _check_draws(draws, len(prompts))
-    placed = model.place_rows(steering, len(prompts))
+    lengths = [len(ids) for ids in prompt_ids]
+    text = ReadText(model.tokenizer, prompt_ids, lengths, goes_on=True, texts=prompts)
+    placed = model.place_rows(steering, len(prompts), text)
     mesh, params = parallel.place(model.params)
-    prompt_slots = _bucket(max(len(ids) for ids in prompt_ids))
+    prompt_slots = _bucket(max(lengths))
     slots = _bucket(prompt_slots + max_new_tokens)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype), keeps=True)
     ends: list[int | None] = [model.tokenizer.eos_token_id] if model.end_ids is None else [*model.end_ids]
@@ -193,7 +197,7 @@ def generate(
         else:
             of_row = parallel.split_rows(of_row.astype(np.int32), mesh)
         request = Request(numbers, token_ids, mask, end_ids, sampling, acting, of_row)
-        run = network, params, placed.of(rows), request
+        run = network, params, placed.of(rows, prompt_slots), request
         state = prefill(*run, start_state(real, slots - prompt_slots))
         refill_at = _refill_at(model.config, max(len(ids) for ids in batch), max_new_tokens)
         if on_token is not None:
@@ -267,7 +271,7 @@ def start_state(real: jax.Array, new_slots: int) -> State:
 def prefill(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     request: Request,
     state: State,
 ) -> State:
@@ -280,7 +284,7 @@ def prefill(
 def refill(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     request: Request,
     state: State,
     count: int,
@@ -295,7 +299,7 @@ def refill(
 def step(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     request: Request,
     state: State,
 ) -> State:
@@ -310,7 +314,7 @@ def step(
 def decode(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     request: Request,
     state: State,
     max_new_tokens: jax.Array | int,
@@ -330,7 +334,7 @@ def decode(
 def _next_logits(
     network: Transformer,
     params: Mapping[str, Any],
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     request: Request,
     cache: Mapping[str, Any] | None,
     token_ids: jax.Array,
@@ -400,7 +404,7 @@ def continuation(
 
 
 def _stream(
-    run: tuple[Transformer, Mapping[str, Any], SteeringCollection | None, Request],
+    run: tuple[Transformer, Mapping[str, Any], LaidOut | None, Request],
     state: State,
     refill_at: int | None,
     max_new_tokens: int,

@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.models.exporting import refuse_units
+from expertlens_jax.models.exporting import refuse_conditions, refuse_units
 
 if TYPE_CHECKING:
     from expertlens_jax.models.steering import Steering
@@ -33,6 +33,7 @@ def save_gguf(steering: Steering, path: epath.PathLike, *, model_hint: str = "")
       SelectionError: the steering does what a control vector can't; the message says which units, and why.
       ModuleNotFoundError: the package gguf isn't installed; it is the extra `gguf`.
     """
+    refuse_conditions("a control vector", steering)
     table = steering.table
     elsewhere = table[table["site"] != SITE]
     scaled = table[(table["site"] == SITE) & (table["scale"] != 1)]

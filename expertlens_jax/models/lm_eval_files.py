@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.models.exporting import refuse_units
+from expertlens_jax.models.exporting import refuse_conditions, refuse_units
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.torch_hooks import find_places
 
@@ -36,6 +36,7 @@ def save_lm_eval(steering: Steering, path: epath.PathLike, hf_model: Any) -> Non
     """
     if epath.Path(path).suffix != ".pt":
         raise SelectionError(f"{path} was given; lm-evaluation-harness reads vectors from a file that ends in .pt.")
+    refuse_conditions(CARRIER, steering)
     table = steering.table
     if not len(table):
         raise SelectionError("this steering changes no unit; there is nothing to write.")

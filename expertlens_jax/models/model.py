@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,14 @@ from expertlens_jax.errors import ExpertLensWarning, SelectionError, Tokenizatio
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_arrays, stated_options
 from expertlens_jax.models.families.family import Family
+from expertlens_jax.models.gated_maps import GatedRows, GatedSteering
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention, place_interventions
 from expertlens_jax.models.provenance import Provenance, provenance_of
 from expertlens_jax.models.sae import SAE, check_saes
 from expertlens_jax.models.sharding import split_rows
 from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
 from expertlens_jax.models.steering import (
+    LaidOut,
     PlacedRows,
     Steering,
     SteeringCollection,
@@ -37,6 +39,7 @@ from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.tokens import as_rows, check_token_ids
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
+from expertlens_jax.models.when import ReadText
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +205,8 @@ class Model:
             padded on the right.
           attention_mask: `[batch, tokens]`, nonzero at tokens and zero at padding on either side; default all
             tokens.
-          steering: from `el.steer` or `el.steer_units`; default none. Or a list, `[batch]`, with one, or None, for each
-            row.
+          steering: from `el.steer` or `el.steer_units`; default none. One with a `when` by words goes by the text that
+            the ids are decoded to; `part` isn't known here. Or a list, `[batch]`, with one, or None, for each row.
           interventions: from `el.intervene`, applied in this order, at each site after the steering; default none.
 
         Returns:
@@ -217,7 +220,7 @@ class Model:
         """
         token_ids, attention_mask = self._check_tokens(token_ids, attention_mask)
         network = Transformer(self.config, dtype=jnp.dtype(self.dtype))
-        placed = self.place_rows(steering, len(token_ids)).of(np.arange(len(token_ids)))
+        placed = self._lay_out_steering(steering, token_ids, attention_mask)
         acting = self.place_interventions(interventions, [token_ids.shape])
         return apply(network, self.params, token_ids, attention_mask, placed, acting)
 
@@ -267,7 +270,7 @@ class Model:
             token_ids,
             attention_mask,
             pool_mask,
-            self.place_rows(steering, len(token_ids)).of(np.arange(len(token_ids))),
+            self._lay_out_steering(steering, token_ids, attention_mask),
             saes=self.saes_at(sites),
             interventions=self.place_interventions(interventions, [token_ids.shape]),
         )
@@ -309,7 +312,7 @@ class Model:
         for site in sites:
             check_activation_site(self.config, site, self.name, "captured")
         network = Transformer(self.config, Taps(captured=tuple(dict.fromkeys(sites))), jnp.dtype(self.dtype))
-        placed = self.place_rows(steering, len(token_ids)).of(np.arange(len(token_ids)))
+        placed = self._lay_out_steering(steering, token_ids, attention_mask)
         acting = self.place_interventions(interventions, [token_ids.shape])
         captured = capture(network, self.params, token_ids, attention_mask, placed, acting)
         return dict(zip(network.taps.captured, captured, strict=True))
@@ -318,44 +321,71 @@ class Model:
         """Return the sparse autoencoders that are needed for these sites: all, if features are among them, or none."""
         return self.saes if any(SITES[site].by_sae for site in sites) else ()
 
-    def place_steering(self, steering: Steering | None) -> SteeringCollection | None:
+    def place_steering(
+        self, steering: Steering | None, text: ReadText | None = None
+    ) -> SteeringCollection | GatedSteering | None:
         """Lay a steering out for this model, see `models.steering.place_steering`.
 
+        Args:
+          steering: or none.
+          text: what it will be given.
+
         Raises:
-          SelectionError: its units don't fit.
+          SelectionError: its units don't fit, or this text doesn't tell where it applies.
 
         Warns:
           ExpertLensWarning: it fits, and is another model's.
         """
-        return place_steering(steering, self.config, self.name, self._provenance_beside(steering))
+        return place_steering(steering, self.config, self.name, self._provenance_beside(steering), text)
 
-    def place_rows(self, steering: Steering | Sequence[Steering | None] | None, num_rows: int) -> PlacedRows:
+    def place_rows(
+        self, steering: Steering | Sequence[Steering | None] | None, num_rows: int, text: ReadText | None = None
+    ) -> PlacedRows:
         """Lay out the steering of all rows of a call, or of each.
 
         Args:
           steering: one for all rows, or none; or a list with one, or None, for each.
           num_rows: of the call.
+          text: what it will be given.
 
         Raises:
-          SelectionError: their units don't fit, or a list has another length.
+          SelectionError: their units don't fit, a list has another length, or the text doesn't tell where one applies.
 
         Warns:
           ExpertLensWarning: one fits, and is another model's.
         """
         by_row = check_row_steerings(steering, num_rows)
-        different: list[Any] = [steering] if by_row is None else list({id(each): each for each in by_row}.values())
-        placed = []
-        for each in different:  # no comprehension, so that warnings are told of the caller's line
-            placed.append(place_steering(each, self.config, self.name, self._provenance_beside(each)))
         if by_row is None:
-            return PlacedRows(placed[0])
+            provenance = self._provenance_beside(steering)
+            return PlacedRows(place_steering(cast(Any, steering), self.config, self.name, provenance, text))
+        different: list[Any] = list({id(each): each for each in by_row}.values())
         place = {id(each): number for number, each in enumerate(different)}
-        return PlacedRows(stack_placed(placed), np.array([place[id(each)] for each in by_row], int))
+        of_row = np.array([place[id(each)] for each in by_row], int)
+        gated = any(getattr(each, "stages", ()) for each in different)
+        placed = []
+        for number, each in enumerate(different):  # no comprehension, so that warnings are told of the caller's line
+            own = None if text is None else text.take(np.flatnonzero(of_row == number))
+            provenance = self._provenance_beside(each)
+            placed.append(place_steering(each, self.config, self.name, provenance, own, gated=gated))
+        if gated:
+            return PlacedRows(GatedRows.of_steerings(placed, of_row), of_row)
+        return PlacedRows(stack_placed(cast(Any, placed)), of_row)
 
     def _provenance_beside(self, steering: Any) -> Provenance | None:
         """Return what a steering's provenance is compared with, where both are known."""
         known = getattr(steering, "provenance", None) is not None and self._has_values
         return self.provenance if known else None
+
+    def _lay_out_steering(
+        self,
+        steering: Steering | Sequence[Steering | None] | None,
+        token_ids: np.ndarray,
+        attention_mask: np.ndarray,
+    ) -> LaidOut | None:
+        """Lay a steering out for one call's token ids."""
+        rows = [row[real] for row, real in zip(token_ids, attention_mask, strict=True)]
+        placed = self.place_rows(steering, len(rows), ReadText(self.tokenizer, rows))
+        return placed.of(np.arange(len(rows)), token_ids.shape[1])
 
     def place_interventions(
         self,
@@ -395,7 +425,7 @@ def apply(
     params: Mapping[str, Any],
     token_ids: jax.Array,
     attention_mask: jax.Array,
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
     """Run one jitted pass for its output: logits `[batch, tokens, vocabulary]`, or the last hidden state."""
@@ -417,7 +447,7 @@ def capture(
     params: Mapping[str, Any],
     token_ids: jax.Array,
     attention_mask: jax.Array,
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> list[jax.Array]:
     """Run one jitted pass for the activations at the captured sites, `[layers, batch, tokens, channels]` each."""
@@ -441,7 +471,7 @@ def respond(
     token_ids: jax.Array,
     attention_mask: jax.Array,
     pool_mask: jax.Array,
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     first_layer: jax.Array | int = 0,
     num_layers: int | None = None,
     saes: tuple[SAE, ...] = (),

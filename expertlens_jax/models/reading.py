@@ -13,7 +13,7 @@ from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.model import Model, at_path
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import SITES, in_block_order, node_at
-from expertlens_jax.models.steering import SteeringCollection
+from expertlens_jax.models.steering import LaidOut
 from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.transformer import Transformer
 
@@ -71,7 +71,7 @@ def read_units(
     attention_mask: jax.Array,
     pool_mask: jax.Array,
     chosen: ChosenUnits,
-    steering: SteeringCollection | None = None,
+    steering: LaidOut | None = None,
     saes: tuple[SAE, ...] = (),
     interventions: Sequence[PlacedIntervention] = (),
 ) -> jax.Array:

@@ -14,10 +14,11 @@ from expertlens_jax.errors import TokenizationError
 from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
-from expertlens_jax.models.steering import Steering, SteeringCollection, check_row_steerings
+from expertlens_jax.models.steering import LaidOut, Steering, check_row_steerings
 from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, row_shapes, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer
+from expertlens_jax.models.when import ReadText
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +28,14 @@ class Continued:
     tokens: Tokens
     first: tuple[int, ...]
     """`[rows]`: which token of a row is the first of its continuation."""
+    texts: tuple[str, ...] | None = None
+    """`[rows]`: the texts that these tokens are the beginnings of; None if they aren't known."""
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Continued":
         """Return some of the rows, in this order."""
         ids, in_pool = (tuple(each[row] for row in rows) for each in (self.tokens.ids, self.tokens.in_pool))
-        return Continued(Tokens(ids, in_pool), tuple(self.first[row] for row in rows))
+        texts = None if self.texts is None else tuple(self.texts[row] for row in rows)
+        return Continued(Tokens(ids, in_pool), tuple(self.first[row] for row in rows), texts)
 
     def first_tokens(self) -> "Continued":
         """Return the rows up to the first token of each continuation."""
@@ -40,7 +44,7 @@ class Continued:
             tuple(row[:end] for row, end in zip(each, ends, strict=True))
             for each in (self.tokens.ids, self.tokens.in_pool)
         )
-        return Continued(Tokens(ids, in_pool), self.first)
+        return Continued(Tokens(ids, in_pool), self.first, self.texts)
 
 
 def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: Sequence[str]) -> Continued:
@@ -79,7 +83,8 @@ def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: 
     limits = {"vocab_size": model.config.vocab_size, "model": model.name}
     check_token_ids(token_ids, **limits, tokenizer=model.tokenizer, texts=texts)
     warn_of_doubles(model.tokenizer, texts, token_ids, own, "Take it off the prompts")
-    return Continued(Tokens(tuple(token_ids), tuple(np.ones(len(ids), bool) for ids in token_ids)), tuple(first))
+    whole = tuple(np.ones(len(ids), bool) for ids in token_ids)
+    return Continued(Tokens(tuple(token_ids), whole), tuple(first), tuple(texts))
 
 
 def score_continuations(
@@ -97,7 +102,9 @@ def score_continuations(
       model: a causal language model.
       prompts: `[rows]` texts; an empty one leaves the continuation's first token unscored.
       continuations: `[rows]` texts, put after the prompts as they are: with their leading space.
-      steering: of the model while it reads; default none. Or a list, `[rows]`, with one, or None, for each.
+      steering: of the model while it reads; default none. One with a `when` by words sees all of a row: the map at a
+        token may follow from the rest of its word, which comes after it. Or a list, `[rows]`, with one, or None, for
+        each.
       interventions: from `el.intervene`, applied after the steering; default none. Rows are read in any order and
         batches, so a function has to take any row.
       tokens_per_batch: about how many tokens, padding included, each device takes at a time.
@@ -142,7 +149,8 @@ def score_tokens(
       SelectionError: see `score_continuations`.
     """
     token_ids, first = continued.tokens.ids, continued.first
-    placed = model.place_rows(steering, len(token_ids))
+    text = ReadText(model.tokenizer, token_ids, first, texts=continued.texts)
+    placed = model.place_rows(steering, len(token_ids), text)
     mesh, params = parallel.place(model.params)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)
@@ -157,7 +165,8 @@ def score_tokens(
     acting = model.place_interventions(interventions, row_shapes(all_batches()) if interventions else (), mesh)
     for batch in all_batches():
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask), mesh)
-        steered = placed.of(np.pad(batch.rows, (0, len(batch.token_ids) - len(batch.rows)), mode="edge"))
+        rows = np.pad(batch.rows, (0, len(batch.token_ids) - len(batch.rows)), mode="edge")
+        steered = placed.of(rows, batch.token_ids.shape[1])
         log_probs = np.asarray(next_log_probs(network, params, *arrays, steered, acting))
         for place, row in enumerate(batch.rows):
             scored[row] = log_probs[place, first[row] - 1 : len(token_ids[row]) - 1]
@@ -232,7 +241,7 @@ def next_log_probs(
     params: Mapping[str, Any],
     token_ids: jax.Array,
     attention_mask: jax.Array,
-    steering: SteeringCollection | None,
+    steering: LaidOut | None,
     interventions: tuple[PlacedIntervention, ...] = (),
 ) -> jax.Array:
     """Return what each token but the first had for a log-probability: float32 `[batch, tokens - 1]`."""

@@ -1,4 +1,4 @@
-"""Steering: one affine map a unit, `x * scale + shift` at every token, given to any call of a model.
+"""Steering: one affine map a unit, `x * scale + shift`, given to any call of a model; at every token, or some (`When`).
 
 A `Steering` names the units it changes. Calls lay it out as a Flax collection that mirrors the parameters (see
 `taps.py`), where the sites read it.
@@ -25,8 +25,10 @@ from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models import hub
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
+from expertlens_jax.models.gated_maps import GatedMap, GatedRows, GatedSteering, UnitGate
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
 from expertlens_jax.models.sites import check_no_summaries, node_at
+from expertlens_jax.models.when import ReadText, When, check_comes_first, check_when, listed_tokens
 
 if TYPE_CHECKING:
     from expertlens_jax.models.torch_hooks import TorchHooks
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 SteeringCollection = Mapping[str, Any]
 """`{scale, shift}`, float32 `[layers, channels]` each, at the sites' paths; where each row of a batch is steered by
 itself, `[layers, rows, 1, channels]`."""
+
+LaidOut = SteeringCollection | tuple[GatedMap, ...]
+"""What a compiled program is given: the collection, or, of a steering that applies at some tokens only, its maps."""
 
 
 @struct.dataclass(eq=False, repr=False)
@@ -45,6 +50,7 @@ class Steering:
 
         steering.at_strength(0.5)     # half way from what the units say to what they would be made to say
         steering.then(other)          # both, one after the other
+        steering.only(el.When(part="continuation"))  # at some tokens, and not at every one
         steering.table                # a row per unit
         steering.transfer(tuned)      # meant for another model with the same units, such as a tuned sibling
         steering.save("cat.json")     # el.load_steering("cat.json")
@@ -77,13 +83,66 @@ class Steering:
     """Of the responses that its numbers are from, or of the model it was made for by hand; None if that isn't known."""
     transferred_to: str = struct.field(pytree_node=False, default="")
     """The digest of another model that it is meant for, see `transfer`."""
+    stages: tuple[tuple[int, When | None], ...] = struct.field(pytree_node=False, default=())
+    """Of the steerings that it is made of, in their order: how many of `units` are theirs, and when they apply; () if
+    all apply at every token. A unit may be in several."""
+
+    @property
+    def when(self) -> When | tuple[When | None, ...] | None:
+        """At which tokens it applies; None for all. Of steerings that are joined and differ in this, each one's."""
+        whens = tuple(when for _, when in self.stages)
+        return whens if len(whens) > 1 else whens[0] if whens else None
+
+    def only(self, when: When) -> "Steering":
+        """Return the same steering, which applies only at some tokens.
+
+        Args:
+          when: from `el.When`.
+
+        Raises:
+          SelectionError: it applies at some tokens only already; or it steers what the model computes before the unit
+            that the condition goes by.
+          SettingError: `when` is no condition.
+        """
+        if self.stages:
+            raise SelectionError(
+                f"this steering applies only {self._where} already, and was to apply only {when}. Give all that has to "
+                "hold as one el.When, to the steering that applies at every token."
+            )
+        check_comes_first(check_when(when), self.units)
+        return dataclasses.replace(self, stages=((len(self), when),))
+
+    @property
+    def parts(self) -> "tuple[Steering, ...]":
+        """The steerings that it is of, one after the other, each of which has a single `when`."""
+        if len(self.stages) < 2:
+            return (self,)
+        ends = np.cumsum([count for count, _ in self.stages]).tolist()
+        return tuple(
+            dataclasses.replace(
+                self,
+                scale=self.scale[end - count : end],
+                shift=self.shift[end - count : end],
+                units=self.units[end - count : end],
+                stages=() if when is None else ((count, when),),
+            )
+            for end, (count, when) in zip(ends, self.stages, strict=True)
+        )
+
+    @property
+    def _where(self) -> str:
+        """At which tokens it applies, as "only ..." goes on."""
+        return "; then ".join("at every token" if when is None else str(when) for _, when in self.stages)
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per unit: `layer, site, channel, scale, shift`."""
-        return pd.DataFrame(self.units, columns=["layer", "site", "channel"]).assign(
+        """A row per unit: `layer, site, channel, scale, shift`; and `when`, in words, if it isn't at every token."""
+        table = pd.DataFrame(self.units, columns=["layer", "site", "channel"]).assign(
             scale=np.asarray(self.scale), shift=np.asarray(self.shift)
         )
+        if not self.stages:
+            return table
+        return table.assign(when=[str(when or "at every token") for count, when in self.stages for _ in range(count)])
 
     def __len__(self) -> int:
         return len(self.units)
@@ -91,7 +150,8 @@ class Steering:
     def __repr__(self) -> str:
         by_site = pd.Series([site for _, site, _ in self.units], dtype=object).value_counts()
         where = f" ({', '.join(f'{count} at {site}' for site, count in by_site.items())})" if len(self) else ""
-        return f"Steering of {self.model}: {self.label or 'by hand'}; {len(self)} units{where}"
+        when = f", only {self._where}" if self.stages else ""
+        return f"Steering of {self.model}: {self.label or 'by hand'}; {len(self)} units{where}{when}"
 
     def _repr_html_(self) -> str:
         more = f"... of {len(self):,} units: .table" if len(self) > 8 else ""
@@ -123,8 +183,10 @@ class Steering:
 
     @property
     def digest(self) -> str:
-        """Tells what is done, and to which units, from any other steering."""
-        return digest_json([self.units, *(np.asarray(each, np.float64).tolist() for each in (self.scale, self.shift))])
+        """Tells what is done, to which units and when, from any other steering."""
+        done = [self.units, *(np.asarray(each, np.float64).tolist() for each in (self.scale, self.shift))]
+        stages = [[count, None if when is None else when.given] for count, when in self.stages]
+        return digest_json([*done, stages] if stages else done)
 
     def transfer(self, model: Any) -> "Steering":
         """Return the same steering, meant for another model whose units stand at the same places.
@@ -144,6 +206,8 @@ class Steering:
 
     def then(self, other: "Steering") -> "Steering":
         """Return both steerings in one: of a unit that both change, this one's result goes through `other`'s map.
+
+        Each applies when it did.
 
         Raises:
           SelectionError: they are of models with other sites.
@@ -172,25 +236,24 @@ class Steering:
         provenance = self.provenance
         if provenance is not None and provenance != other.provenance:
             provenance = provenance.model_alone()
-        units = tuple(dict.fromkeys((*self.units, *other.units)))
-        place = {unit: i for i, unit in enumerate(units)}
-        first, second = (
-            (
-                _put(np.ones(len(units), np.float32), at, part.scale),
-                _put(np.zeros(len(units), np.float32), at, part.shift),
-            )
-            for part in (self, other)
-            for at in [np.array([place[unit] for unit in part.units], int)]
-        )
-        return Steering(
-            scale=first[0] * second[0],
-            shift=first[1] * second[0] + second[1],
-            units=units,
+        joined = dataclasses.replace(
+            self,
             channels=tuple(widths.items()),
-            model=self.model,
             label="; ".join(filter(None, [self.label, other.label])),
             provenance=provenance,
             transferred_to=self.transferred_to if self.transferred_to == other.transferred_to else "",
+        )
+        *before, last = self.parts
+        first, *after = other.parts
+        parts = [*before, *([_join(last, first)] if _is_one_stage(last, first) else [last, first]), *after]
+        stages = tuple((len(part), part.when) for part in parts)
+        numbers = jnp if any(isinstance(part.scale, jax.Array) for part in parts) else np
+        return dataclasses.replace(
+            joined,
+            scale=numbers.concatenate([part.scale for part in parts]),
+            shift=numbers.concatenate([part.shift for part in parts]),
+            units=tuple(unit for part in parts for unit in part.units),
+            stages=() if stages[1:] == () and stages[0][1] is None else stages,
         )
 
     def to_torch(self, hf_model: Any) -> "TorchHooks":
@@ -216,23 +279,61 @@ class Steering:
         save_lm_eval(self, path, hf_model)
 
     def save(self, path: epath.PathLike) -> None:
-        """Write it as JSON, numbers exactly."""
-        layers, sites, channels = zip(*self.units, strict=True) if self.units else ((), (), ())
-        stored = {
+        """Write it as JSON, numbers exactly.
+
+        Versions that don't know `when` refuse the file of a steering that has one, and read all others.
+        """
+        stored: dict[str, Any] = {
             "model": self.model,
             "label": self.label,
             "provenance": None if self.provenance is None else self.provenance.attributes(),
             "transferred_to": self.transferred_to,
             "channels": dict(self.channels),
-            "layer": layers,
-            "site": sites,
-            "channel": channels,
-            "scale": np.asarray(self.scale, np.float64).tolist(),
-            "shift": np.asarray(self.shift, np.float64).tolist(),
         }
+        if self.stages:
+            stored["parts"] = [
+                {"when": None if when is None else when.given} | _columns(part)
+                for (_, when), part in zip(self.stages, self.parts, strict=True)
+            ]
+        else:
+            stored |= _columns(self)
         path = epath.Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(stored) + "\n")
+
+
+def _columns(steering: Steering) -> dict[str, Sequence[Any]]:
+    """Return a steering's units and maps, as a file has them."""
+    layers, sites, channels = zip(*steering.units, strict=True) if steering.units else ((), (), ())
+    return {
+        "layer": layers,
+        "site": sites,
+        "channel": channels,
+        "scale": np.asarray(steering.scale, np.float64).tolist(),
+        "shift": np.asarray(steering.shift, np.float64).tolist(),
+    }
+
+
+def _is_one_stage(first: Steering, second: Steering) -> bool:
+    """Return whether two steerings in this order are one: what the second goes by is as it was for the first."""
+    when = first.when
+    return when == second.when and not (isinstance(when, When) and when.unit in first.units)
+
+
+def _join(first: Steering, second: Steering) -> Steering:
+    """Return two steerings that apply at the same tokens as one, with the first's other fields."""
+    units = tuple(dict.fromkeys((*first.units, *second.units)))
+    place = {unit: i for i, unit in enumerate(units)}
+    (scale, shift), (factor, term) = (
+        (
+            _put(np.ones(len(units), np.float32), at, part.scale),
+            _put(np.zeros(len(units), np.float32), at, part.shift),
+        )
+        for part in (first, second)
+        for at in [np.array([place[unit] for unit in part.units], int)]
+    )
+    stages = tuple((len(units), when) for _, when in first.stages)
+    return dataclasses.replace(first, scale=scale * factor, shift=shift * factor + term, units=units, stages=stages)
 
 
 def _only_shifts(steering: Steering) -> bool:
@@ -290,12 +391,18 @@ def load_steering(
     path = _steering_file(path, revision, cache_dir, token)
     try:
         stored = json.loads(path.read_text())
-        lengths = {len(stored[name]) for name in ("layer", "site", "channel", "scale", "shift")}
-        if len(lengths) > 1:
-            raise ValueError(f"columns of {sorted(lengths)} units")
-        numbers = np.array([stored["layer"], stored["channel"], stored["scale"], stored["shift"]], np.float64)
+        parts = stored.get("parts", [stored])
+        for part in parts:
+            lengths = {len(part[name]) for name in ("layer", "site", "channel", "scale", "shift")}
+            if len(lengths) > 1:
+                raise ValueError(f"columns of {sorted(lengths)} units")
+        layers, sites, channels, scale, shift = (
+            [value for part in parts for value in part[name]] for name in ("layer", "site", "channel", "scale", "shift")
+        )
+        numbers = np.array([layers, channels, scale, shift], np.float64)
         if not np.isfinite(numbers).all() or (numbers[:2] % 1).any() or (numbers[:2] < 0).any():
             raise ValueError("layers or channels that aren't whole numbers, or a number that isn't finite")
+        whens = [None if part.get("when") is None else When(**part["when"]) for part in parts]
         if "provenance" not in stored:
             warnings.warn(
                 ExpertLensWarning(
@@ -306,14 +413,17 @@ def load_steering(
                 stacklevel=2,
             )
         return Steering(
-            scale=np.array(stored["scale"], np.float32),
-            shift=np.array(stored["shift"], np.float32),
-            units=tuple(zip(stored["layer"], stored["site"], stored["channel"], strict=True)),
+            scale=np.array(scale, np.float32),
+            shift=np.array(shift, np.float32),
+            units=tuple(zip(layers, sites, channels, strict=True)),
             channels=tuple(stored["channels"].items()),
             model=stored["model"],
             label=stored["label"],
             provenance=read_provenance(stored.get("provenance") or {}),
             transferred_to=stored.get("transferred_to", ""),
+            stages=tuple((len(part["layer"]), when) for part, when in zip(parts, whens, strict=True))
+            if "parts" in stored
+            else (),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SelectionError(f"{path} is no steering that steering.save wrote ({error!r}).") from error
@@ -348,18 +458,29 @@ def _steering_file(
 
 
 def place_steering(
-    steering: Steering | None, config: TransformerConfig, model: str, provenance: Provenance | None = None
-) -> SteeringCollection | None:
+    steering: Steering | None,
+    config: TransformerConfig,
+    model: str,
+    provenance: Provenance | None = None,
+    text: ReadText | None = None,
+    *,
+    gated: bool = False,
+) -> SteeringCollection | GatedSteering | None:
     """Lay a steering out for a model's forward pass, as the `steering` collection that its taps read.
+
+    Of one that applies at some tokens only, it is what `gated_maps.at_rows` lays out for each batch.
 
     Args:
       steering: or none.
       config: of the model.
       model: its name, for errors.
       provenance: the model's, if it is known; without it, models are told by their names.
+      text: what it will be given.
+      gated: lay it out as one that applies at some tokens, though it may apply at all.
 
     Raises:
-      SelectionError: the steering is another model's: units or sites don't fit.
+      SelectionError: the steering is another model's: units or sites don't fit; or it applies only where this text
+        doesn't tell, or at none of its tokens, see `when.listed_tokens`.
 
     Warns:
       ExpertLensWarning: the steering is another model's, but fits: a step of its training, say, or a tuned sibling;
@@ -382,28 +503,70 @@ def place_steering(
             ),
             stacklevel=4,
         )
+    shapes = {site: (config.num_layers, own[site]) for site, _ in steering.channels}
+    if steering.stages or gated:
+        return _place_gated(steering, shapes, text or ReadText(None, ()))
     collection: dict[str, Any] = {}
-    for site, _ in steering.channels:
+    for site, (scale, shift) in _lay_out(steering, shapes).items():
+        node = node_at(collection, site)
+        node["scale"], node["shift"] = scale, shift
+    return collection
+
+
+def _lay_out(steering: Steering, shapes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[Any, Any]]:
+    """Return scale and shift, float32 `[layers, channels]`, of each of some sites."""
+    laid_out = {}
+    for site, shape in shapes.items():
         rows = np.array([i for i, unit in enumerate(steering.units) if unit[1] == site], int)
         at = tuple(np.array([(steering.units[i][0], steering.units[i][2]) for i in rows], int).reshape(-1, 2).T)
-        node = node_at(collection, site)
-        shape = (config.num_layers, own[site])
-        node["scale"] = _put(np.ones(shape, np.float32), at, steering.scale[rows])
-        node["shift"] = _put(np.zeros(shape, np.float32), at, steering.shift[rows])
-    return collection
+        laid_out[site] = (
+            _put(np.ones(shape, np.float32), at, steering.scale[rows]),
+            _put(np.zeros(shape, np.float32), at, steering.shift[rows]),
+        )
+    return laid_out
+
+
+def _place_gated(steering: Steering, shapes: Mapping[str, tuple[int, int]], text: ReadText) -> GatedSteering:
+    """Return a steering's parts in their order, each with what its condition says to the device and of the text."""
+    maps, listed = [], []
+    for part in steering.parts:
+        when = part.when
+        sites = {site for _, site, _ in part.units}
+        laid_out = _lay_out(part, {site: shape for site, shape in shapes.items() if site in sites})
+        if not isinstance(when, When):
+            maps.append(GatedMap(laid_out, np.int32(0), None, np.bool_(True)))
+            listed.append(None)
+            continue
+        gate = None
+        if when.unit is not None:
+            layer, site, channel = when.unit
+            above, below = (-np.inf if when.above is None else when.above, np.inf if when.below is None else when.below)
+            gate = UnitGate(np.int32(layer), np.int32(channel), np.float32(above), np.float32(below), site)
+        beyond = np.bool_(text.goes_on and when.part == "continuation")
+        maps.append(GatedMap(laid_out, np.int32(when.from_token or 0), None, beyond, gate))
+        listed.append(listed_tokens(when, text))
+    return GatedSteering(tuple(maps), tuple(listed))
 
 
 @dataclasses.dataclass(frozen=True)
 class PlacedRows:
     """The steering of each row of a call, laid out; a batch of rows takes its own with `of`."""
 
-    collection: SteeringCollection | None
-    """`[layers, channels]` a leaf; with `of_row`, `[layers, steerings, 1, channels]`."""
+    collection: SteeringCollection | GatedSteering | GatedRows | None
+    """`[layers, channels]` a leaf; with `of_row`, `[layers, steerings, 1, channels]`. Or what applies at some tokens."""
     of_row: np.ndarray | None = None
     """int `[rows]`: which of the steerings; None where one is for all rows."""
 
-    def of(self, rows: np.ndarray) -> SteeringCollection | None:
-        """Return the steering of a batch that holds these rows, int `[batch]`."""
+    def of(self, rows: np.ndarray, num_positions: int) -> LaidOut | None:
+        """Return the steering of a batch that holds these rows, int `[batch]`.
+
+        Args:
+          rows: of the call.
+          num_positions: as many as the longest of them has tokens that are known, or more; other numbers compile
+            another program, where a steering applies at some tokens only.
+        """
+        if isinstance(self.collection, GatedSteering | GatedRows):
+            return self.collection.at_rows(rows, (len(rows), num_positions))
         if self.of_row is None:
             return self.collection
         which = self.of_row[rows]
@@ -472,6 +635,22 @@ def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None
             f"this steering is of {steering.model} and doesn't fit {model}: it has units in layer {deepest}, and "
             f"{model} has layers 0 to {config.num_layers - 1}. Make it from an expertise table of {model}."
         )
+    for _, when in steering.stages:
+        _check_unit_there(when, config, model)
+
+
+def _check_unit_there(when: When | None, config: TransformerConfig, model: str) -> None:
+    """Refuse a condition by a unit that a model doesn't have."""
+    if when is None or when.unit is None:
+        return
+    own = config.site_channels()
+    layer, site, channel = when.unit
+    if layer >= config.num_layers or channel >= own.get(site, 0):
+        there = f"{site} has the channels 0 to {own[site] - 1}" if site in own else f"its sites are {', '.join(own)}"
+        raise SelectionError(
+            f"a steering that applies only {when} doesn't fit {model}, which has no such unit: {there}, in layers 0 to "
+            f"{config.num_layers - 1}."
+        )
 
 
 def _why_other(steering: Steering, model: str, provenance: Provenance | None) -> str:
@@ -502,8 +681,9 @@ def steer_units(
     scale: np.ndarray | float = 0.0,
     shift: np.ndarray | float = 0.0,
     label: str = "",
+    when: When | None = None,
 ) -> Steering:
-    """Return the steering that maps each unit's activation x to `x * scale + shift` at every token.
+    """Return the steering that maps each unit's activation x to `x * scale + shift` at every token, or at some.
 
     Setting a unit to a value is scale 0 and shift the value; ablating it, both 0. `el.steer` chooses units and
     values from a table of expertise.
@@ -514,13 +694,14 @@ def steer_units(
       scale: float, or `[units]`.
       shift: float, or `[units]`.
       label: what it is meant to do, for people.
+      when: at which tokens it applies, from `el.When`; default all.
 
     Returns:
       A pytree to give as `steering` to any call of the model.
 
     Raises:
       SelectionError: a unit that the model doesn't have, or one given twice; a scale or shift of another length, or
-        that isn't finite.
+        that isn't finite; or a condition by a unit that the model doesn't have, or has too late.
 
     >>> import expertlens_jax as el
     >>> model = el.load_model("lenslet-2m")
@@ -558,7 +739,7 @@ def steer_units(
             )
         if not np.isfinite(np.asarray(values, np.float32)).all():
             raise SelectionError(f"{name} holds a number that isn't finite; every token would be lost to it.")
-    return Steering(
+    steering = Steering(
         scale=np.broadcast_to(np.asarray(scale, np.float32), len(table)).copy(),
         shift=np.broadcast_to(np.asarray(shift, np.float32), len(table)).copy(),
         units=unit_keys(table),
@@ -567,6 +748,10 @@ def steer_units(
         label=label,
         provenance=model.provenance,
     )
+    if when is None:
+        return steering
+    _check_unit_there(check_when(when), model.config, model.name)
+    return steering.only(when)
 
 
 def unit_keys(table: pd.DataFrame) -> tuple[tuple[int, str, int], ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.digests import bit_sums, digest_arrays, digest_sums
+from expertlens_jax.models.gated_maps import GatedMap
 from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.layers import LayerOptions
 from expertlens_jax.models.sae import SAE
@@ -159,7 +160,8 @@ def run(
       attention_mask: of the tokens.
       pool_mask: of the tokens.
       first_slot: of the tokens.
-      variables: further collections (steering, chosen units, a cache); those that are None are left out.
+      variables: further collections (chosen units, a cache); those that are None are left out. Of `steering` the
+        collection, or gated maps, which are applied before the interventions.
       saes: that read.
       interventions: laid out.
       sown: names of the collections that are to be kept.
@@ -168,12 +170,15 @@ def run(
       What the network gives, and the collections.
     """
     given = {name: each for name, each in (variables or {}).items() if each}
+    changes: tuple[PlacedIntervention | GatedMap, ...] = interventions
+    if isinstance(given.get("steering"), tuple):
+        changes = (*given.pop("steering"), *interventions)
     inputs = token_ids, attention_mask, pool_mask, first_slot
     layers = streamed_layers(params)
     if layers is not None:
-        return _run_streamed(network, params, layers, inputs, given, saes, interventions, tuple(sown))
+        return _run_streamed(network, params, layers, inputs, given, saes, changes, tuple(sown))
     kept = list(sown) if sown else False
-    result = network.apply({"params": params, **given}, *inputs, saes, interventions, mutable=kept)
+    result = network.apply({"params": params, **given}, *inputs, saes, changes, mutable=kept)
     return cast(tuple[jax.Array, Mapping[str, Any]], result if sown else (result, {}))
 
 
@@ -184,7 +189,7 @@ def _run_streamed(
     inputs: tuple[Any, ...],
     variables: Mapping[str, Any],
     saes: tuple[SAE, ...],
-    interventions: tuple[PlacedIntervention, ...],
+    interventions: tuple[PlacedIntervention | GatedMap, ...],
     sown: tuple[str, ...],
 ) -> tuple[jax.Array, Mapping[str, Any]]:
     """Run a network a layer at a time."""
@@ -227,7 +232,7 @@ def _enter(
     pool_mask: jax.Array,
     first_slot: jax.Array | int,
     saes: tuple[SAE, ...],
-    interventions: tuple[PlacedIntervention, ...],
+    interventions: tuple[PlacedIntervention | GatedMap, ...],
 ) -> tuple[Carry, LayerInputs, LayerOptions]:
     entrance = Entrance(*_fields(network))
     inputs = token_ids, attention_mask, pool_mask, first_slot, saes, interventions

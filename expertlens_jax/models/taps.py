@@ -19,6 +19,7 @@ from flax import struct
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.declaring import parameter
+from expertlens_jax.models.gated_maps import GatedMap
 from expertlens_jax.models.interventions import At, PlacedIntervention
 from expertlens_jax.models.sites import SITES
 
@@ -64,7 +65,8 @@ class LayerInputs:
     """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
     key_positions: jax.Array | None = None
     """int32 `[batch, keys]`, counted as `positions`; None unless the model's attention asks for it (ALiBi)."""
-    interventions: tuple[PlacedIntervention, ...] = ()
+    interventions: tuple[PlacedIntervention | GatedMap, ...] = ()
+    """And before them what is steered at some tokens only."""
     token_ids: jax.Array | None = None
     """int32 `[batch, tokens]`; None without interventions, which alone ask for it."""
     layer: jax.Array | None = None
@@ -74,6 +76,9 @@ class LayerInputs:
     held: dict[str, jax.Array] | None = struct.field(pytree_node=False, default=None)
     """Within a layer that SAEs may read: what each site holds, `[batch, tokens, channels]`, filled in as it is tapped;
     None where no SAE is asked for."""
+    fired: dict[int, jax.Array] | None = struct.field(pytree_node=False, default=None)
+    """Within a layer: of each of `interventions` that goes by a unit, whether that fires, `[batch, tokens]`, as far as
+    it is known, filled in as sites are tapped; None where none does."""
 
     def at(self) -> At:
         """Return where these tokens stand, as interventions are told."""
@@ -185,9 +190,12 @@ def tap(
         scale = module.get_variable("steering", "scale").astype(activations.dtype)
         shift = module.get_variable("steering", "shift").astype(activations.dtype)
         activations = activations * scale + shift
-    for intervention in inputs.interventions:
-        if intervention.site == site:
-            activations = intervention(activations, inputs.at())
+    for place, change in enumerate(inputs.interventions):
+        if isinstance(change, GatedMap):
+            fired = {} if inputs.fired is None else inputs.fired
+            activations = change.act(site, activations, inputs.at(), fired, place)
+        elif change.site == site:
+            activations = change(activations, inputs.at())
     activations = keep_reached(activations, reached)
     for name in dict.fromkeys((*taps.sites, *taps.captured)):
         row = SITES[name]

@@ -121,6 +121,20 @@ def _within(places: Sequence[tuple[int, int]], content: Content) -> tuple[np.nda
     return own, np.where(own[:, None], moved, 0)
 
 
+def holds_any(places: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Return which tokens hold a character of any span, bool `[tokens]`.
+
+    Args:
+      places: int `[tokens, 2]`: from which character up to which each stands. One without characters (an empty one that
+        a tokenizer puts before the first word) holds none.
+      spans: (start, end) in the same text.
+    """
+    holds = np.zeros(len(places), bool)
+    for start, end in spans:
+        holds |= (places[:, 0] < end) & (places[:, 1] > start) & (places[:, 0] < places[:, 1])
+    return holds
+
+
 def warn_of_doubles(
     tokenizer: Any, texts: Sequence[str], ids: Sequence[np.ndarray], own: Sequence[np.ndarray], remedy: str
 ) -> None:

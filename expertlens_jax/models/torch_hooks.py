@@ -6,6 +6,7 @@ Torch isn't imported: hooks are methods of the model that is given, and tensors 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ from expertlens_jax.models.families import family_of
 from expertlens_jax.models.sites import SITES
 from expertlens_jax.models.steering import Steering, check_fit
 from expertlens_jax.models.units import site_units
+from expertlens_jax.models.when import When
 
 
 class TorchHooks:
@@ -59,28 +61,132 @@ def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
     Steering of mine: by hand; 1 units (1 at mlp.act), 1 hooks in PyTorch
 
     Args:
-      steering: from `el.steer` or `el.steer_units`.
+      steering: from `el.steer` or `el.steer_units`. One that applies at some tokens only is told where by what enters
+        the model: `part` needs a cache (`hf_model.generate` makes one), whose first filling is the prompt.
       hf_model: a `transformers` model of a supported family, with or without its head; in any dtype, on any device.
 
     Returns:
-      The hooks. The model is steered from now on, in every call: at all tokens, prompts' and new ones alike, as
-      `model(..., steering=...)` and `el.generate` are.
+      The hooks. The model is steered from now on, in every call: at all tokens, prompts' and new ones alike, or where
+      the steering's `when` says, as `model(..., steering=...)` and `el.generate` are.
 
     Raises:
       SelectionError: the steering doesn't fit the model's config, a unit's module isn't in it, or a unit is of a router
-        or within an expert, where no hook of PyTorch reaches.
+        or within an expert, where no hook of PyTorch reaches; or it applies at words, of which no hook is told. And,
+        when the model is called, what doesn't say where its tokens stand, see `TorchPass`.
       UnsupportedModelError: the model is of no supported family.
     """
+    worded = [when for _, when in steering.stages if when is not None and when.words]
+    if worded:
+        raise SelectionError(
+            f"a steering that applies only {worded[0]} can't be carried to PyTorch: a hook is given token ids, and not "
+            "the text whose words these are. Steer here: model(..., steering=...), or el.generate."
+        )
     handles: list[Any] = []
     try:
-        for each in find_places(steering, hf_model):
-            change = _affine(each.channels, each.rows["scale"], each.rows["shift"])
-            register = each.module.register_forward_pre_hook if each.is_input else each.module.register_forward_hook
-            handles.append(register(_at_input(change) if each.is_input else _at_output(change), with_kwargs=True))
+        steps = TorchPass(any(isinstance(when, When) and when.part for _, when in steering.stages))
+        if steering.stages:
+            handles.append(hf_model.base_model.register_forward_pre_hook(steps.enter, with_kwargs=True))
+        for number, part in enumerate(steering.parts):
+            when = part.when if isinstance(part.when, When) else None
+            if when is not None and when.unit is not None:
+                none = np.zeros(1, np.float32)
+                gate = Steering(none, none, units=(when.unit,), channels=((when.unit[1], None),), model=part.model)
+                for each in find_places(gate, hf_model):
+                    handles.append(_register(each, steps.notes(number, when, each.channels)))
+            for each in find_places(part, hf_model):
+                change = _affine(each.channels, each.rows["scale"], each.rows["shift"])
+                handles.append(_register(each, change if when is None else steps.gated(number, when, change)))
     except BaseException:
         TorchHooks(steering, handles).remove()
         raise
     return TorchHooks(steering, handles)
+
+
+class TorchPass:
+    """Where the tokens stand that a PyTorch model is given, in the forward pass that it is in, and which units fire.
+
+    Positions are counted as here, from each row's first token that the attention mask doesn't hide.
+    """
+
+    def __init__(self, by_part: bool) -> None:
+        """Take whether a prompt has to be told from its continuation."""
+        self._by_part = by_part
+        self._positions: Any = None
+        self._in_prompt = True
+        self._fired: dict[int, Any] = {}
+
+    def enter(self, module: Any, args: tuple, kwargs: dict) -> None:
+        """Note what a forward pass is given; a hook before the model's.
+
+        Raises:
+          SelectionError: an attention mask that isn't `[batch, tokens]`, of all tokens so far; or no cache, where the
+            prompt is to be told, or several tokens after a cache that is filled already.
+        """
+        given: dict[str, Any] = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        tokens = given.get("input_ids")
+        tokens = given.get("inputs_embeds") if tokens is None else tokens
+        cache, mask = given.get("past_key_values"), given.get("attention_mask")
+        before = 0 if cache is None else int(cache.get_seq_length())
+        batch, number = tokens.shape[:2]
+        if mask is None:
+            mask = tokens.new_ones((batch, before + number))
+        if mask.ndim != 2 or mask.shape[1] != before + number:
+            raise SelectionError(
+                f"this steering applies at some tokens only, and PyTorch's attention mask is {list(mask.shape)}, which "
+                f"doesn't say where the {number} tokens stand; wanted [batch, tokens], of all tokens so far."
+            )
+        if self._by_part and (cache is None or (before and number > 1)):
+            raise SelectionError(
+                "this steering applies only in the prompt or in its continuation, and this call of the PyTorch model "
+                + ("has no cache" if cache is None else f"adds {number} tokens to a cache that is filled already")
+                + ", so which of the two its tokens are isn't known. Use hf_model.generate(..., use_cache=True)."
+            )
+        self._positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, before:]
+        self._in_prompt = not before
+        self._fired = {}
+
+    def notes(self, number: int, when: When, channels: np.ndarray) -> Callable[[Any], Any]:
+        """Return what notes whether a unit fires that a condition goes by, and changes nothing."""
+        (channel,) = channels.tolist()
+        bounds = [None if bound is None else float(np.float32(bound)) for bound in (when.above, when.below)]
+
+        def note(x: Any) -> Any:
+            unit = x[..., channel].float().reshape(self._positions.shape)
+            fires = unit == unit
+            if bounds[0] is not None:
+                fires = fires & (unit > bounds[0])
+            if bounds[1] is not None:
+                fires = fires & (unit < bounds[1])
+            self._fired[number] = fires
+            return x
+
+        return note
+
+    def gated(self, number: int, when: When, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a change that is made at the tokens alone where a condition holds."""
+
+        def change_some(x: Any) -> Any:
+            applies = self._positions >= (when.from_token or 0)
+            if when.part is not None and (when.part == "prompt") != self._in_prompt:
+                applies = applies & False
+            if when.unit is not None:
+                if number not in self._fired:
+                    raise SelectionError(
+                        f"a steering that applies only {when} can't be carried to this PyTorch model, which computes "
+                        "what is steered before that unit, or within what is recomputed. Steer here: model(..., "
+                        "steering=...)."
+                    )
+                applies = applies & self._fired[number]
+            return change(x).where(applies.reshape(x.shape[:-1])[..., None], x)
+
+        return change_some
+
+
+def _register(place: TorchPlace, change: Callable[[Any], Any]) -> Any:
+    """Register a change of what a module takes or gives, and return the hook's handle."""
+    if place.is_input:
+        return place.module.register_forward_pre_hook(_at_input(change), with_kwargs=True)
+    return place.module.register_forward_hook(_at_output(change), with_kwargs=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.declaring import parameter
+from expertlens_jax.models.gated_maps import GatedMap, start_fired
 from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.layers import MLP, Attention, LayerOptions, Norm
 from expertlens_jax.models.routing import RoutedMLP
@@ -19,9 +20,10 @@ from expertlens_jax.models.sae import SAE, read_features, which_reads
 from expertlens_jax.models.sharding import gather_channels, split_channels
 from expertlens_jax.models.taps import LayerInputs, Tap, Taps, chosen_channels, pool, sow_last, take_channels, tap
 
-Carry = tuple[jax.Array, jax.Array | None]
+Carry = tuple[jax.Array, jax.Array | None, dict[int, jax.Array] | None]
 """What goes from layer to layer: the residual stream `[batch, tokens, d_model]`, and with it what SAEs have read,
-`[saes, batch, features]`, or of chosen features `[saes, batch, tokens, chosen]`; None if that isn't asked for."""
+`[saes, batch, features]`, or of chosen features `[saes, batch, tokens, chosen]`; None if that isn't asked for. Last, at
+which tokens units fire that a steering goes by, see `LayerInputs.fired`."""
 
 
 class Block(nn.Module):
@@ -43,8 +45,9 @@ class Block(nn.Module):
     ) -> tuple[Carry, None]:
         """Map the residual stream, and what goes with it, to the next layer's; the None is scan's."""
         c = self.config
-        x, features = carry
-        inputs = dataclasses.replace(inputs, layer=options.layer, held=None if features is None else {})
+        x, features, fired = carry
+        fired = None if fired is None else dict(fired)
+        inputs = dataclasses.replace(inputs, layer=options.layer, held=None if features is None else {}, fired=fired)
         x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
         attention = Attention(c, self.taps, self.dtype, self.keeps, self.mesh, name="attn")
         mlp = (RoutedMLP if c.num_experts else MLP)(c, self.taps, self.dtype, self.mesh, name="mlp")
@@ -75,7 +78,7 @@ class Block(nn.Module):
         if features is not None:
             assert options.sae is not None and inputs.held is not None  # as where SAEs are asked for
             features = read_features(saes, options.sae, inputs.held, self._keep(inputs), features)
-        return (x, features), None
+        return (x, features, fired), None
 
     def _keep(self, inputs: LayerInputs) -> Callable[[int, jax.Array], jax.Array]:
         """Return what is kept of an SAE's features `[batch, tokens, features]`.
@@ -176,7 +179,7 @@ class Ends(nn.Module):
         pool_mask: jax.Array,
         first_slot: jax.Array | int,
         saes: tuple[SAE, ...],
-        interventions: tuple[PlacedIntervention, ...],
+        interventions: tuple[PlacedIntervention | GatedMap, ...],
     ) -> tuple[Carry, LayerInputs, LayerOptions]:
         """Return what the first layer is given: the carry, what all layers are told, and each one's options."""
         c = self.config
@@ -201,13 +204,13 @@ class Ends(nn.Module):
             options = dataclasses.replace(options, sae=jnp.asarray(which_reads(saes, c.num_layers)))
             shape = (saes[0].num_features,) if inputs.features is None else (x.shape[1], inputs.features.shape[1])
             features = jnp.zeros((len(saes), len(x), *shape), jnp.float32)
-        return (x, features), inputs, options
+        return (x, features, start_fired(interventions, token_ids.shape)), inputs, options
 
     @nn.nowrap
     def _leave(self, embedder: Embedder, carry: Carry, inputs: LayerInputs) -> jax.Array:
         """Return what the last layer's carry gives, see `__call__`."""
         c = self.config
-        x, features = carry
+        x, features, _ = carry
         if features is not None and inputs.features is None:
             sow_last(self, "responses", "sae", "response", features)
         elif features is not None:
@@ -252,7 +255,7 @@ class Transformer(Ends):
         pool_mask: jax.Array,
         first_slot: jax.Array | int = 0,
         saes: tuple[SAE, ...] = (),
-        interventions: tuple[PlacedIntervention, ...] = (),
+        interventions: tuple[PlacedIntervention | GatedMap, ...] = (),
     ) -> jax.Array:
         """Run the model.
 
@@ -263,7 +266,7 @@ class Transformer(Ends):
           pool_mask: bool `[batch, tokens]`, the tokens whose activations enter the pooled responses.
           first_slot: int scalar, the first token's slot in the cache.
           saes: sparse autoencoders that `check_saes` passed, if `taps` asks for the site `sae`.
-          interventions: applied after any steering, in this order; see `place_interventions`.
+          interventions: applied after any steering at all tokens, in this order; see `place_interventions`.
 
         Returns:
           Logits float32 `[batch, tokens, vocabulary]`; of a config without a head, the last hidden state
