@@ -38,6 +38,18 @@ def test_the_example_of_reading_experts_runs(capsys):
     assert "[cat " in shown and "raises" in shown and "lowers" in shown
 
 
+def test_the_example_of_steering_at_some_tokens_runs(capsys):
+    (shown,) = re.findall(r"```pycon\n(.*?)```", README.read_text(), re.DOTALL)
+    code = "\n".join(line.removeprefix(">>> ") for line in shown.splitlines())
+    assert len(code.splitlines()) <= 3
+    model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(["cat", "rain"])
+    responses = el.record_responses(model, concepts.sentences, sites="mlp.down")
+    names = {"el": el, "model": model, "expertise": el.measure_expertise(responses, concepts)}
+    exec(code, names)
+    assert repr(names["later"]).endswith("50 units (50 at mlp.down), only in the continuation, from token 6 on")
+    assert "They talked about the ▸" in capsys.readouterr().out
+
+
 def test_the_example_of_an_intervention_runs():
     (code,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(code.splitlines()) == 3

@@ -114,7 +114,16 @@ class Steering:
 
     @property
     def parts(self) -> "tuple[Steering, ...]":
-        """The steerings that it is of, one after the other, each of which has a single `when`."""
+        """The steerings that it is made of, in their order, each of which has a single `when`.
+
+        Raises:
+          SelectionError: `stages` are of another number of units.
+        """
+        if self.stages and sum(count for count, _ in self.stages) != len(self):
+            raise SelectionError(
+                f"stages of {', '.join(str(count) for count, _ in self.stages)} units were given to a steering of "
+                f"{len(self)}; wanted as many. Join steerings with .then(other)."
+            )
         if len(self.stages) < 2:
             return (self,)
         ends = np.cumsum([count for count, _ in self.stages]).tolist()

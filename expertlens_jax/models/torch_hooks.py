@@ -123,8 +123,7 @@ class TorchPass:
             prompt is to be told, or several tokens after a cache that is filled already.
         """
         given: dict[str, Any] = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        tokens = given.get("input_ids")
-        tokens = given.get("inputs_embeds") if tokens is None else tokens
+        tokens = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]
         cache, mask = given.get("past_key_values"), given.get("attention_mask")
         before = 0 if cache is None else int(cache.get_seq_length())
         batch, number = tokens.shape[:2]

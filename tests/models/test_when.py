@@ -100,6 +100,7 @@ def check_generated(reference, model, steering):
     return np.stack(ours.log_probs)
 
 
+@pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 @pytest.mark.compiled_quickly
 def test_from_a_token_on_is_what_a_hook_does_at_those_tokens(pair):
     reference, model, steering = pair
@@ -115,6 +116,7 @@ def test_from_a_token_on_is_what_a_hook_does_at_those_tokens(pair):
 
 
 @pytest.mark.compiled_quickly
+@pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 @pytest.mark.parametrize("part", ["prompt", "continuation"])
 def test_in_generation_a_part_is_what_a_hook_does_at_its_tokens(pair, part):
     """The prompt is what is computed at once, the continuation what is computed a token at a time."""
@@ -127,6 +129,7 @@ def test_in_generation_a_part_is_what_a_hook_does_at_its_tokens(pair, part):
     assert np.allclose(steered[:, :1], plain, atol=1e-6) == (part == "continuation")  # the first comes of the prompt
 
 
+@pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 @pytest.mark.compiled_quickly
 def test_where_a_unit_fires_is_what_a_hook_does_where_it_fires(pair):
     """The unit's site is steered too, in its layer, which is read before."""
@@ -161,29 +164,28 @@ def by_a_unit(model, steering):
     return el.steer_units(model, units, scale=0.5, shift=2.0, when=when)
 
 
-CONDITIONS = {
-    "from_token": lambda model, steering: steering.only(el.When(from_token=2)),
-    "prompt": lambda model, steering: steering.only(el.When(part="prompt")),
-    "continuation": lambda model, steering: steering.only(el.When(part="continuation")),
-    "unit": by_a_unit,
-    "joined": lambda model, steering: steering.only(el.When(part="prompt")).then(by_a_unit(model, steering)),
-}
-
-
 @pytest.mark.compiled_quickly
-@pytest.mark.parametrize("name", CONDITIONS)
-def test_hooks_in_pytorch_steer_at_the_same_tokens(pair, name):
+@pytest.mark.parametrize("part", ["prompt", "continuation"])
+def test_hooks_in_pytorch_steer_at_the_same_tokens_of_a_text_that_is_written(pair, part):
+    """By part; and, joined to that, from a token on where a unit fires."""
     reference, model, steering = pair
-    steering = CONDITIONS[name](model, steering)
+    steering = steering.only(el.When(part=part)).then(by_a_unit(model, steering))
     with steering.to_torch(reference) as made:
         steered = check_generated(reference, model, steering)
         assert repr(made).startswith(repr(steering))
-        if name in ("from_token", "unit"):
-            ours = np.asarray(model(IDS, MASK, steering=steering))
+    assert np.abs(steered - hf_generate(reference, model.tokenizer)[1]).max() > 1e-3  # and the hooks are gone
+
+
+@pytest.mark.compiled_quickly
+def test_hooks_in_pytorch_steer_at_the_same_tokens_of_a_text_that_is_read(pair):
+    reference, model, steering = pair
+    for each in (steering.only(el.When(from_token=2)), by_a_unit(model, steering)):
+        ours = np.asarray(model(IDS, MASK, steering=each))
+        with each.to_torch(reference):
             np.testing.assert_allclose(hooks.run(reference, IDS, MASK)[MASK], ours[MASK], atol=TOLERANCE, rtol=0)
-    assert np.abs(steered - check_generated(reference, model, None)).max() > 1e-3  # and the hooks are gone
 
 
+@pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 def test_what_pytorch_cannot_tell_is_refused(pair):
     reference, _, steering = pair
     with pytest.raises(SelectionError, match="at 'a' can't be carried to PyTorch: a hook is given token ids, and not"):
@@ -203,15 +205,12 @@ def test_what_pytorch_cannot_tell_is_refused(pair):
             reference(ids, attention_mask=torch.ones(3, 1, 9, 9))
 
 
+@pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 def test_at_every_token_is_as_without_a_condition(pair):
     """To the bit, though another program computes it."""
     _, model, steering = pair
     everywhere = steering.only(el.When(from_token=0))
-    for given in ({}, {"sites": "resid"}):
-        call = model.respond if given else model
-        np.testing.assert_array_equal(
-            call(IDS, MASK, steering=everywhere, **given), call(IDS, MASK, steering=steering, **given)
-        )
+    np.testing.assert_array_equal(model(IDS, MASK, steering=everywhere), model(IDS, MASK, steering=steering))
 
 
 def test_other_positions_words_units_and_bounds_compile_nothing(lenslet, values):
@@ -276,8 +275,8 @@ def test_words_are_steered_at_the_tokens_that_pooling_takes_for_theirs(lenslet, 
 def test_of_several_words_each_is_steered_and_all_conditions_have_to_hold(lenslet, values):
     both = el.When(words=["cat", "run"])
     assert steered_tokens(lenslet, SENTENCES[:2], values.only(both)) == [[" cat"], [" cat", "s", " ran"]]
-    late = el.When(words=("cat", "run"), from_token=2)
-    assert steered_tokens(lenslet, SENTENCES[:2], values.only(late)) == [[], [" ran"]]
+    late = el.When(words=("cat", "run"), from_token=3)
+    assert steered_tokens(lenslet, SENTENCES[:2], values.only(late)) == [[], ["s", " ran"]]
     german = el.When(words="Katze", language="de")
     assert steered_tokens(lenslet, ["Zwei Katzen."], values.only(german)) == [[" K", "at", "zen"]]
 
@@ -525,6 +524,9 @@ def test_what_is_no_condition_and_a_second_one_are_told(lenslet, values):
         SelectionError, match="applies only from token 1 on already, and was to apply only in the prompt"
     ):
         values.only(el.When(from_token=1)).only(el.When(part="prompt"))
+    torn = values.only(el.When(from_token=1)).replace(stages=((2, el.When(from_token=1)),))
+    with pytest.raises(SelectionError, match="stages of 2 units were given to a steering of 1; wanted as many"):
+        lenslet([[5, 6]], steering=torn)
 
 
 def test_files_that_cannot_carry_a_condition_say_so(lenslet, values, tmp_path):
