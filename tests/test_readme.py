@@ -39,8 +39,7 @@ def test_the_example_of_reading_experts_runs(capsys):
 
 
 def test_the_example_of_steering_at_some_tokens_runs(capsys):
-    (shown,) = re.findall(r"```pycon\n(.*?)```", README.read_text(), re.DOTALL)
-    code = "\n".join(line.removeprefix(">>> ") for line in shown.splitlines())
+    (code,) = re.findall(r"```py3\n(.*?)```", README.read_text(), re.DOTALL)
     assert len(code.splitlines()) <= 3
     model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(["cat", "rain"])
     responses = el.record_responses(model, concepts.sentences, sites="mlp.down")

@@ -116,11 +116,11 @@ class TorchPass:
         self._fired: dict[int, Any] = {}
 
     def enter(self, module: Any, args: tuple, kwargs: dict) -> None:
-        """Note what a forward pass is given; a hook before the model's.
+        """Take what a forward pass is given: where its tokens stand. It is a hook before the model's own pass.
 
         Raises:
-          SelectionError: an attention mask that isn't `[batch, tokens]`, of all tokens so far; or no cache, where the
-            prompt is to be told, or several tokens after a cache that is filled already.
+          SelectionError: an attention mask that isn't `[batch, tokens]`, of all tokens so far; or, of a steering that
+            applies in a part of the text, no cache, or several tokens after a cache that is filled already.
         """
         given: dict[str, Any] = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         tokens = given["inputs_embeds"] if given.get("input_ids") is None else given["input_ids"]

@@ -33,8 +33,9 @@ class When:
     >>> model = el.load_model("lenslet-2m")
     >>> units = model.units.query("site == 'attn.v' and layer == 0").head(1)
     >>> late = el.steer_units(model, units, shift=7.0, when=el.When(from_token=2))
-    >>> el.trace(model, ["A cat sat there."], units, steering=late).activations[0][:, 0].round(2).tolist()
-    [0.38, 0.32, 7.0, 7.0, 7.0]
+    >>> seen = el.trace(model, ["A cat sat there."], units, steering=late)
+    >>> (seen.activations[0] == 7.0)[:, 0].tolist()  # by token
+    [False, False, True, True, True]
     """
 
     part: Part | None = None
@@ -234,7 +235,7 @@ class ReadText:
 def listed_tokens(when: When, text: ReadText) -> list[np.ndarray] | None:
     """Return at which tokens of each row the text lets a condition hold, bool `[tokens]` each.
 
-    What it says of positions isn't looked at, nor what it says of a unit; None where it says nothing else.
+    What it says of positions and of a unit isn't looked at; None where it says nothing else.
 
     Raises:
       SelectionError: there is no prompt to tell from a continuation; no row has any of the words, or words are looked
