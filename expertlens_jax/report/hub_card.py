@@ -365,7 +365,7 @@ def _said(label: str) -> dict[str, str]:
 
 def _when(steering: Steering) -> dict[str, str]:
     """Return at which tokens a steering applies, if not at all of them."""
-    when = getattr(steering, "when", None)
+    when = steering.when
     each = when if isinstance(when, tuple) else (when,)
     said = "; then ".join("at every token" if one is None else f"only {one}" for one in each)
     return {} if when is None else {"Applies": _text(said)}

@@ -23,6 +23,7 @@ from expertlens_jax.models.sites import SITES as ALL_SITES
 from expertlens_jax.models.steering import load_steering
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.when import _STAGE_OF
+from expertlens_jax.report.hub_card import write_steering_card
 
 CASES = {case.name: case for case in families.CASES}
 NAMES = ("gpt2", "llama", "gpt_neox")
@@ -361,6 +362,8 @@ def test_a_condition_travels_with_the_steering(lenslet, values, tmp_path):
         assert (read.digest, repr(read), read.when) == (each.digest, repr(each), each.when)
         older = json.loads((tmp_path / "cat.json").read_text())
         assert not {"layer", "site", "channel", "scale", "shift"} & set(older)  # which a version before wants
+    card = write_steering_card(values.only(el.When(from_token=2)).then(values), "me/seven", None)
+    assert "only from token 2 on; then at every token" in card and "1 unit is changed" in card
     values.save(tmp_path / "plain.json")
     assert "parts" not in json.loads((tmp_path / "plain.json").read_text())
     recorded = el.record_responses(lenslet, SENTENCES, sites="attn.v", steering=values.only(el.When(from_token=2)))
