@@ -20,7 +20,7 @@ class UnitGate:
     """Open at tokens where a unit's activation lies between two bounds."""
 
     layer: np.int32 | np.ndarray | jax.Array
-    """int32 scalar; or, like all that follow, `[batch, 1]`, where each row has its own."""
+    """int32 scalar; or `[batch, 1]`, like all that follow, if each row has its own."""
     channel: np.int32 | np.ndarray | jax.Array
     """int32 scalar."""
     above: np.float32 | np.ndarray | jax.Array
@@ -44,8 +44,8 @@ class GatedMap:
     """Affine maps of units, which apply at the tokens that all gates let through."""
 
     maps: Mapping[str, tuple[Any, Any]]
-    """Of each site, scale and shift, float32 `[layers, channels]`; or `[layers, batch, 1, channels]`, if each row has its
-    own."""
+    """Of each site, scale and shift, float32 `[layers, channels]`; or `[layers, batch, 1, channels]`, if each row has
+    its own."""
     first: np.int32 | np.ndarray | jax.Array
     """int32 scalar, or `[batch, 1]`: the position from which on they apply."""
     listed: np.ndarray | jax.Array | None

@@ -562,7 +562,8 @@ class PlacedRows:
     """The steering of each row of a call, laid out; a batch of rows takes its own with `of`."""
 
     collection: SteeringCollection | GatedSteering | GatedRows | None
-    """`[layers, channels]` a leaf; with `of_row`, `[layers, steerings, 1, channels]`. Or what applies at some tokens."""
+    """`[layers, channels]` a leaf; with `of_row`, `[layers, steerings, 1, channels]`. Or what applies at some tokens
+    only."""
     of_row: np.ndarray | None = None
     """int `[rows]`: which of the steerings; None where one is for all rows."""
 

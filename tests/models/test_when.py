@@ -244,6 +244,35 @@ def test_streamed_layers_give_the_same(tmp_path):
     assert np.abs(np.asarray(ours) - np.asarray(model(IDS, MASK))).max() > 1e-3
 
 
+@pytest.mark.compiled_quickly
+def test_rows_of_a_batch_are_steered_each_by_its_own_condition(lenslet, values):
+    """As each is by itself: in reading, writing and scoring; beside rows that are steered at every token, or not."""
+    units = lenslet.units.query("site == 'mlp.down'").sample(60, random_state=0)
+    strong = el.steer_units(lenslet, units, 1.0, 2.0)
+    late = el.steer_units(lenslet, units.query("layer > 1"), 1.0, 3.0)
+    fires = late.only(el.When(unit=(0, "attn.v", 3), above=0.0))
+    other = late.at_strength(0.5).only(el.When(unit=(1, "attn.v", 9), below=0.1, from_token=1)).then(values)
+    prompts = ["A cat sat there.", "A dog ran.", "It rained all day.", "Two cats ran.", "Then the sun came."]
+    own = [strong.only(el.When(words="cat")), None, fires, strong, other]
+    token_ids = [lenslet.tokenizer(prompt)["input_ids"] for prompt in prompts]
+    together = np.asarray(lenslet(token_ids, steering=own))
+    for row, ids, steering in zip(together, token_ids, own, strict=True):
+        np.testing.assert_allclose(row[: len(ids)], lenslet([ids], steering=steering)[0], atol=TOLERANCE)
+    own[0], own[3] = strong.only(el.When(words="cat", part="prompt")), strong.only(el.When(part="continuation"))
+    given = {"max_new_tokens": 4, "temperature": 0}
+    written = el.generate(lenslet, prompts, steering=own, **given)
+    continuations = [" and it was said", " again", " on", " far from the house", " up"]
+    scored = score_continuations(lenslet, prompts, continuations, steering=own)
+    for row in (0, 3):
+        alone = el.generate(lenslet, prompts[row], steering=own[row], **given)
+        np.testing.assert_allclose(written.log_probs[row], alone.log_probs[0], atol=TOLERANCE)
+    for row in (2, 3):
+        (alone,) = score_continuations(lenslet, [prompts[row]], [continuations[row]], steering=own[row])
+        np.testing.assert_allclose(scored[row], alone, atol=TOLERANCE)
+    with pytest.raises(SelectionError, match="none of the 1 texts has such a token"):
+        lenslet(token_ids[:2], steering=[None, strong.only(el.When(words="cat"))])  # which the other row has
+
+
 # Words.
 
 
