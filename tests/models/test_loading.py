@@ -203,7 +203,7 @@ def test_config_without_a_model_type(directory, content):
 @pytest.mark.parametrize("model_type", ["mamba", "no-such-model"])  # transformers knows the first
 def test_unsupported_model(directory, model_type):
     (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(UnsupportedModelError, match=rf"'{model_type}'.*Supported: bert, .*gpt_neox"):
+    with pytest.raises(UnsupportedModelError, match=rf"'{model_type}'.*Supported: arcee, bert, .*gpt_neox"):
         el.load_model(directory)
 
 
