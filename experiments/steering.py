@@ -18,13 +18,15 @@ on the map of overlaps), `samples.csv`, `figures/`, and
 that was killed goes on.
 """
 
+import json
+
 import ml_collections
 from etils import epath
 from tqdm.auto import tqdm
 
 from expertlens_jax import plot
 from expertlens_jax.analysis.steering.summary import describe_claim, describe_curves, describe_effects, list_samples
-from expertlens_jax.analysis.steering.trials import make_steering, measure_trial, steer_away
+from expertlens_jax.analysis.steering.trials import make_steering, measure_trials, steer_away
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.steering_findings import conclude, make_page
 from expertlens_jax.run_directory import open_run, saved_json, write_text
@@ -50,12 +52,12 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         if not file.exists():  # what can't be steered is told before anything is measured
             make_steering(expertise, trial, design, seed=config.seed)
     open_run(kept, question_of(expertise))
-    results = {
-        trial: saved_json(
-            file, lambda trial=trial: measure_trial(model, expertise, trial, writing, design, seed=config.seed)
-        )
-        for trial, file in tqdm(files.items(), desc="steering", unit="steering")
-    }
+    waiting = [trial for trial, file in files.items() if not file.exists()]
+    with tqdm(desc="steering", unit="steering", total=len(files), initial=len(files) - len(waiting)) as bar:
+        for trial, measured in measure_trials(model, expertise, waiting, writing, design, seed=config.seed):
+            saved_json(files[trial], lambda measured=measured: measured)
+            bar.update()
+    results = {trial: json.loads(file.read_text()) for trial, file in files.items()}
     away, moved = steer_away(
         model,
         expertise,

@@ -176,7 +176,7 @@ def score_tokens(
 def score_words(
     model: Model,
     prompts: Sequence[str],
-    words: Sequence[str],
+    words: Sequence[str] | Sequence[Sequence[str]],
     *,
     steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
@@ -189,7 +189,7 @@ def score_words(
       prompts: `[prompts]`, without a space at their end.
       words: each is scored with a space before it, token by token, and their probabilities are added up. A longer
         word that starts with the same tokens counts too, and once: where "cats" is " cat" and "s", what is said of
-        " cat" has it already.
+        " cat" has it already. Or a list of words for each prompt.
       steering: of the model while it reads; default none. Or a list, `[prompts]`, with one, or None, for each.
       interventions: as in `score_continuations`.
       tokens_per_batch: as in `score_continuations`.
@@ -201,9 +201,13 @@ def score_words(
       TokenizationError, SelectionError, UnsupportedModelError: see `score_continuations`.
     """
     by_prompt = check_row_steerings(steering, len(prompts))
+    alike = all(isinstance(word, str) for word in words)
+    if not alike and len(words) != len(prompts):
+        raise TokenizationError(f"{len(prompts)} prompts and {len(words)} lists of words were given.")
     rows = []
     for place, prompt in enumerate(prompts):
-        together = {tuple(_token_ids(model.tokenizer, f"{prompt} {word}")[0]): word for word in words}
+        own = words if alike else words[place]
+        together = {tuple(_token_ids(model.tokenizer, f"{prompt} {word}")[0]): word for word in own}
         rows += [
             (place, prompt, word)
             for ids, word in together.items()

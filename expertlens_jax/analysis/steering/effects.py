@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.models.generation import generate
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.provenance import differences, read_provenance
-from expertlens_jax.models.scoring import score_continuations, score_words
+from expertlens_jax.models.scoring import score_continuations, score_tokens, score_words, tokenize_continuations
 from expertlens_jax.models.steering import Steering
 
 _TOKENS_PER_BATCH = 256  # texts are few and short: larger batches would mostly be filler
@@ -52,18 +53,38 @@ def continue_prompts(
     steering: Steering | None,
 ) -> Continuations:
     """Continue each prompt `num_seeds` times; the draws are the same ones whatever the steering."""
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+    (written,) = continue_each(model, prompts, [steering], num_seeds=num_seeds, seed=seed, **options)
+    return written
+
+
+def continue_each(
+    model: Model,
+    prompts: Sequence[str],
+    steerings: Sequence[Steering | None],
+    *,
+    num_seeds: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float | None,
+    seed: int,
+) -> list[Continuations]:
+    """Do what `continue_prompts` does under each of several steerings, in batches that they share."""
     repeated = [prompt for prompt in prompts for _ in range(num_seeds)]
     made = generate(
         model,
-        repeated,
+        repeated * len(steerings),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
         seed=seed,
-        steering=steering,
+        draws=[*range(len(repeated))] * len(steerings),
+        steering=[steering for steering in steerings for _ in repeated],
     )
-    texts = np.array(made.texts, dtype=object).reshape(len(prompts), num_seeds)
-    return Continuations(tuple(prompts), texts, made.token_ids)
+    shape = len(steerings), len(prompts), num_seeds
+    ids = np.fromiter(made.token_ids, dtype=object, count=len(made.token_ids)).reshape(shape[0], -1)
+    texts = np.array(made.texts, dtype=object).reshape(shape)
+    return [Continuations(tuple(prompts), *each) for each in zip(texts, map(tuple, ids), strict=True)]
 
 
 def count_mentions(texts: np.ndarray, words: Sequence[str]) -> np.ndarray:
@@ -100,20 +121,33 @@ def surprise(model: Model, continuations: Continuations, steering: Steering | No
     Returns:
       float64 `[prompts, seeds]`, nats a token; NaN for an empty continuation.
     """
-    flat = continuations.texts.ravel()
-    repeated = np.repeat(continuations.prompts, continuations.texts.shape[1])
-    written = np.flatnonzero([bool(text) for text in flat])
+    return _surprise_of_each(model, [continuations], steering)[0]
+
+
+def _surprise_of_each(
+    model: Model, written: Sequence[Continuations], steering: Steering | None = None
+) -> list[np.ndarray]:
+    """Return the `surprise` of several sets of continuations, read in shared batches."""
+    flat = np.concatenate([each.texts.ravel() for each in written])
+    repeated = np.concatenate([np.repeat(each.prompts, each.texts.shape[1]) for each in written])
+    there = np.flatnonzero([bool(text) for text in flat])
     result = np.full(len(flat), np.nan)
-    if len(written):
+    if len(there):
         scored = score_continuations(
             model,
-            repeated[written].tolist(),
-            flat[written].tolist(),
+            repeated[there].tolist(),
+            flat[there].tolist(),
             steering=steering,
             tokens_per_batch=_TOKENS_PER_BATCH,
         )
-        result[written] = [-row.mean(dtype=np.float64) for row in scored]
-    return result.reshape(continuations.texts.shape)
+        result[there] = [-row.mean(dtype=np.float64) for row in scored]
+    return _split_as(result, written)
+
+
+def _split_as(values: np.ndarray, written: Sequence[Continuations]) -> list[np.ndarray]:
+    """Return values `[texts, ...]` of several sets of continuations, `[prompts, seeds, ...]` of each."""
+    parts = np.split(values, np.cumsum([each.texts.size for each in written])[:-1])
+    return [part.reshape(*each.texts.shape, *values.shape[1:]) for part, each in zip(parts, written, strict=True)]
 
 
 def expert_response(
@@ -139,14 +173,17 @@ def expert_response(
       ResponsesError: the table doesn't say how its responses were pooled; no other text can have such responses, since
         they were pooled over some tokens only, or recorded of a steered model; or it is of another model.
     """
+    (responses,) = _read_each(model, [continuations], expertise)
+    return _on_scale(responses, expertise, concept, top)
+
+
+def _read_each(model: Model, written: Sequence[Continuations], expertise: xr.Dataset) -> list[np.ndarray]:
+    """Return a table's units' responses to several sets of continuations, `[prompts, seeds, units]` of each."""
     _check_readable(expertise, model)
-    row = expertise.sel(concept=[concept])
-    experts = np.flatnonzero(select_experts(row, top=top).values[0])
-    row = row.isel(concept=0, unit=experts)
     sites = tuple(dict.fromkeys(expertise["site"].values.tolist()))
     responses = record_responses(
         model,
-        continuations.whole,
+        [text for each in written for text in each.whole],
         sites=sites,
         pooling=expertise.attrs["pooling"],
         truncate=True,
@@ -155,14 +192,21 @@ def expert_response(
     # A table may hold some of its sites' units only.
     names = ["layer", "site", "channel"]
     column = pd.Series(range(len(responses.units)), pd.MultiIndex.from_frame(responses.units[names]))
-    wanted = list(zip(*(row[name].values.tolist() for name in names), strict=True))
-    responses = responses.values[:, column.loc[wanted].to_numpy()]
+    wanted = list(zip(*(expertise[name].values.tolist() for name in names), strict=True))
+    return _split_as(responses.values[:, column.loc[wanted].to_numpy()], written)
+
+
+def _on_scale(responses: np.ndarray, expertise: xr.Dataset, concept: str, top: int = 50) -> np.ndarray:
+    """Return what `expert_response` does, of responses `[prompts, seeds, units]` in the order of the table's units."""
+    row = expertise.sel(concept=[concept])
+    experts = np.flatnonzero(select_experts(row, top=top).values[0])
+    row = row.isel(concept=0, unit=experts)
     low, high = row["negative_mean"].values, row["positive_median"].values
     scaled = high != low  # a unit that says the same at both has no such scale
     if not scaled.any():
-        return np.full(continuations.texts.shape, np.nan)
-    on_scale = (responses - low)[:, scaled] / (high - low)[scaled]
-    return np.median(on_scale, axis=1).reshape(continuations.texts.shape)
+        return np.full(responses.shape[:2], np.nan)
+    on_scale = (responses[..., experts] - low)[..., scaled] / (high - low)[scaled]
+    return np.median(on_scale, axis=-1)
 
 
 def _check_readable(expertise: xr.Dataset, model: Model) -> None:
@@ -208,6 +252,19 @@ class Writing:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Steered:
+    """A steering whose effect is asked for, and on what."""
+
+    steering: Steering | None
+    concept: str
+    """Whose experts read what is written."""
+    words: tuple[str, ...]
+    """The concept's; their other forms are counted too."""
+    expertise: xr.Dataset
+    """Has the concept; of the units of the table that all are read by."""
+
+
 def measure_effect(
     model: Model,
     expertise: xr.Dataset,
@@ -216,7 +273,7 @@ def measure_effect(
     steering: Steering | None,
     writing: Writing,
 ) -> tuple[Continuations, dict[str, np.ndarray]]:
-    """Measure all that is measured of one steering.
+    """Measure all that is measured of one steering; of several, `measure_effects` does it in shared batches.
 
     Args:
       model: a causal language model.
@@ -233,31 +290,69 @@ def measure_effect(
       nats a token of the continuation under the unsteered model; `held_out_surprise` `[texts, 1]`, nats a token of
       held-out text under the steered model; `distinct_1`, `distinct_2` and `distinct_3` `[prompts, seeds]`.
     """
-    written = continue_prompts(
+    return measure_effects(model, expertise, [Steered(steering, concept, tuple(words), expertise)], writing)[0]
+
+
+def measure_effects(
+    model: Model, expertise: xr.Dataset, steered: Sequence[Steered], writing: Writing, *, written_with: int = 0
+) -> list[tuple[Continuations, dict[str, np.ndarray]]]:
+    """Measure the effect of each of several steerings, in batches that they share.
+
+    Args:
+      model: a causal language model.
+      expertise: the table by whose units texts are read.
+      steered: the steerings, and on what their effect is asked for.
+      writing: prompts and how they are continued.
+      written_with: fill up with unsteered ones, whose texts are dropped, to so many while texts are written: so that
+        batches have the same shape, and nothing is compiled anew, however many there are.
+
+    Returns:
+      What `measure_effect` does, of each.
+    """
+    steerings = [each.steering for each in steered]
+    written = continue_each(
         model,
         writing.prompts,
+        steerings + [None] * (written_with - len(steered)),
         num_seeds=writing.num_seeds,
         max_new_tokens=writing.max_new_tokens,
         temperature=writing.temperature,
         top_p=writing.top_p,
         seed=writing.seed,
-        steering=steering,
+    )[: len(steered)]
+    held_out = tokenize_continuations(model, [""] * len(writing.held_out), writing.held_out)
+    scored = score_tokens(
+        model,
+        held_out.take(np.tile(np.arange(len(writing.held_out)), len(steered))),
+        steering=[steering for steering in steerings for _ in writing.held_out],
+        tokens_per_batch=_TOKENS_PER_BATCH,
     )
-    forms = sorted({" ".join(form) for word in words for form in word_forms(word)} | set(words))
-    mentions = count_mentions(written.texts, words)
-    held_out = score_continuations(
-        model, [""] * len(writing.held_out), writing.held_out, steering=steering, tokens_per_batch=_TOKENS_PER_BATCH
-    )
-    next_word = score_words(model, writing.prompts, forms, steering=steering, tokens_per_batch=_TOKENS_PER_BATCH)
-    return written, {
-        "word_log_prob": next_word[:, None],
-        "mention": (mentions > 0).astype(float),
-        "mentions": mentions.astype(float),
-        "expert_response": expert_response(model, written, expertise, concept),
-        "surprise": surprise(model, written),
-        "held_out_surprise": np.array([[-row.mean(dtype=np.float64)] for row in held_out]),
-        **{f"distinct_{length}": distinct(written, length) for length in (1, 2, 3)},
-    }
+    of_held_out = np.array([-row.mean(dtype=np.float64) for row in scored]).reshape(len(steered), -1, 1)
+    forms = [
+        sorted({" ".join(form) for word in each.words for form in word_forms(word)} | {*each.words}) for each in steered
+    ]
+    next_word = score_words(
+        model,
+        [*writing.prompts] * len(steered),
+        [words for words in forms for _ in writing.prompts],
+        steering=[steering for steering in steerings for _ in writing.prompts],
+        tokens_per_batch=_TOKENS_PER_BATCH,
+    ).reshape(len(steered), -1, 1)
+    measured = []
+    responses, surprises = _read_each(model, written, expertise), _surprise_of_each(model, written)
+    for place, (each, texts) in enumerate(zip(steered, written, strict=True)):
+        mentions = count_mentions(texts.texts, each.words)
+        values = {
+            "word_log_prob": next_word[place],
+            "mention": (mentions > 0).astype(float),
+            "mentions": mentions.astype(float),
+            "expert_response": _on_scale(responses[place], each.expertise, each.concept),
+            "surprise": surprises[place],
+            "held_out_surprise": of_held_out[place],
+            **{f"distinct_{length}": distinct(texts, length) for length in (1, 2, 3)},
+        }
+        measured.append((texts, values))
+    return measured
 
 
 def word_in_place(model: Model, dataset: ConceptDataset, concept: str, steering: Steering | None = None) -> np.ndarray:
@@ -275,7 +370,7 @@ def word_in_place(model: Model, dataset: ConceptDataset, concept: str, steering:
     Raises:
       ConceptDataError: see `find_in_place`.
     """
-    scored = score_continuations(
-        model, *find_in_place(dataset, concept), steering=steering, tokens_per_batch=_TOKENS_PER_BATCH
-    )
+    prompts, words = find_in_place(dataset, concept)
+    by_row = [steering] * len(prompts)  # as held-out text is scored: by programs that are compiled already
+    scored = score_continuations(model, prompts, words, steering=by_row, tokens_per_batch=_TOKENS_PER_BATCH)
     return np.array([row.sum(dtype=np.float64) for row in scored])

@@ -133,7 +133,7 @@ def list_samples(measured: Mapping[Trial, Mapping[str, Any]], prompts: Sequence[
     """Return the first continuation of each prompt: a row per trial and prompt.
 
     Args:
-      measured: a trial to its `texts` `[prompts, seeds]` and `words`, see `trials.measure_trial`.
+      measured: a trial to its `texts` `[prompts, seeds]` and `words`, see `trials.measure_trials`.
       prompts: of the texts.
     """
     rows = [

@@ -1,11 +1,12 @@
 """Steerings that are compared: experts, controls, other methods; and a concept that is removed while another is spared.
 
-Each is measured by a function that takes one trial, so that whoever calls it can keep each result.
+Trials are measured several at a time, in batches that they share, and given one by one, so that whoever calls can keep
+each result.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax.analysis.statistics import bootstrap_mean
-from expertlens_jax.analysis.steering.effects import Writing, measure_effect, word_in_place
+from expertlens_jax.analysis.steering.effects import Steered, Writing, measure_effects, word_in_place
 from expertlens_jax.analysis.steering.summary import Trial, unsteered
 from expertlens_jax.analysis.structure.organisation import map_concepts
 from expertlens_jax.data.concepts import ConceptDataset
@@ -25,7 +26,9 @@ from expertlens_jax.experts.selection import select_experts
 from expertlens_jax.experts.steering import share_expertise, steer
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering
+from expertlens_jax.models.tokens import bucket_lengths
 
+_TOKENS_TOGETHER, _BYTES_TOGETHER, _MOST_TOGETHER = 16384, 2**30, 16
 CONTROLS = ("random", "matched", "another_concept")
 AWAY = ("concept", "spared", "method", "sparing", "word", "units", "change", "ci_low", "ci_high")
 MOVED = ("concept", "spared", "of", "domain", "kept", "x", "y", "x_after", "y_after")
@@ -104,20 +107,62 @@ def _table_of(expertise: xr.Dataset, trial: Trial, design: Design) -> xr.Dataset
     return share_expertise(expertise, trial.concept) if trial.concept in design.domains else expertise
 
 
-def measure_trial(
-    model: Model, expertise: xr.Dataset, trial: Trial, writing: Writing, design: Design, *, seed: int = 0
-) -> dict[str, Any]:
-    """Return a trial's measures `[rows, columns]`, the continuations, and the steering in words; all as JSON has it."""
-    steering = make_steering(expertise, trial, design, seed=seed)
-    expertise = _table_of(expertise, trial, design)
-    words = tuple(expertise.attrs["members"]) if trial.concept in design.domains else (trial.concept,)
-    written, values = measure_effect(model, expertise, trial.concept, words, steering, writing)
-    return {
-        "steering": repr(steering) if steering else "none",
-        "words": words,
-        "texts": written.texts.tolist(),
-        "measures": {name: _without_nan(value) for name, value in values.items()},
-    }
+def measure_trials(
+    model: Model, expertise: xr.Dataset, trials: Sequence[Trial], writing: Writing, design: Design, *, seed: int = 0
+) -> Iterator[tuple[Trial, dict[str, Any]]]:
+    """Measure trials, as many at a time as `count_together` says.
+
+    A trial's texts and numbers don't depend on which others are measured with it: of those that a killed run left, too.
+
+    Args:
+      model: that is steered.
+      expertise: its table.
+      trials: some of the design's.
+      writing: how continuations are written.
+      design: has the concepts and domains.
+      seed: see `make_steering`.
+
+    Yields:
+      Each trial as soon as it is measured, with its measures `[rows, columns]`, the continuations, and the steering in
+      words; all as JSON has it.
+    """
+    together = min(count_together(model, expertise, writing), len(design.trials()))
+    for start in range(0, len(trials), together):
+        group = trials[start : start + together]
+        steered = [_steer_trial(expertise, trial, design, seed) for trial in group]
+        measured = measure_effects(model, expertise, steered, writing, written_with=together)
+        for trial, each, (written, values) in zip(group, steered, measured, strict=True):
+            yield (
+                trial,
+                {
+                    "steering": repr(each.steering) if each.steering else "none",
+                    "words": each.words,
+                    "texts": written.texts.tolist(),
+                    "measures": {name: _without_nan(value) for name, value in values.items()},
+                },
+            )
+
+
+def _steer_trial(expertise: xr.Dataset, trial: Trial, design: Design, seed: int) -> Steered:
+    steering, table = make_steering(expertise, trial, design, seed=seed), _table_of(expertise, trial, design)
+    words = tuple(table.attrs["members"]) if trial.concept in design.domains else (trial.concept,)
+    return Steered(steering, trial.concept, words, table)
+
+
+def count_together(model: Model, expertise: xr.Dataset, writing: Writing) -> int:
+    """Return how many steerings share a batch: as many as a batch of generation takes, within a gigabyte, up to 16.
+
+    Bytes are those of a row's keys and values, its scales and shifts, and its units' responses. Of more than 16, a run
+    that is killed would lose too much, and a batch would gain little.
+    """
+    config = model.config
+    rows = len(writing.prompts) * writing.num_seeds
+    longest = np.array(max(map(len, model.tokenizer(list(writing.prompts))["input_ids"])))
+    tokens = int(bucket_lengths(bucket_lengths(longest) + writing.max_new_tokens))  # as generation pads them
+    cached = 2 * config.num_layers * config.num_kv_heads * config.head_dim * tokens
+    steered = 3 * config.num_layers * sum(config.site_channels()[str(site)] for site in set(expertise["site"].values))
+    most = min(_TOKENS_TOGETHER // (rows * tokens), _BYTES_TOGETHER // (4 * rows * (cached + steered)), _MOST_TOGETHER)
+    return max(most, 1)
 
 
 def _without_nan(values: np.ndarray) -> list[Any]:
