@@ -201,9 +201,13 @@ def score_words(
       TokenizationError, SelectionError, UnsupportedModelError: see `score_continuations`.
     """
     by_prompt = check_row_steerings(steering, len(prompts))
-    alike = all(isinstance(word, str) for word in words)
-    if not alike and len(words) != len(prompts):
-        raise TokenizationError(f"{len(prompts)} prompts and {len(words)} lists of words were given.")
+    texts = [isinstance(word, str) for word in words]
+    alike = all(texts)
+    if not alike and (any(texts) or len(words) != len(prompts)):
+        given = "words and lists of words" if any(texts) else f"{len(words)} lists of words"
+        raise TokenizationError(
+            f"{given} were given for {len(prompts)} prompts. Give words, or a list for each prompt."
+        )
     rows = []
     for place, prompt in enumerate(prompts):
         own = words if alike else words[place]

@@ -93,6 +93,13 @@ def test_rows_steered_one_by_one_have_the_scores_and_logits_of_each_alone(pair):
     words = [score_words(model, PROMPTS[:3], ["x", "y z"], steering=steering) for steering in steerings]
     got = score_words(model, PROMPTS[:3], ["x", "y z"], steering=steerings)
     np.testing.assert_allclose(got, np.diag(words), atol=1e-5)
+    of_prompt = score_words(model, PROMPTS[:2], [["x", "y z"], ["x"]], steering=steerings[1])
+    np.testing.assert_allclose(of_prompt[0], words[1][0], atol=1e-6)
+    np.testing.assert_allclose(of_prompt[1:], score_words(model, PROMPTS[1:2], ["x"], steering=steerings[1]), atol=1e-6)
+    with pytest.raises(TokenizationError, match="2 lists of words were given for 3 prompts. Give words, or a list for"):
+        score_words(model, PROMPTS[:3], [["x"], ["y"]])
+    with pytest.raises(TokenizationError, match="words and lists of words were given for 2 prompts"):
+        score_words(model, PROMPTS[:2], ["x", ["y"]])
     ids = model.tokenizer(PROMPTS[:3])["input_ids"]
     for call in (lambda **given: model(ids, **given), lambda **given: model.respond(ids, **given)):
         whole = [np.asarray(call(steering=steering)) for steering in steerings]
