@@ -20,10 +20,11 @@ from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_
 from expertlens_jax.models.gated_maps import at_rows
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention, describe_interventions
 from expertlens_jax.models.model import Model, respond
+from expertlens_jax.models.placed_steering import LaidOut
 from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import check_sites
-from expertlens_jax.models.steering import LaidOut, Steering
+from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import streamed_layers
 from expertlens_jax.models.taps import Taps, check_pooling
 from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize

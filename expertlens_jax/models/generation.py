@@ -24,8 +24,9 @@ from expertlens_jax.models.chat import Message, conversation_ids, end_of_turn, i
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
+from expertlens_jax.models.placed_steering import LaidOut
 from expertlens_jax.models.sampling import Sampling, draw_tokens
-from expertlens_jax.models.steering import LaidOut, Steering
+from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import program, run, streamed_layers
 from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer

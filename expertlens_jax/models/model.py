@@ -21,19 +21,19 @@ from expertlens_jax.models.digests import digest_arrays, stated_options
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.gated_maps import GatedRows, GatedSteering
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention, place_interventions
-from expertlens_jax.models.provenance import Provenance, provenance_of
-from expertlens_jax.models.sae import SAE, check_saes
-from expertlens_jax.models.sharding import split_rows
-from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
-from expertlens_jax.models.steering import (
+from expertlens_jax.models.placed_steering import (
     LaidOut,
     PlacedRows,
-    Steering,
     SteeringCollection,
     check_row_steerings,
     place_steering,
     stack_placed,
 )
+from expertlens_jax.models.provenance import Provenance, provenance_of
+from expertlens_jax.models.sae import SAE, check_saes
+from expertlens_jax.models.sharding import split_rows
+from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
+from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import digest_parameters, program, run, streamed_layers, whole_shapes
 from expertlens_jax.models.taps import Pooling, Taps, check_pooling
 from expertlens_jax.models.tokens import as_rows, check_token_ids
@@ -324,7 +324,7 @@ class Model:
     def place_steering(
         self, steering: Steering | None, text: ReadText | None = None
     ) -> SteeringCollection | GatedSteering | None:
-        """Lay a steering out for this model, see `models.steering.place_steering`.
+        """Lay a steering out for this model, see `models.placed_steering.place_steering`.
 
         Args:
           steering: or none.

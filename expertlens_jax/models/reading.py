@@ -11,9 +11,9 @@ from flax import struct
 
 from expertlens_jax.models.interventions import PlacedIntervention
 from expertlens_jax.models.model import Model, at_path
+from expertlens_jax.models.placed_steering import LaidOut
 from expertlens_jax.models.sae import SAE
 from expertlens_jax.models.sites import SITES, in_block_order, node_at
-from expertlens_jax.models.steering import LaidOut
 from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.transformer import Transformer
 

@@ -14,7 +14,8 @@ from expertlens_jax.errors import TokenizationError
 from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
 from expertlens_jax.models.model import Model
-from expertlens_jax.models.steering import LaidOut, Steering, check_row_steerings
+from expertlens_jax.models.placed_steering import LaidOut, check_row_steerings
+from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import program, run
 from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, row_shapes, warn_of_doubles
 from expertlens_jax.models.transformer import Transformer

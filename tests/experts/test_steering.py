@@ -19,7 +19,7 @@ from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.experts.controls import matched_units, random_units
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.experts.steering import METHODS
-from expertlens_jax.models.steering import place_steering
+from expertlens_jax.models.placed_steering import place_steering
 
 
 @pytest.fixture(scope="module")
