@@ -18,15 +18,11 @@ on the map of overlaps), `samples.csv`, `figures/`, and
 that was killed goes on.
 """
 
-import json
-
 import ml_collections
 from etils import epath
-from tqdm.auto import tqdm
 
 from expertlens_jax import plot
-from expertlens_jax.analysis.steering.summary import describe_claim, describe_curves, describe_effects, list_samples
-from expertlens_jax.analysis.steering.trials import make_steering, measure_trials, steer_away
+from expertlens_jax.analysis.steering.trials import describe_trials, keep_trials, steer_away
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.steering_findings import conclude, make_page
 from expertlens_jax.run_directory import open_run, saved_json, write_text
@@ -41,23 +37,13 @@ from .steering_settings import check, check_model, read_design, read_writing
 def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources | None = None) -> list[Conclusion]:
     """Run the experiment."""
     this = start(config, workdir, sources, check, check_model)
-    settings, draws = config.steering, (config.resamples, config.seed)
-    model, concepts, elsewhere = this.model, this.datasets[0], this.datasets[-1]
+    settings, model, concepts, elsewhere = config.steering, this.model, this.datasets[0], this.datasets[-1]
     expertise = this.expertise(model, concepts)
     design, writing = read_design(config), read_writing(config, elsewhere)
 
     kept = this.workdir / "measured"
-    files = {trial: kept / f"{trial.name}.json" for trial in design.trials()}
-    for trial, file in files.items():
-        if not file.exists():  # what can't be steered is told before anything is measured
-            make_steering(expertise, trial, design, seed=config.seed)
     open_run(kept, question_of(expertise))
-    waiting = [trial for trial, file in files.items() if not file.exists()]
-    with tqdm(desc="steering", unit="steering", total=len(files), initial=len(files) - len(waiting)) as bar:
-        for trial, measured in measure_trials(model, expertise, waiting, writing, design, seed=config.seed):
-            saved_json(files[trial], lambda measured=measured: measured)
-            bar.update()
-    results = {trial: json.loads(file.read_text()) for trial, file in files.items()}
+    results = keep_trials(model, expertise, writing, design, kept, seed=config.seed, progress=True)
     away, moved = steer_away(
         model,
         expertise,
@@ -72,14 +58,10 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         negatives={"negatives": read_negatives(config)},
         **this.resampling,
     )
-    effects = describe_effects(results, *draws)
-    curves = describe_curves(effects, settings.concepts, *draws)
-    claim = describe_claim(effects, settings.method, settings.drawn_count, settings.controls, *draws)
-    tables = {"effects": effects, "curves": curves, "claim": claim, "away": away, "moved": moved}
-    tables["samples"] = list_samples(results, settings.prompts)
+    tables = describe_trials(results, design, settings.prompts, **this.resampling) | {"away": away, "moved": moved}
     this.write(tables)
-    this.draw("steering", plot.steering(curves))
-    this.draw("cost", plot.steering_cost(curves))
+    this.draw("steering", plot.steering(tables["curves"]))
+    this.draw("cost", plot.steering_cost(tables["curves"]))
     this.draw("away", plot.steered_away(away, moved))
     page = make_page(
         model.name,
@@ -92,7 +74,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         threshold=config.drawn_threshold,
     )
     write_text(this.workdir / "report.html", page.html())
-    return this.finish(claim.to_string(index=False, float_format="{:.3f}".format), conclude(claim))
+    return this.finish(tables["claim"].to_string(index=False, float_format="{:.3f}".format), conclude(tables["claim"]))
 
 
 if __name__ == "__main__":

@@ -6,16 +6,26 @@ each result.
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from etils import epath
+from tqdm.auto import tqdm
 
 from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.steering.effects import Steered, Writing, measure_effects, word_in_place
-from expertlens_jax.analysis.steering.summary import Trial, unsteered
+from expertlens_jax.analysis.steering.summary import (
+    Trial,
+    describe_claim,
+    describe_curves,
+    describe_effects,
+    list_samples,
+    unsteered,
+)
 from expertlens_jax.analysis.structure.organisation import map_concepts
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.experts.controls import matched_units, random_units
@@ -27,6 +37,7 @@ from expertlens_jax.experts.steering import share_expertise, steer
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.tokens import bucket_lengths
+from expertlens_jax.run_directory import write_text
 
 _TOKENS_TOGETHER, _BYTES_TOGETHER, _MOST_TOGETHER = 16384, 2**30, 16
 CONTROLS = ("random", "matched", "another_concept")
@@ -108,9 +119,16 @@ def _table_of(expertise: xr.Dataset, trial: Trial, design: Design) -> xr.Dataset
 
 
 def measure_trials(
-    model: Model, expertise: xr.Dataset, trials: Sequence[Trial], writing: Writing, design: Design, *, seed: int = 0
+    model: Model,
+    expertise: xr.Dataset,
+    trials: Sequence[Trial],
+    writing: Writing,
+    design: Design,
+    *,
+    seed: int = 0,
+    together: int | None = None,
 ) -> Iterator[tuple[Trial, dict[str, Any]]]:
-    """Measure trials, as many at a time as `count_together` says.
+    """Measure trials, several at a time.
 
     A trial's texts and numbers don't depend on which others are measured with it: of those that a killed run left, too.
 
@@ -121,12 +139,13 @@ def measure_trials(
       writing: how continuations are written.
       design: has the concepts and domains.
       seed: see `make_steering`.
+      together: how many share a batch; None for as many as `count_together` says.
 
     Yields:
       Each trial as soon as it is measured, with its measures `[rows, columns]`, the continuations, and the steering in
       words; all as JSON has it.
     """
-    together = min(count_together(model, expertise, writing), len(design.trials()))
+    together = together or min(count_together(model, expertise, writing), len(design.trials()))
     for start in range(0, len(trials), together):
         group = trials[start : start + together]
         steered = [_steer_trial(expertise, trial, design, seed) for trial in group]
@@ -141,6 +160,71 @@ def measure_trials(
                     "measures": {name: _without_nan(value) for name, value in values.items()},
                 },
             )
+
+
+def keep_trials(
+    model: Model,
+    expertise: xr.Dataset,
+    writing: Writing,
+    design: Design,
+    kept: epath.Path,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[Trial, dict[str, Any]]:
+    """Measure a design's trials, each kept in a directory as soon as it is measured, and read from there the next time.
+
+    Args:
+      model: that is steered.
+      expertise: its table.
+      writing: how continuations are written.
+      design: the trials.
+      kept: a directory of this table's and this writing's, see `run_directory.open_run`.
+      seed: see `make_steering`.
+      progress: shows a bar.
+
+    Returns:
+      What `measure_trials` gives of each trial.
+
+    Raises:
+      SelectionError: a trial that isn't measured yet can't be steered; before any is measured.
+    """
+    files = {trial: kept / f"{trial.name}.json" for trial in design.trials()}
+    waiting = [trial for trial, file in files.items() if not file.exists()]
+    for trial in waiting:
+        make_steering(expertise, trial, design, seed=seed)
+    done = len(files) - len(waiting)
+    with tqdm(desc="steering", unit="steering", total=len(files), initial=done, disable=not progress) as bar:
+        for trial, measured in measure_trials(model, expertise, waiting, writing, design, seed=seed):
+            write_text(files[trial], json.dumps(measured) + "\n")
+            bar.update()
+    return {trial: json.loads(file.read_text()) for trial, file in files.items()}
+
+
+def describe_trials(
+    results: Mapping[Trial, Mapping[str, Any]],
+    design: Design,
+    prompts: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of what `keep_trials` measured, by name; see `summary.py`.
+
+    Args:
+      results: of each of the design's trials.
+      design: says which concepts curves are of, and which method and number of units the claim is of.
+      prompts: that were continued.
+      resamples: of the intervals.
+      seed: of those.
+    """
+    effects = describe_effects(results, resamples, seed)
+    return {
+        "effects": effects,
+        "curves": describe_curves(effects, design.concepts, resamples, seed),
+        "claim": describe_claim(effects, design.method, design.drawn_count, design.controls, resamples, seed),
+        "samples": list_samples(results, prompts),
+    }
 
 
 def _steer_trial(expertise: xr.Dataset, trial: Trial, design: Design, seed: int) -> Steered:
