@@ -7,6 +7,7 @@ figures describe. `make accelerators` installs both. What they tell are estimate
 import dataclasses
 import importlib.util
 import os
+import threading
 from collections.abc import Sequence
 
 import jax
@@ -18,6 +19,9 @@ from expertlens_jax import parallel
 from expertlens_jax.errors import ExpertLensError
 
 GIB = 2**30
+
+_LOADING = threading.Lock()
+"""A compiler is loaded into the process once: two threads that ask JAX for it at once would both load it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +70,13 @@ class Target:
                 f"{', '.join(str(n) for n in range(1, self.num_devices + 1) if self.num_devices % n == 0)}."
             )
         self.check_compiler()
-        if self.platform == "tpu":
-            topology = topologies.get_topology_desc(platform="tpu", topology_name=self.topology)
-        else:
-            topology = topologies.get_topology_desc(
-                self.name, platform="cuda", target_config=H100_CONFIG, topology=self.topology
-            )
+        with _LOADING:
+            if self.platform == "tpu":
+                topology = topologies.get_topology_desc(platform="tpu", topology_name=self.topology)
+            else:
+                topology = topologies.get_topology_desc(
+                    self.name, platform="cuda", target_config=H100_CONFIG, topology=self.topology
+                )
         return parallel.auto_mesh(np.array(topology.devices).reshape(-1, model), (parallel.DATA, parallel.MODEL))
 
 

@@ -407,7 +407,7 @@ def test_prompts_of_one_number_draw_alike(gpt2):
 )
 def test_steerings_and_draws_of_another_number_are_refused(gpt2, given, message):
     with pytest.raises(SelectionError, match=message):
-        generate(gpt2[1], PROMPTS, **given)
+        generate(gpt2[1], PROMPTS, max_new_tokens=NEW_TOKENS, **given)
 
 
 def test_devices_change_nothing(gpt2, gpt2_directory):
@@ -426,7 +426,7 @@ steering = el.steer_units(model, model.units.query("site == 'mlp.up'").head(6), 
 result = generate(model, {PROMPTS!r}, steering=[steering, None] * 2, **{own!r})
 print(json.dumps([ids.tolist() for ids in result.token_ids]))
 """
-    *_, all_alike, by_row = map(json.loads, run_script(script).splitlines())
+    all_alike, by_row = map(json.loads, run_script(script).splitlines()[-2:])
     one = generate(model, PROMPTS, max_new_tokens=NEW_TOKENS, top_p=0.9, seed=5)
     assert all_alike == [ids.tolist() for ids in one.token_ids]
     one = generate(model, PROMPTS, steering=[steerings_of(model)[0], None] * 2, **own)
