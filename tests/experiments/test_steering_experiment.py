@@ -90,13 +90,13 @@ def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
     (workdir / "measured" / "cat_random_set_median_5_1.json").unlink()
     (workdir / "effects.csv").unlink()
     measured = []
-    original = steering.measure_trials
+    original = trials.measure_trials
 
     def measure_trials(*given, **settings):
         measured.extend(trial.name for trial in given[2])
         return original(*given, **settings)
 
-    monkeypatch.setattr(steering, "measure_trials", measure_trials)
+    monkeypatch.setattr(trials, "measure_trials", measure_trials)
     steering.run(small(), workdir)
     assert measured == ["cat_random_set_median_5_1"]
     assert (workdir / "effects.csv").read_bytes() == before
