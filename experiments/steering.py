@@ -25,7 +25,7 @@ from expertlens_jax import plot
 from expertlens_jax.analysis.steering.trials import describe_trials, keep_trials, steer_away
 from expertlens_jax.report.conclusions import Conclusion
 from expertlens_jax.report.steering_findings import conclude, make_page
-from expertlens_jax.run_directory import open_run, saved_json, write_text
+from expertlens_jax.run_directory import saved_json, write_text
 
 from .expertise import question_of, read_negatives, read_recording
 from .launch import launch
@@ -42,8 +42,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     design, writing = read_design(config), read_writing(config, elsewhere)
 
     kept = this.workdir / "measured"
-    open_run(kept, question_of(expertise))
-    results = keep_trials(model, expertise, writing, design, kept, seed=config.seed, progress=True)
+    asked = question_of(expertise)
+    results = keep_trials(model, expertise, writing, design, kept, asked, seed=config.seed, progress=True)
     away, moved = steer_away(
         model,
         expertise,

@@ -37,7 +37,7 @@ from expertlens_jax.experts.steering import share_expertise, steer
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.tokens import bucket_lengths
-from expertlens_jax.run_directory import write_text
+from expertlens_jax.run_directory import open_run, write_text
 
 _TOKENS_TOGETHER, _BYTES_TOGETHER, _MOST_TOGETHER = 16384, 2**30, 16
 CONTROLS = ("random", "matched", "another_concept")
@@ -168,6 +168,7 @@ def keep_trials(
     writing: Writing,
     design: Design,
     kept: epath.Path,
+    question: Mapping[str, Any],
     *,
     seed: int = 0,
     progress: bool = False,
@@ -179,7 +180,8 @@ def keep_trials(
       expertise: its table.
       writing: how continuations are written.
       design: the trials.
-      kept: a directory of this table's and this writing's, see `run_directory.open_run`.
+      kept: the directory, which is made if need be.
+      question: what the table follows from, see `run_directory.open_run`.
       seed: see `make_steering`.
       progress: shows a bar.
 
@@ -187,12 +189,14 @@ def keep_trials(
       What `measure_trials` gives of each trial.
 
     Raises:
-      SelectionError: a trial that isn't measured yet can't be steered; before any is measured.
+      SelectionError: a trial that isn't measured yet can't be steered; before any is measured, or anything is written.
+      RunDirectoryError: what is kept there is of another table.
     """
     files = {trial: kept / f"{trial.name}.json" for trial in design.trials()}
     waiting = [trial for trial, file in files.items() if not file.exists()]
     for trial in waiting:
         make_steering(expertise, trial, design, seed=seed)
+    open_run(kept, question)
     done = len(files) - len(waiting)
     with tqdm(desc="steering", unit="steering", total=len(files), initial=done, disable=not progress) as bar:
         for trial, measured in measure_trials(model, expertise, waiting, writing, design, seed=seed):
