@@ -4,6 +4,7 @@ What a command needs is imported when its flags are known to be right, so that h
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -13,7 +14,7 @@ import pathlib
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import NoReturn
 
 import expertlens_jax
@@ -158,6 +159,19 @@ class _Arguments(argparse.ArgumentParser):
         _stop(f"{message}. {self.prog} --help tells the arguments.")
 
 
+@contextlib.contextmanager
+def _told_plainly() -> Generator[None]:
+    """Within it, the package's warnings are lines as a launcher's, and its errors end the command in one line."""
+    from expertlens_jax.errors import ExpertLensError
+    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
+
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    except ExpertLensError as error:
+        _stop(str(error))
+
+
 def explore(arguments: Sequence[str]) -> None:
     """Write the page of a run, and print where it is."""
     parser = _Arguments(
@@ -184,10 +198,6 @@ def explore(arguments: Sequence[str]) -> None:
     given = parser.parse_args(list(arguments))
     if not given.live and (given.host is not None or given.port is not None):
         parser.error("--host and --port say where a page is served, and only --live serves it")
-    from expertlens_jax.errors import ExpertLensError
-    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
-
-    warnings.formatwarning = format_warning
     settings = {
         "experts": given.experts,
         "speaking": given.speaking,
@@ -198,14 +208,13 @@ def explore(arguments: Sequence[str]) -> None:
         "progress": True,
     }
     try:
-        if given.live:
-            from expertlens_jax.explorer.live import LOOPBACK, serve
+        with _told_plainly():
+            if given.live:
+                from expertlens_jax.explorer.live import LOOPBACK, serve
 
-            serve(given.run, given.out, host=given.host or LOOPBACK, port=given.port or 0, **settings)
-            return
-        page = expertlens_jax.explore(given.run, given.out, **settings)
-    except ExpertLensError as error:
-        _stop(str(error))
+                serve(given.run, given.out, host=given.host or LOOPBACK, port=given.port or 0, **settings)
+                return
+            page = expertlens_jax.explore(given.run, given.out, **settings)
     except KeyboardInterrupt:
         sys.exit(130)
     print(f"The page is {page}; open it in a browser.")
@@ -227,16 +236,10 @@ def compare(arguments: Sequence[str]) -> None:
     parser.add_argument("--threshold", type=float, default=0.5, metavar="TAU", help="of average precision (0.5)")
     parser.add_argument("--ratings", action="append", metavar="NAME", help="people's ratings, if not the runs' own")
     given = parser.parse_args(list(arguments))
-    from expertlens_jax.errors import ExpertLensError
-    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
-
-    warnings.formatwarning = format_warning
-    try:
+    with _told_plainly():
         compared = expertlens_jax.compare_runs(
             *given.runs, threshold=given.threshold, ratings=given.ratings, out=given.out
         )
-    except ExpertLensError as error:
-        _stop(str(error))
     print(compared)
     if given.out is not None:
         print(f"\nThe comparison is {os.path.join(given.out, 'comparison.html')}; its tables are beside it.")
@@ -254,18 +257,12 @@ def audit(arguments: Sequence[str]) -> None:
     parser.add_argument("--model", metavar="NAME", help="a model whose responses are asked too")
     parser.add_argument("--out", metavar="DIR", help="a folder for audit.csv, audit.png, .svg and .pdf")
     given = parser.parse_args(list(arguments))
-    from expertlens_jax.errors import ExpertLensError
-    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
-
-    warnings.formatwarning = format_warning
-    try:
+    with _told_plainly():
         concepts = expertlens_jax.load_concepts(given.concepts)
         model = expertlens_jax.load_model(given.model) if given.model else None
         found = expertlens_jax.sentences.audit(concepts, model)
         if given.out:
             found.save(given.out)
-    except ExpertLensError as error:
-        _stop(str(error))
     print(found)
     if given.out:
         print(f"All {len(found.table)} rows are in {pathlib.Path(given.out) / 'audit.csv'}.")
@@ -290,14 +287,8 @@ def push(arguments: Sequence[str]) -> None:
     parser.add_argument("--license", metavar="NAME", help="of what is pushed, such as cc-by-4.0")
     parser.add_argument("--base_model", metavar="ID", help="the model's on the hub, if its name isn't that")
     given = vars(parser.parse_args(list(arguments)))
-    from expertlens_jax.errors import ExpertLensError
-    from expertlens_jax.experiments.launch import format_warning  # ty: ignore[import-not-found]: as in `start`
-
-    warnings.formatwarning = format_warning
-    try:
+    with _told_plainly():
         commit = expertlens_jax.push(given.pop("thing"), given.pop("repo"), **given)
-    except ExpertLensError as error:
-        _stop(str(error))
     print(f"It is at {commit.commit_url}")
 
 

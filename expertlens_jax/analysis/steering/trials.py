@@ -37,7 +37,7 @@ from expertlens_jax.experts.steering import share_expertise, steer
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.tokens import bucket_lengths
-from expertlens_jax.run_directory import open_run, write_text
+from expertlens_jax.run_directory import open_run, saved_json
 
 _TOKENS_TOGETHER, _BYTES_TOGETHER, _MOST_TOGETHER = 16384, 2**30, 16
 CONTROLS = ("random", "matched", "another_concept")
@@ -200,7 +200,7 @@ def keep_trials(
     done = len(files) - len(waiting)
     with tqdm(desc="steering", unit="steering", total=len(files), initial=done, disable=not progress) as bar:
         for trial, measured in measure_trials(model, expertise, waiting, writing, design, seed=seed):
-            write_text(files[trial], json.dumps(measured) + "\n")
+            saved_json(files[trial], lambda measured=measured: measured)
             bar.update()
     return {trial: json.loads(file.read_text()) for trial, file in files.items()}
 
