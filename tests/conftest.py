@@ -38,14 +38,21 @@ WITH_MODELS = (
     *("test_labelled_responses.py", "test_minilm.py", "test_pipeline.py", "test_provenance.py", "test_readme.py"),
     *("test_responses.py", "test_site.py", "test_steering.py", "test_steering_effects.py", "test_token_masks.py"),
     *("test_tracing.py", "test_training_step.py", "test_attribution.py", "test_necessity.py", "test_pushing.py"),
+    *("test_one_sort.py", "test_sae_training.py", "test_sae_step.py", "test_activations.py", "test_skip_gram.py"),
+    *("test_learned_steering.py", "test_learned_units.py", "test_word_vectors.py", "test_ranking_as_compiled.py"),
+    *("test_scores.py", "test_comparing.py", "test_live.py", "test_questions.py", "test_question.py"),
 )
-"""Files in other folders whose tests run models: most of their time is compilation."""
+"""Files in other folders whose tests run models or processes: most of their time is compilation."""
 
 COMPILED_QUICKLY = (
     *("experiments", "test_activations.py", "test_chat.py", "test_choosing.py", "test_directions.py"),
     *("test_docstrings.py", "test_inspection.py", "test_labelled_responses.py", "test_logit_effect.py"),
     *("test_packaged.py", "test_readme.py", "test_sae_step.py", "test_sae_training.py", "test_scores.py"),
     *("test_scoring.py", "test_site.py", "test_sites.py", "test_steering.py", "test_steering_effects.py"),
+    *("test_expertise.py", "test_ranking.py", "test_significance.py", "test_resampling.py", "test_distributions.py"),
+    *("test_tracing.py", "test_one_sort.py", "test_pipeline.py", "test_word_vectors.py"),
+    *("test_question.py", "test_comparing.py", "test_live.py", "test_auditing.py", "test_skip_gram.py"),
+    *("test_split_recording.py", "test_logits.py", "test_sharding.py", "test_lm_eval_files.py", "test_gguf_files.py"),
     *("test_token_ids.py", "test_token_masks.py", "test_torch_hooks.py", "test_training_step.py"),
 )
 """Folders and files whose tests ask what is made of numbers. That these are right is for those that compile as users
@@ -79,15 +86,28 @@ def programs_of_one_file(request):
         yield
 
 
+@pytest.fixture(autouse=True)
+def programs_of_one_test(request):
+    """Compiles as the test itself wants it, in a file that otherwise compiles as users do."""
+    quickly = is_compiled_quickly(request.node, request.path)
+    clear_programs(quickly)
+    with quick_compilation() if quickly else contextlib.nullcontext():
+        yield
+
+
 def is_compiled_quickly(node: pytest.Item | pytest.Collector, path: pathlib.Path) -> bool:
     named = {path.name, path.relative_to(HERE).parts[0]} & {*COMPILED_QUICKLY}
     return bool(named or node.get_closest_marker("compiled_quickly"))
 
 
-def begun(item: pytest.Item) -> tuple[bool, int]:
-    """The order of files: a process forgets its programs where the way to compile changes; then the longest first."""
+def begun(item: pytest.Item) -> tuple[bool, int, str, bool]:
+    """The order of files: a process forgets its programs where the way to compile changes; then the longest first.
+
+    Within a file too, what is compiled in one way stands together.
+    """
     long = LONG.index(item.path.name) if item.path.name in LONG else len(LONG)
-    return is_compiled_quickly(item, item.path), long
+    of_file = is_compiled_quickly(item.getparent(pytest.Module) or item, item.path)
+    return of_file, long, str(item.path), is_compiled_quickly(item, item.path)
 
 
 def pytest_collection_finish() -> None:

@@ -29,11 +29,14 @@ def get_quick_options(*args, env_options_overrides=None, **options):
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
     """Within it, what this process compiles is not optimised."""
+    before = jax.config.read("jax_disable_most_optimizations"), compiler.get_compile_options
     jax.config.update("jax_disable_most_optimizations", True)
     compiler.get_compile_options = get_quick_options
-    yield
-    compiler.get_compile_options = get_compile_options
-    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before[0])
+        compiler.get_compile_options = before[1]
 
 
 def clear_programs(quickly: bool) -> None:

@@ -11,7 +11,6 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from launched import run_script
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from expertlens_jax.data.concepts import ConceptDataset
@@ -97,12 +96,6 @@ def assert_close(got, want, values):
         assert error.max() < TOLERANCE, name
 
 
-@settings(max_examples=60, deadline=None)
-@given(values=responses_to_all, contrast=contrasts(pool_size=20))
-def test_a_weighted_pool_equals_scikit_learn(values, contrast):
-    assert_close(rank_units(values, contrast), reference(values, contrast), values)
-
-
 @settings(max_examples=30, deadline=None)
 @given(values=responses_to_all, contrast=contrasts(pool_size=0))
 def test_each_concept_s_own_negatives_equal_scikit_learn(values, contrast):
@@ -152,38 +145,6 @@ def random_case(seed=0, num_units=50):
     sentences = tuple(f"sentence {i}" for i in range(30))
     concepts = ConceptDataset("made", sentences, ("cat", "dog", "rain"), ("a", "a", "w"), labels, np.ones(30, bool))
     return rng.normal(size=(30, num_units)).astype(np.float32), concepts
-
-
-@pytest.mark.parametrize("units_per_block", [7, 64])
-def test_the_number_of_blocks_does_not_matter(units_per_block):
-    values, concepts = random_case()
-    contrast = contrast_concepts(concepts)
-    for whole, blocks in zip(
-        rank_units(values, contrast).measured().values(),
-        rank_units(values, contrast, units_per_block=units_per_block).measured().values(),
-        strict=True,
-    ):
-        np.testing.assert_allclose(blocks, whole, rtol=0, atol=3e-7)
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu" or jax.local_device_count() > 1, reason="compares with one CPU")
-def test_eight_devices_give_the_bytes_of_one(tmp_path):
-    values, concepts = random_case()
-    contrast = contrast_concepts(concepts)
-    np.savez(tmp_path / "in.npz", values=values, **dataclasses.asdict(contrast))
-    script = """
-import sys
-import jax, numpy as np
-from expertlens_jax.data.contrast import Contrast
-from expertlens_jax.experts.ranking import rank_units
-assert jax.local_device_count() == 8
-given = dict(np.load(sys.argv[1]))
-ranking = rank_units(given.pop("values"), Contrast(**given), units_per_block=4)
-np.save(sys.argv[2], np.stack(list(ranking.measured().values())))
-"""
-    run_script(script, tmp_path / "in.npz", tmp_path / "out.npy", optimised=True)
-    of_one = np.stack(list(rank_units(values, contrast, units_per_block=4).measured().values()))
-    assert np.load(tmp_path / "out.npy").tobytes() == of_one.tobytes()
 
 
 def test_a_constant_unit_has_the_base_rate():

@@ -1,27 +1,18 @@
 """Blocks ranked where they lie: the host's sort against the device's, eight devices against one, and refusals."""
 
-import dataclasses
-import re
-
 import jax
 import numpy as np
 import pandas as pd
 import pytest
-from launched import run_script
 
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
-from expertlens_jax.data.resampling import permuted_labels, restrict_contrast, restrict_within, split_halves
 from expertlens_jax.errors import ResponsesError
 from expertlens_jax.experts.concept_sets import concept_sets
 from expertlens_jax.experts.distributions import area_under_roc, transport_slope
-from expertlens_jax.experts.measuring import measure
 from expertlens_jax.experts.orders import Scratch, empty_orders, order_on_device, order_on_host
 from expertlens_jax.experts.ranking import rank_blocks, rank_units, units_per_block
 
-one_cpu = pytest.mark.skipif(
-    jax.default_backend() != "cpu" or jax.local_device_count() > 1, reason="compares with one CPU"
-)
 AWKWARD = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-38, 1, np.nextafter(1, 2), -1, 3e38, -3e38], np.float32)
 
 
@@ -91,22 +82,6 @@ def test_many_and_few_ties_are_counted_alike(different):
     np.testing.assert_array_equal(counts_of(on_host, sets)[0], want)
 
 
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize("how", [{}, {"sampled": True}, {"pool": np.arange(30) >= 4}])
-def test_host_sort_and_device_sort_give_the_same_bytes(how, ties):
-    values, contrast = case(128 * jax.local_device_count(), ties=ties, **how)
-    sets = concept_sets(contrast)
-    blocks = np.ascontiguousarray(values.reshape(30, -1, 128).transpose(1, 0, 2))
-    on_host, on_device = (rank_blocks(blocks, sets, sort_on_host=on_host)[0] for on_host in (True, False))
-    of_units = rank_units(values, contrast)
-    assert len(of_units.measured()) == 7
-    for name, units in of_units.measured().items():
-        host, device = (each.measured()[name] for each in (on_host, on_device))
-        assert host.shape == (len(blocks), 3, 128)
-        assert np.asarray(device).tobytes() == host.tobytes()
-        assert np.concatenate(host, axis=1).tobytes() == units.tobytes()
-
-
 def test_minus_zero_ties_with_zero():
     values, contrast = case(128, ties=True)
     plus = np.where(values == 0, np.float32(0), values)
@@ -115,39 +90,6 @@ def test_minus_zero_ties_with_zero():
     for tables in zip(*rankings, strict=True):
         for table in tables[1:]:
             np.testing.assert_array_equal(table, tables[0])
-
-
-@one_cpu
-def test_blocks_on_eight_devices_give_the_bytes_of_one(tmp_path):
-    values, contrast = case(8 * 200, ties=False)
-    np.savez(tmp_path / "in.npz", values=values, **dataclasses.asdict(contrast))
-    script = """
-import sys
-import jax, numpy as np
-from expertlens_jax.data.contrast import Contrast
-from expertlens_jax.experts.concept_sets import concept_sets
-from expertlens_jax.experts.ranking import rank_blocks
-given = dict(np.load(sys.argv[1]))
-blocks = np.ascontiguousarray(given.pop("values").reshape(30, 8, 200).transpose(1, 0, 2))
-on_devices = jax.pmap(lambda block: block)(blocks)
-assert len(on_devices.sharding.device_set) == 8
-sets = concept_sets(Contrast(**given))
-for name, given in (("host", blocks), ("devices", on_devices)):
-    np.save(f"{sys.argv[2]}/{name}.npy", np.stack(list(rank_blocks(given, sets)[0].measured().values())))
-"""
-    run_script(script, tmp_path / "in.npz", tmp_path, optimised=True)
-    of_one = np.stack(list(rank_units(values, contrast).measured().values()))
-    for name in ("host", "devices"):
-        in_a_row = np.concatenate(np.load(tmp_path / f"{name}.npy").swapaxes(0, 1), axis=2)
-        assert in_a_row.tobytes() == of_one.tobytes(), name
-
-
-@one_cpu
-def test_the_number_of_threads_changes_no_byte(monkeypatch):
-    values, contrast = case(1000, ties=False)
-    of_all = np.stack(list(rank_units(values, contrast).measured().values()))
-    monkeypatch.setattr("expertlens_jax.experts.ranking._num_cores", lambda: 1)
-    assert np.stack(list(rank_units(values, contrast).measured().values())).tobytes() == of_all.tobytes()
 
 
 def test_units_per_block_is_about_256_megabytes():
@@ -181,23 +123,6 @@ def test_blocks_that_do_not_fit_are_refused():
     for blocks in (values, np.zeros((devices, 29, 4), np.float32), np.zeros((devices, 30, 4))):
         with pytest.raises(ResponsesError, match=rf"{devices} local devices and the contrast's 30 sentences"):
             rank_blocks(blocks, sets)
-
-
-def test_programs_have_no_loop_whose_turns_are_unknown_and_none_over_concepts_or_positives():
-    """Loops of a length that the compiler doesn't know wait for the device at each turn; those over P are P steps."""
-    values, _ = case(128, ties=False)
-    num_positives, num_concepts = 400, 5
-    values = np.random.default_rng(0).normal(size=(2000, 128)).astype(np.float32)
-    positives = np.arange(2000, dtype=np.int32).reshape(num_concepts, num_positives)
-    taken_out = -np.ones(positives.shape, np.float32)
-    sets = concept_sets(
-        Contrast(positives, np.ones(2000, bool), positives, taken_out, np.ones(num_concepts, np.float32))
-    )
-    orders = jax.eval_shape(order_on_device, values, sets)
-    for program in (jax.jit(order_on_device).lower(values, sets), jax.jit(measure).lower(orders, sets)):
-        loops = [line for line in program.compile().as_text().splitlines() if re.search(r" while\(", line)]
-        turns = [int(re.search(r'known_trip_count":\{"n":"(\d+)"', line)[1]) for line in loops]
-        assert all(turn <= 2 * np.sqrt(2000) for turn in turns), turns
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -242,17 +167,3 @@ def test_one_positive_a_concept_is_ranked_and_transported_to():
         np.testing.assert_allclose(ranking.auroc[row], area, atol=1e-6)
         np.testing.assert_array_equal(ranking.transport_slope[row], transport_slope(values[~mine], values[mine]))
         np.testing.assert_allclose(ranking.positive_median[row], values[row], atol=1e-6)
-
-
-def test_several_contrasts_over_one_sort_are_what_each_is_alone():
-    values, contrast = case(128, ties=True)
-    halves = [restrict_within(contrast, kept) for kept in split_halves(contrast, seed=0)]
-    permuted = permuted_labels(contrast, 3, seed=0)
-    blocks = np.zeros((jax.local_device_count(), *values.shape), np.float32)
-    blocks[0] = values
-    ranking, others = rank_blocks(blocks, concept_sets(contrast, permuted, *halves))
-    np.testing.assert_array_equal(ranking.average_precision[0], rank_units(values, contrast).average_precision)
-    for precision, alone in zip(others, (permuted, *halves), strict=True):
-        np.testing.assert_allclose(precision[0], rank_units(values, alone).average_precision, atol=1e-7)
-    with pytest.raises(ResponsesError, match="over 30 and over 18 sentences can't be ranked together"):
-        concept_sets(contrast, restrict_contrast(contrast, np.arange(30) % 5 < 3))

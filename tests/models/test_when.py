@@ -233,7 +233,6 @@ def test_other_positions_words_units_and_bounds_compile_nothing(lenslet, values)
         assert not np.array_equal(*outputs)
 
 
-@pytest.mark.compiled_quickly
 def test_streamed_layers_give_the_same(tmp_path):
     directory = families.save(families.make_hf_model(CASES["gpt_neox"]), tmp_path)
     model, streamed = (el.load_model(directory, **given) for given in ({}, {"offload": "host"}))
