@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,14 @@ from tqdm.auto import tqdm
 from expertlens_jax import plot
 from expertlens_jax.analysis.result import Result
 from expertlens_jax.analysis.statistics import bootstrap_mean
-from expertlens_jax.analysis.steering.effects import Continuations, continue_prompts, count_mentions, surprise
+from expertlens_jax.analysis.steering.effects import (
+    Continuations,
+    Writing,
+    continue_each,
+    count_mentions,
+    surprise_of_each,
+)
+from expertlens_jax.analysis.steering.trials import count_together
 from expertlens_jax.data.concept_dataset import ConceptDataset
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
 from expertlens_jax.experts.inspection import top_experts
@@ -108,8 +115,8 @@ def choose_steering(
 
     Raises:
       UnsupportedModelError: the model is an encoder.
-      SelectionError: a concept that isn't in the table, no candidates, "learned" without sentences, or see `el.steer`
-        and `el.learn_steering`; told before anything is written.
+      SelectionError: a concept that isn't in the table, no candidates, no prompts, "learned" without sentences, or see
+        `el.steer` and `el.learn_steering`; told before anything is written.
     """
     if not model.config.causal:
         raise UnsupportedModelError(
@@ -126,6 +133,12 @@ def choose_steering(
         raise SelectionError(
             f"{len(candidates)} candidates, {len(concepts)} concepts and most_perplexity={most_perplexity} were given; "
             "wanted one or more of each, and a number above 0."
+        )
+    prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    if not prompts or num_seeds < 1:
+        raise SelectionError(
+            f"{len(prompts)} prompts and num_seeds={num_seeds} were given; wanted one prompt or more, each continued "
+            "once or more."
         )
     if LEARNED in methods and sentences is None:
         raise SelectionError('method "learned" learns from sentences, and none were given: sentences=concepts.')
@@ -144,20 +157,22 @@ def choose_steering(
     steerings = {
         (number, concept): made(concept, **each) for number, each in enumerate(candidates) for concept in concepts
     }
-    options = {"num_seeds": num_seeds, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": None}
-    write = functools.partial(continue_prompts, model, prompts, **options)
-    plain = write(seed=seed, steering=None)
-    plain_surprise = _mean_surprise(model, plain)
+    writing = Writing(prompts, (), num_seeds, max_new_tokens, temperature, seed=seed)
+    together = min(count_together(model, expertise, writing), 1 + len(steerings))
+    write = functools.partial(_write_each, model, together=together)
+    with tqdm(total=len(steerings), desc="choosing", unit="steering", disable=not progress) as bar:
+        plain, *written = write([None, *steerings.values()], writing, told=bar.update)
+    plain_surprise, *surprises = _mean_surprises(model, [plain, *written])
+    named = [_names(texts, concept).mean() for texts, (_, concept) in zip(written, steerings, strict=True)]
     chance = np.mean([_names(plain, concept).mean() for concept in concepts])
+    by_candidate = (len(candidates), len(concepts))
     rows = []
-    for number, each in enumerate(tqdm(candidates, desc="choosing", unit="steering", disable=not progress)):
-        written = {concept: write(seed=seed, steering=steerings[number, concept]) for concept in concepts}
-        shares = np.array([_names(written[concept], concept).mean() for concept in concepts])
+    of_candidates = (np.reshape(each, by_candidate) for each in (named, surprises))
+    for each, shares, surprised in zip(candidates, *of_candidates, strict=True):
         share, low, high = bootstrap_mean(shares[:, None], resamples, seed)
-        dearer = np.mean([_mean_surprise(model, each) for each in written.values()]) - plain_surprise
         rows.append(
             {**each, "share": share, "ci_low": low, "ci_high": high, "chance": chance}
-            | {"perplexity": float(np.exp(dearer))}
+            | {"perplexity": float(np.exp(surprised.mean() - plain_surprise))}
         )
     table = pd.DataFrame(rows)
     table["fits"] = table["perplexity"] <= most_perplexity
@@ -173,7 +188,8 @@ def choose_steering(
         return SteeringChoice("steering's choice", table, said, {"choice": drawn}, {})
     number = int(best.index[0])
     chosen = {concept: steerings[number, concept] for concept in concepts}
-    held_out, examples = _hold_out(model, chosen, functools.partial(write, seed=seed + 1))
+    plain, *written = write([None, *chosen.values()], dataclasses.replace(writing, seed=seed + 1))
+    held_out, examples = _tell_held_out(model, plain, dict(zip(chosen, written, strict=True)))
     texts, by_steering = held_out["texts"].sum(), held_out["named"].sum()
     said = (
         f"{_words(best.iloc[0])} names the concept most often of the {int(table['fits'].sum())} of {len(table)} "
@@ -185,22 +201,47 @@ def choose_steering(
     return SteeringChoice("steering's choice", table, said, {"choice": drawn}, tables, candidates[number], chosen)
 
 
-def _hold_out(
-    model: Model, steerings: dict[str, Steering], write: functools.partial
+def _write_each(
+    model: Model,
+    steerings: Sequence[Steering | None],
+    writing: Writing,
+    *,
+    together: int,
+    told: Callable[[int], object] = lambda number: None,
+) -> list[Continuations]:
+    """Return what is written under each of several steerings, so many at a time, and tell how many are done."""
+    written: list[Continuations] = []
+    for start in range(0, len(steerings), together):
+        group = steerings[start : start + together]
+        filled = [*group, *[None] * (together - len(group))]  # so that all batches have one shape
+        written += continue_each(
+            model,
+            writing.prompts,
+            filled,
+            num_seeds=writing.num_seeds,
+            max_new_tokens=writing.max_new_tokens,
+            temperature=writing.temperature,
+            top_p=writing.top_p,
+            seed=writing.seed,
+        )[: len(group)]
+        told(sum(each is not None for each in group))
+    return written
+
+
+def _tell_held_out(
+    model: Model, plain: Continuations, written: dict[str, Continuations]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return what the chosen does by new draws, a row per concept; and its texts beside unsteered ones."""
-    plain = write(steering=None)
-    plain_surprise = _mean_surprise(model, plain)
+    plain_surprise, *surprises = _mean_surprises(model, [plain, *written.values()])
     rows, examples = [], []
-    for concept, steering in steerings.items():
-        written = write(steering=steering)
+    for (concept, texts), surprise in zip(written.items(), surprises, strict=True):
         rows.append(
-            {"concept": concept, "texts": written.texts.size}
-            | {"named": int(_names(written, concept).sum())}
+            {"concept": concept, "texts": texts.texts.size}
+            | {"named": int(_names(texts, concept).sum())}
             | {"unsteered_named": int(_names(plain, concept).sum())}
-            | {"perplexity": float(np.exp(_mean_surprise(model, written) - plain_surprise))}
+            | {"perplexity": float(np.exp(surprise - plain_surprise))}
         )
-        for prompt, steered, before in zip(written.prompts, written.texts[:, 0], plain.texts[:, 0], strict=True):
+        for prompt, steered, before in zip(texts.prompts, texts.texts[:, 0], plain.texts[:, 0], strict=True):
             examples.append({"concept": concept, "prompt": prompt, "steered": steered, "unsteered": before})
     return pd.DataFrame(rows), pd.DataFrame(examples)
 
@@ -210,9 +251,9 @@ def _names(written: Continuations, concept: str) -> np.ndarray:
     return count_mentions(written.texts, [concept]) > 0
 
 
-def _mean_surprise(model: Model, written: Continuations) -> float:
-    """Return the mean over texts of their mean surprise under the unsteered model, in nats a token."""
-    return float(np.nanmean(surprise(model, written)))
+def _mean_surprises(model: Model, written: Sequence[Continuations]) -> list[float]:
+    """Return, of each set of texts, the mean of their mean surprise under the unsteered model, in nats a token."""
+    return [float(np.nanmean(each)) for each in surprise_of_each(model, written)]
 
 
 def _words(row: pd.Series) -> str:

@@ -121,13 +121,13 @@ def surprise(model: Model, continuations: Continuations, steering: Steering | No
     Returns:
       float64 `[prompts, seeds]`, nats a token; NaN for an empty continuation.
     """
-    return _surprise_of_each(model, [continuations], steering)[0]
+    return surprise_of_each(model, [continuations], steering)[0]
 
 
-def _surprise_of_each(
+def surprise_of_each(
     model: Model, written: Sequence[Continuations], steering: Steering | None = None
 ) -> list[np.ndarray]:
-    """Return the `surprise` of several sets of continuations, read in shared batches."""
+    """Return the `surprise` of each of several sets of continuations, read in batches that they share."""
     flat = np.concatenate([each.texts.ravel() for each in written])
     repeated = np.concatenate([np.repeat(each.prompts, each.texts.shape[1]) for each in written])
     there = np.flatnonzero([bool(text) for text in flat])
@@ -339,7 +339,7 @@ def measure_effects(
         tokens_per_batch=_TOKENS_PER_BATCH,
     ).reshape(len(steered), -1, 1)
     measured = []
-    responses, surprises = _read_each(model, written, expertise), _surprise_of_each(model, written)
+    responses, surprises = _read_each(model, written, expertise), surprise_of_each(model, written)
     for place, (each, texts) in enumerate(zip(steered, written, strict=True)):
         mentions = count_mentions(texts.texts, each.words)
         values = {

@@ -35,6 +35,7 @@ from expertlens_jax.models.steering import Steering
 ABLATIONS = ("zero", "median")
 MEASURES = ("own", "others", "selective", "sufficiency")
 _TOKENS_PER_BATCH = 256  # texts are few and short: larger batches would mostly be filler
+_BYTES_TOGETHER = 2**29  # of steerings that are laid out side by side
 
 
 def control_of(score: str) -> str:
@@ -75,8 +76,6 @@ class WordsToRead:
     """int `[rows]`: whose word it is."""
     words: tuple[str, ...]
     """`[concepts]`: two with one word aren't compared with each other."""
-    intact: np.ndarray
-    """float64 `[rows]`: its log-probability when nothing is silenced."""
 
     def own(self, concept: int, most: int, seed: int) -> np.ndarray:
         """Return at most so many rows of a concept, drawn."""
@@ -95,7 +94,7 @@ class WordsToRead:
 
 
 def read_words(model: Model, concepts: ConceptDataset) -> WordsToRead:
-    """Return the words of all concepts in their places, and how probable the model finds them.
+    """Return the words of all concepts in their places, tokenized for a model.
 
     Raises:
       ConceptDataError, UnfitConceptsError: see `find_words_in_place`.
@@ -104,13 +103,52 @@ def read_words(model: Model, concepts: ConceptDataset) -> WordsToRead:
     found = find_words_in_place(concepts)
     continued = tokenize_continuations(model, found.beginnings, found.words).first_tokens()
     words = concepts.words or concepts.concepts
-    return WordsToRead(continued, found.concept, tuple(words), word_log_probs(model, continued))
+    return WordsToRead(continued, found.concept, tuple(words))
 
 
-def word_log_probs(model: Model, continued: Continued, steering: Steering | None = None) -> np.ndarray:
-    """Return the log-probability of each row's word, float64 `[rows]`, under a steering."""
-    scored = score_tokens(model, continued, steering=steering, tokens_per_batch=_TOKENS_PER_BATCH)
-    return np.array([row.sum(dtype=np.float64) for row in scored])
+def word_log_probs(model: Model, continued: Continued, steerings: Sequence[Steering | None]) -> np.ndarray:
+    """Return the log-probability of each row's word under each of several steerings, in batches that they share.
+
+    Returns:
+      float64 `[steerings, rows]`.
+    """
+    rows = np.arange(len(continued.first))
+    together = _count_together(model)
+    found = []
+    for start in range(0, len(steerings), together):
+        group = steerings[start : start + together]
+        scored = score_tokens(
+            model,
+            continued.take(np.tile(rows, len(group))),
+            steering=[steering for steering in group for _ in rows],
+            tokens_per_batch=_TOKENS_PER_BATCH,
+        )
+        found += [row.sum(dtype=np.float64) for row in scored]
+    return np.reshape(found, (len(steerings), len(rows)))
+
+
+def next_word_log_probs(
+    model: Model, prompts: Sequence[str], forms: Sequence[str], steerings: Sequence[Steering | None]
+) -> np.ndarray:
+    """Return the log-probability that one of some words is next under each of several steerings, in shared batches.
+
+    Returns:
+      float64 `[steerings, prompts]`.
+    """
+    together = _count_together(model)
+    found = []
+    for start in range(0, len(steerings), together):
+        group = steerings[start : start + together]
+        by_prompt = [steering for steering in group for _ in prompts]
+        given = {"steering": by_prompt, "tokens_per_batch": _TOKENS_PER_BATCH}
+        found += [score_words(model, [*prompts] * len(group), forms, **given)]
+    return np.concatenate(found).reshape(len(steerings), len(prompts))
+
+
+def _count_together(model: Model) -> int:
+    """Return how many steerings are laid out at once, each with a scale and a shift for every unit of the model."""
+    bytes_each = 2 * 4 * model.config.num_layers * sum(model.config.site_channels().values())
+    return max(_BYTES_TOGETHER // bytes_each, 1)
 
 
 def typical_activations(model: Model, concepts: ConceptDataset, expertise: xr.Dataset) -> np.ndarray:
@@ -174,22 +212,26 @@ def measure_concept(
     concept = str(expertise["concept"].values[row])
     part = expertise.isel(concept=[row])
     mine, others = words.own(row, sentences, seed), words.others(row, sentences, seed)
-    rows = np.concatenate([mine, others])
-    continued, before = words.continued.take(rows), words.intact[rows]
-    unsteered = score_words(model, prompts, forms, tokens_per_batch=_TOKENS_PER_BATCH).mean() if prompts else 0.0
+    sets = ablation.choose(expertise, row, seed)
+    silenced = [
+        silence(part, concept, units, typical if value == "median" else None)
+        for units in sets.values()
+        for value in ablation.values
+    ]
+    continued = words.continued.take(np.concatenate([mine, others]))
+    before, *after = word_log_probs(model, continued, [None, *silenced])
+    rises: list[float | None] = [None] * len(sets)
+    if prompts:
+        speaking = [steer(part, concept, units=units, method="set_median") for units in sets.values()]
+        unsteered, *steered = next_word_log_probs(model, prompts, forms, [None, *speaking])
+        rises = [float(each.mean() - unsteered.mean()) for each in steered]
     found: dict[str, list] = {name: [] for name in ("units", "count", "ablation", "own", "others", "sufficiency")}
-    for (name, count), units in ablation.choose(expertise, row, seed).items():
-        risen = None
-        if prompts:
-            speaking = steer(part, concept, units=units, method="set_median")
-            after = score_words(model, prompts, forms, steering=speaking, tokens_per_batch=_TOKENS_PER_BATCH)
-            risen = float(after.mean() - unsteered)
-        for value in ablation.values:
-            steering = silence(part, concept, units, typical if value == "median" else None)
-            fall = before - word_log_probs(model, continued, steering)
-            falls = float(fall[: len(mine)].mean()), float(fall[len(mine) :].mean())
-            for column, cell in zip(found, (name, count, value, *falls, risen), strict=True):
-                found[column].append(cell)
+    of_sets = itertools.product(zip(sets, rises, strict=True), ablation.values)
+    for (((name, count), risen), value), log_probs in zip(of_sets, after, strict=True):
+        fall = before - log_probs
+        falls = float(fall[: len(mine)].mean()), float(fall[len(mine) :].mean())
+        for column, cell in zip(found, (name, count, value, *falls, risen), strict=True):
+            found[column].append(cell)
     return found
 
 

@@ -2,11 +2,14 @@
 
 import families
 import numpy as np
+import pandas as pd
 import pytest
 
 import expertlens_jax as el
+from expertlens_jax.analysis.steering import choosing, effects
 from expertlens_jax.analysis.steering.effects import continue_prompts, surprise
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
+from expertlens_jax.models.generation import generate
 
 PROMPTS = ("There was a", "She dreamt of a")
 WRITING = {"prompts": PROMPTS, "num_seeds": 3, "max_new_tokens": 6, "seed": 4}
@@ -54,6 +57,27 @@ def test_each_candidate_is_measured_over_concepts(model, expertise, choice):
         assert row.ci_low <= row.share <= row.ci_high
 
 
+def test_candidates_share_batches_of_one_shape(model, expertise, choice, monkeypatch):
+    asked = []
+
+    def counted(model, prompts, **options):
+        asked.append(len(prompts))
+        return generate(model, prompts, **options)
+
+    monkeypatch.setattr(effects, "generate", counted)
+    given = {"most_perplexity": 3.0, **GRID, **WRITING}
+    again = el.choose_steering(model, expertise, ["cat", "rain"], **given)
+    assert asked == [54, 54]  # 2 prompts x 3 seeds: under 8 candidates and none; then under 2 and none, filled up
+    asked.clear()
+    monkeypatch.setattr(choosing, "count_together", lambda *args: 2)
+    fewer = el.choose_steering(model, expertise, ["cat", "rain"], **given)
+    assert asked == [12] * (5 + 2)
+    for each in (again, fewer):
+        pd.testing.assert_frame_equal(each.table, choice.table, rtol=1e-6)
+        for name, table in choice.tables.items():
+            pd.testing.assert_frame_equal(each.tables[name], table, rtol=1e-6)
+
+
 def test_the_best_that_fits_is_chosen_and_told_by_new_draws(model, expertise, choice):
     table = choice.table
     assert table["fits"].tolist() == (table["perplexity"] <= 3.0).tolist() and table["chosen"].sum() == 1
@@ -86,6 +110,8 @@ def test_where_nothing_fits_none_is_chosen(model, expertise):
         ({"concepts": ["cat"], "methods": ()}, "0 candidates, 1 concepts and most_perplexity=1.5 were given; wanted"),
         ({"concepts": []}, "16 candidates, 0 concepts"),
         ({"concepts": ["cat"], "most_perplexity": 0}, "most_perplexity=0 were given"),
+        ({"concepts": ["cat"], "prompts": ()}, "0 prompts and num_seeds=2 were given; wanted one prompt or more"),
+        ({"concepts": ["cat"], "num_seeds": 0}, "10 prompts and num_seeds=0 were given"),
         ({"concepts": ["cat"], "methods": ["magic"]}, "method 'magic' was given; wanted one of set_median"),
     ],
 )

@@ -10,12 +10,14 @@ import scipy.stats
 import xarray as xr
 
 import expertlens_jax as el
+from expertlens_jax.analysis.steering import necessity
 from expertlens_jax.analysis.steering.necessity import (
     Ablation,
     compare_orders,
     compare_sets,
     control_of,
     forms_of,
+    measure_concept,
     read_words,
     silence,
     summarise_falls,
@@ -23,7 +25,8 @@ from expertlens_jax.analysis.steering.necessity import (
 )
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.controls import place_matched_units, units_by_place
-from expertlens_jax.models.scoring import score_continuations, score_words
+from expertlens_jax.models import scoring
+from expertlens_jax.models.scoring import next_log_probs, score_continuations, score_words
 from expertlens_jax.report.necessity_findings import conclude, tell
 
 pytestmark = pytest.mark.compiled_quickly
@@ -93,6 +96,35 @@ def test_falls_are_those_of_ablation_by_hand(model, expertise, concepts, result)
         score_words(model, PROMPTS, forms_of(concepts, 0), steering=steering).mean() for steering in (None, speaking)
     ]
     assert each.loc[("cat", AP, 40, "zero"), "sufficiency"] == pytest.approx(risen[1] - risen[0], abs=1e-4)
+
+
+def test_sets_share_batches_and_change_nothing_of_each_other(model, expertise, concepts, monkeypatch):
+    words, ablation = read_words(model, concepts), Ablation((5, 40), (AP, ATTRIBUTION), ("zero", "median"))
+    typical = typical_activations(model, concepts, expertise)
+    batches = []
+
+    def counted(*args):
+        batches.append(args[2].shape)
+        return next_log_probs(*args)
+
+    monkeypatch.setattr(scoring, "next_log_probs", counted)
+
+    def measured():
+        given = {"sentences": 10, "prompts": PROMPTS, "forms": ("cat", "cats"), "seed": 0}
+        found = measure_concept(model, expertise, 0, ablation, words, typical, **given)
+        shapes = [*batches]
+        batches.clear()
+        return found, shapes
+
+    together, of_all = measured()
+    monkeypatch.setattr(necessity, "_BYTES_TOGETHER", 1)  # one at a time
+    alone, of_each = measured()
+    for name in ("units", "count", "ablation"):
+        assert together[name] == alone[name]
+    for name in ("own", "others", "sufficiency"):
+        np.testing.assert_allclose(together[name], alone[name], rtol=0, atol=1e-6)
+    # 17 ways to be silenced, 9 to speak, intact among them: a batch each; or 102 rows and 18, by 32.
+    assert len(of_each) == 17 + 9 and len(of_all) == 4 + 1 and {*of_all} == {*of_each} == {(32, 8)}
 
 
 def test_the_result_has_a_row_per_set_and_measure_with_chance_beside(result, expertise):
