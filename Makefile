@@ -37,9 +37,11 @@ lint: $(VENV)/.lint
 wheel: $(VENV)/.demo
 	.ci/wheel $(VENV)
 
+# Notebooks share one table of expertise, in a folder for temporary files that is this build's own.
 docs: $(VENV)/.docs
 	rm -rf .cache/mkdocs-jupyter  # which is by notebook, and would not see that the package changed
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
+	  TMPDIR="$$made" NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 	@echo "The documentation is in site/: open site/index.html, or run $(VENV)/bin/mkdocs serve."
 
 # Without ARGS, the small set as a test; with them, the benchmark on the targets and options that they name.

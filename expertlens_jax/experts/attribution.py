@@ -37,6 +37,7 @@ from expertlens_jax.models.units import units_table
 
 Over = Literal["mean", "sum"]
 _BACKWARD = 4  # how many times the memory of a forward pass, about, is taken when gradients go back through all layers
+_TOKENS_AT_ONE_LENGTH = 8192  # few sentences are padded to one length: a program takes longer to compile than to run
 
 
 def attribute(
@@ -115,6 +116,7 @@ def attribute(
     mesh, params = parallel.place(model.params)
     if tokens_per_batch is None:
         tokens_per_batch = max(tokens_per_batch_of(mesh.devices.flat[0].platform) // _BACKWARD, 1)
+    longest = max(map(len, continued.tokens.ids))
     units = units_table(model.family, model.config, sites)
     totals = np.zeros((len(concepts.concepts), len(units)))
     log_probs = np.zeros(len(concepts.concepts))
@@ -126,6 +128,7 @@ def attribute(
             tokens_per_batch=tokens_per_batch,
             shards=mesh.shape[parallel.DATA],
             rows_multiple=mesh.shape.get(parallel.MODEL, 1),
+            least_length=longest if longest * len(found.words) <= _TOKENS_AT_ONE_LENGTH else 1,
         ):
             first = np.array([continued.first[row] for row in batch.rows])
             first = np.pad(first, (0, len(batch.token_ids) - len(first)), mode="edge")

@@ -297,7 +297,13 @@ def padding_id(tokenizer: Any, vocab_size: int | None = None) -> int:
 
 
 def batches(
-    tokens: Tokens, *, pad_id: int, tokens_per_batch: int, shards: int = 1, rows_multiple: int = 1
+    tokens: Tokens,
+    *,
+    pad_id: int,
+    tokens_per_batch: int,
+    shards: int = 1,
+    rows_multiple: int = 1,
+    least_length: int = 1,
 ) -> Iterator[Batch]:
     """Group sentences of like length into batches of few shapes, so that little is padding and little compiles.
 
@@ -310,12 +316,13 @@ def batches(
       tokens_per_batch: about how many tokens each shard of a batch holds, padding included.
       shards: into how many equal parts the rows are split.
       rows_multiple: a shard's number of rows is a multiple of this.
+      least_length: what shorter sentences are padded to.
 
     Yields:
       Batches, the longest first, so that too little memory shows in the first batch.
     """
     lengths = np.array([len(row) for row in tokens.ids])
-    padded = bucket_lengths(lengths)
+    padded = bucket_lengths(np.maximum(lengths, least_length))
     for length in np.unique(padded)[::-1]:
         members = np.flatnonzero(padded == length)
         num_rows = max(tokens_per_batch // int(length) // rows_multiple, 1) * rows_multiple * shards

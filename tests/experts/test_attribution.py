@@ -9,6 +9,8 @@ import pytest
 import expertlens_jax as el
 from expertlens_jax.data.in_place import find_words_in_place
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
+from expertlens_jax.experts import attribution
+from expertlens_jax.models.gradients import attribute_rows
 from expertlens_jax.models.scoring import score_continuations
 
 pytestmark = pytest.mark.compiled_quickly
@@ -77,6 +79,26 @@ def test_batches_and_tables_of_some_units_give_the_same_numbers(model, concepts,
     total = el.attribute(model, concepts, sites=SITES, over="sum")
     np.testing.assert_allclose(total["attribution"], 2 * alone["attribution"], atol=1e-5)
     assert alone.attrs["weights"] == model.provenance.weights and alone.attrs["attribution_over"] == "mean"
+
+
+def test_few_sentences_are_read_at_one_length_and_say_the_same(model, concepts, attributed, monkeypatch):
+    longer = "We all went out early in the morning to look for it, and then we saw the cat here."
+    mixed = dataclasses.replace(concepts, sentences=(*concepts.sentences[:4], longer, concepts.sentences[5]))
+    shapes = []
+
+    def counted(*args):
+        shapes.append(args[2].shape)
+        return attribute_rows(*args)
+
+    monkeypatch.setattr(attribution, "attribute_rows", counted)
+    at_one = el.attribute(model, mixed, sites=SITES, tokens_per_batch=64)["attribution"].values
+    assert shapes == [(2, 24)] * 3  # five sentences
+    shapes.clear()
+    monkeypatch.setattr(attribution, "_TOKENS_AT_ONE_LENGTH", 0)
+    at_their_own = el.attribute(model, mixed, sites=SITES, tokens_per_batch=64)["attribution"].values
+    assert shapes == [(2, 24), (8, 8)]
+    np.testing.assert_allclose(at_one, at_their_own, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(at_one[1], attributed["attribution"].values[1], rtol=0, atol=1e-6)  # bread's, as before
 
 
 def test_a_whole_word_adds_the_tokens_after_its_first(model):
