@@ -61,6 +61,7 @@ def saved_expertise(
     pool_over: PoolOver = "all",
     sae: str = "",
     keep: bool = False,
+    own: bool = True,
     **changes: object,
 ) -> xr.Dataset:
     """Return the table of expertise of a model and a sentence set; measure what of it isn't there yet.
@@ -78,21 +79,22 @@ def saved_expertise(
       pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
       sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
       keep: whether to keep the responses for further tables; those that are there are read in any case.
+      own: whether the sentences are the config's own, of which stability asks samples; others are measured without.
       **changes: other negatives than the config's, by the plain names of `el.Negatives`; they become part of the
         table's name.
 
     Raises:
       RunDirectoryError: a table of that name is there, of another model or other sentences that are called the same.
     """
-    own = read_negatives(config)
-    asked = changed(own, **changes)
-    together, halves = asked_together(config, concepts, asked, halves=halves)
+    usual = read_negatives(config)
+    asked = changed(usual, **changes)
+    together, halves = asked_together(config, concepts, asked, halves=halves, own=own)
     plain = table_name(model, concepts)
     name = plain
     if len(together) > 1:
         name += f"_negatives-{digest_json([each.attributes() for each in together])[:8]}"
     else:
-        name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != own.attributes()[key])
+        name += "".join(f"_{key}-{value}" for key, value in sorted(changes.items()) if value != usual.attributes()[key])
     name += f"_pool_over-{pool_over}" if pool_over != "all" else ""
     name += f"_{sae}" if sae else ""
     name += "_halves" if halves else ""
@@ -119,22 +121,29 @@ def saved_expertise(
 
 
 def asked_together(
-    config: ml_collections.ConfigDict, concepts: el.ConceptDataset, asked: el.Negatives, *, halves: bool
+    config: ml_collections.ConfigDict,
+    concepts: el.ConceptDataset,
+    asked: el.Negatives,
+    *,
+    halves: bool,
+    own: bool = True,
 ) -> tuple[list[el.Negatives], bool]:
     """Return the negatives that one sort answers together, and whether halves with them.
 
     Those are the ones asked for, and what the config asks beside them, as far as the sentences allow. Base rates go
-    together, those of alignment and of negatives; so do the halves and the samples of stability. All begin with the
-    config's own.
+    together, those of alignment and of negatives; so do the halves and the samples of stability, of the config's own
+    sentences (`own`). All begin with the config's own negatives.
     """
-    own = read_negatives(config)
+    usual = read_negatives(config)
     ratios = [*_of_section(config, "base_rates", "negatives_per_positive"), *_of_section(config, "negatives", "ratios")]
-    rates = [dataclasses.replace(own, per_positive=ratio) for ratio in sorted({*map(float, ratios)})]
-    samples = [dataclasses.replace(own, sampled=True, seed=seed) for seed in _of_section(config, "stability", "seeds")]
-    if asked in samples or (halves and asked == own):
-        return [own, *_that_can_be(samples, own, concepts)], True
-    if asked != own and asked in rates and not halves:
-        return [own, *_that_can_be(rates, own, concepts)], False
+    rates = [dataclasses.replace(usual, per_positive=ratio) for ratio in sorted({*map(float, ratios)})]
+    samples = [
+        dataclasses.replace(usual, sampled=True, seed=seed) for seed in _of_section(config, "stability", "seeds")
+    ]
+    if asked in samples or (own and halves and asked == usual):
+        return [usual, *_that_can_be(samples, usual, concepts)], True
+    if asked != usual and asked in rates and not halves:
+        return [usual, *_that_can_be(rates, usual, concepts)], False
     return [asked], halves
 
 

@@ -67,9 +67,9 @@ class Run:
 
         The responses of the config's own model to its own sentences are kept, since several tables are made of them.
         """
-        own = self.sources.holds(model, self.config) and any(concepts is each for each in self.datasets)
-        keep = own and not {"pool_over", "sae"} & changes.keys()
-        return saved_expertise(model, concepts, self.config, self.workdir, keep=keep, **changes)
+        own = any(concepts is each for each in self.datasets)
+        keep = own and self.sources.holds(model, self.config) and not {"pool_over", "sae"} & changes.keys()
+        return saved_expertise(model, concepts, self.config, self.workdir, keep=keep, own=own, **changes)
 
     def features(self, model: el.Model, concepts: el.ConceptDataset) -> xr.Dataset:
         """Return the table of the features that a model carries; its name tells these weights from others."""

@@ -17,9 +17,19 @@ from expertlens_jax.models.model import Model
 from expertlens_jax.models.placed_steering import LaidOut, check_row_steerings
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import program, run
-from expertlens_jax.models.tokens import Tokens, batches, check_token_ids, padding_id, row_shapes, warn_of_doubles
+from expertlens_jax.models.tokens import (
+    Tokens,
+    batches,
+    bucket_lengths,
+    check_token_ids,
+    padding_id,
+    row_shapes,
+    warn_of_doubles,
+)
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.when import ReadText
+
+_TOKENS_PER_BATCH = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +105,7 @@ def score_continuations(
     *,
     steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
 ) -> list[np.ndarray]:
     """Return the log-probability of each token of a continuation, given its prompt and the tokens before it.
 
@@ -108,7 +118,8 @@ def score_continuations(
         each.
       interventions: from `el.intervene`, applied after the steering; default none. Rows are read in any order and
         batches, so a function has to take any row.
-      tokens_per_batch: about how many tokens, padding included, each device takes at a time.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for 4,096, or as
+        many as these rows have, rounded up to a power of two.
 
     Returns:
       float32 `[tokens]` a row: natural logs. The tokens are those that the prompt and its continuation have, tokenized
@@ -135,7 +146,7 @@ def score_tokens(
     *,
     steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
 ) -> list[np.ndarray]:
     """Return what `score_continuations` does, of rows that are tokenized already: for many steerings of one text.
 
@@ -155,6 +166,8 @@ def score_tokens(
     mesh, params = parallel.place(model.params)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)
+    if tokens_per_batch is None:
+        tokens_per_batch = min(_TOKENS_PER_BATCH, _tokens_of_one_length(token_ids))
     all_batches = functools.partial(
         batches,
         continued.tokens,
@@ -174,6 +187,13 @@ def score_tokens(
     return scored
 
 
+def _tokens_of_one_length(token_ids: Sequence[np.ndarray]) -> int:
+    """Return the most tokens, padding included, that rows of one padded length have, up to the next power of two."""
+    padded = bucket_lengths(np.array([len(row) for row in token_ids], int))
+    lengths, rows = np.unique(padded, return_counts=True)
+    return 1 << max(int((lengths * rows).max(initial=1)) - 1, 0).bit_length()
+
+
 def score_words(
     model: Model,
     prompts: Sequence[str],
@@ -181,7 +201,7 @@ def score_words(
     *,
     steering: Steering | Sequence[Steering | None] | None = None,
     interventions: Sequence[Intervention] | Intervention = (),
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
 ) -> np.ndarray:
     """Return the log-probability that the next word after each prompt is one of `words`.
 

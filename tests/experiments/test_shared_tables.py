@@ -92,6 +92,8 @@ def test_what_is_asked_alone_is_measured_alone(asking):
     samples = [own, *(el.Negatives(sampled=True, seed=seed) for seed in (1, 2))]
     assert asked_together(asking, concepts, samples[1], halves=False) == (samples, True)
     assert asked_together(asking, concepts, own, halves=True) == (samples, True)
+    assert asked_together(asking, concepts, own, halves=True, own=False) == ([own], True)
+    assert asked_together(asking, concepts, samples[1], halves=False, own=False) == (samples, True)
     assert asked_together(config_of_find_experts(), concepts, own, halves=True) == ([own], True)
     # What another experiment asks in vain doesn't stop this one.
     asking.sampled, asking.negatives.ratios = True, (1.0, 1000.0)

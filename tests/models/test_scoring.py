@@ -7,7 +7,8 @@ import torch
 
 import expertlens_jax as el
 from expertlens_jax.errors import SelectionError, TokenizationError, UnsupportedModelError
-from expertlens_jax.models.scoring import score_continuations, score_words
+from expertlens_jax.models import scoring
+from expertlens_jax.models.scoring import next_log_probs, score_continuations, score_words
 
 PROMPTS = ["a b c", "d", "e f g h i j", ""]
 CONTINUATIONS = [" x y", " z", " k l m n", "o p q"]
@@ -35,6 +36,26 @@ def test_scores_are_those_of_transformers(pair):
     for got, prompt, continuation in zip(ours, PROMPTS, CONTINUATIONS, strict=True):
         np.testing.assert_allclose(got, by_transformers(model, reference, prompt, continuation), atol=1e-4)
     assert [len(row) for row in ours[:3]] == [2, 1, 4]
+
+
+def test_a_batch_is_no_larger_than_its_rows_need(pair, monkeypatch):
+    shapes = []
+
+    def counted(*args):
+        shapes.append(args[2].shape)
+        return next_log_probs(*args)
+
+    monkeypatch.setattr(scoring, "next_log_probs", counted)
+    few = score_continuations(pair[0], PROMPTS, CONTINUATIONS)
+    assert shapes == [(2, 16), (4, 8)]  # three rows of 8 tokens, and so 32 a batch
+    shapes.clear()
+    score_continuations(pair[0], PROMPTS * 300, CONTINUATIONS * 300)
+    assert shapes == [(256, 16)] * 2 + [(512, 8)] * 2  # 4,096 tokens
+    shapes.clear()
+    many = score_continuations(pair[0], PROMPTS, CONTINUATIONS, tokens_per_batch=4096)
+    assert shapes == [(256, 16), (512, 8)]
+    for got, wanted in zip(few, many, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
 def test_words_are_added_up(pair):
