@@ -139,9 +139,14 @@ def next_word_log_probs(
     found = []
     for start in range(0, len(steerings), together):
         group = steerings[start : start + together]
-        by_prompt = [steering for steering in group for _ in prompts]
-        given = {"steering": by_prompt, "tokens_per_batch": _TOKENS_PER_BATCH}
-        found += [score_words(model, [*prompts] * len(group), forms, **given)]
+        after_each = score_words(
+            model,
+            [*prompts] * len(group),
+            forms,
+            steering=[steering for steering in group for _ in prompts],
+            tokens_per_batch=_TOKENS_PER_BATCH,
+        )
+        found.append(after_each)
     return np.concatenate(found).reshape(len(steerings), len(prompts))
 
 
