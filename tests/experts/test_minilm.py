@@ -37,14 +37,14 @@ def responses(model, facts):
 
 @pytest.fixture(scope="module")
 def expertise(responses, facts):
-    return el.measure_expertise(responses, facts, exclude_mentions=False)
+    return el.measure_expertise(responses, facts, exclude_mentions=False, transport=False)
 
 
 @pytest.fixture(scope="module")
 def expertise_without_ties(responses, facts):
     noise = np.random.default_rng(0).standard_normal(responses.values.shape, dtype=np.float32)
     broken = responses * (1 + np.float32(1e-6) * noise)
-    return el.measure_expertise(broken, facts, exclude_mentions=False)
+    return el.measure_expertise(broken, facts, exclude_mentions=False, transport=False)
 
 
 def test_hidden_states_and_responses_match_pytorch(model, facts):
