@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--concepts", type=int, default=176, help="the first so many, 5 or more")
     parser.add_argument("--sentences_per_concept", type=int, default=40)
     parser.add_argument("--sampled_pairs", type=int, default=300, help="(concept, unit) pairs for scikit-learn")
-    parser.add_argument("--tokens_per_batch", type=int, default=4096, help="ours and PyTorch's, padding included")
+    parser.add_argument("--tokens_per_batch", type=int, default=1024, help="ours and PyTorch's, padding included")
     parser.add_argument("--selfcond", type=pathlib.Path, help="a checkout of apple/ml-selfcond")
     parser.add_argument("--selfcond_concepts", type=int, default=1, help="how many to time")
     parser.add_argument("--selfcond_tokens", type=int, default=128, help="to which it pads sentences")

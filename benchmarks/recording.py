@@ -54,7 +54,7 @@ def main() -> None:
     """Runs the sides one after the other and prints a table, or is one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=int, default=2000)
-    parser.add_argument("--tokens_per_batch", type=int, default=4096, help="padding included")
+    parser.add_argument("--tokens_per_batch", type=int, default=1024, help="padding included")
     parser.add_argument("--transformer_lens_python", help="a python that can import transformer_lens")
     add_model_arguments(parser)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # given to the processes that it starts

@@ -19,9 +19,9 @@ GB = 10**9
 _SHARE = 0.5  # of what is free, by default: the model's activations and the ranking need the rest
 
 
-TOKENS_PER_BATCH = {"cpu": 4096, "tpu": 2048}
-"""Of each device. On a TPU what a layer hands on then stays in the cores' own memory, which libtpu's estimates prefer
-to twice as many (see benchmarks/README.md)."""
+TOKENS_PER_BATCH = {"cpu": 1024, "tpu": 2048}
+"""Of each device. On a CPU what a layer hands on then stays in its caches, and few sentences need little filler; on a
+TPU it stays in the cores' own memory, which libtpu's estimates prefer to twice as many (see benchmarks/README.md)."""
 _TOKENS_ELSEWHERE = 8192  # a GPU's kernels are told one by one, so each should have more to do
 
 

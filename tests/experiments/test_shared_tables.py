@@ -43,7 +43,7 @@ def test_tables_of_one_model_and_sentences_record_once_and_sort_together(asking,
     changes = [dict(negatives_per_positive=float(ratio)) for ratio in (1, 5, 10)]
     changes += [dict(sampled=True, seed=seed) for seed in (1, 2)]
     want = [
-        el.find_experts(model, concepts, tmp_path / f"want{number}", tokens_per_batch=4096, **each, **bare).load()
+        el.find_experts(model, concepts, tmp_path / f"want{number}", tokens_per_batch=1024, **each, **bare).load()
         for number, each in enumerate(changes)
     ]
     recorded, ranked = [], []
@@ -58,13 +58,13 @@ def test_tables_of_one_model_and_sentences_record_once_and_sort_together(asking,
             assert table.attrs[name] == alone.attrs[name]
     halves = saved_expertise(model, concepts, asking, tmp_path, keep=True, halves=True)
     assert halves["average_precision"].values.tobytes() == plain["average_precision"].values.tobytes()
-    alone = el.find_experts(model, concepts, tmp_path / "halves", tokens_per_batch=4096, **bare | {"halves": True})
+    alone = el.find_experts(model, concepts, tmp_path / "halves", tokens_per_batch=1024, **bare | {"halves": True})
     assert halves["average_precision_halves"].values.tobytes() == alone["average_precision_halves"].values.tobytes()
     fewer = draw_sentences(concepts, 5)
     small = saved_expertise(model, fewer, asking, tmp_path)
     # One of each is the library's, asked for the halves above; the others' rankings are of four tables.
     assert (len(recorded), len(ranked)) == (2, 5)
-    alone = el.find_experts(model, fewer, tmp_path / "fewer", tokens_per_batch=4096, **bare)
+    alone = el.find_experts(model, fewer, tmp_path / "fewer", tokens_per_batch=1024, **bare)
     assert small["average_precision"].values.tobytes() == alone["average_precision"].values.tobytes()
 
 

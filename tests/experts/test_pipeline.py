@@ -218,7 +218,7 @@ def test_a_second_writer_is_refused(model, tmp_path):
 def test_what_fits_nowhere_is_refused_before_the_model_runs(model, tmp_path, monkeypatch):
     monkeypatch.setattr("expertlens_jax.experts.pipeline.record", None)  # would be called
     with pytest.raises(BudgetError, match=r"one layer's responses take .* MB and the largest place for them, the host"):
-        find(model, tmp_path / "run", budget=Budget(0, 1000, 500))
+        find(model, tmp_path / "run", budget=Budget(0, 1000, 500), tokens_per_batch=4096)
     monkeypatch.setattr("expertlens_jax.experts.planning.free_disk", lambda path: 1000)
     with pytest.raises(BudgetError, match=r"the table takes up to .* has 1 kB free. Choose another workdir"):
         find(model, tmp_path / "run")

@@ -163,7 +163,7 @@ def test_what_else_changes_numbers_is_part_of_the_question(model, found):
         (dict(pooling="mean"), "pooling: 'max' there, 'mean' asked for"),
         (dict(pool_over="others"), "pool_over: None there, 'others' asked for"),
         (dict(truncate=True), "truncate: False there, True asked for"),
-        (dict(tokens_per_batch=99), "tokens_per_batch: 4096 there, 99 asked for"),
+        (dict(tokens_per_batch=99), "tokens_per_batch: 1024 there, 99 asked for"),
         (dict(seed=3), "seed: 0 there, 3 asked for"),
     ):
         with pytest.raises(RunDirectoryError, match=named):
