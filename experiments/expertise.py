@@ -185,6 +185,7 @@ def read_recording(config: ml_collections.ConfigDict) -> el.Recording:
         tokens_per_batch=config.tokens_per_batch or None,
         truncate=config.truncate,
         chat=read_chat(config),
+        significant_bits=config.significant_bits or None,
     )
 
 

@@ -33,11 +33,12 @@ def test_find_experts_has_eight_parameters_and_plain_keywords():
 def test_plain_keywords_say_what_values_say():
     plain = gather(
         **dict(sites="resid", pooling="mean", pool_over="others", tokens_per_batch=9, truncate=True),
+        significant_bits=12,
         **dict(negatives_per_positive=5, exclude_mentions=False, sampled=True, seed=3),
         **dict(halves=False, transport=False, scores=["cohens_d"], permutations=7, passes=2),
     )
     assert plain == {
-        "recording": el.Recording(("resid",), "mean", "others", 9, True),
+        "recording": el.Recording(("resid",), "mean", "others", 9, True, significant_bits=12),
         "negatives": el.Negatives(5, False, True, 3),
         "statistics": el.Statistics(False, False, ("cohens_d",), el.Resampling(7, seed=3)),
         "budget": el.Budget(passes=2),
@@ -69,8 +70,9 @@ def test_settings_are_values_that_can_be_keys_and_come_back_from_a_table():
         (
             dict(negative_per_positive=3),
             "find_experts has no setting 'negative_per_positive'. Did you mean 'negatives_per_positive'? Allowed are "
-            "sites, pooling, pool_over, tokens_per_batch, truncate, chat, negatives_per_positive, exclude_mentions, "
-            "sampled, seed, halves, transport, scores, permutations, passes, store; and recording=, negatives=, ",
+            "sites, pooling, pool_over, tokens_per_batch, truncate, chat, significant_bits, negatives_per_positive, "
+            "exclude_mentions, sampled, seed, halves, transport, scores, permutations, passes, store; and recording=, "
+            "negatives=, ",
         ),
         (dict(progres=True), "has no setting 'progres'. Did you mean 'progress'?"),
         (dict(per_positive=3), "has no setting 'per_positive'. Did you mean 'negatives_per_positive'?"),
@@ -88,7 +90,10 @@ def test_settings_are_values_that_can_be_keys_and_come_back_from_a_table():
             "negatives=5; wanted el.Negatives(per_positive, exclude_mentions, sampled, seed), or plain keywords: "
             "negatives_per_positive, exclude_mentions, sampled, seed.",
         ),
-        (dict(recording=el.Negatives()), "el.Recording(sites, pooling, pool_over, tokens_per_batch, truncate, chat)"),
+        (
+            dict(recording=el.Negatives()),
+            "el.Recording(sites, pooling, pool_over, tokens_per_batch, truncate, chat, significant_bits)",
+        ),
     ],
 )
 def test_unknown_doubled_and_mistaken_settings_are_refused_by_name(given, message):

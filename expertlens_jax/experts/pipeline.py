@@ -90,10 +90,10 @@ def find_experts(
         and nowhere.
       progress: tells the plan, and shows bars with rates and time left.
       **settings: the fields of these as plain keywords, where the value that holds them isn't given: `sites`,
-        `pooling`, `pool_over`, `tokens_per_batch`, `truncate`, `chat` (see `Recording`); `negatives_per_positive`,
-        `exclude_mentions`, `sampled`, `seed` (see `Negatives`); `halves`, `transport`, `scores`, `permutations` and,
-        again, `seed` (see `Statistics`); `passes`, `store` (see `Budget`). Several `negatives_per_positive` are several
-        negatives.
+        `pooling`, `pool_over`, `tokens_per_batch`, `truncate`, `chat`, `significant_bits` (see `Recording`);
+        `negatives_per_positive`, `exclude_mentions`, `sampled`, `seed` (see `Negatives`); `halves`, `transport`,
+        `scores`, `permutations` and, again, `seed` (see `Statistics`); `passes`, `store` (see `Budget`). Several
+        `negatives_per_positive` are several negatives.
 
     Returns:
       The table, opened lazily (see `open_expertise`). A dataset over (concept, unit), float32: `average_precision`,

@@ -1,6 +1,7 @@
 """Records responses: one number a sentence and unit, pooled over the sentence's tokens on the device."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
@@ -62,7 +63,9 @@ def record_responses(
         layers; "sae" for the features of `model.with_sae`), `pooling` ("max" as in Suau et al. 2022, "min", "mean" or
         "last"), `tokens_per_batch` (about how many tokens, padding included, each device takes at a time), `truncate`
         (cut sentences longer than the model's context, rather than refuse them), `chat` (True or `el.Chat`: each
-        sentence as a turn of a conversation, by the model's chat template, which isn't pooled over).
+        sentence as a turn of a conversation, by the model's chat template, which isn't pooled over),
+        `significant_bits` (to so many each response is rounded, so that what differs by rounding alone ties; default
+        none).
 
     Returns:
       Responses `[S, units]`.
@@ -155,6 +158,8 @@ class PreparedRecording:
     provenance: Provenance
     saes: tuple[SAE, ...] = ()
     """Those whose features are recorded, if they are what is recorded."""
+    significant_bits: int | None = None
+    """To how many responses are rounded; None for none."""
 
     @property
     def num_layers(self) -> int:
@@ -188,7 +193,19 @@ class PreparedRecording:
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), self.mesh)
         first, last = layers or (0, self.num_layers)
         counted = np.int32(first), last - first
-        return respond(self.network, self.params, *arrays, steering, *counted, self.saes, interventions)
+        responses = respond(self.network, self.params, *arrays, steering, *counted, self.saes, interventions)
+        return round_to_bits(responses, self.significant_bits)
+
+
+@functools.partial(jax.jit, static_argnames="significant_bits")
+def round_to_bits(responses: jax.Array, significant_bits: int | None) -> jax.Array:
+    """Round float32 responses to so many significant bits, to even where they are in the middle; None: to none.
+
+    Those that differ by rounding alone then tie, but for the few on two sides of a middle.
+    """
+    if significant_bits is None:
+        return responses
+    return jax.lax.reduce_precision(responses, exponent_bits=8, mantissa_bits=significant_bits - 1)
 
 
 def prepare_recording(
@@ -244,6 +261,7 @@ def prepare_recording(
         pool_over=recording.pool_over,
         truncate=bool(recording.truncate),
         chat=chat.attribute() if chat else "",
+        significant_bits=int(recording.significant_bits or 0),
         tokens_per_batch=int(tokens_per_batch),
         sentences_sha256=digest_json(list(sentences)),
         tokens_sha256=digest_tokens(tokens),
@@ -260,4 +278,5 @@ def prepare_recording(
         units=units_table(model.family, model.config, sites, model.saes),
         provenance=provenance,
         saes=saes,
+        significant_bits=recording.significant_bits,
     )

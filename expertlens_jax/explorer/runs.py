@@ -218,6 +218,7 @@ def _choose(
 
 def _settings(attributes: Mapping[str, Any]) -> list[Any]:
     names = ("negatives_per_positive", "exclude_mentions", "sampled", "seed", "pool_over", "pooling", "saes", "sites")
+    names += ("significant_bits",)
     return [attributes.get(name, {"pool_over": "all"}.get(name, "")) for name in names]
 
 

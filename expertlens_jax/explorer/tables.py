@@ -125,7 +125,7 @@ def _settings(expertise: xr.Dataset) -> dict[str, str]:
     """Return what the numbers follow from, for people to read."""
     shown = (
         *("dtype", "sites", "pooling", "pool_over", "negatives_per_positive", "exclude_mentions", "sampled", "seed"),
-        *("permutations", "package"),
+        *("significant_bits", "permutations", "package"),
     )
     return {name: str(expertise.attrs[name]) for name in shown if name in expertise.attrs}
 

@@ -24,9 +24,9 @@ change; an option that is added, with a default that does what was done before, 
 """
 
 _OF_MODEL = ("weights", "config", "dtype", "numbers_version", "matmul_precision", "x64")
-_READ_AS = ("sites", "pooling", "pool_over", "truncate", "chat")
+_READ_AS = ("sites", "pooling", "pool_over", "truncate", "chat", "significant_bits")
 _OF_READING = (*_READ_AS, "sentences_sha256", "tokens_sha256", "steering", "saes")
-_UNSAID = ("pool_over", "chat", "steering", "saes", "matmul_precision", "x64")  # at their defaults
+_UNSAID = ("pool_over", "chat", "significant_bits", "steering", "saes", "matmul_precision", "x64")  # at their defaults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Provenance:
     truncate: bool = False
     chat: str = ""
     """JSON of the conversation that sentences stood in, see `settings.Chat`; "" for none."""
+    significant_bits: int = 0
+    """To how many responses were rounded; 0 for none."""
     tokens_per_batch: int = dataclasses.field(default=0, compare=False)
     sentences_sha256: str = ""
     tokens_sha256: str = ""

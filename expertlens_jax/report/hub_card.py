@@ -294,6 +294,7 @@ def _reading_facts(read: Provenance | None, expertise: xr.Dataset | None) -> dic
         | {
             "Response of a unit": f"{read.pooling} of its activation over {over}",
             "Chat": _code(read.chat),
+            "Rounded": f"to {read.significant_bits} significant bits" if read.significant_bits else "",
             "Long sentences": "cut off at the model's context" if read.truncate else "",
         }
     )

@@ -56,6 +56,7 @@ ASKED = {
     "sites": ("mlp.up",),
     "pooling": "mean",
     "truncate": True,
+    "significant_bits": 12,
     "tokens_per_batch": 77,
     "negatives_per_positive": 3.5,
     "exclude_mentions": False,
