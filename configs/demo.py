@@ -38,6 +38,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
     c.kept_gigabytes = 4.0  # of responses, kept beside the tables for more tables of the same sentences; 0: none
+    c.transport = (
+        True  # slopes of the linear transport too, half of the time of ranking: steering by linear_ot reads them
+    )
 
     # What experiments.reproduce runs
     c.experiments = (
@@ -209,6 +212,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.necessity.sentences = 6
         c.necessity.prompts = c.steering.prompts
         c.necessity.learned, c.necessity.learned_steps = 2, 8
+        c.transport = False
         c.resamples = 200
         c.permutations = 500
     if size == "novels":

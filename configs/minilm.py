@@ -31,6 +31,9 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
     c.kept_gigabytes = 4.0  # of responses, kept beside the tables for more tables of the same sentences; 0: none
+    c.transport = (
+        True  # slopes of the linear transport too, half of the time of ranking: steering by linear_ot reads them
+    )
 
     # Overlap
     c.thresholds = (0.5, 0.6)
@@ -69,6 +72,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
         c.thresholds = (0.5,)
         c.base_rates.negatives_per_positive = ()
         c.measures = ("jaccard", "cosine_centred")
+        c.transport = False
         c.resamples = 500
         c.permutations = 1000
     if size == "novels":

@@ -26,7 +26,7 @@ from expertlens_jax.models.sae_named import carry_each
 from expertlens_jax.report.alignment_findings import COLUMNS, conclude, drawn_rows, label_measures, shown_rows, tell
 from expertlens_jax.report.conclusions import Conclusion
 
-from .baselines import check, check_model, compare_concepts, word_vector_files
+from .baselines import check, check_model, compare_concepts, embeddings_beside, word_vector_files
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -40,7 +40,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     tables = Tables()
     for concepts in this.datasets:
         print(f"\n{concepts!r}")
-        expertise = this.expertise(this.model, concepts)
+        expertise = this.expertise(this.model, concepts, beside=embeddings_beside(config))
         measures = compare_concepts(this, concepts, expertise, vectors, carrying)
         drawn = next(
             m for m in measures if (m.name, m.threshold, m.negatives_per_positive) == ("jaccard", threshold, ratio)

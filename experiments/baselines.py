@@ -11,6 +11,7 @@ from etils import epath
 import expertlens_jax as el
 from expertlens_jax.analysis.similarity import compared
 from expertlens_jax.analysis.similarity.control_tables import check_own_tokens, check_words_present
+from expertlens_jax.analysis.similarity.embeddings import EMBEDDED
 from expertlens_jax.analysis.similarity.measures import Measure, check_measures
 from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors
 from expertlens_jax.errors import ConceptDataError, SelectionError
@@ -20,7 +21,7 @@ from expertlens_jax.run_directory import saved_dataset
 from expertlens_jax.training.skip_gram import check_corpora, saved_word_vectors
 
 from .checks import check_contrasts, check_holds, check_ratings, check_several_concepts, check_statistics
-from .expertise import question_of, read_negatives, table_name
+from .expertise import question_of, read_negatives, read_store, table_name, tables_root
 from .run import Run
 
 LEAVE_OUT = {
@@ -159,6 +160,11 @@ def read_comparison(
     )
 
 
+def embeddings_beside(config: ml_collections.ConfigDict) -> tuple[tuple[str, str], ...]:
+    """Return what embeddings want of the pass that finds the experts; nothing of a chat, in which they aren't read."""
+    return () if config.chat else EMBEDDED
+
+
 def compare_concepts(
     this: Run,
     concepts: el.ConceptDataset,
@@ -178,5 +184,6 @@ def compare_concepts(
         truncate=c.truncate,
         tokens_per_batch=c.tokens_per_batch or None,
         save=lambda compute: saved_dataset(file, compute, question_of(expertise)),
+        store=read_store(c, tables_root(c, this.workdir), read_only=True),
         progress=True,
     )

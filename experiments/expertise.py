@@ -62,6 +62,7 @@ def saved_expertise(
     sae: str = "",
     keep: bool = False,
     own: bool = True,
+    beside: tuple[tuple[str, str], ...] = (),
     **changes: object,
 ) -> xr.Dataset:
     """Return the table of expertise of a model and a sentence set; measure what of it isn't there yet.
@@ -80,6 +81,7 @@ def saved_expertise(
       sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
       keep: whether to keep the responses for further tables; those that are there are read in any case.
       own: whether the sentences are the config's own, of which stability asks samples; others are measured without.
+      beside: with `keep`, what else to keep of the same pass over the sentences, see `el.ResponseStore`.
       **changes: other negatives than the config's, by the plain names of `el.Negatives`; they become part of the
         table's name.
 
@@ -99,7 +101,7 @@ def saved_expertise(
     name += f"_{sae}" if sae else ""
     name += "_halves" if halves else ""
     print(f"Finding the experts of {model.name}{f', {sae},' if sae else ''} in {concepts.name}")
-    root = epath.Path(config.expertise) if config.expertise else workdir / "expertise"
+    root = tables_root(config, workdir)
     recording = dataclasses.replace(read_recording(config), pool_over=pool_over)
     table = find_experts(
         model,
@@ -110,12 +112,11 @@ def saved_expertise(
         negatives=together if len(together) > 1 else asked,
         statistics=el.Statistics(
             halves=halves,
-            # The slope of the transport takes half of the time of ranking, and only steering reads it: of the plain
-            # table.
-            transport=name == plain,
+            # Only steering reads the slope of the transport: of the plain table.
+            transport=name == plain and wants_transport(config),
             permutations=el.Resampling(0, together[0].seed),
         ),
-        store=read_store(config, root, read_only=not keep),
+        store=read_store(config, root, read_only=not keep, beside=beside),
     )
     return (el.select_negatives(table, asked) if len(together) > 1 else table).load()
 
@@ -171,10 +172,23 @@ def _of_section(config: ml_collections.ConfigDict, section: str, name: str) -> t
     return tuple(found.get(name, ())) if isinstance(found, ml_collections.ConfigDict) else ()
 
 
-def read_store(config: ml_collections.ConfigDict, root: epath.Path, *, read_only: bool) -> el.ResponseStore | None:
+def tables_root(config: ml_collections.ConfigDict, workdir: epath.Path) -> epath.Path:
+    """Return the directory of a run's tables of expertise, which several runs may share."""
+    return epath.Path(config.expertise) if config.expertise else workdir / "expertise"
+
+
+def read_store(
+    config: ml_collections.ConfigDict, root: epath.Path, *, read_only: bool, beside: tuple[tuple[str, str], ...] = ()
+) -> el.ResponseStore | None:
     """Return where responses are kept, beside the tables; None where the config keeps none, or in a bucket."""
     limit = int(config.get("kept_gigabytes", 0) * GB)
-    return el.ResponseStore(root / "responses", limit, read_only) if limit > 0 and is_local(root) else None
+    return el.ResponseStore(root / "responses", limit, read_only, beside) if limit > 0 and is_local(root) else None
+
+
+def wants_transport(config: ml_collections.ConfigDict) -> bool:
+    """Return whether tables have slopes of the linear transport; in any case where the config's steering reads them."""
+    methods = [*_of_section(config, "steering", "methods"), *_of_section(config, "steering", "away_methods")]
+    return bool(config.get("transport", True)) or "linear_ot" in methods
 
 
 def read_recording(config: ml_collections.ConfigDict) -> el.Recording:

@@ -65,7 +65,8 @@ class Run:
     def expertise(self, model: el.Model, concepts: el.ConceptDataset, **changes: Any) -> xr.Dataset:
         """Return the table of a model and a sentence set, see `saved_expertise`.
 
-        The responses of the config's own model to its own sentences are kept, since several tables are made of them.
+        The responses of the config's own model to its own sentences are kept, since several tables are made of them,
+        and with them what `beside` says.
         """
         own = any(concepts is each for each in self.datasets)
         keep = own and self.sources.holds(model, self.config) and not {"pool_over", "sae"} & changes.keys()

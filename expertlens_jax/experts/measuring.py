@@ -25,9 +25,10 @@ Sums are of responses centred on the unit's median and scaled by a power of two,
 (two-sum; Knuth, TAOCP 2, 4.2.2), so that taking strong positives out of the pool's sums leaves those of weak negatives.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,19 +140,19 @@ def _measure_units(keys: Array, pool: Pool | None) -> _Units:
 def _running_sums(values: jax.Array, products: jax.Array) -> tuple[jax.Array, _Sum, _Sum]:
     """[N, ...] -> sums of the first 0 ... N rows, [N + 1, ...]; the sum of all, and that of all rows of products."""
     pieces = _in_pieces(values, 0), _in_pieces(products, 0)
-    zero = jax.tree.map(jnp.zeros_like, (_Sum(pieces[0][0], pieces[0][0]),) * 2)
+    zero = jax.tree.map(jnp.zeros_like, (_Sum(pieces[0][:, 0], pieces[0][:, 0]),) * 2)
 
     def step(so_far: tuple[_Sum, _Sum], rows: tuple[jax.Array, jax.Array]) -> tuple[tuple[_Sum, _Sum], jax.Array]:
         total = so_far[0].plus(rows[0])
         return (total, so_far[1].plus(rows[1])), total.value()
 
-    totals, within = lax.scan(step, zero, pieces)
+    totals, within = _through_pieces(step, zero, pieces)
 
     def next_piece(so_far: tuple[_Sum, _Sum], piece: tuple[_Sum, _Sum]) -> tuple[tuple[_Sum, _Sum], jax.Array]:
         return (so_far[0].join(piece[0]), so_far[1].join(piece[1])), so_far[0].value()
 
     (total, of_products), before = lax.scan(next_piece, jax.tree.map(lambda each: each[0], zero), totals)
-    running = _in_a_row(within + before, len(values))
+    running = _in_a_row(within + before[:, None], len(values))
     return jnp.concatenate([jnp.zeros_like(running[:1]), running]), total, of_products
 
 
@@ -163,28 +164,46 @@ def _running(combine: Callable, rows: jax.Array, start: int) -> jax.Array:
         so_far = combine(so_far, rows)
         return so_far, so_far
 
-    totals, within = lax.scan(step, jnp.full_like(pieces[0], start), pieces)
+    totals, within = _through_pieces(step, jnp.full_like(pieces[:, 0], start), pieces)
     _, before = lax.scan(
         lambda so_far, piece: (combine(so_far, piece), so_far), jnp.full_like(totals[0], start), totals
     )
-    return _in_a_row(combine(within, before), len(rows))
+    return _in_a_row(combine(within, before[:, None]), len(rows))
 
 
 def _in_pieces(rows: jax.Array, pad: int) -> jax.Array:
-    """[N, ...] -> [length, pieces, ...], about as many as each is long.
+    """[N, ...] -> [pieces, length, ...], about as many as each is long.
 
     All are gone through at once, row by row, and then one after the other: few steps for a device, of many numbers.
     """
     length = max(1, int(np.sqrt(len(rows))))
     count = -(-len(rows) // length)
     rows = jnp.pad(rows, ((0, count * length - len(rows)), *((0, 0),) * (rows.ndim - 1)), constant_values=pad)
-    return rows.reshape(count, length, *rows.shape[1:]).swapaxes(0, 1)
+    return rows.reshape(count, length, *rows.shape[1:])
+
+
+def _through_pieces(step: Callable, start: Any, pieces: Any) -> tuple[Any, Any]:
+    """Do as `lax.scan` of the second axis of [pieces, length, ...]: rows are read, and put, where they lie.
+
+    That goes through the first axis alone; to have all transposed for it, and back, takes a CPU longer than the sums.
+    """
+    row_of = functools.partial(lax.dynamic_index_in_dim, axis=1, keepdims=False)
+    first = jax.tree.leaves(pieces)[0]
+    _, out = jax.eval_shape(step, start, jax.tree.map(lambda each: each[:, 0], pieces))
+
+    def body(place: jax.Array, so_far: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, kept = so_far
+        state, row = step(state, jax.tree.map(lambda each: row_of(each, place), pieces))
+        put = functools.partial(lax.dynamic_update_index_in_dim, index=place, axis=1)
+        return state, jax.tree.map(put, kept, row)
+
+    room = jax.tree.map(lambda each: jnp.zeros((each.shape[0], first.shape[1], *each.shape[1:]), each.dtype), out)
+    return lax.fori_loop(0, first.shape[1], body, (start, room))
 
 
 def _in_a_row(pieces: jax.Array, size: int) -> jax.Array:
     """`_in_pieces` undone."""
-    rows = pieces.swapaxes(0, 1)
-    return rows.reshape(-1, *rows.shape[2:])[:size]
+    return pieces.reshape(-1, *pieces.shape[2:])[:size]
 
 
 def _total(rows: jax.Array) -> _Sum:
@@ -192,8 +211,8 @@ def _total(rows: jax.Array) -> _Sum:
     if not len(rows):
         return _Sum(jnp.zeros(rows.shape[1:]), jnp.zeros(rows.shape[1:]))
     pieces = _in_pieces(rows, 0)
-    zero = _Sum(jnp.zeros_like(pieces[0]), jnp.zeros_like(pieces[0]))
-    totals, _ = lax.scan(lambda so_far, row: (so_far.plus(row), None), zero, pieces)
+    zero = _Sum(jnp.zeros_like(pieces[:, 0]), jnp.zeros_like(pieces[:, 0]))
+    totals, _ = _through_pieces(lambda so_far, row: (so_far.plus(row), None), zero, pieces)
     zero = jax.tree.map(lambda each: each[0], zero)
     return lax.scan(lambda so_far, piece: (so_far.join(piece), None), zero, totals)[0]
 

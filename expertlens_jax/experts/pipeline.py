@@ -34,6 +34,7 @@ from expertlens_jax.experts.planning import (
     most_results,
     plan_job,
 )
+from expertlens_jax.experts.poolings import pooled_otherwise, reading_together
 from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer
 from expertlens_jax.experts.response_store import ResponseStore, StoredResponses
@@ -183,7 +184,7 @@ def find_experts(
         done = table.Progress.of(parallel.from_first_host(start))
         spans = [tuple(layer * job.units_per_layer for layer in layers) for layers in plan.layers]
         waiting = [number for number, units in enumerate(spans) if not done.covers(*units)]
-        kept = kept_responses(budget.store, job, progress) if budget.store is not None and waiting else None
+        kept = kept_responses(budget.store, model, job, progress) if budget.store is not None and waiting else None
         for number in waiting:
             first, last = spans[number]
             label = f"pass {number + 1} of {len(spans)}: " if len(spans) > 1 else ""
@@ -266,16 +267,29 @@ def check_one_host(store: ResponseStore | None) -> None:
         )
 
 
-def kept_responses(store: ResponseStore, job: Job, progress: bool) -> StoredResponses | None:
-    """Return all layers' responses in the store, recorded there if they aren't yet; None if they can't be kept."""
+def kept_responses(store: ResponseStore, model: Model, job: Job, progress: bool) -> StoredResponses | None:
+    """Return all layers' responses in the store, recorded there if they aren't yet; None if they can't be kept.
+
+    What the store keeps beside them is recorded by the same pass.
+    """
     found = store.find(job.recording)
     if found is not None:
         if progress:
             tqdm.write(f"Reading the responses kept in {store.directory}")
         return found
-    with store.entry(job.recording) as room:
+    with store.entry(job.recording) as room, contextlib.ExitStack() as stack:
         if room is not None:
-            record(job.recording, job.layout, room, (0, job.recording.num_layers), "", progress)
+            others = [
+                pooled_otherwise(model, job.recording, site, pooling)
+                for site, pooling in (() if job.recording.saes else store.beside)
+            ]
+            others = [each for each in others if store.find(each) is None]
+            rooms = [
+                (each, stack.enter_context(store.entry(each)))
+                for each in (others if store.may_hold(job.recording, *others) else ())
+            ]
+            beside = [(each, its) for each, its in rooms if its is not None]
+            record(job.recording, job.layout, room, (0, job.recording.num_layers), "", progress, beside)
     return room
 
 
@@ -297,21 +311,31 @@ def record(
     layers: tuple[int, int],
     label: str,
     progress: bool,
+    beside: Sequence[tuple[PreparedRecording, ResponseBuffer]] = (),
 ) -> None:
-    """Put all sentences through the model, and the responses of some layers into their place."""
+    """Put all sentences through the model, and the responses of some layers into their place.
+
+    With recordings of the same tokens `beside`, which go into places of their own by the same pass, it is all layers.
+    """
     num_sentences = len(layout.row_of)
+    respond = reading_together([prepared, *(each for each, _ in beside)], layers)
+
+    def put(parts: Sequence[jax.Array], offset: int, rows: np.ndarray) -> None:
+        for place, part in zip((buffer, *(each for _, each in beside)), parts, strict=True):
+            place.put(part, offset, rows)
+
     shown = progress and parallel.is_first_host()
     with tqdm(total=num_sentences, desc=f"{label}recording", unit=" sentences", disable=not shown) as bar:
         sentences = SentenceBar(bar)
         waiting = None  # one batch is computed while the one before is copied
         for batch, offset in zip(prepared.batches(), layout.offsets, strict=True):
-            responses = split_over_all(prepared.respond(batch, layers=layers), layout)
+            parts = [split_over_all(each, layout) for each in respond(batch)]
             if waiting is not None:
-                buffer.put(*waiting)
-            waiting = responses, offset, batch.rows
+                put(*waiting)
+            waiting = parts, offset, batch.rows
             sentences.show(batch, prepared.params)
         if waiting is not None:
-            buffer.put(*waiting)
+            put(*waiting)
 
 
 def split_over_all(responses: jax.Array, layout: Layout) -> jax.Array:

@@ -55,17 +55,30 @@ class ResponseStore:
     """Bytes that it may hold. Responses that were not used for longest make room for new ones."""
     read_only: bool = False
     """Read what is kept, and keep nothing new."""
+    beside: tuple[tuple[str, str], ...] = ()
+    """(site, pooling) pairs, such as ("resid", "mean"): whenever sentences are read to keep a model's responses, its
+    responses there are kept too, from the same pass, if the limit is enough for both. Not of the site "sae"."""
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-          BudgetError: a bucket's directory, or a limit that isn't a number of bytes.
+          BudgetError: a bucket's directory, a limit that isn't a number of bytes, or what is no pair `beside`.
         """
         directory = os.fspath(self.directory)
         object.__setattr__(self, "directory", directory)
         if not directory or not is_local(epath.Path(directory)):
             raise BudgetError(f"a store of responses can't be in {directory!r}; wanted a local directory.")
+        pairs = isinstance(self.beside, tuple | list) and all(
+            isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)
+            for pair in self.beside
+        )
+        if not pairs:
+            raise BudgetError(
+                f"beside of a store of responses is {self.beside!r}; wanted pairs of a site and a pooling, such as "
+                '(("resid", "mean"),).'
+            )
+        object.__setattr__(self, "beside", tuple((site, pooling) for site, pooling in self.beside))
         if not isinstance(self.limit, numbers.Integral) or isinstance(self.limit, bool) or self.limit < 0:
             raise BudgetError(f"the limit of a store of responses is {self.limit!r}; wanted bytes, from 0 on.")
 
@@ -109,9 +122,7 @@ class ResponseStore:
         if self.read_only:
             yield None
             return
-        digests = sentence_digests(prepared)
-        shape = -(-len(prepared.units) // UNITS_PER_BLOCK), len(digests), UNITS_PER_BLOCK
-        size = 4 * int(np.prod(shape, dtype=np.int64))
+        digests, shape, size = sentence_digests(prepared), _shape(prepared), _size(prepared)
         if size > self.limit:
             _tell(self, f"they take {size:,} bytes, and its limit is {self.limit:,}")
             yield None
@@ -151,6 +162,10 @@ class ResponseStore:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             lock.release()
+
+    def may_hold(self, *recordings: PreparedRecording) -> bool:
+        """Return whether the limit is enough for all of these at once."""
+        return sum(map(_size, recordings)) <= self.limit
 
     @property
     def _root(self) -> pathlib.Path:
@@ -219,6 +234,12 @@ class StoredResponses:
             into[:, done : done + columns.shape[1]] = columns[self.rows]
             done += columns.shape[1]
 
+    def of_all_units(self) -> np.ndarray:
+        """Return all responses, float32 `[sentences, units]`."""
+        taken = np.empty((len(self.rows), self.num_units), np.float32)
+        self._copy(0, taken)
+        return taken
+
     def of_unit(self, unit: int) -> np.ndarray:
         """Return one unit's responses, float32 `[sentences]`."""
         block, within = divmod(unit, UNITS_PER_BLOCK)
@@ -250,6 +271,16 @@ def _described(prepared: PreparedRecording) -> dict[str, Any]:
 
 def _key(prepared: PreparedRecording) -> str:
     return digest_json([_VERSION, _described(prepared)])[:24]
+
+
+def _shape(prepared: PreparedRecording) -> tuple[int, int, int]:
+    """Return the shape of the file of responses."""
+    return -(-len(prepared.units) // UNITS_PER_BLOCK), len(prepared.tokens.ids), UNITS_PER_BLOCK
+
+
+def _size(prepared: PreparedRecording) -> int:
+    """Return how many bytes they take."""
+    return 4 * int(np.prod(_shape(prepared), dtype=np.int64))
 
 
 def _make(partial: pathlib.Path, shape: Sequence[int], size: int) -> np.memmap | OSError:

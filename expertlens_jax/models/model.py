@@ -35,7 +35,7 @@ from expertlens_jax.models.sharding import split_rows
 from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import digest_parameters, program, run, streamed_layers, whole_shapes
-from expertlens_jax.models.taps import Pooling, Taps, check_pooling
+from expertlens_jax.models.taps import Pooling, Taps, check_pooling, response_name
 from expertlens_jax.models.tokens import as_rows, check_token_ids
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
@@ -498,9 +498,30 @@ def respond(
     return split_rows(collect_responses(sown["responses"], network.taps.sites), network.mesh)
 
 
-def collect_responses(sown: Mapping[str, Any], sites: Sequence[str]) -> jax.Array:
+@program()
+def respond_together(
+    network: Transformer,
+    params: Mapping[str, Any],
+    token_ids: jax.Array,
+    attention_mask: jax.Array,
+    pool_mask: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """Run one jitted pass for the responses of the network's taps, and for each of those beside them.
+
+    Returns:
+      What `respond` returns, and of each site and pooling of `network.taps.beside` the same, in their order: float32
+      `[batch, units]`.
+    """
+    _, sown = run(network, params, token_ids, attention_mask, pool_mask, sown=["responses"])
+    taps = network.taps
+    together = [collect_responses(sown["responses"], taps.sites)]
+    together += [collect_responses(sown["responses"], (site,), response_name(each)) for site, each in taps.beside]
+    return tuple(split_rows(each, network.mesh) for each in together)
+
+
+def collect_responses(sown: Mapping[str, Any], sites: Sequence[str], what: str = "response") -> jax.Array:
     """Lay the sown responses of `sites` out as `[batch, units]`, by layer, then site, then channel."""
-    parts = [at_path(sown, site)["response"] for site in sites]  # [layers, batch, channels] each
+    parts = [at_path(sown, site)[what] for site in sites]  # [layers, batch, channels] each
     by_layer = jnp.concatenate(parts, axis=-1)
     return by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
 

@@ -49,6 +49,18 @@ class Taps:
     pooling: Pooling = "max"
     captured: tuple[str, ...] = ()
     """Which sites sow what they hold at every token."""
+    beside: tuple[tuple[str, Pooling], ...] = ()
+    """Which sites sow responses that are pooled otherwise too, in the same pass; not the site `sae`."""
+
+    def poolings(self, site: str) -> dict[str, Pooling]:
+        """Return how the responses that a site sows are pooled, by the names that they are sown under."""
+        own: dict[str, Pooling] = {"response": self.pooling} if site in self.sites else {}
+        return own | {response_name(pooling): pooling for name, pooling in self.beside if name == site}
+
+
+def response_name(pooling: Pooling) -> str:
+    """Return what responses of `Taps.beside` are sown under."""
+    return f"response_{pooling}"
 
 
 @struct.dataclass
@@ -197,17 +209,19 @@ def tap(
         elif change.site == site:
             activations = change(activations, inputs.at())
     activations = keep_reached(activations, reached)
-    for name in dict.fromkeys((*taps.sites, *taps.captured)):
+    for name in dict.fromkeys((*taps.sites, *taps.captured, *(beside for beside, _ in taps.beside))):
         row = SITES[name]
         if site not in (name, row.summary_of):
             continue
         values = activations if row.summarize is None else row.summarize(activations, row.channels(config))
-        if name in taps.sites:
-            pooled = pool_by_expert(values, inputs.pool_mask, taps.pooling, reached)
-            sow_last(module, "responses", name, "response", pooled)
+        if poolings := taps.poolings(name):
+            pooled = {
+                what: pool_by_expert(values, inputs.pool_mask, pooling, reached) for what, pooling in poolings.items()
+            }
+            sow_last(module, "responses", name, pooled)
         if name in taps.captured:
             captured = take_channels(values, chosen_channels(module, name), reached)
-            sow_last(module, "activations", name, "activation", captured)
+            sow_last(module, "activations", name, {"activation": captured})
     if inputs.held is not None:
         inputs.held[site] = activations
     return activations
@@ -236,14 +250,15 @@ def take_channels(values: jax.Array, channels: jax.Array | None, reached: jax.Ar
     return jnp.where(jnp.take(reached, experts, axis=-1, mode="clip"), taken, jnp.nan)
 
 
-def sow_last(module: nn.Module, collection: str, site: str, what: str, value: jax.Array) -> None:
-    """Sow a value, in the place of any before, so that it stands at the site's path in a collection.
+def sow_last(module: nn.Module, collection: str, site: str, values: dict[str, jax.Array]) -> None:
+    """Sow values by their names, in the place of any before, so that they stand at the site's path in a collection.
 
     A site that is a summary of another has a node of its own below the module's.
     """
     within = _within_module(site)
-    name, sown = (within[0], {what: value}) if within else (what, value)
-    module.sow(collection, name, sown, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+    named: dict[str, jax.Array | dict[str, jax.Array]] = {within[0]: values} if within else {**values}
+    for name, sown in named.items():
+        module.sow(collection, name, sown, reduce_fn=lambda _, new: new, init_fn=lambda: None)
 
 
 def _within_module(site: str) -> tuple[str, ...]:

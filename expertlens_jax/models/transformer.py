@@ -212,9 +212,9 @@ class Ends(nn.Module):
         c = self.config
         x, features, _ = carry
         if features is not None and inputs.features is None:
-            sow_last(self, "responses", "sae", "response", features)
+            sow_last(self, "responses", "sae", {"response": features})
         elif features is not None:
-            sow_last(self, "activations", "sae", "activation", features)
+            sow_last(self, "activations", "sae", {"activation": features})
         if self.keeps:
             x = x[:, -1:]  # only the last token's logits are wanted, and a vocabulary is large
         if c.final_norm:

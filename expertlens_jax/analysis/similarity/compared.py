@@ -13,6 +13,7 @@ from expertlens_jax.analysis.similarity.control_tables import control_tables
 from expertlens_jax.analysis.similarity.embeddings import embed_concepts
 from expertlens_jax.analysis.tables import FindExperts
 from expertlens_jax.data.concepts import ConceptDataset
+from expertlens_jax.experts.response_store import ResponseStore
 from expertlens_jax.models.model import Model
 from expertlens_jax.settings import Negatives
 
@@ -63,6 +64,7 @@ def compare_everything(
     truncate: bool = False,
     tokens_per_batch: int | None = None,
     save: Save = lambda compute: compute(),
+    store: ResponseStore | None = None,
     progress: bool = False,
 ) -> list[by.Measure]:
     """Return every similarity of a sentence set's concepts.
@@ -77,6 +79,7 @@ def compare_everything(
       truncate: cut sentences that are longer than the model's context.
       tokens_per_batch: as in `record_responses`.
       save: keeps the embeddings that it is given a way to compute, or reads them; computes them if left out.
+      store: where responses may be kept that embeddings are made of, see `embeddings.EMBEDDED`.
       progress: show bars.
 
     Raises:
@@ -91,6 +94,7 @@ def compare_everything(
             tokens_per_batch=tokens_per_batch,
             progress=progress,
             negatives=negatives,
+            store=store,
         )
     )
     # Average precision depends on the base rate, and so does what a threshold on it means: with several numbers of

@@ -12,11 +12,17 @@ from expertlens_jax.analysis.similarity.baselines import mean_sentence_embedding
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.experts.directions import find_directions
 from expertlens_jax.experts.labelled_responses import Responses
+from expertlens_jax.experts.poolings import record_poolings
+from expertlens_jax.experts.response_store import ResponseStore
 from expertlens_jax.experts.responses import record_responses
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.tokens import Tokens, check_token_ids, tokenize
-from expertlens_jax.settings import Negatives
+from expertlens_jax.settings import Negatives, Recording
+
+SITE = "resid"
+EMBEDDED = ((SITE, "mean"), (SITE, "last"))
+"""What `embed_concepts` reads of sentences: sites and poolings, which a store may keep beside other responses."""
 
 
 def input_embeddings(model: Model, words: Sequence[str]) -> np.ndarray:
@@ -112,21 +118,35 @@ def embed_concepts(
     tokens_per_batch: int | None = None,
     progress: bool = False,
     negatives: Negatives | None = None,
+    store: ResponseStore | None = None,
 ) -> xr.Dataset:
     """Embed the concepts by their sentences, in the ways that are baselines of their experts.
+
+    The sentences are read once, or not at all where a store holds what is `EMBEDDED` of them.
 
     Returns:
       float64 `mean` over (layer, concept, channel), see `concept_embeddings`; `last_token` over (concept, channel), the
       mean over a concept's sentences of what the last layer holds at their last token; and `direction` over (concept,
       unit), the difference of means of `find_directions`, of length 1 at each layer.
     """
-    reading = {"truncate": truncate, "tokens_per_batch": tokens_per_batch, "progress": progress}
-    stream = _mean_stream(model, concepts, **reading)
-    last = sentence_embeddings(model, concepts.sentences, pooling="last", **reading)
+    recording = Recording(truncate=truncate, tokens_per_batch=tokens_per_batch)
+    (stream, last) = record_poolings(
+        model,
+        concepts.sentences,
+        SITE,
+        [pooling for _, pooling in EMBEDDED],
+        recording=recording,
+        store=store,
+        progress=progress,
+    )
+    in_last_layer = (last.units["layer"] == model.config.num_layers - 1).to_numpy()
     return xr.Dataset(
         {
             "mean": (("layer", "concept", "channel"), _by_layer(stream.values, model, concepts)),
-            "last_token": (("concept", "channel"), mean_sentence_embedding(last, concepts)),
+            "last_token": (
+                ("concept", "channel"),
+                mean_sentence_embedding(last.values[:, in_last_layer], concepts),
+            ),
             "direction": (
                 ("concept", "unit"),
                 find_directions(stream, concepts, negatives=negatives)["direction"].values,
