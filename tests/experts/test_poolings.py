@@ -5,17 +5,15 @@ import re
 import jax
 import numpy as np
 import pytest
-import test_pipeline
 from jax import lax
 
 import expertlens_jax as el
-from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import BudgetError, SelectionError
 from expertlens_jax.experts import measuring, pipeline, poolings, response_store, responses
 from expertlens_jax.experts.poolings import record_poolings
 
-CONCEPTS = draw_sentences(test_pipeline.CONCEPTS, 4)
-READ = el.Recording(tokens_per_batch=256)
+pytestmark = pytest.mark.compiled_quickly
+FINDING = dict(sites="attn.v", tokens_per_batch=64, halves=False, permutations=0, transport=False)
 
 
 @pytest.fixture(scope="module")
@@ -23,86 +21,92 @@ def model():
     return el.load_model("lenslet-2m")
 
 
+@pytest.fixture(scope="module")
+def concepts(model):
+    """Sentences that are about as long: all batches have one shape, so that little is compiled."""
+    whole = el.load_concepts("facts").subset(("cat", "car"))
+    lengths = np.array([len(model.tokenizer(sentence)["input_ids"]) for sentence in whole.sentences])
+    return whole.keep_sentences((8 < lengths) & (lengths <= 16))
+
+
 def refuse(*_, **__):
     raise AssertionError("the model ran again")
 
 
+def record(model, concepts, site="resid", wanted=("mean", "last"), store=None):
+    reading = el.Recording(tokens_per_batch=64)
+    return record_poolings(model, concepts.sentences, site, wanted, recording=reading, store=store)
+
+
 @pytest.mark.parametrize("site", ["resid", "attn.head"])
-def test_poolings_of_one_pass_are_those_of_a_pass_for_each(model, site, monkeypatch):
-    sentences = CONCEPTS.sentences[::3]
-    named = ["mean", "last", "min"]
-    want = [el.record_responses(model, sentences, sites=site, pooling=each, tokens_per_batch=256) for each in named]
+def test_poolings_of_one_pass_are_those_of_a_pass_for_each(model, concepts, site, monkeypatch):
+    asked = dict(sites=site, tokens_per_batch=64)
+    want = [el.record_responses(model, concepts.sentences, pooling=each, **asked) for each in ("mean", "last")]
     monkeypatch.setattr(responses, "respond", refuse)
-    found = record_poolings(model, sentences, site, named, recording=READ)
-    for got, alone in zip(found, want, strict=True):
+    for got, alone in zip(record(model, concepts, site), want, strict=True):
         assert got.values.tobytes() == alone.values.tobytes() and got.identical(alone)
 
 
-def test_what_a_store_keeps_beside_is_recorded_by_the_same_pass(model, tmp_path, monkeypatch):
-    beside = (("resid", "mean"), ("resid", "last"))
-    bare = dict(sites="attn.v", tokens_per_batch=256, halves=False, permutations=0, transport=False)
-    want = el.find_experts(model, CONCEPTS, tmp_path / "without", **bare)
-    alone = record_poolings(model, CONCEPTS.sentences, "resid", ["mean", "last"], recording=READ)
-    store = el.ResponseStore(tmp_path / "kept", beside=beside)
+def test_what_a_store_keeps_beside_is_recorded_by_the_same_pass(model, concepts, tmp_path, monkeypatch):
+    want = el.find_experts(model, concepts, tmp_path / "without", **FINDING)
+    alone = record(model, concepts)
+    store = el.ResponseStore(tmp_path / "kept", beside=(("resid", "mean"), ("resid", "last")))
     monkeypatch.setattr(responses, "respond", refuse)
-    found = el.find_experts(model, CONCEPTS, tmp_path / "with", store=store, **bare)
+    found = el.find_experts(model, concepts, tmp_path / "with", store=store, **FINDING)
     assert found["average_precision"].values.tobytes() == want["average_precision"].values.tobytes()
     monkeypatch.setattr(poolings, "respond_together", refuse)
-    for each, got in zip(alone, kept_of(model, store), strict=True):
+    for got, each in zip(record(model, concepts, store=store), alone, strict=True):
         assert got.identical(each)
-    # They are another pass's as much as this one's: an entry without what is asked beside it is found as it is.
     monkeypatch.setattr(pipeline, "record", refuse)
-    again = el.find_experts(model, CONCEPTS, tmp_path / "again", store=tmp_path / "kept", **bare)
+    again = el.find_experts(model, concepts, tmp_path / "again", store=tmp_path / "kept", **FINDING)
     assert again["average_precision"].values.tobytes() == want["average_precision"].values.tobytes()
 
 
-def kept_of(model, store):
-    return record_poolings(model, CONCEPTS.sentences, "resid", ["mean", "last"], recording=READ, store=store)
-
-
-def test_a_store_keeps_nothing_beside_that_its_limit_has_no_room_for(model, tmp_path):
-    bare = dict(sites="attn.v", tokens_per_batch=256, halves=False, permutations=0, transport=False)
-    room = 2 * 4 * len(CONCEPTS.sentences) * response_store.UNITS_PER_BLOCK - 1  # not quite enough for both
-    for limit, entries in ((room, 1), (room + 1, 2)):
-        store = el.ResponseStore(tmp_path / f"kept{limit}", limit, beside=(("attn.v", "mean"),))
-        el.find_experts(model, CONCEPTS, tmp_path / f"run{limit}", store=store, **bare)
+def test_a_store_keeps_nothing_beside_that_its_limit_has_no_room_for(model, concepts, tmp_path):
+    both = 2 * 4 * len(concepts.sentences) * response_store.UNITS_PER_BLOCK
+    for limit, entries in ((both - 1, 1), (both, 2)):
+        store = el.ResponseStore(tmp_path / f"kept{limit}", limit, beside=(("attn.k", "mean"),))
+        el.find_experts(model, concepts, tmp_path / f"run{limit}", store=store, **FINDING)
         assert len(list((tmp_path / f"kept{limit}").glob("*/entry.json"))) == entries
 
 
-def test_poolings_that_cannot_be_are_refused_before_the_model_runs(model, tmp_path, monkeypatch):
+def test_poolings_that_cannot_be_are_refused_before_the_model_runs(model, concepts, tmp_path, monkeypatch):
     monkeypatch.setattr(responses, "respond", refuse)
     monkeypatch.setattr(poolings, "respond_together", refuse)
     with pytest.raises(SelectionError, match="no poolings were given"):
-        record_poolings(model, ["A cat."], "resid", [])
+        record(model, concepts, wanted=[])
     with pytest.raises(SelectionError, match="pooling 'median' was given; wanted one of max"):
-        record_poolings(model, ["A cat."], "resid", ["mean", "median"])
-    for pair, told in (
-        (("resid", "median"), "pooling 'median' was given"),
-        (("residual", "mean"), "residual"),
-        (("sae", "mean"), "sae"),
-    ):
+        record(model, concepts, wanted=["mean", "median"])
+    told = {("resid", "median"): "pooling 'median'", ("residual", "mean"): "residual", ("sae", "mean"): "sae"}
+    for number, (pair, message) in enumerate(told.items()):
         store = el.ResponseStore(tmp_path / "kept", beside=(pair,))
-        with pytest.raises(SelectionError, match=told):
-            el.find_experts(model, CONCEPTS, tmp_path / "run", sites="attn.v", store=store)
+        with pytest.raises(SelectionError, match=message):
+            el.find_experts(model, concepts, tmp_path / f"run{number}", store=store, **FINDING)
     for given in (("resid", "mean"), "mean", (("resid",),), ((1, "mean"),)):
         with pytest.raises(BudgetError, match=re.escape(f"beside of a store of responses is {given!r}; wanted pairs")):
             el.ResponseStore(tmp_path, beside=given)
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 40, 104])
+@pytest.mark.parametrize("size", [1, 7, 104])
 def test_rows_are_summed_where_they_lie_as_a_scan_sums_them(size):
-    rows = np.random.default_rng(size).normal(size=(size, 3, 5)).astype(np.float32)
-    pieces = measuring._in_pieces(rows, 0)
-    start = np.zeros((len(pieces), 3, 5), np.float32)
+    rows = np.random.default_rng(size).normal(size=(size, 2, 3)).astype(np.float32)
+    whole = (rows * 100).astype(np.int32)
 
     def step(so_far, row):
         so_far = so_far * 0.5 + row
         return so_far, so_far
 
-    total, kept = jax.jit(lambda: measuring._through_pieces(step, start, pieces))()
-    want_total, want = jax.jit(lambda: lax.scan(step, start, pieces.swapaxes(0, 1)))()
+    @jax.jit
+    def compute(rows, whole):
+        pieces = measuring._in_pieces(rows, 0)
+        start = jax.numpy.zeros_like(pieces[:, 0])
+        where_they_lie = measuring._through_pieces(step, start, pieces)
+        scanned = lax.scan(step, start, pieces.swapaxes(0, 1))
+        again = measuring._in_a_row(pieces, size)
+        return where_they_lie, scanned, again, measuring._running(jax.numpy.add, whole, 0)
+
+    (total, kept), (want_total, want), again, running = compute(rows, whole)
     np.testing.assert_allclose(total, want_total, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(kept.swapaxes(0, 1), want, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(measuring._in_a_row(pieces, size), rows)
-    whole = (rows * 100).astype(np.int32)
-    np.testing.assert_array_equal(measuring._running(jax.numpy.add, whole, 0), np.cumsum(whole, axis=0))
+    np.testing.assert_array_equal(again, rows)
+    np.testing.assert_array_equal(running, np.cumsum(whole, axis=0))
