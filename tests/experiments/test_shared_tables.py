@@ -6,12 +6,15 @@ import pytest
 import expertlens_jax as el
 from configs.demo import get_config
 from configs.find_experts import get_config as config_of_find_experts
-from experiments.expertise import asked_together, read_store, saved_expertise
+from configs.minilm import get_config as config_of_minilm
+from experiments.baselines import embeddings_beside
+from experiments.expertise import asked_together, read_store, saved_expertise, tables_root, wants_transport
 from experiments.run import Run
 from experiments.sources import Sources
+from expertlens_jax.analysis.similarity.embeddings import embed_concepts
 from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import RunDirectoryError
-from expertlens_jax.experts import pipeline
+from expertlens_jax.experts import pipeline, poolings
 
 
 def test_a_shared_table_of_another_model_of_the_same_name_is_refused(tmp_path):
@@ -80,6 +83,29 @@ def test_responses_are_kept_of_the_own_model_and_sentences_alone(asking, tmp_pat
     assert len(list((tmp_path / "expertise").glob("responses/*/responses.float32"))) == 1
     asking.kept_gigabytes = 0.0
     assert read_store(asking, tmp_path, read_only=False) is None
+
+
+def test_embeddings_are_read_by_the_pass_that_finds_the_experts(asking, tmp_path, monkeypatch):
+    asking.concepts, asking.sites = ("cat", "car"), ("attn.v",)
+    this = Run(asking, tmp_path, Sources())
+    concepts, beside = this.datasets[0], embeddings_beside(asking)
+    want = embed_concepts(this.model, concepts)
+    this.expertise(this.model, concepts, beside=beside)
+    monkeypatch.setattr(poolings, "reading_together", None)  # would be called
+    store = read_store(asking, tables_root(asking, tmp_path), read_only=True)
+    assert embed_concepts(this.model, concepts, store=store).identical(want)
+    asking.chat = "user"  # in which embeddings aren't read
+    assert embeddings_beside(asking) == ()
+
+
+def test_slopes_of_the_transport_are_measured_where_steering_reads_them():
+    full, small = get_config("full"), get_config("small")
+    assert wants_transport(full) and not wants_transport(small)
+    for setting in ("methods", "away_methods"):
+        steered = get_config("small")
+        steered.steering[setting] = ("set_median", "linear_ot")
+        assert wants_transport(steered)
+    assert not wants_transport(config_of_minilm("small")) and wants_transport(config_of_find_experts())
 
 
 def test_what_is_asked_alone_is_measured_alone(asking):

@@ -54,7 +54,8 @@ def control_tables(
         yield f"random_weights_{seed}", find(randomize_weights(model, seed), concepts)
     if embedding:
         responses = embedding_responses(model, concepts.sentences, truncate=truncate)
-        yield "input_embedding", measure_expertise(responses, concepts, **(negatives or {}))
+        # Nothing is steered with it, so that its slopes of the transport would be for nobody.
+        yield "input_embedding", measure_expertise(responses, concepts, transport=False, **(negatives or {}))
     if mask:
         yield "masked", find(model, mask_words(concepts, model.tokenizer.mask_token or mask))
     if own_tokens:
