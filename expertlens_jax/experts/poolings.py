@@ -35,7 +35,7 @@ def record_poolings(
     store: ResponseStore | None = None,
     progress: bool = False,
 ) -> list[Responses]:
-    """Record a site's units once for each pooling, all of them by one pass over the sentences.
+    """Read sentences once, and return a site's responses in each of several poolings.
 
     Args:
       model: from `load_model`.
