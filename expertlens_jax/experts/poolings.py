@@ -56,7 +56,7 @@ def record_poolings(
         raise SelectionError("no poolings were given; give one or more.")
     plain = dataclasses.replace(recording or Recording(), sites=site, pooling=poolings[0])
     first = prepare_recording(model, sentences, plain)
-    wanted = [first, *(pooled_otherwise(model, first, site, each) for each in poolings[1:])]
+    wanted = [pooled_otherwise(model, first, site, each) for each in poolings]
     kept = [None if store is None else store.find(each) for each in wanted]
     values = [
         np.empty((len(sentences), len(each.units)), np.float32) if found is None else found.of_all_units()
