@@ -161,8 +161,11 @@ def read_comparison(
 
 
 def embeddings_beside(config: ml_collections.ConfigDict) -> tuple[tuple[str, str], ...]:
-    """Return what embeddings want of the pass that finds the experts; nothing of a chat, in which they aren't read."""
-    return () if config.chat else EMBEDDED
+    """Return what embeddings want of the pass that finds the experts.
+
+    Nothing where it reads sentences otherwise than they are read to embed them: in a chat, or to few bits.
+    """
+    return () if config.chat or config.significant_bits else EMBEDDED
 
 
 def compare_concepts(

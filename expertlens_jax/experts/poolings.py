@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.labelled_responses import Responses
-from expertlens_jax.experts.responses import PreparedRecording, SentenceBar, prepare_recording
+from expertlens_jax.experts.responses import PreparedRecording, SentenceBar, prepare_recording, round_to_bits
 from expertlens_jax.models.model import Model, respond_together
 from expertlens_jax.models.sites import SITES, check_sites
 from expertlens_jax.models.taps import Taps, check_pooling
@@ -131,6 +131,7 @@ def reading_together(
 
     def respond(batch: Batch) -> tuple[jax.Array, ...]:
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), first.mesh)
-        return respond_together(network, first.params, *arrays)
+        parts = respond_together(network, first.params, *arrays)
+        return tuple(round_to_bits(part, each.significant_bits) for part, each in zip(parts, recordings, strict=True))
 
     return respond

@@ -94,8 +94,10 @@ def test_embeddings_are_read_by_the_pass_that_finds_the_experts(asking, tmp_path
     monkeypatch.setattr(poolings, "reading_together", None)  # would be called
     store = read_store(asking, tables_root(asking, tmp_path), read_only=True)
     assert embed_concepts(this.model, concepts, store=store).identical(want)
-    asking.chat = "user"  # in which embeddings aren't read
-    assert embeddings_beside(asking) == ()
+    for changes in ({"chat": "user"}, {"significant_bits": 12}):  # as which embeddings aren't read
+        other = get_config("small")
+        other.update(changes)
+        assert embeddings_beside(other) == ()
 
 
 def test_slopes_of_the_transport_are_measured_where_steering_reads_them():

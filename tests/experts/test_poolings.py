@@ -33,17 +33,17 @@ def refuse(*_, **__):
     raise AssertionError("the model ran again")
 
 
-def record(model, concepts, site="resid", wanted=("mean", "last"), store=None):
-    reading = el.Recording(tokens_per_batch=64)
+def record(model, concepts, site="resid", wanted=("mean", "last"), store=None, bits=None):
+    reading = el.Recording(tokens_per_batch=64, significant_bits=bits)
     return record_poolings(model, concepts.sentences, site, wanted, recording=reading, store=store)
 
 
-@pytest.mark.parametrize("site", ["resid", "attn.head"])
-def test_poolings_of_one_pass_are_those_of_a_pass_for_each(model, concepts, site, monkeypatch):
-    asked = dict(sites=site, tokens_per_batch=64)
+@pytest.mark.parametrize(("site", "bits"), [("resid", None), ("attn.head", 12)])
+def test_poolings_of_one_pass_are_those_of_a_pass_for_each(model, concepts, site, bits, monkeypatch):
+    asked = dict(sites=site, tokens_per_batch=64, significant_bits=bits)
     want = [el.record_responses(model, concepts.sentences, pooling=each, **asked) for each in ("mean", "last")]
     monkeypatch.setattr(responses, "respond", refuse)
-    for got, alone in zip(record(model, concepts, site), want, strict=True):
+    for got, alone in zip(record(model, concepts, site, bits=bits), want, strict=True):
         assert got.values.tobytes() == alone.values.tobytes() and got.identical(alone)
 
 
