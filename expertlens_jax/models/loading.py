@@ -1,12 +1,13 @@
 """Loads a checkpoint: a Hugging Face directory, or a repository of the hub, becomes a tapped model."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -173,11 +174,23 @@ def randomize_weights(model: Model, seed: int) -> Model:
     (True, False)
     """
     check_loaded(model.params, model.name, "drawing weights anew")
-    network = Transformer(model.config, dtype=DTYPES[model.dtype])
-    token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
-    layout = jax.tree.map(lambda leaf: leaf.sharding, model.params)
-    draw = jax.jit(lambda key: network.init(key, token, mask, mask)["params"], out_shardings=layout)
+    leaves, structure = jax.tree.flatten(model.params)
+    draw = _drawing(model.config, model.dtype, structure, tuple(leaf.sharding for leaf in leaves))
     return model.replace(params=draw(jax.random.key(seed)), name=f"{model.name}-random{seed}")
+
+
+@functools.lru_cache(maxsize=4)  # a suite draws the weights of one network in many places
+def _drawing(
+    config: TransformerConfig,
+    dtype: str,
+    structure: jax.tree_util.PyTreeDef,
+    layout: tuple[jax.sharding.Sharding, ...],
+) -> Callable[[jax.Array], Mapping[str, Any]]:
+    """Return a compiled function of a key that draws a network's parameters, laid out over devices."""
+    network = Transformer(config, dtype=DTYPES[dtype])
+    token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
+    shardings = jax.tree.unflatten(structure, layout)
+    return jax.jit(lambda key: network.init(key, token, mask, mask)["params"], out_shardings=shardings)
 
 
 @dataclasses.dataclass(frozen=True)

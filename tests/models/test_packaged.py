@@ -8,6 +8,7 @@ import transformers
 
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError
+from expertlens_jax.models import loading
 from expertlens_jax.models.packaged import ROOT, packaged_directory, packaged_models, packaged_revisions
 from expertlens_jax.training.pretrain import next_token_loss
 
@@ -67,6 +68,19 @@ def test_transformers_loads_them_and_agrees():
     tokens = np.array([transformers.AutoTokenizer.from_pretrained(directory)(SENTENCE)["input_ids"]])
     with torch.no_grad():
         np.testing.assert_allclose(ours(tokens), theirs(torch.tensor(tokens)).logits.numpy(), atol=1e-4)
+
+
+def test_random_weights_of_all_seeds_are_drawn_by_one_program():
+    model = el.load_model("lenslet-2m")
+    loading._drawing.cache_clear()
+    first, again, other = (el.randomize_weights(model, seed) for seed in (0, 0, 1))
+    assert loading._drawing.cache_info()[:2] == (2, 1)  # hits and misses
+    assert first.digest == again.digest and len({first.digest, other.digest, model.digest}) == 3
+    assert (first.name, other.name) == ("lenslet-2m-random0", "lenslet-2m-random1")
+    (kernels,) = (
+        leaf for path, leaf in jax.tree.leaves_with_path(other.params) if "up" in str(path) and leaf.ndim == 3
+    )
+    assert np.std(kernels) == pytest.approx(0.02, rel=0.01) and abs(np.mean(kernels)) < 1e-3
 
 
 def test_a_revision_it_does_not_ship_with_is_refused():
