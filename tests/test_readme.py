@@ -1,5 +1,6 @@
 """The README's Python runs as it stands, on a part of the packaged concepts."""
 
+import json
 import pathlib
 import re
 
@@ -61,3 +62,18 @@ def test_the_example_of_an_intervention_runs():
     left = model.capture(token_ids, sites="resid", interventions=[names["cut"]])["resid"]
     assert abs(left @ direction).max() < 1e-4 * abs(direction @ direction)
     assert abs(model.capture(token_ids, sites="resid")["resid"] @ direction).max() > 0.1
+
+
+def test_the_notebooks_of_one_table_ask_for_the_same_one_so_that_it_is_made_once():
+    tables = {}
+    for notebook in (README.parent / "docs" / "notebooks").glob("*.ipynb"):
+        cells = json.loads(notebook.read_text())["cells"]
+        lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).split("\n")]
+        if kept := [line for line in lines if line.startswith(("model =", "concepts =", "folder =", "expertise ="))]:
+            tables[notebook.stem] = [line.partition("  #")[0] for line in kept]
+    assert {*tables} == {"find_experts", "steer", "your_concepts"}
+    assert tables["find_experts"] == tables["steer"]
+    assert tables["steer"][2:] == [
+        'folder = tempfile.gettempdir() + "/facts-of-lenslet-5m"',
+        "expertise = el.find_experts(model, concepts, workdir=folder, transport=False)",
+    ]
