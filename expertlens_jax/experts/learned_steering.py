@@ -224,7 +224,7 @@ def learn_steering(
     widths = model.config.site_channels()
     zeros = {site: np.zeros((model.config.num_layers, widths[site]), np.float32) for site in names}
     maps: Maps = parallel.replicate({site: (each, each) for site, each in zeros.items()}, mesh)
-    state = _ADAM.init(cast(Any, maps))
+    state = parallel.replicate(_ADAM.init(cast(Any, maps)), mesh)  # as a step returns it: else it compiles twice
     with tqdm(range(learning.steps), desc=f"steering {concept}", unit="step", disable=not progress) as bar:
         for step in bar:
             batch = draw(np.random.default_rng([learning.seed, row, step])).laid_out(mesh)

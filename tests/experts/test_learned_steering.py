@@ -18,6 +18,7 @@ from expertlens_jax.errors import (
     UnfitConceptsError,
     UnsupportedModelError,
 )
+from expertlens_jax.experts import learned_steering
 from expertlens_jax.experts.learned_steering import _draw_texts, _draw_words, _learnable
 from expertlens_jax.experts.steering_objectives import distribution_loss, shrink, word_loss
 from expertlens_jax.models.scoring import score_words
@@ -184,9 +185,11 @@ def test_the_same_seed_learns_the_same_and_only_the_chosen_units(model, concepts
     units = el.top_experts(
         el.measure_expertise(el.record_responses(model, concepts.sentences, sites=SITES), concepts), "cat", 9
     )
+    programs = learned_steering._take_step._cache_size()
     first, second = (
         el.learn_steering(model, concepts, "cat", units=units, steps=2, sentences=6, most_tokens=10) for _ in range(2)
     )
+    assert learned_steering._take_step._cache_size() == programs + 1  # of all steps, the first one too
     pd_units = {tuple(row) for row in units[["layer", "site", "channel"]].astype({"site": str}).to_numpy().tolist()}
     assert set(first.units) == pd_units and len(first) == 9
     np.testing.assert_array_equal(first.shift, second.shift)
