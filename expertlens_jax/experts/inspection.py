@@ -76,6 +76,7 @@ def top_experts(
           `count` best: the mean of both ways, or of one; NaN where neither does. Where the table has `halves`, and
           units are chosen by average precision.
         `sign`: "+" if the concept's sentences make it say more than others do, "-" if less.
+        `expert`: of a mixture of experts: whose unit it is, or -1.
         `hf_module, hf_channel`: its address in Hugging Face's model.
         `serves`: the other concepts it is an expert on, the best served first, with commas between.
 
@@ -327,7 +328,7 @@ def top_tokens(
     Raises:
       SelectionError, TokenizationError: see `trace`; or several units, or a count below 1.
     """
-    one_address(unit)
+    one_address(unit, model.config)
     count = _check_count(count, "tokens")
     seen = trace(model, sentences, unit)
     heard = seen.in_pool

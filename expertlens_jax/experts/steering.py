@@ -10,7 +10,7 @@ import xarray as xr
 
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.directions import is_directions
-from expertlens_jax.experts.scores import Sign, check_score
+from expertlens_jax.experts.scores import Sign, check_score, described
 from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.models.provenance import read_provenance
 from expertlens_jax.models.sites import SITES, check_no_summaries, each_of
@@ -87,6 +87,7 @@ def steer(
     by: str = "average_precision",
     sign: Sign = "up",
     layers: Sequence[int] | int | None = None,
+    experts: Sequence[int] | int | None = None,
     when: When | None = None,
 ) -> Steering:
     """Make a steering of a concept's experts, or along its direction.
@@ -129,6 +130,9 @@ def steer(
       sign: "up", "down" or "both", see `select_experts`.
       layers: choose among the units of these layers only, from 0; default all of the table's. Directions of several
         layers add up in the stream, so of these one or more must be named, unless the table has a single one.
+      experts: of a mixture of experts: choose among the units of these only, by their number, as in the column `expert`
+        of the table of units, with their logits of the router if it has these; default all units, also those that are
+        no expert's.
       when: at which tokens it applies, such as `el.When(part="continuation")`; default all.
 
     Returns:
@@ -136,9 +140,10 @@ def steer(
       `Steering.transfer`.
 
     Raises:
-      SelectionError: a concept that isn't in the table or is given twice, a site that wasn't recorded, an unknown
-        method, no choice of units or an empty one, or a table without what the method needs; directions at another
-        site, or without a layer; units that the model computes before the one that `when` goes by.
+      SelectionError: a concept that isn't in the table or is given twice, a site that wasn't recorded, an expert that
+        the table doesn't have, an unknown method, no choice of units or an empty one, or a table without what the
+        method needs; directions at another site, or without a layer; units that the model computes before the one that
+        `when` goes by.
 
     >>> import expertlens_jax as el
     >>> concepts = el.load_concepts("facts").subset(["cat", "rain"])
@@ -151,6 +156,7 @@ def steer(
         check_when(when)
     if is_directions(expertise):
         asked: dict[str, Any] = {"top": top, "threshold": threshold, "units": units, "sparing": tuple(sparing) or None}
+        asked |= {"experts": experts}
         asked |= {"method": None if method == "set_median" else method, "by": None if by == "average_precision" else by}
         along = _steer_along(
             expertise, concept, strength, sites, layers, asked | {"sign": None if sign == "up" else sign}
@@ -176,6 +182,9 @@ def steer(
     if layers is not None:
         expertise = _in_layers(expertise, layers)
         precision = average_precision(expertise)
+    if experts is not None:
+        expertise = _of_experts(expertise, experts)
+        precision = average_precision(expertise)
     if units is None and top is None and threshold is None and method not in _DAMPING:
         raise SelectionError(
             f'steering needs a choice of units: el.steer(expertise, "{concepts[0]}", top=50), or threshold=0.5.'
@@ -185,18 +194,18 @@ def steer(
         chosen = np.isin(precision["unit"].values, np.asarray(units))
         if chosen.sum() != len(set(np.asarray(units).tolist())):
             raise SelectionError(f"{len(units)} units were given, and only {chosen.sum()} of them are in the table.")
-        experts = xr.DataArray(np.tile(chosen, (len(concepts), 1)), {"concept": list(concepts)}, ("concept", "unit"))
+        sets = xr.DataArray(np.tile(chosen, (len(concepts), 1)), {"concept": list(concepts)}, ("concept", "unit"))
     elif top is None and threshold is None:
-        experts = xr.ones_like(precision.sel(concept=list(concepts)), dtype=bool)
+        sets = xr.ones_like(precision.sel(concept=list(concepts)), dtype=bool)
     else:
-        experts = select_experts(
+        sets = select_experts(
             expertise.sel(concept=list(dict.fromkeys((*concepts, *spared)))), threshold, top, by=by, sign=sign
         )
     steerings = []
     for name in concepts:
-        chosen = experts.sel(concept=name).values.copy()
+        chosen = sets.sel(concept=name).values.copy()
         for other in spared if units is None else ():
-            chosen &= ~experts.sel(concept=other).values
+            chosen &= ~sets.sel(concept=other).values
         if not chosen.any():
             raise SelectionError(
                 f"no unit is left to steer {name!r} with: of top={top}, threshold={threshold}, sparing "
@@ -248,6 +257,25 @@ def _in_layers(table: xr.Dataset, layers: Sequence[int] | int) -> xr.Dataset:
     if absent or not wanted:
         raise SelectionError(f"layers={layers!r} were given, and this table has layers {', '.join(map(str, there))}.")
     return table.isel(unit=np.flatnonzero(np.isin(table["layer"].values, wanted)))
+
+
+def _of_experts(expertise: xr.Dataset, experts: Sequence[int] | int) -> xr.Dataset:
+    """Return the table of the units of some of a mixture's experts.
+
+    Raises:
+      SelectionError: the table has no such expert, or is of no mixture.
+    """
+    there = sorted({int(each) for each in expertise["expert"].values} - {-1}) if "expert" in expertise.coords else []
+    wanted = [] if np.ndim(experts) > 1 else each_of(experts)  # expert sets have two dimensions
+    absent = [expert for expert in wanted if expert not in there]
+    if absent or not wanted:
+        has = f"has the experts {', '.join(map(str, there))}" if there else "has no units of a mixture's experts"
+        given = repr(experts) if np.ndim(experts) < 2 else described(experts)
+        raise SelectionError(
+            f"experts={given} were given, for a mixture's experts by their number, and this table {has}. Expert sets, "
+            "of units, come of top= and threshold=."
+        )
+    return expertise.isel(unit=np.flatnonzero(np.isin(expertise["expert"].values, wanted)))
 
 
 def _steer_along(

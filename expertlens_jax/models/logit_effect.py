@@ -57,7 +57,7 @@ def logit_effect(model: Model, unit: Units, count: int = 10) -> pd.DataFrame:
       SelectionError: a unit elsewhere, none or several, or one that the model doesn't have; or a count below 1.
       UnsupportedModelError: an encoder, or a model whose norms stand on the residual stream itself.
     """
-    address = one_address(unit)
+    address = one_address(unit, model.config)
     locate_units(model, unit)
     if not isinstance(count, numbers.Integral) or isinstance(count, bool) or count < 1:
         raise SelectionError(f"count={count!r} was given; wanted a number of tokens, 1 or more.")

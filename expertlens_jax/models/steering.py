@@ -27,6 +27,7 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
 from expertlens_jax.models.sites import check_no_summaries
+from expertlens_jax.models.units import check_experts, experts_of
 from expertlens_jax.models.when import When, check_comes_first, check_when
 
 if TYPE_CHECKING:
@@ -541,7 +542,8 @@ def steer_units(
 
     Args:
       model: the `Model` whose units they are.
-      units: rows of the units table, of any sites; other columns than `layer`, `site`, `channel` are ignored.
+      units: rows of the units table, of any sites; of other columns than `layer`, `site`, `channel`, `expert` is
+        checked, and all else is ignored.
       scale: float, or `[units]`.
       shift: float, or `[units]`.
       label: what it is meant to do, for people.
@@ -551,8 +553,9 @@ def steer_units(
       A pytree to give as `steering` to any call of the model.
 
     Raises:
-      SelectionError: a unit that the model doesn't have, or one given twice; a scale or shift of another length, or
-        that isn't finite; or a condition by a unit that the model doesn't have, or has too late.
+      SelectionError: a unit that the model doesn't have, or has in another expert, or one given twice; a scale or
+        shift of another length, or that isn't finite; or a condition by a unit that the model doesn't have, or has too
+        late.
 
     >>> import expertlens_jax as el
     >>> model = el.load_model("lenslet-2m")
@@ -583,6 +586,8 @@ def steer_units(
             f"its layers 0 to {model.config.num_layers - 1}."
         )
     check_no_repeats(table)
+    if "expert" in units:
+        check_experts(units, table.assign(expert=experts_of(table, model.config)), model.name)
     for name, values in (("scale", scale), ("shift", shift)):
         if np.shape(values) not in ((), (len(table),)):
             raise SelectionError(

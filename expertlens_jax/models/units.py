@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear
 from expertlens_jax.models.sae import SAE
@@ -57,6 +58,41 @@ def unit_experts(site: Site, config: TransformerConfig) -> np.ndarray:
     if site.by_expert and config.num_experts:
         return channels // config.d_mlp
     return channels if site.name == "mlp.router" else np.full(len(channels), -1)
+
+
+def experts_of(table: pd.DataFrame, config: TransformerConfig) -> np.ndarray:
+    """Return which expert of a mixture the unit in each row of `layer, site, channel` is of, int `[rows]`, or -1."""
+    of_site = {site: unit_experts(SITES[site], config) for site in table["site"].unique()}
+    rows = zip(table["site"], table["channel"], strict=True)
+    return np.array([of_site[site][channel] for site, channel in rows], int)
+
+
+def check_experts(given: pd.DataFrame, found: pd.DataFrame, model: str) -> None:
+    """Check that a table's units are of those experts of a mixture that it says.
+
+    Another mixture has units at the same places, which are other experts' where its experts are wider.
+
+    Args:
+      given: rows that someone gave, with or without the column `expert`.
+      found: the model's own rows at the same layers, sites and channels, with it if the model is a mixture.
+      model: its name.
+
+    Raises:
+      SelectionError: they aren't.
+    """
+    if "expert" not in given:
+        return
+    own = found["expert"].to_numpy() if "expert" in found else np.full(len(found), -1)
+    other = np.flatnonzero(given["expert"].to_numpy() != own)
+    if other.size:
+        first = int(other[0])
+        layer, site, channel = (found[name].iloc[first] for name in ("layer", "site", "channel"))
+        whose = f"expert {own[first]}'s" if own[first] >= 0 else "no expert's"
+        raise SelectionError(
+            f"{other.size} of {len(found)} units are another model's: L{layer} {site} {channel} is of expert "
+            f"{given['expert'].iloc[first]} in the table given, and {whose} in {model}. A table's channels are counted "
+            "from the site's first on, over all experts. Give rows of model.units."
+        )
 
 
 def site_units(

@@ -21,6 +21,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.lines_figures import plot_lines as lines
     from expertlens_jax.plot.localisation_figures import plot_localisation as localisation
     from expertlens_jax.plot.measures_figures import plot_measures as measures
+    from expertlens_jax.plot.mixture_figures import plot_mixture as mixture
     from expertlens_jax.plot.necessity_figures import plot_learned_units as learned_units
     from expertlens_jax.plot.necessity_figures import plot_necessity as necessity
     from expertlens_jax.plot.organisation_figures import plot_domain_graph as domain_graph
@@ -69,6 +70,7 @@ __all__ = [
     "map",
     "matched",
     "measures",
+    "mixture",
     "necessity",
     "order_concepts",
     "overlap",

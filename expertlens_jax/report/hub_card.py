@@ -332,7 +332,8 @@ def _place(expertise: xr.Dataset, unit: int) -> str:
     own = expertise.isel(unit=unit)
     if not _are_placed(expertise):
         return f"unit {own['unit'].item()}" if "unit" in expertise.coords else f"unit {unit}"
-    return f"{own['site'].item()}, layer {own['layer'].item()}, channel {own['channel'].item()}"
+    of_expert = f" (expert {own['expert'].item()})" if "expert" in own.coords and own["expert"].item() >= 0 else ""
+    return f"{own['site'].item()}, layer {own['layer'].item()}, channel {own['channel'].item()}{of_expert}"
 
 
 def _of_concepts(expertise: xr.Dataset, name: str) -> np.ndarray | None:

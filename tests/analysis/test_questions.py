@@ -53,6 +53,14 @@ def ratings(tables):
     return el.Ratings("mine", tuple(pairs), tuple(scores))
 
 
+def of_mixture(table):
+    """The table, as if it were a mixture's of three experts a layer: layer 0 and 2 have mlp.up, layer 1 the router."""
+    layer, site, channel = (table[name].values for name in ("layer", "site", "channel"))
+    site = np.where(site == "mlp.up", "mlp.up", np.where((layer % 2 == 1) & (channel < 3), "mlp.router", "attn.q"))
+    expert = np.select([site == "mlp.up", site == "mlp.router"], [channel // 10, channel], -1)
+    return table.assign_coords(site=("unit", site), expert=("unit", expert))
+
+
 def detected():
     """Experts that count a word's letters, beside noise, on sentences that hold it."""
     facts, stories = (el.load_concepts(name).subset(("cat", "bread")) for name in ("facts", "stories"))
@@ -124,6 +132,7 @@ def results(tables, ratings):
         "hierarchy": inherited(tables),
         "senses": el.analysis.senses(facts, senses, {"noise": noise}, threshold=0.7, resamples=50),
         "localisation": el.analysis.localisation(facts, thresholds=(0.7, 0.8), resamples=50),
+        "mixture": el.analysis.mixture(of_mixture(facts), threshold=0.7),
         "polysemanticity": el.analysis.polysemanticity(facts, threshold=0.7, draws=10, resamples=50, **FEW),
         "settling": el.analysis.settling(
             {64: facts, 0: tables["stories"]}, ratings, thresholds=(0.7, 0.8), resamples=50, **FEW
@@ -200,6 +209,30 @@ def test_the_numbers_are_those_of_the_single_analyses(results, tables, ratings):
     located = locate_experts(experts["facts"], resamples=50)
     here = results["localisation"].table.query("threshold == 0.7")
     pd.testing.assert_frame_equal(here[located.columns], located)
+
+
+def test_the_experts_of_a_mixture_that_hold_a_concept_are_counted(results, tables):
+    table = of_mixture(tables["facts"])
+    found = results["mixture"].table
+    first = str(table["concept"].values[0])
+    for sign in ("up", "both"):
+        if sign == "both":
+            table["average_precision_down"] = 1 - table["average_precision"]
+            found = el.analysis.mixture(table, threshold=0.7, sign=sign).table
+        scores = el.score_units(table, sign=sign).sel(concept=first).values
+        within = (table["site"] == "mlp.up").values
+        for row in found.query("concept == @first").itertuples():
+            there = within & (table["layer"] == row.layer).values & (table["expert"] == row.expert).values
+            chosen = scores >= np.float32(0.7)
+            assert (row.units, row.experts) == (there.sum(), (there & chosen).sum())
+            even = there.sum() / within.sum()
+            expected = (there & chosen).sum() / (within & chosen).sum() / even
+            np.testing.assert_allclose((row.share, row.enrichment), (row.experts / row.units, expected))
+            router = scores[
+                ((table["site"] == "mlp.router") & (table["layer"] == row.layer) & (table["expert"] == row.expert)).values
+            ]
+            np.testing.assert_array_equal([row.router], router if router.size else [np.nan])
+    assert found["router"].notna().any() and found["experts"].any()
 
 
 def test_domains_that_are_there_are_found(results):
@@ -311,6 +344,9 @@ def test_ratings_that_share_no_pairs_say_so_and_are_drawn(tables):
         (lambda t, r: el.analysis.settling({9: t}), "settling was given 1 tables; wanted a dict of two or more"),
         (lambda t, r: el.analysis.settling({0: t, 9: t.isel(unit=slice(9))}), "aren't the same. Measure all"),
         (lambda t, r: el.analysis.localisation(t, thresholds=7), "a number from 0 to 1"),
+        (lambda t, r: el.analysis.mixture(t), "of made-up, has no column expert: it is of no mixture of experts, or was"),
+        (lambda t, r: el.analysis.mixture(of_mixture(t).isel(unit=range(30))), "of attn.q, .* one or more of mlp.gate"),
+        (lambda t, r: el.analysis.mixture(of_mixture(t), threshold=7), "threshold=7"),
         (lambda t, r: el.analysis.matched_controls(t, threshold=1.0), "no concept has an expert at threshold=1"),
         (
             lambda t, r: el.analysis.localisation(t).plot("tree"),
@@ -325,3 +361,4 @@ def test_a_question_that_cannot_be_asked_says_why(tables, ratings, ask, message)
 
 def test_a_threshold_without_experts_is_said(tables):
     assert "At τ = 1 no concept has experts" in el.analysis.localisation(tables["facts"], thresholds=1.0).summary()
+    assert "At τ = 1 no concept has experts" in el.analysis.mixture(of_mixture(tables["facts"]), threshold=1).summary()

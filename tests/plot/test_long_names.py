@@ -313,6 +313,12 @@ CASES = {
     "map, crowded": lambda: map_of(60),
     "matched": matched,
     "measures": measures,
+    "mixture": lambda: plot.mixture(
+        table({"concept": DOMAINS, "layer": range(6), "expert": range(12)}, units=12345, experts=1234)
+    ),
+    "mixture, many": lambda: plot.mixture(
+        table({"concept": DOMAINS[:1], "layer": range(48), "expert": range(128)}, units=12345, experts=1234)
+    ),
     "necessity": necessity,
     "overlap": lambda: plot.overlap(overlap_of(12), quantity=MEASURE),
     "overlap, many": lambda: plot.overlap(overlap_of(80, [f"{DOMAINS[i % 3]} {i}" for i in range(16)])),

@@ -20,9 +20,10 @@ def count_services(experts: xr.DataArray) -> pd.DataFrame:
       experts: bool (concept, unit), with `domain` of the concepts.
 
     Returns:
-      A row per unit: `unit`, `layer`, `site`, `channel`, `concepts`, `domains`.
+      A row per unit: `unit`, `layer`, `site`, `channel`, `concepts`, `domains`; of a mixture of experts `expert` too.
     """
-    columns = {name: experts[name].values for name in ("unit", "layer", "site", "channel") if name in experts.coords}
+    names = ("unit", "layer", "site", "channel", "expert")
+    columns = {name: experts[name].values for name in names if name in experts.coords}
     sets = expert_sets(experts).values
     return pd.DataFrame(columns).assign(concepts=sets.sum(axis=0), domains=_domains_served(sets, _member(experts)))
 

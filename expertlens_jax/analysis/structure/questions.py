@@ -16,6 +16,7 @@ from expertlens_jax.analysis.structure import matched_controls as matching
 from expertlens_jax.analysis.structure import polysemanticity as sharing
 from expertlens_jax.analysis.structure.hierarchy import count_sharing, measure_inclusion, summarise_inclusion
 from expertlens_jax.analysis.structure.localisation import ALL, count_experts, locate_experts, trace_depth
+from expertlens_jax.analysis.structure.mixture import locate_in_mixture
 from expertlens_jax.analysis.structure.organisation import (
     compare_spelling,
     count_within,
@@ -275,6 +276,68 @@ def localisation(
     if len(set(table["domain"])) > 1:
         figures["domains"] = functools.partial(plot.domain_enrichment, table[table["threshold"] == thresholds[0]])
     return Result("localisation", table, tuple(sentences), figures, {"depth": depth, "counts": counts})
+
+
+def mixture(
+    expertise: xr.Dataset, *, threshold: float = 0.5, by: str = "average_precision", sign: Sign = "up"
+) -> Result:
+    """Ask which experts of a mixture hold a concept's experts, and whether the router's logits know the concept too.
+
+    An expert of a mixture is one of a layer's MLPs, which the router chooses; a concept's experts are units.
+
+    Args:
+      expertise: from `measure_expertise` or `find_experts`, of a mixture of experts.
+      threshold: on the score.
+      by: the score by which experts are selected, a name in `el.SCORES`.
+      sign: of it: "up", "down" or "both", see `select_experts`.
+
+    Returns:
+      A `Result`. Its table has a row per concept, layer and expert of the mixture, as `locate_in_mixture` describes:
+      `experts` (the concept's units there), `enrichment` (1 is an even spread), `router` (the score of the router's
+      logit for it) ... Figure: "mixture".
+
+    Raises:
+      SelectionError: this is no table of expertise, or has no units within a mixture's experts; or a threshold that no
+        unit could meet or miss.
+
+    >>> import expertlens_jax as el
+    >>> import numpy as np, xarray as xr
+    >>> precision = np.where(np.arange(40) < 10, 0.9, 0.1).astype(np.float32) * np.ones((2, 1), np.float32)
+    >>> places = {"layer": [0] * 40, "site": ["mlp.up"] * 40, "expert": np.arange(40) // 10}
+    >>> table = xr.Dataset(
+    ...     {"average_precision": (("concept", "unit"), precision)},
+    ...     {"concept": ["cat", "dog"], **{name: ("unit", values) for name, values in places.items()}},
+    ... )
+    >>> found = el.analysis.mixture(table).table.query("concept == 'cat'")
+    >>> found[["layer", "expert", "experts", "enrichment"]].values.tolist()[:2]
+    [[0.0, 0.0, 10.0, 4.0], [0.0, 1.0, 0.0, 0.0]]
+    """
+    table = locate_in_mixture(expertise, threshold, by=by, sign=sign)
+    names = table["concept"].unique()
+    places = table.groupby(["layer", "expert"])[["experts", "units"]].sum()
+    total = int(places["experts"].sum())
+    if not total:
+        return Result("mixture", table, (f"At τ = {threshold:g} no concept has experts there. Lower the threshold.",))
+    dense = places["experts"] / total / (places["units"] / places["units"].sum())
+    layer, expert = dense.idxmax()
+    sentences = [
+        f"At τ = {threshold:g} a concept has {total / len(names):.3g} experts within the mixture's. They are densest in "
+        f"layer {layer}, expert {expert}: {dense.max():.2g} times an even spread (chance 1)."
+    ]
+    holding = table[table["experts"] > 0]
+    most = holding.loc[holding.groupby("concept")["experts"].idxmax()]
+    whole = table.groupby("concept")["experts"].sum()[most["concept"]].to_numpy()
+    sentences.append(
+        f"That which holds most of a concept's has a share of {(most['experts'] / whole).mean():.2g} of them on "
+        f"average; an even spread gives each {(most['units'] / places['units'].sum() * len(names)).mean():.2g}, and "
+        "more to the first of them by chance."
+    )
+    if most["router"].notna().any():
+        sentences.append(
+            f"The router's logit for it has a mean {by.replace('_', ' ')} of {most['router'].mean():.2f}, and of "
+            f"{table['router'].mean():.2f} over all of the mixture's experts."
+        )
+    return Result("mixture", table, tuple(sentences), {"mixture": functools.partial(plot.mixture, table)})
 
 
 def polysemanticity(
