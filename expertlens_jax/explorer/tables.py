@@ -150,6 +150,7 @@ def write_units(site: epath.Path, name: str, best: Best, counts: Counts) -> None
     """Write the units that are shown: their addresses, the concepts they serve, and a list of all to search."""
     columns = {each: i for i, each in enumerate(counts.sites)}
     site_of = np.array([columns[str(each)] for each in best.units["site"]], np.int64)
+    of_mixture = "expert" in best.units
     write_chunk(
         site,
         f"{name}/units",
@@ -157,6 +158,8 @@ def write_units(site: epath.Path, name: str, best: Best, counts: Counts) -> None
             "layer": packed(best.units["layer"].to_numpy()),
             "site": packed(site_of),
             "channel": packed(best.units["channel"].to_numpy()),
+            # Numbers from 1 on, and 0 of units that are no expert's of a mixture.
+            **({"expert": packed(best.units["expert"].to_numpy() + 1)} if of_mixture else {}),
         },
     )
     precision = best.values["average_precision"]
@@ -171,6 +174,7 @@ def write_units(site: epath.Path, name: str, best: Best, counts: Counts) -> None
                 {
                     "module": str(row["hf_module"]),
                     "channel": int(row["hf_channel"]),
+                    **({"expert": int(row["expert"])} if of_mixture and row["expert"] >= 0 else {}),
                     "serves": (of_unit[:, None] >= counts.levels.astype(np.float32)).sum(0).tolist(),
                     "concepts": order.tolist(),
                     "ap": exact(of_unit[order]),

@@ -229,7 +229,9 @@ def test_the_experts_of_a_mixture_that_hold_a_concept_are_counted(results, table
             expected = (there & chosen).sum() / (within & chosen).sum() / even
             np.testing.assert_allclose((row.share, row.enrichment), (row.experts / row.units, expected))
             router = scores[
-                ((table["site"] == "mlp.router") & (table["layer"] == row.layer) & (table["expert"] == row.expert)).values
+                (
+                    (table["site"] == "mlp.router") & (table["layer"] == row.layer) & (table["expert"] == row.expert)
+                ).values
             ]
             np.testing.assert_array_equal([row.router], router if router.size else [np.nan])
     assert found["router"].notna().any() and found["experts"].any()
@@ -344,7 +346,10 @@ def test_ratings_that_share_no_pairs_say_so_and_are_drawn(tables):
         (lambda t, r: el.analysis.settling({9: t}), "settling was given 1 tables; wanted a dict of two or more"),
         (lambda t, r: el.analysis.settling({0: t, 9: t.isel(unit=slice(9))}), "aren't the same. Measure all"),
         (lambda t, r: el.analysis.localisation(t, thresholds=7), "a number from 0 to 1"),
-        (lambda t, r: el.analysis.mixture(t), "of made-up, has no column expert: it is of no mixture of experts, or was"),
+        (
+            lambda t, r: el.analysis.mixture(t),
+            "of made-up, has no column expert: it is of no mixture of experts, or was",
+        ),
         (lambda t, r: el.analysis.mixture(of_mixture(t).isel(unit=range(30))), "of attn.q, .* one or more of mlp.gate"),
         (lambda t, r: el.analysis.mixture(of_mixture(t), threshold=7), "threshold=7"),
         (lambda t, r: el.analysis.matched_controls(t, threshold=1.0), "no concept has an expert at threshold=1"),

@@ -50,11 +50,16 @@ def read_chunk(site: pathlib.Path, name: str):
 
 
 def run_of_names(
-    directory: pathlib.Path, names: Sequence[str], precision: np.ndarray | None = None, **attributes: object
+    directory: pathlib.Path,
+    names: Sequence[str],
+    precision: np.ndarray | None = None,
+    experts: np.ndarray | None = None,
+    **attributes: object,
 ) -> pathlib.Path:
     """A finished run of concepts that are called so, of 400 units that no module of Hugging Face's has.
 
-    Average precision `[concepts, units]` is at random unless it is given; `attributes` are added to the table's.
+    Average precision `[concepts, units]` is at random unless it is given; `attributes` are added to the table's. Units
+    are of a mixture's `experts` `[units]`, if these are given.
     """
     number = len(names)
     values = np.random.default_rng(0).beta(8, 8, (number, 400)) if precision is None else precision
@@ -62,6 +67,7 @@ def run_of_names(
     of_concept = {"domain": [""] * number, "base_rate": [0.5] * number, "num_positives": [4] * number}
     of_concept |= {"num_negatives": [4] * number}
     of_unit = {"layer": np.arange(units) // 200, "site": ["attn.head"] * units, "channel": np.arange(units) % 200}
+    of_unit |= {} if experts is None else {"expert": experts}
     of_unit |= {"hf_module": [""] * units, "hf_channel": [-1] * units}
     coordinates = {"concept": ("concept", np.array(names, object)), "unit": ("unit", np.arange(units))}
     for dim, columns in (("concept", of_concept), ("unit", of_unit)):

@@ -6,6 +6,7 @@ Run by `make browser`, which installs what these tests need.
 import contextlib
 import shutil
 
+import numpy as np
 import pytest
 from explored_run import CONCEPTS, reproduced_run, run_of_names
 
@@ -337,6 +338,29 @@ def test_concepts_may_be_called_anything(chromium, tmp_path):
     assert "No module of Hugging Face's model has it" in page.inner_text("main")
     page.close()
     assert said == []
+
+
+def test_units_of_a_mixture_name_their_expert_and_are_filtered_by_it(chromium, tmp_path):
+    experts = np.arange(400) % 200 // 50 - 1  # -1 of those that are none's
+    with pytest.warns(el.ExpertLensWarning):
+        site = el.explore(run_of_names(tmp_path / "run", ["cat", "dog"], experts=experts), experts=40)
+    page = chromium.new_page()
+    page.goto(f"file://{site}#/concept/cat")
+    page.check("text=also those below τ")
+    every = [row[3] for row in rows(page, "Experts")]
+    assert set(every) == {"", "0", "1", "2"}
+    page.select_option("label:has-text('expert') select", "1")
+    units = rows(page, "Experts")
+    assert len(units) >= every.count("1") and {row[3] for row in units} == {"1"}
+    layer, site_name, channel = units[-1][0].split()
+    assert experts[int(channel)] == 1
+    page.select_option("label:has-text('Layer') select", layer[1:])
+    assert rows(page, "Experts") == [row for row in units if row[1] == layer[1:]]
+    page.click(f"main a >> text={units[-1][0]}")
+    page.wait_for_function("unit => document.querySelector('h1').innerText === unit", arg=units[-1][0])
+    page.wait_for_selector("main h2")
+    assert f"of {site_name} in layer {layer[1:]}, of the mixture's expert 1. It is" in page.inner_text("main")
+    page.close()
 
 
 def test_one_concept_alone_is_shown(chromium, tmp_path):

@@ -17,6 +17,7 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, SelectionError, UnsupportedModelError, UnsupportedSAEError
 from expertlens_jax.models import routing
+from expertlens_jax.models.addresses import locate_units, read_address
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.quantised.mxfp4 import dequantise, quantised_tensor
 from expertlens_jax.models.routing import into_experts, out_of_experts, route
@@ -125,6 +126,52 @@ def test_units_carry_their_expert(model):
     assert set(units.loc[~units["site"].isin(["mlp.router", "mlp.gate", "mlp.up"]), "expert"]) == {-1}
 
 
+def test_an_address_may_name_the_expert(model):
+    """Its channel counts within the expert; where no expert has so many, from the site's first, as in the table."""
+    place = 2 * WIDTH + 5
+    forms = [(1, "mlp.up", 2, 5), (1, "mlp.up", 2, place), "L1 mlp.up 2 5", "1/mlp.up/2/5", (1, "mlp.up", place)]
+    found = locate_units(model, forms)
+    assert list(found) == ["layer", "site", "channel", "expert", "hf_module", "hf_channel"]
+    assert found[["channel", "expert"]].values.tolist() == [[place, 2]] * len(forms)
+    alone = locate_units(model, forms[0])
+    assert len(alone) == 1 and alone.iloc[0].equals(found.iloc[0])
+    assert read_address("L0 mlp.shared_up 3") == (0, "mlp.shared_up", 3)  # a site's name may have a _
+    own = model.units.query("site == 'mlp.up' and layer == 1")
+    addresses = own[["layer", "site", "expert", "channel"]].values.tolist()
+    assert locate_units(model, [tuple(each) for each in addresses])["channel"].tolist() == own["channel"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        ((1, "mlp.up", 4, 0), r"\(1, 'mlp.up', 4, 0\) was given, .* this model has the experts 0 to 3\."),
+        ((1, "mlp.up", 0, WIDTH), r"an expert has the channels 0 to 10, and expert 0 those from 0 to 10 of the site's"),
+        ((1, "mlp.down", 0, 1), r"mlp.down isn't within its experts, as mlp.gate, mlp.up, mlp.act are"),
+        ("L9 mlp.up 2 5", r"L9 mlp.up 27 was given; .* has mlp.up in layers 0 to 1"),
+        ((1, "mlp.up", 2, -5), "was given for a unit; wanted"),
+    ],
+)
+def test_an_expert_that_is_not_there_is_told(model, unit, message):
+    with pytest.raises(SelectionError, match=message):
+        locate_units(model, unit)
+
+
+def test_where_no_model_is_known_an_expert_is_not_guessed(model):
+    with pytest.raises(SelectionError, match="no model is known here, which tells where an expert's channels begin"):
+        el.When(unit=(1, "mlp.up", 2, 5), above=0.5)
+    with pytest.raises(SelectionError, match="this model is no mixture of experts"):
+        el.top_tokens(el.load_model("lenslet-2m"), ["A cat."], (1, "mlp.up", 2, 5))
+
+
+def test_units_that_are_another_experts_are_another_models(model):
+    units = model.units.query("site == 'mlp.up' and layer == 1").iloc[[5, 27]]
+    wider = units.assign(expert=[0, 1])  # as in a mixture whose experts are wider
+    for read in (lambda: el.trace(model, ["a"], wider), lambda: el.steer_units(model, wider)):
+        with pytest.raises(SelectionError, match=r"1 of 2 units are another model's: L1 mlp.up 27 is of expert 1 in"):
+            read()
+    assert len(el.steer_units(model, units)) == 2
+
+
 def test_a_table_of_expertise_knows_the_experts_and_a_trace_pools_to_its_responses(model, tmp_path):
     sites = ("mlp.router", "mlp.act", "mlp.down")
     responses = el.record_responses(model, SENTENCES, sites=sites)
@@ -134,6 +181,7 @@ def test_a_table_of_expertise_knows_the_experts_and_a_trace_pools_to_its_respons
     assert found["expert"].values.tolist() == responses.units["expert"].tolist()
     best = el.top_experts(found, "a", 4)
     assert {"expert", "hf_module"} <= set(best)
+    check_choice_by_expert(found)
 
     act = responses.units.query("site == 'mlp.act' and layer == 1")
     seen = el.trace(model, SENTENCES, act)
@@ -149,6 +197,32 @@ def test_a_table_of_expertise_knows_the_experts_and_a_trace_pools_to_its_respons
     assert len(heard) == sum(
         (there[:, place] & own).sum() for there, own in zip(seen.reached, seen.in_pool, strict=True)
     )
+
+
+def check_choice_by_expert(found):
+    """Steering, counting, and the table as versions wrote it that didn't know experts."""
+    steered = el.steer(found, "a", top=5, experts=[1, 3], sites="mlp.act", method="zero")
+    of_unit = dict(
+        zip(zip(found["site"].values, found["channel"].values, strict=True), found["expert"].values, strict=True)
+    )
+    assert {of_unit[site, channel] for _, site, channel in steered.units} <= {1, 3} and len(steered) == 5
+    own = found.isel(unit=(found["expert"] == 1).values & (found["site"] == "mlp.act").values)
+    assert el.steer(own, "a", top=5).units == el.steer(found, "a", top=5, experts=1, sites="mlp.act").units
+    with pytest.raises(
+        SelectionError, match=r"experts=\[4\] were given, .* this table has the experts 0, 1, 2, 3\. Expert"
+    ):
+        el.steer(found, "a", top=5, experts=[4])
+    with pytest.raises(SelectionError, match=r"experts=an array of bool over \(concept, unit\) were given"):
+        el.steer(found, "a", experts=el.select_experts(found, top=3))
+    held = el.analysis.mixture(found, threshold=0.5).table
+    assert len(held) == 2 * 2 * EXPERTS and set(held["units"]) == {WIDTH}
+    assert held["experts"].sum() == el.select_experts(found, threshold=0.5).isel(unit=found["site"] == "mlp.act").sum()
+
+    old = found.drop_vars("expert")
+    assert "expert" not in el.top_experts(old, "a", 4)
+    assert el.steer(old, "a", top=5).units == el.steer(found, "a", top=5).units
+    with pytest.raises(SelectionError, match="this table has no units of a mixture's experts"):
+        el.steer(old, "a", top=5, experts=1)
 
 
 # What may be done to them

@@ -78,7 +78,7 @@ def units_of_mixture(expertise: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     if not within.any():
         inner = ", ".join(name for name, site in SITES.items() if site.by_expert)
         raise SelectionError(
-            f"this table of expertise is of {', '.join(dict.fromkeys(sites))}, which aren't within a mixture's experts. "
+            f"this table of expertise is of {', '.join(dict.fromkeys(sites))}, and none is within a mixture's experts. "
             f"Find experts at one or more of {inner}."
         )
     return within, np.array([site == ROUTER for site in sites])

@@ -321,7 +321,7 @@ def mixture(
     dense = places["experts"] / total / (places["units"] / places["units"].sum())
     layer, expert = dense.idxmax()
     sentences = [
-        f"At τ = {threshold:g} a concept has {total / len(names):.3g} experts within the mixture's. They are densest in "
+        f"At τ = {threshold:g} a concept has {total / len(names):.3g} experts within the mixture's, densest in "
         f"layer {layer}, expert {expert}: {dense.max():.2g} times an even spread (chance 1)."
     ]
     holding = table[table["experts"] > 0]

@@ -4,9 +4,10 @@
 // The units of a concept's chunk, a row each. `list` is the chunk of all units that are shown.
 function unitRows(table, chunk, list) {
   if (!chunk.rows) {
-    const at = { layer: unpack(list.layer), site: unpack(list.site), channel: unpack(list.channel) };
+    const at = { layer: unpack(list.layer), site: unpack(list.site), channel: unpack(list.channel), expert: list.expert && unpack(list.expert) };
     chunk.rows = chunk.units.map((place, i) => ({
       place, layer: at.layer[place], site: table.sites[at.site[place]], channel: at.channel[place], ap: chunk.ap[i],
+      expert: at.expert && at.expert[place] ? at.expert[place] - 1 : null, // of a mixture
       ...Object.fromEntries(MEASURES.filter((name) => chunk[name]).map((name) => [name, chunk[name][i]])),
     }));
   }
@@ -40,7 +41,7 @@ function Places({ state, chunk, row, chosen, choose }) {
       const on = chosen.layer === String(layer) && chosen.site === site;
       return table.unitsPerPlace[i][j] === 0 ? html`<td class="faint">–</td>` : html`<td style=${`--share:${(share(i, j) / most).toFixed(3)}`}>
         <button type="button" aria-pressed=${on} title=${`${whole(at(i, j))} of ${plural(table.unitsPerPlace[i][j], "unit")} of layer ${layer}, ${site}`}
-          onClick=${() => choose(on ? { layer: "", site: "" } : { layer: String(layer), site })}>${whole(at(i, j))}</button></td>`;
+          onClick=${() => choose({ expert: chosen.expert, ...(on ? { layer: "", site: "" } : { layer: String(layer), site }) })}>${whole(at(i, j))}</button></td>`;
     })}</tr>`)}</tbody></table></div>`;
 }
 
@@ -99,7 +100,7 @@ function ConceptView({ index, state, name }) {
   const row = table.concepts.indexOf(name);
   const chunk = useChunk(row < 0 ? null : `${table.id}/concepts/${row}`);
   const list = useChunk(`${table.id}/units`);
-  const [chosen, choose] = useState({ layer: "", site: "" });
+  const [chosen, choose] = useState({ layer: "", site: "", expert: "" });
   const [all, setAll] = useState(false);
   if (row < 0) return html`<h1>No such concept</h1><p>This table has no concept <q>${name}</q>. <a href=${linkTo(state, [])}>All concepts</a></p>`;
   const controls = Object.entries(table.random);
@@ -107,11 +108,14 @@ function ConceptView({ index, state, name }) {
     ...controls.map(([model, counts]) => ({ name: model, values: counts[row], colour: "var(--kind1)", dashed: true }))];
   const rows = chunk.data && list.data ? unitRows(table, chunk.data, list.data) : [];
   const shown = rows.filter((each) => (all || each.ap >= tau)
-    && (!chosen.layer || String(each.layer) === chosen.layer) && (!chosen.site || each.site === chosen.site));
+    && (!chosen.layer || String(each.layer) === chosen.layer) && (!chosen.site || each.site === chosen.site)
+    && (!chosen.expert || String(each.expert) === chosen.expert));
+  const experts = [...new Set(rows.map((each) => each.expert))].filter((each) => each !== null).sort((a, b) => a - b);
   const columns = [
     { name: "unit", label: "Unit", value: (r) => unitName(r), show: (r) => html`<a href=${unitLink(state, r)}>${unitName(r)}</a>` },
     { name: "layer", label: "Layer", number: true, value: (r) => r.layer },
     { name: "site", label: "Site", value: (r) => r.site },
+    ...(experts.length ? [{ name: "expert", label: "Of the mixture's expert", number: true, value: (r) => r.expert, show: (r) => r.expert === null ? "" : r.expert }] : []),
     ...measureColumns(table),
   ];
   const hidden = table.experts[row][level] - rows.filter((each) => each.ap >= tau).length;
@@ -126,8 +130,9 @@ function ConceptView({ index, state, name }) {
     </div>
     <section><h2>Experts</h2>
       <div class="row">
-        <label class="field">Layer <select value=${chosen.layer} onChange=${(e) => choose({ ...chosen, layer: e.target.value })}><option value="">all</option>${table.layers.map((layer) => html`<option>${layer}</option>`)}</select></label>
-        <label class="field">Site <select value=${chosen.site} onChange=${(e) => choose({ ...chosen, site: e.target.value })}><option value="">all</option>${table.sites.map((site) => html`<option>${site}</option>`)}</select></label>
+        <label class="field">Layer <select value=${chosen.layer} onChange=${(e) => choose({ ...chosen, layer: e.target.value })}><option value="">all</option>${table.layers.map((layer) => html`<option value=${layer}>${layer}</option>`)}</select></label>
+        <label class="field">Site <select value=${chosen.site} onChange=${(e) => choose({ ...chosen, site: e.target.value })}><option value="">all</option>${table.sites.map((site) => html`<option value=${site}>${site}</option>`)}</select></label>
+        ${experts.length > 0 && html`<label class="field">Of the mixture's expert <select value=${chosen.expert} onChange=${(e) => choose({ ...chosen, expert: e.target.value })}><option value="">all</option>${experts.map((expert) => html`<option value=${expert}>${expert}</option>`)}</select></label>`}
         <label class="field"><input type="checkbox" checked=${all} onChange=${(e) => setAll(e.target.checked)} /> also those below τ</label>
       </div>
       ${chunk.data && list.data ? html`<${SortedTable} columns=${columns} rows=${shown} first="ap" caption="Experts" limit=${25} empty=${`None of those that are listed has AP ≥ ${tau} here.`} />` : html`<${Waiting} of=${chunk.data ? list : chunk} />`}

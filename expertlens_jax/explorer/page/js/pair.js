@@ -46,7 +46,7 @@ function PairView({ state, names }) {
   const parts = [[`only ${names[0]}`, sizes[0] - both, "part0"], ["both", both, "part1"], [`only ${names[1]}`, sizes[1] - both, "part2"]];
   return html`
     <h1><a href=${conceptLink(state, rows[0])}>${names[0]}</a> and <a href=${conceptLink(state, rows[1])}>${names[1]}</a></h1>
-    <div class="row">${[0, 1].map((k) => html`<label class="field">${k ? "with" : "Compare"} <select onChange=${(e) => choose(k, e.target.value)}>${table.concepts.map((name) => html`<option selected=${name === names[k]}>${name}</option>`)}</select></label>`)}</div>
+    <div class="row">${[0, 1].map((k) => html`<label class="field">${k ? "with" : "Compare"} <select onChange=${(e) => choose(k, e.target.value)}>${table.concepts.map((name) => html`<option value=${name} selected=${name === names[k]}>${name}</option>`)}</select></label>`)}</div>
     <p>They share <strong>${whole(both)}</strong> of ${whole(sizes[0] + sizes[1] - both)} experts at τ = ${tau}: overlap (Jaccard) <strong>${fixed(jaccard)}</strong>.
       ${ratings.filter(([, pair]) => pair).map(([name, pair]) => html` People rate them ${fixed(pair[2], 2)} (${name}).`)}
       ${!ratings.some(([, pair]) => pair) && " There is no rating of this pair."}</p>

@@ -81,7 +81,7 @@ function UnitView({ state, layer, site, channel }) {
   const file = table.speaking[place];
   return html`
     <h1>${name}</h1>
-    <p>Channel ${channel} of ${site} in layer ${layer}. It is an expert on <strong>${plural(told.serves[level], "concept")}</strong> of ${whole(table.concepts.length)} at τ = ${tau}.</p>
+    <p>Channel ${channel} of ${site} in layer ${layer}${told.expert === undefined ? "" : `, of the mixture's expert ${told.expert}`}. It is an expert on <strong>${plural(told.serves[level], "concept")}</strong> of ${whole(table.concepts.length)} at τ = ${tau}.</p>
     <section><h2>Concepts it serves</h2><${SortedTable} columns=${columns} rows=${rows} first="ap" caption="Concepts it serves" limit=${20} />
       ${rows.length < table.concepts.length && html`<p class="faint">The ${rows.length} that it serves best.</p>`}</section>
     ${file === undefined ? html`<p class="faint">What it says at each token wasn't read: ${Object.keys(table.speaking).length ? "it is not among the first experts of any concept" : "the notes on the first page say why"}.</p>` : html`<${Speaking} key=${file} state=${state} file=${file} />`}
