@@ -4,8 +4,9 @@ What an expert holds at a token that isn't routed to it is 0: it adds nothing th
 over the tokens that are, see `taps.pool_by_expert`.
 
 Products are computed in one of two ways, with the same results. Densely, every expert sees every token, and its weight
-is 0 where it wasn't chosen: that is simple, and splits over a mesh by experts with one sum between devices. Grouped,
-tokens are sorted by their experts, and each expert sees its own: `num_experts / experts_per_token` times less work.
+is 0 where it wasn't chosen: that is simple. Grouped, tokens are sorted by their experts, and each expert sees its own:
+`num_experts / experts_per_token` times less work. Over a mesh, each device has its own experts, for all tokens of its
+rows, in both ways; what experts give is summed between devices, and no expert's weights leave theirs.
 """
 
 from functools import partial
@@ -14,16 +15,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.sharding import split_channels
 from expertlens_jax.models.taps import LayerInputs, Tap, TappedLinear, Taps, tap
+from expertlens_jax.parallel import DATA, MODEL
 
 LARGE = 2**22
 """From so many weights of a layer's `mlp.up` on, of all experts together, products are grouped."""
+NO_GROUPS = ("cpu",)
+"""Platforms that XLA has no grouped product for: it makes up for it by all experts' products of every pair."""
 
 
 @struct.dataclass
@@ -31,7 +35,7 @@ class Routing:
     """Which experts each token is routed to, and how much each counts in their sum."""
 
     experts: jax.Array
-    """int32 `[batch, tokens, experts per token]`."""
+    """int32 `[batch, tokens, experts per token]`; a number that none has, of an expert on another device."""
     weights: jax.Array
     """float32 `[batch, tokens, experts per token]`."""
     num_experts: int = struct.field(pytree_node=False)
@@ -51,15 +55,20 @@ class Routing:
         return self.experts[..., None] == jnp.arange(self.num_experts)
 
 
-def route(logits: jax.Array, config: TransformerConfig) -> Routing:
+def route(logits: jax.Array, config: TransformerConfig, mesh: Mesh | None = None) -> Routing:
     """Choose the experts of each token: those of its highest logits.
 
     Args:
       logits: the router's, `[batch, tokens, experts]`.
       config: how many there are to a token, and whether their shares of the softmax are made to sum to one.
+      mesh: that rows are split over, if the pass is told it.
     """
     shares = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
-    weights, experts = jax.lax.top_k(shares, config.experts_per_token)
+    choose = partial(jax.lax.top_k, k=config.experts_per_token)
+    if mesh is not None:  # by itself the compiler gathers all rows for it
+        rows = PartitionSpec(_axis_of_rows(shares, mesh))
+        choose = jax.shard_map(choose, mesh=mesh, in_specs=rows, out_specs=rows)
+    weights, experts = choose(shares)
     if config.router_norm:
         weights /= weights.sum(axis=-1, keepdims=True)
     return Routing(experts, weights, config.num_experts)
@@ -83,7 +92,8 @@ def into_experts(x: jax.Array, kernels: jax.Array, routing: Routing, *, grouped:
     rows = x.reshape(-1, x.shape[-1])[order.tokens]
     products = jax.lax.ragged_dot(rows, kernels, order.counts, preferred_element_type=jnp.float32)
     shape = (x.shape[0] * x.shape[1], routing.num_experts, kernels.shape[-1])
-    apart = jnp.zeros(shape, jnp.float32).at[order.tokens, order.experts].set(products, unique_indices=True)
+    places = order.tokens, jnp.where(order.here, order.experts, routing.num_experts + order.places)  # each its own
+    apart = jnp.zeros(shape, jnp.float32).at[places].set(products, mode="drop", unique_indices=True)
     return apart.reshape(*x.shape[:2], *shape[1:])
 
 
@@ -105,8 +115,10 @@ def out_of_experts(activations: jax.Array, kernels: jax.Array, routing: Routing,
         weighted = (activations * routing.weights_by_expert[..., None]).astype(activations.dtype)
         return jnp.einsum("btef,efd->btd", weighted, kernels, preferred_element_type=jnp.float32)
     order = _by_expert(routing)
-    rows = activations.reshape(-1, *activations.shape[2:])[order.tokens, order.experts]
+    of_token = activations.reshape(-1, *activations.shape[2:])
+    rows = of_token.at[order.tokens, order.experts].get(mode="clip")
     products = jax.lax.ragged_dot(rows, kernels, order.counts, preferred_element_type=jnp.float32)
+    products = jnp.where(order.here[:, None], products, 0)
     # Put back in the tokens' order before they are summed: adding them up where they lie has no fixed order on GPUs.
     own = products[jnp.argsort(order.places)].reshape(batch, num_tokens, -1, products.shape[-1])
     return (own * routing.weights[..., None]).sum(axis=2)
@@ -114,35 +126,86 @@ def out_of_experts(activations: jax.Array, kernels: jax.Array, routing: Routing,
 
 @struct.dataclass
 class _Order:
-    """All pairs of a token and one of its experts, sorted by expert, int32 `[pairs]` each."""
+    """All pairs of a token and one of its experts, sorted by expert; those of experts elsewhere last.
+
+    int32 `[pairs]` each.
+    """
 
     places: jax.Array
     """Where each stands among the pairs as they come, token by token."""
     tokens: jax.Array
     experts: jax.Array
+    here: jax.Array
+    """bool `[pairs]`: whether the expert is on this device. What is computed of the others means nothing."""
     counts: jax.Array
     """int32 `[experts]`: how many tokens each has."""
 
 
 def _by_expert(routing: Routing) -> _Order:
     experts = routing.experts.reshape(-1)
+    here = (experts >= 0) & (experts < routing.num_experts)
+    experts = jnp.where(here, experts, routing.num_experts)
     places = jnp.argsort(experts)
-    counts = jnp.bincount(experts, length=routing.num_experts).astype(jnp.int32)
-    return _Order(places, places // routing.experts.shape[-1], experts[places], counts)
+    counts = (experts[:, None] == jnp.arange(routing.num_experts)).sum(axis=0, dtype=jnp.int32)
+    return _Order(places, places // routing.experts.shape[-1], experts[places], here[places], counts)
 
 
 def multiply(product, x: jax.Array, kernels: jax.Array, routing: Routing, mesh: Mesh | None) -> jax.Array:  # noqa: ANN001
     """Compute `into_experts` or `out_of_experts` in the way that suits the experts and where they are.
 
-    Grouped if they are `LARGE`, where an accelerator is alone: XLA has no grouped product for CPUs, where it would make
-    up for it by all experts' products of every pair; rows that are split over devices would be gathered to be sorted;
-    and over a mesh's `model` axis, each device has all tokens of its own experts anyway.
+    Grouped if they are `LARGE`, on accelerators: on one by itself, or on each of a mesh whose `model` axis splits the
+    experts. Where a pass isn't told the mesh that rows are split over, they would be gathered to be sorted, and so
+    products are dense; as they are where the axis doesn't divide the experts, each of which is then split by its
+    channels.
     """
     num_experts, *size = kernels.shape
-    if mesh is not None or jax.device_count() > 1 or num_experts * size[0] * size[1] < LARGE:
-        return product(x, kernels, routing, grouped=False)
-    ways = {"cpu": partial(product, grouped=False), "default": partial(product, grouped=True)}
-    return jax.lax.platform_dependent(x, kernels, routing, **ways)
+    small = num_experts * size[0] * size[1] < LARGE
+    apart = num_experts % mesh.shape[MODEL] == 0 if mesh is not None else jax.device_count() == 1
+    dense = partial(product, grouped=False)
+    if small or not apart:
+        return dense(x, kernels, routing)
+    grouped = partial(product, grouped=True) if mesh is None else partial(on_own_device, product, mesh)
+    return jax.lax.platform_dependent(x, kernels, routing, default=grouped, **dict.fromkeys(NO_GROUPS, dense))
+
+
+def on_own_device(product, mesh: Mesh, x: jax.Array, kernels: jax.Array, routing: Routing) -> jax.Array:  # noqa: ANN001
+    """Compute `into_experts` or `out_of_experts` grouped, each device with its own experts and its rows' tokens.
+
+    Args:
+      product: which of the two.
+      mesh: `(data, model)`; `model` divides the experts.
+      x: what `product` takes: `[batch, tokens, inputs]`, or `[batch, tokens, experts, inputs]`, split by experts.
+      kernels: `[experts, inputs, outputs]`, split by experts.
+      routing: of the tokens, the same on each device of the `model` axis.
+
+    Returns:
+      What `product` gives, split by experts; or summed over the `model` axis, and split by channels if it divides them.
+    """
+    by_expert = x.ndim == 4
+    rows = _axis_of_rows(x, mesh)
+    scattered = kernels.shape[-1] % mesh.shape[MODEL] == 0
+    experts, channels = PartitionSpec(rows, None, MODEL), PartitionSpec(rows, None, MODEL if scattered else None)
+
+    def of_own_experts(x: jax.Array, kernels: jax.Array, chosen: jax.Array, weights: jax.Array) -> jax.Array:
+        first = jax.lax.axis_index(MODEL) * kernels.shape[0]
+        own = product(x, kernels, Routing(chosen - first, weights, kernels.shape[0]), grouped=True)
+        if not by_expert:
+            return own
+        return (
+            jax.lax.psum_scatter(own, MODEL, scatter_dimension=2, tiled=True) if scattered else jax.lax.psum(own, MODEL)
+        )
+
+    return jax.shard_map(
+        of_own_experts,
+        mesh=mesh,
+        in_specs=(experts if by_expert else PartitionSpec(rows), PartitionSpec(MODEL), *[PartitionSpec(rows)] * 2),
+        out_specs=channels if by_expert else experts,
+    )(x, kernels, routing.experts, routing.weights)
+
+
+def _axis_of_rows(x: jax.Array, mesh: Mesh) -> str | None:
+    """Return the mesh's axis that an array's rows are split over; None if it doesn't divide them."""
+    return DATA if x.shape[0] % mesh.shape[DATA] == 0 else None
 
 
 class IntoExperts(nn.Module):
@@ -230,7 +293,7 @@ class RoutedMLP(nn.Module):
         """Map `[batch, tokens, d_model]` to the same shape."""
         c = self.config
         router = TappedLinear("mlp.router", c, use_bias=c.router_bias, taps=self.taps, dtype=self.dtype, name="router")
-        routing = route(router(x, inputs), c)
+        routing = route(router(x, inputs), c, self.mesh)
         into = partial(IntoExperts, config=c, taps=self.taps, dtype=self.dtype, mesh=self.mesh)
         up = into("mlp.up", name="up")(x, routing, inputs)
         gate = into("mlp.gate", name="gate")(x, routing, inputs) if c.gated else None

@@ -85,8 +85,8 @@ def test_dense_and_grouped_products_are_the_same(idle):
         np.testing.assert_allclose(out_of_experts(ours, back, found, grouped=grouped), want, atol=1e-4)
 
 
-def test_large_experts_are_grouped_on_one_accelerator_and_nowhere_else(monkeypatch):
-    """What is lowered for each platform, and over a mesh."""
+def test_large_experts_are_grouped_on_accelerators_that_have_them_whole(monkeypatch):
+    """What is lowered for each platform, and over a mesh, whose axis may divide the experts or not."""
     found = route(jnp.ones((1, 3, 4)), config_with())
     x, kernels = jnp.ones((1, 3, 16)), jnp.ones((4, 16, 11))
 
@@ -98,7 +98,26 @@ def test_large_experts_are_grouped_on_one_accelerator_and_nowhere_else(monkeypat
     monkeypatch.setattr(routing, "LARGE", kernels.size)
     assert lowered("tpu")
     assert not lowered("cpu")
-    assert not lowered("tpu", mesh=el.parallel.make_mesh())
+    assert lowered("tpu", mesh=el.parallel.make_mesh())
+    assert not lowered("cpu", mesh=el.parallel.make_mesh())
+    assert not lowered("tpu", mesh=jax.sharding.AbstractMesh((1, 3), ("data", "model")))
+
+
+def test_experts_elsewhere_add_nothing_to_grouped_products():
+    """Of four experts, two are here: their own products alone, and the other two's where they are make up the whole."""
+    rng = np.random.default_rng(0)
+    x, logits = (rng.normal(size=(2, 7, size)).astype(np.float32) for size in (16, 4))
+    kernels, back = (rng.normal(size=(4, *size)).astype(np.float32) for size in ((16, 11), (11, 16)))
+    found = route(jnp.asarray(logits), config_with())
+    into = keep_reached(into_experts(x, kernels, found, grouped=False).reshape(2, 7, -1), found.reached)
+    into = into.reshape(2, 7, 4, 11)
+    parts = []
+    for first in (0, 2):
+        own, here = slice(first, first + 2), found.replace(experts=found.experts - first, num_experts=2)
+        ours = into_experts(x, kernels[own], here, grouped=True)
+        np.testing.assert_allclose(ours, into[:, :, own], atol=1e-5)
+        parts.append(out_of_experts(into[:, :, own], back[own], here, grouped=True))
+    np.testing.assert_allclose(sum(parts), out_of_experts(into, back, found, grouped=False), atol=1e-4)
 
 
 # What units say
