@@ -5,10 +5,14 @@ over the tokens that are, see `taps.pool_by_expert`.
 
 Products are computed in one of two ways, with the same results. Densely, every expert sees every token, and its weight
 is 0 where it wasn't chosen: that is simple. Grouped, tokens are sorted by their experts, and each expert sees its own:
-`num_experts / experts_per_token` times less work. Over a mesh, each device has its own experts, for all tokens of its
-rows, in both ways; what experts give is summed between devices, and no expert's weights leave theirs.
+`num_experts / experts_per_token` times less work. Accelerators have an instruction for it (`jax.lax.ragged_dot`); on
+CPUs XLA would multiply every pair of a token and an expert with all experts, and blocks of a few rows take its place.
+
+Over a mesh, each device has its own experts, for all tokens of its rows, in both ways; what experts give is summed
+between devices, and no expert's weights leave theirs.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -26,8 +30,8 @@ from expertlens_jax.parallel import DATA, MODEL
 
 LARGE = 2**22
 """From so many weights of a layer's `mlp.up` on, of all experts together, products are grouped."""
-NO_GROUPS = ("cpu",)
-"""Platforms that XLA has no grouped product for: it makes up for it by all experts' products of every pair."""
+ROWS_PER_BLOCK = 32
+"""Of a grouped product on CPUs."""
 
 
 @struct.dataclass
@@ -74,50 +78,52 @@ def route(logits: jax.Array, config: TransformerConfig, mesh: Mesh | None = None
     return Routing(experts, weights, config.num_experts)
 
 
-def into_experts(x: jax.Array, kernels: jax.Array, routing: Routing, *, grouped: bool) -> jax.Array:
+def into_experts(x: jax.Array, kernels: jax.Array, routing: Routing, grouped: "Grouped | None" = None) -> jax.Array:
     """Multiply each token with its experts' kernels.
 
     Args:
       x: `[batch, tokens, inputs]`.
       kernels: `[experts, inputs, outputs]`.
       routing: of the tokens.
-      grouped: in which way.
+      grouped: computes the products in groups; None for densely.
 
     Returns:
       float32 `[batch, tokens, experts, outputs]`. Where a token isn't routed to an expert, it means nothing.
     """
-    if not grouped:
+    if grouped is None:
         return jnp.einsum("btd,edf->btef", x, kernels, preferred_element_type=jnp.float32)
     order = _by_expert(routing)
     rows = x.reshape(-1, x.shape[-1])[order.tokens]
-    products = jax.lax.ragged_dot(rows, kernels, order.counts, preferred_element_type=jnp.float32)
+    products = grouped(rows, kernels, order)
     shape = (x.shape[0] * x.shape[1], routing.num_experts, kernels.shape[-1])
     places = order.tokens, jnp.where(order.here, order.experts, routing.num_experts + order.places)  # each its own
     apart = jnp.zeros(shape, jnp.float32).at[places].set(products, mode="drop", unique_indices=True)
     return apart.reshape(*x.shape[:2], *shape[1:])
 
 
-def out_of_experts(activations: jax.Array, kernels: jax.Array, routing: Routing, *, grouped: bool) -> jax.Array:
+def out_of_experts(
+    activations: jax.Array, kernels: jax.Array, routing: Routing, grouped: "Grouped | None" = None
+) -> jax.Array:
     """Multiply experts' activations with their kernels, and sum them over each token's experts by their weights.
 
     Args:
       activations: `[batch, tokens, experts, inputs]`, 0 where a token isn't routed to an expert.
       kernels: `[experts, inputs, outputs]`.
       routing: of the tokens.
-      grouped: in which way.
+      grouped: computes the products in groups; None for densely.
 
     Returns:
       float32 `[batch, tokens, outputs]`.
     """
     batch, num_tokens = activations.shape[:2]
-    if not grouped:
+    if grouped is None:
         # Weighted before the product, so that no [batch, tokens, experts, outputs] is made.
         weighted = (activations * routing.weights_by_expert[..., None]).astype(activations.dtype)
         return jnp.einsum("btef,efd->btd", weighted, kernels, preferred_element_type=jnp.float32)
     order = _by_expert(routing)
     of_token = activations.reshape(-1, *activations.shape[2:])
     rows = of_token.at[order.tokens, order.experts].get(mode="clip")
-    products = jax.lax.ragged_dot(rows, kernels, order.counts, preferred_element_type=jnp.float32)
+    products = grouped(rows, kernels, order)
     products = jnp.where(order.here[:, None], products, 0)
     # Put back in the tokens' order before they are summed: adding them up where they lie has no fixed order on GPUs.
     own = products[jnp.argsort(order.places)].reshape(batch, num_tokens, -1, products.shape[-1])
@@ -150,29 +156,78 @@ def _by_expert(routing: Routing) -> _Order:
     return _Order(places, places // routing.experts.shape[-1], experts[places], here[places], counts)
 
 
+Grouped = Callable[[jax.Array, jax.Array, _Order], jax.Array]
+"""From rows `[pairs, inputs]`, sorted as the order is, and kernels `[experts, inputs, outputs]`, to each row's product
+with its own expert's kernel, float32 `[pairs, outputs]`."""
+
+
+def by_instruction(rows: jax.Array, kernels: jax.Array, order: _Order) -> jax.Array:
+    """Multiply rows with their experts' kernels, by the accelerator's own grouped product."""
+    return jax.lax.ragged_dot(rows, kernels, order.counts, preferred_element_type=jnp.float32)
+
+
+def by_blocks(rows: jax.Array, kernels: jax.Array, order: _Order) -> jax.Array:
+    """Multiply rows with their experts' kernels, one block of an expert's rows after the other.
+
+    An expert's last block is filled up with rows of the next, whose products with it aren't looked at.
+    """
+    num_experts, size = len(kernels), ROWS_PER_BLOCK
+    blocks = -(-order.counts // size)
+    ends, starts = jnp.cumsum(blocks), jnp.cumsum(order.counts) - order.counts
+    numbers = jnp.arange(len(rows) // size + num_experts)  # as many as there can be
+    expert = jnp.searchsorted(ends, numbers, side="right")
+    own = jnp.minimum(expert, num_experts - 1)
+    first = starts[own] + (numbers - (ends - blocks)[own]) * size
+
+    @jax.checkpoint  # or gradients would keep the kernel of every block
+    def multiply_block(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        first, expert = block
+        taken = jnp.take(rows, first + jnp.arange(size), axis=0, mode="clip")
+        kernel = jax.lax.dynamic_index_in_dim(kernels, expert, keepdims=False)
+        return jnp.matmul(taken, kernel, preferred_element_type=jnp.float32)
+
+    def unless_beyond(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        # Of a number in the block, since `shard_map` wants both to differ over the same devices.
+        nothing = jnp.full((size, kernels.shape[-1]), 0 * block[0], jnp.float32)
+        return jax.lax.cond(block[1] < num_experts, multiply_block, lambda _: nothing, block)
+
+    products = jax.lax.map(unless_beyond, (first, expert)).reshape(-1, kernels.shape[-1])
+    of_row = jnp.minimum(order.experts, num_experts - 1)
+    return jnp.take(
+        products, (ends - blocks)[of_row] * size + jnp.arange(len(rows)) - starts[of_row], axis=0, mode="clip"
+    )
+
+
 def multiply(product, x: jax.Array, kernels: jax.Array, routing: Routing, mesh: Mesh | None) -> jax.Array:  # noqa: ANN001
     """Compute `into_experts` or `out_of_experts` in the way that suits the experts and where they are.
 
-    Grouped if they are `LARGE`, on accelerators: on one by itself, or on each of a mesh whose `model` axis splits the
-    experts. Where a pass isn't told the mesh that rows are split over, they would be gathered to be sorted, and so
-    products are dense; as they are where the axis doesn't divide the experts, each of which is then split by its
-    channels.
+    Grouped if they are `LARGE`, on one device by itself, or on each of a mesh whose `model` axis divides the experts;
+    on CPUs, if blocks are at most half of the work. Where a pass isn't told the mesh that rows are split over, they
+    would be gathered to be sorted, and so products are dense; as they are where the axis doesn't divide the experts,
+    each of which is then split by its channels.
     """
     num_experts, *size = kernels.shape
     small = num_experts * size[0] * size[1] < LARGE
     apart = num_experts % mesh.shape[MODEL] == 0 if mesh is not None else jax.device_count() == 1
-    dense = partial(product, grouped=False)
     if small or not apart:
-        return dense(x, kernels, routing)
-    grouped = partial(product, grouped=True) if mesh is None else partial(on_own_device, product, mesh)
-    return jax.lax.platform_dependent(x, kernels, routing, default=grouped, **dict.fromkeys(NO_GROUPS, dense))
+        return product(x, kernels, routing)
+
+    def way(grouped: Grouped | None) -> Callable[..., jax.Array]:
+        if grouped is None or mesh is None:
+            return partial(product, grouped=grouped)
+        return partial(on_own_device, partial(product, grouped=grouped), mesh)
+
+    pairs, tokens = routing.experts.size, routing.experts.size // routing.experts.shape[-1]
+    worth_it = 2 * (pairs + num_experts * ROWS_PER_BLOCK) <= tokens * num_experts
+    cpu, others = way(by_blocks if worth_it else None), way(by_instruction)
+    return jax.lax.platform_dependent(x, kernels, routing, cpu=cpu, default=others)
 
 
 def on_own_device(product, mesh: Mesh, x: jax.Array, kernels: jax.Array, routing: Routing) -> jax.Array:  # noqa: ANN001
     """Compute `into_experts` or `out_of_experts` grouped, each device with its own experts and its rows' tokens.
 
     Args:
-      product: which of the two.
+      product: which of the two, and by which grouped product.
       mesh: `(data, model)`; `model` divides the experts.
       x: what `product` takes: `[batch, tokens, inputs]`, or `[batch, tokens, experts, inputs]`, split by experts.
       kernels: `[experts, inputs, outputs]`, split by experts.
@@ -188,7 +243,7 @@ def on_own_device(product, mesh: Mesh, x: jax.Array, kernels: jax.Array, routing
 
     def of_own_experts(x: jax.Array, kernels: jax.Array, chosen: jax.Array, weights: jax.Array) -> jax.Array:
         first = jax.lax.axis_index(MODEL) * kernels.shape[0]
-        own = product(x, kernels, Routing(chosen - first, weights, kernels.shape[0]), grouped=True)
+        own = product(x, kernels, Routing(chosen - first, weights, kernels.shape[0]))
         if not by_expert:
             return own
         return (

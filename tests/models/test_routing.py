@@ -66,9 +66,11 @@ def test_a_token_goes_to_its_highest_logits_with_their_shares_of_the_softmax(nor
     np.testing.assert_allclose(found.weights_by_expert[0], want, atol=1e-6)
 
 
+@pytest.mark.parametrize("rows_per_block", [1, 4, 64])
 @pytest.mark.parametrize("idle", [False, True], ids=["all experts", "an expert without tokens"])
-def test_dense_and_grouped_products_are_the_same(idle):
+def test_dense_and_grouped_products_are_the_same(idle, rows_per_block, monkeypatch):
     """Both against a loop over tokens in numpy; in float32 only the order of sums differs."""
+    monkeypatch.setattr(routing, "ROWS_PER_BLOCK", rows_per_block)
     rng, config = np.random.default_rng(0), config_with(num_experts=5, num_experts_per_tok=3)
     x, logits = (rng.normal(size=(2, 7, size)).astype(np.float32) for size in (16, 5))
     logits[..., 2] -= 99.0 * idle
@@ -78,11 +80,26 @@ def test_dense_and_grouped_products_are_the_same(idle):
     weights = np.asarray(found.weights_by_expert)
     inner = np.einsum("btd,edf->btef", x, kernels) * (weights > 0)[..., None]
     want = np.einsum("btef,efd,bte->btd", inner, back, weights)
-    for grouped in (False, True):
-        ours = into_experts(x, kernels, found, grouped=grouped)
+    for grouped in (None, routing.by_instruction, routing.by_blocks):
+        ours = into_experts(x, kernels, found, grouped)
         ours = keep_reached(ours.reshape(2, 7, -1), found.reached).reshape(2, 7, 5, 11)
         np.testing.assert_allclose(ours, inner, atol=1e-5)
-        np.testing.assert_allclose(out_of_experts(ours, back, found, grouped=grouped), want, atol=1e-4)
+        np.testing.assert_allclose(out_of_experts(ours, back, found, grouped), want, atol=1e-4)
+
+
+def test_gradients_flow_through_blocks():
+    rng = np.random.default_rng(0)
+    x, logits = (rng.normal(size=(2, 7, size)).astype(np.float32) for size in (16, 4))
+    kernels, back = (rng.normal(size=(4, *size)).astype(np.float32) for size in ((16, 11), (11, 16)))
+    found = route(jnp.asarray(logits), config_with())
+
+    def total(x, grouped):
+        inner = into_experts(x, kernels, found, grouped)
+        inner = keep_reached(inner.reshape(2, 7, -1), found.reached).reshape(inner.shape)
+        return (out_of_experts(inner, back, found, grouped) ** 2).sum()
+
+    ours, theirs = (np.asarray(jax.grad(total)(x, grouped)) for grouped in (routing.by_blocks, None))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
 def test_large_experts_are_grouped_on_accelerators_that_have_them_whole(monkeypatch):
@@ -103,21 +120,22 @@ def test_large_experts_are_grouped_on_accelerators_that_have_them_whole(monkeypa
     assert not lowered("tpu", mesh=jax.sharding.AbstractMesh((1, 3), ("data", "model")))
 
 
-def test_experts_elsewhere_add_nothing_to_grouped_products():
+@pytest.mark.parametrize("grouped", [routing.by_instruction, routing.by_blocks])
+def test_experts_elsewhere_add_nothing_to_grouped_products(grouped):
     """Of four experts, two are here: their own products alone, and the other two's where they are make up the whole."""
     rng = np.random.default_rng(0)
     x, logits = (rng.normal(size=(2, 7, size)).astype(np.float32) for size in (16, 4))
     kernels, back = (rng.normal(size=(4, *size)).astype(np.float32) for size in ((16, 11), (11, 16)))
     found = route(jnp.asarray(logits), config_with())
-    into = keep_reached(into_experts(x, kernels, found, grouped=False).reshape(2, 7, -1), found.reached)
+    into = keep_reached(into_experts(x, kernels, found).reshape(2, 7, -1), found.reached)
     into = into.reshape(2, 7, 4, 11)
     parts = []
     for first in (0, 2):
         own, here = slice(first, first + 2), found.replace(experts=found.experts - first, num_experts=2)
-        ours = into_experts(x, kernels[own], here, grouped=True)
+        ours = into_experts(x, kernels[own], here, grouped)
         np.testing.assert_allclose(ours, into[:, :, own], atol=1e-5)
-        parts.append(out_of_experts(into[:, :, own], back[own], here, grouped=True))
-    np.testing.assert_allclose(sum(parts), out_of_experts(into, back, found, grouped=False), atol=1e-4)
+        parts.append(out_of_experts(into[:, :, own], back[own], here, grouped))
+    np.testing.assert_allclose(sum(parts), out_of_experts(into, back, found), atol=1e-4)
 
 
 # What units say

@@ -80,7 +80,7 @@ report = {"experts": sorted({shard.index[1].indices(8)[:2] for shard in kernels.
 alone = el.record_responses(whole, sentences, sites=sites).values
 for way in ("dense", "grouped"):
     if way == "grouped":
-        routing.LARGE, routing.NO_GROUPS = 0, ()  # as if these experts were large, and this an accelerator
+        routing.LARGE = 0  # as if these experts were large
         jax.clear_caches()
     recording = prepare_recording(split, sentences, el.Recording(sites=sites))
     batch = next(recording.batches())
