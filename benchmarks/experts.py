@@ -48,7 +48,9 @@ def main() -> None:
         routing = Routing(chosen, jnp.ones(chosen.shape, jnp.float32), experts)
         found = []
         for grouped in WAYS.values():
-            product = jax.jit(lambda x, kernels, grouped=grouped: into_experts(x, kernels, routing, grouped))
+            product = jax.jit(
+                lambda x, kernels, routing=routing, grouped=grouped: into_experts(x, kernels, routing, grouped)
+            )
             found.append(seconds(partial(product, x, kernels)))
         said = f"{tokens:>6} {f'{own} of {experts}':>8} {experts * inputs * outputs / LARGE:>16.2g}"
         print(said, *(f"{each:>10.3f} s" for each in found), flush=True)

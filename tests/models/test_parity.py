@@ -14,6 +14,7 @@ import expertlens_jax as el
 from expertlens_jax.models.units import units_table
 
 TOLERANCE = 1e-4  # absolute, float32, on activations of order 1 to 10
+MIXTURE_TOLERANCE = 1e-6  # of mixtures of experts, relative to a site's largest; measured are 2.6e-7 to 5.6e-7
 PADDING_TOLERANCE = 1e-5  # the same sentence among other padding
 
 LENGTHS = (20, 11, 5, 3)  # longer and shorter than the windows and original contexts of the table's rows
@@ -91,6 +92,10 @@ def test_responses_of_every_site_match(reference, model, pooling):
     theirs = hooks.pooled_responses(reference, units, token_ids, mask, pool_mask, pooling)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=0)
+    for site in sites if model.config.num_experts else ():
+        own = (units["site"] == site).to_numpy()
+        apart = np.abs(ours - theirs)[:, own].max() / np.abs(theirs[:, own]).max()
+        assert apart < MIXTURE_TOLERANCE, f"{site}: {apart:.1e}"
     right, left = np.split(ours, 2)
     np.testing.assert_allclose(right, left, atol=PADDING_TOLERANCE, rtol=0)
 
