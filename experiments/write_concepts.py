@@ -14,9 +14,10 @@ a concept's expert sets overlap no more than those of different concepts.
 Keeps whole sentences that hold the concept's word in a form of it (`words.find_mentions`), each once among concepts,
 and asks again until there are `sentences_per_concept` or it asked `max_attempts` times. Writes into the run directory
 NAME.tsv, which `el.load_concepts` reads (its column `source` tells a sentence's answer, or its line, empty ones not
-counted); NAME.json (config, models, and what each concept's answers came to); and `answers/CONCEPT.jsonl`, every answer
-as it came, with its prompt and seed. Killed and started again, it asks only what was not answered; with a larger
-`sentences_per_concept` or `max_attempts` it goes on from the answers there are.
+counted); NAME.json (config, models, and what each concept's answers came to); NAME_audit.csv, which written sentences
+are doubtful, and why (`el.sentences.audit`); and `answers/CONCEPT.jsonl`, every answer as it came, with its prompt and
+seed. Killed and started again, it asks only what was not answered; with a larger `sentences_per_concept` or
+`max_attempts` it goes on from the answers there are.
 """
 
 import ml_collections
@@ -56,6 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> None:
             settings=config.to_dict(),
             remedy=MORE_TEXT if config.source == "mine" else ask_further,
             complete=config.get("complete", False),
+            audited=config.source != "mine",
         )
 
 

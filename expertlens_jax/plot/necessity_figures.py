@@ -14,6 +14,7 @@ from expertlens_jax.plot.style import FAINT, INK, PALE, PALETTE, Figure, drawn
 SHADES = {"average_precision": PALETTE[0], "attribution": PALETTE[1]}
 _MARKS = {"average_precision": "o", "attribution": "D"}
 _RANDOM = "random, placed as by "
+_SILENCED = {"zero": "set to 0", "median": "set to their median"}
 
 
 @drawn
@@ -21,8 +22,8 @@ def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     """Draw what is lost by how many units are silenced, what the same units raise, and how far scores agree.
 
     Args:
-      table: a row per set and measure: units, count, ablation, measure, value, ci_low, ci_high. Drawn is the first
-        ablation.
+      table: a row per set and measure: units, count, ablation, measure, value, ci_low, ci_high. Each ablation has a
+        panel of its own, all with one axis of falls.
       agreement: a row per two scores, measure and count: first, second, measure, count, value, ci_low, ci_high, chance.
 
     >>> import expertlens_jax as el, pandas as pd
@@ -35,53 +36,61 @@ def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
     """
     require(table, "units", "count", "ablation", "measure", "value", "ci_low", "ci_high")
     require(agreement, "first", "second", "measure", "count", "value", "ci_low", "ci_high", "chance", rows=False)
-    table = table[table["ablation"] == table["ablation"].iloc[0]]
+    ablations = list(dict.fromkeys(table["ablation"]))
     scores = [name for name in dict.fromkeys(table["units"]) if not name.startswith(_RANDOM)]
     shades = {name: SHADES.get(name, PALETTE[(i + 2) % len(PALETTE)]) for i, name in enumerate(scores)}
     shared = agreement[agreement["measure"] == "shared"]
-    speaking = table[table["measure"] == "sufficiency"]
-    names = ["necessary", *(["sufficient"] if len(speaking) else []), *(["alike"] if len(shared) else [])]
-    figure = Figure(figsize=(2.35 * len(names) + 0.3, 3.1), layout="constrained")
-    panels = dict(zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True))
+    # What units do when they speak doesn't depend on how they are silenced: each ablation's rows have the same.
+    speaking = table[(table["measure"] == "sufficiency") & (table["ablation"] == ablations[0])]
+    names = [*ablations, *(["sufficient"] if len(speaking) else []), *(["alike"] if len(shared) else [])]
+    columns = len(names) if len(names) < 4 else 2
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=((2.35 if rows == 1 else 3.55) * columns + 0.3, 2.45 * rows + 0.65), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    panels = dict(zip(names, places, strict=False))
+    for axes in list(figure.axes)[len(names) :]:
+        axes.remove()
+    for name in ablations[1:]:
+        panels[name].sharey(panels[ablations[0]])
 
     counts = sorted(set(table["count"]))
-    for measure, style, axes in (
-        ("own", "-", panels["necessary"]),
-        ("others", (0, (1, 1.2)), panels["necessary"]),
-        ("sufficiency", "-", panels.get("sufficient")),
-    ):
-        if axes is None:
-            continue
-        rows = table[table["measure"] == measure]
-        for number, name in enumerate(dict.fromkeys(rows["units"])):
+    falls = {
+        (name, measure): table[(table["ablation"] == name) & (table["measure"] == measure)]
+        for name in ablations
+        for measure in ("own", "others")
+    }
+    for (panel, measure), rows_of in (falls | {("sufficient", "sufficiency"): speaking}).items():
+        style = (0, (1, 1.2)) if measure == "others" else "-"
+        for number, name in enumerate(dict.fromkeys(rows_of["units"])):
             score = name.removeprefix(_RANDOM)
             random = name.startswith(_RANDOM)
-            own = rows[rows["units"] == name].sort_values("count")
+            own = rows_of[rows_of["units"] == name].sort_values("count")
             place = own["count"] * 1.03 ** (number - 1.5)  # so that intervals stand beside each other
             colour = FAINT if random else shades[score]
-            _line(axes, place, own, colour, _MARKS.get(score, "s"), style, hollow=random)
-    titles = {"necessary": "Necessary", "sufficient": "Sufficient", "alike": "Chosen alike"}
-    labels = {
-        "necessary": "Fall of log p of the word (nats)",
-        "sufficient": "Rise of log p of the word (nats)",
-        "alike": "Share of the highest in common",
-    }
+            _line(panels[panel], place, own, colour, _MARKS.get(score, "s"), style, hollow=random)
+    how = {name: f" ({_SILENCED.get(name, name)})" if len(ablations) > 1 else "" for name in ablations}
+    titles = {name: f"Necessary{how[name]}" for name in ablations}
+    titles |= {"sufficient": "Sufficient", "alike": "Chosen alike"}
+    labels = {"sufficient": "Rise of log p of the word (nats)", "alike": "Share of the highest in common"}
+    along = {"sufficient": "Units made to speak", "alike": "Highest units"}
     if "alike" in panels:
         axes, first = panels["alike"], shared[["first", "second"]].iloc[0]
         own = shared[(shared[["first", "second"]] == first).all(axis=1)].sort_values("count")
         _line(axes, own["count"], own, INK, "o", "-")
         axes.plot(own["count"], own["chance"], color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
         end = own.iloc[-1]
-        below = {"xytext": (0, -12), "textcoords": "offset points", "ha": "right", "va": "top"}
-        axes.annotate("chance", (end["count"], end["chance"]), fontsize=7, color=INK, **below)
-        axes.set_ylim(0, max(1.05 * float(own["ci_high"].max()), 0.1))
+        top = max(1.05 * float(own["ci_high"].max()), 0.1)
+        under = float(end["chance"]) > 0.2 * top  # else it would stand on the axis' numbers
+        offset = {"xytext": (0, -3 if under else 3), "textcoords": "offset points", "va": "top" if under else "bottom"}
+        axes.annotate("chance", (end["count"], end["chance"]), fontsize=7, color=INK, ha="right", **offset)
+        axes.set_ylim(0, top)
     for name, axes in panels.items():
         axes.set_title(titles[name], loc="left", fontweight="bold")
-        axes.set_ylabel(labels[name])
+        axes.set_ylabel(labels.get(name, "Fall of log p of the word (nats)"))
         axes.set_xscale("log")
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.minorticks_off()
-        axes.set_xlabel({"necessary": "Units silenced", "sufficient": "Units made to speak"}.get(name, "Highest units"))
+        axes.set_xlabel(along.get(name, "Units silenced"))
         axes.grid(axis="y", color=PALE, linewidth=0.5)
         axes.set_axisbelow(True)
         if name != "alike":

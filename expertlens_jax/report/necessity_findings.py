@@ -51,14 +51,14 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, count: int, ablation: str = 
       count: how many units the claims are about.
       ablation: what silenced units say.
     """
-    falls = tables["necessity"]
-    falls = falls[(falls["count"] == count) & (falls["ablation"] == ablation)].set_index(["units", "measure"])
+    every_fall = tables["necessity"][tables["necessity"]["count"] == count].set_index(["units", "measure"])
+    falls = every_fall[every_fall["ablation"] == ablation]
     compared = tables["comparisons"]
     compared = compared[(compared["count"] == count) & (compared["ablation"] == ablation)]
     compared = compared.set_index(["measure", "first", "second"])
 
-    def number(units: str, measure: str) -> str:
-        row = falls.loc[(units, measure)]
+    def number(units: str, measure: str, rows: pd.DataFrame = falls) -> str:
+        row = rows.loc[(units, measure)]
         return f"{row['value']:.2f} ({row['ci_low']:.2f} to {row['ci_high']:.2f})"
 
     def difference(first: str, second: str, measure: str = "selective") -> str:
@@ -78,6 +78,14 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, count: int, ablation: str = 
     better = "average precision" if row["difference"] > 0 else "attribution"
     sure = row["p_value"] < LEVEL
     rival = f"More necessary are those by {better}" if sure else "Neither choice is surely the more necessary"
+    otherwise = ""
+    for name, rows in every_fall[every_fall["ablation"] != ablation].groupby("ablation", sort=False):
+        otherwise += (
+            f" Silenced by {name} instead of {ablation}, units by average precision cost {number(AP, 'own', rows)} and "
+            f"{number(AP, 'others', rows)}, those by attribution {number(ATTRIBUTION, 'own', rows)} and "
+            f"{number(ATTRIBUTION, 'others', rows)}, random ones {number(random, 'own', rows)} and "
+            f"{number(random, 'others', rows)}."
+        )
     sufficient = ""
     if (AP, "sufficiency") in falls.index:
         sufficient = (
@@ -92,8 +100,9 @@ def conclude(tables: Mapping[str, pd.DataFrame], *, count: int, ablation: str = 
         f"and {number(random, 'others')} (chance; difference of own and others against random: "
         f"{difference(AP, random)}). Without as many units by attribution it falls by {number(ATTRIBUTION, 'own')} "
         f"and {number(ATTRIBUTION, 'others')}. {rival} (average precision against attribution: "
-        f"{difference(AP, ATTRIBUTION)}).{sufficient} Held if the concept's word falls more than others' do, beyond "
-        "what random units do (Wilcoxon's p < 0.05, and the interval of the difference above 0).",
+        f"{difference(AP, ATTRIBUTION)}).{otherwise}{sufficient} Held if the concept's word falls "
+        "more than others' do, beyond what random units do (Wilcoxon's p < 0.05, and the interval of the difference "
+        "above 0).",
         outcome=every(larger(AP, random)),
         figure="necessity",
     )

@@ -10,7 +10,8 @@ from etils import epath
 
 from expertlens_jax.data.concepts import load_concepts
 from expertlens_jax.errors import ConceptDataError
-from expertlens_jax.run_directory import write_text
+from expertlens_jax.run_directory import write_csv, write_text
+from expertlens_jax.sentences.auditing import audit
 from expertlens_jax.sentences.concept_list import Concept
 from expertlens_jax.sentences.sentence_sets import set_of_rows, tell_few
 
@@ -26,8 +27,11 @@ def save_run_set(
     settings: Mapping[str, Any],
     remedy: str,
     complete: bool = False,
+    audited: bool = False,
 ) -> None:
     """Write a set as NAME.tsv, and what there is to know of it as NAME.json; read it back, and say who fell short.
+
+    An audited set has NAME_audit.csv too, with the sentences that are doubtful, and why.
 
     Args:
       workdir: the run directory.
@@ -39,6 +43,7 @@ def save_run_set(
       settings: of the run.
       remedy: what to do about concepts that fell short.
       complete: concepts have all their sentences or none, and those without are left out.
+      audited: say which sentences are doubtful, as those that a model wrote may be.
 
     Warns:
       ExpertLensWarning: concepts have fewer sentences than wanted.
@@ -63,6 +68,10 @@ def save_run_set(
         reading = f'"{file}"' + (f", minimum_sentences={fewest}" if fewest < 5 else "")
         written = load_concepts(file, minimum_sentences=1)
         print(f"{len(written.sentences)} sentences of {len(written.concepts)} concepts: el.load_concepts({reading})")
+        if audited:
+            found = audit(written)
+            write_csv(workdir / f"{name}_audit.csv", found.table)
+            print(f"{found.summary()}\nWhich they are, and why: {workdir / f'{name}_audit.csv'}")
     if few := {word: count for word, count in short.items() if count}:
         tell_few(few, len(concepts), wanted, remedy)
     if without := [word for word, count in short.items() if not count]:

@@ -13,12 +13,14 @@ import pandas as pd
 from etils import epath
 from tqdm.auto import tqdm
 
+from expertlens_jax.data.concepts import load_concepts
 from expertlens_jax.errors import ConceptDataError, CorpusError, ExpertLensWarning, SelectionError
 from expertlens_jax.models.model import Model
 from expertlens_jax.run_directory import write_text
 from expertlens_jax.sentences import prompts
 from expertlens_jax.sentences.acceptance import Limits
 from expertlens_jax.sentences.answers import ask_model, chats_with, collect_sentences
+from expertlens_jax.sentences.auditing import Audit, audit
 from expertlens_jax.sentences.concept_list import Concept, check_concepts
 from expertlens_jax.sentences.kept_answers import COLUMNS
 from expertlens_jax.sentences.mining import leave_out_books, mine_sentences
@@ -45,6 +47,8 @@ class SentenceSet:
     """Sentences of each concept, also of those without any."""
     found: pd.Series | None = dataclasses.field(default=None, repr=False)
     """Of mined sets: how many there were of each concept before the choice, repeats included."""
+    audit: Audit | None = dataclasses.field(default=None, repr=False)
+    """Of written sets with any sentence: which sentences are doubtful, and why; `.audit.table` has a row for each."""
 
     def save(self, path: os.PathLike | str) -> epath.Path:
         """Write the set as a `.tsv` that `el.load_concepts` reads, and return its path.
@@ -186,6 +190,9 @@ def write(
 ) -> SentenceSet:
     """Have a language model write sentences of concepts, and keep those that are sentences of them.
 
+    What is kept is then compared among itself, see `audit`: a wrong sense, near-duplicates, templates, leaked words.
+    Nothing is dropped for that.
+
     Args:
       writer: a causal `Model`; or a function of a prompt and a seed that returns the answer, for any other service.
       concepts: words, each once; or `Concept`s, words with their domains, which tell a bat that is an animal from one
@@ -200,10 +207,11 @@ def write(
       seed: of all draws.
 
     Returns:
-      A `SentenceSet`; `source` names the model, or the function, and the number of the answer.
+      A `SentenceSet`; `source` names the model, or the function, and the number of the answer; `.audit` tells what is
+      doubtful.
 
     Warns:
-      ExpertLensWarning: concepts have fewer sentences than wanted.
+      ExpertLensWarning: concepts have fewer sentences than wanted, or sentences are doubtful in a high degree.
 
     Raises:
       SelectionError: an unknown kind or style, a number below 1, or limits that no sentence can meet.
@@ -256,6 +264,10 @@ def write(
         rows += [(concept.domain, concept.word, sentence, f"{name}:{answer}") for sentence, answer in found]
     made = set_of_rows(rows, listed)
     _tell_few(made.counts, per_concept, "Raise most_answers, or ask a better model.")
+    if made.table.empty:
+        return made
+    made = dataclasses.replace(made, audit=audit(load_concepts(made.table, minimum_sentences=1, name="written")))
+    _tell_doubtful(made.audit)
     return made
 
 
@@ -296,6 +308,19 @@ def _tell_few(counts: pd.Series, wanted: int, remedy: str) -> None:
     few = counts[counts < wanted]
     if len(few):
         tell_few({str(word): int(count) for word, count in few.items()}, len(counts), wanted, remedy, stacklevel=4)
+
+
+def _tell_doubtful(audited: Audit) -> None:
+    grave = audited.table[audited.table["severity"] == "high"]
+    if len(grave):
+        problems = grave.groupby("problem", sort=False)["sentence"].nunique()
+        named = ", ".join(f"{problem} ({count})" for problem, count in problems.items())
+        warnings.warn(
+            f"{grave['sentence'].nunique()} of {sum(audited.sentences.values())} sentences are doubtful: {named}. They "
+            "are kept; `.audit` of the set says which and why. Drop them, or ask a better model.",
+            ExpertLensWarning,
+            stacklevel=3,
+        )
 
 
 def tell_few(few: Mapping[str, int], concepts: int, wanted: int, remedy: str, *, stacklevel: int = 3) -> None:

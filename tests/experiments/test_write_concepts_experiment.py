@@ -61,7 +61,14 @@ def test_an_endpoint_writes_a_set(chat, tmp_path, capsys):
     dataset = el.load_concepts(workdir / "instruments.tsv")
     assert dataset.name == "instruments" and dataset.concepts == ("violin", "cello", "bat")
     assert dataset.domains == ("music", "music", "sport") and dataset.labels.sum(1).tolist() == [8, 8, 8]
-    assert "24 sentences of 3 concepts: el.load_concepts(" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "24 sentences of 3 concepts: el.load_concepts(" in shown
+    # What is doubtful in them is told, and stands beside them.
+    assert "instruments: 24 sentences of 3 concepts." in shown and "instruments_audit.csv" in shown
+    with open(workdir / "instruments_audit.csv") as file:
+        doubtful = list(csv.DictReader(file))
+    assert [row["sentence"] for row in doubtful] == el.sentences.audit(dataset).table["sentence"].tolist()
+    assert {row["severity"] for row in doubtful} <= {"high", "medium", "low"} and doubtful
     # Five an answer: the second is asked with the first's sentences.
     rows, told = read(workdir)
     assert [row["source"] for row in rows[:8]] == ["answers/violin.jsonl:1"] * 5 + ["answers/violin.jsonl:2"] * 3

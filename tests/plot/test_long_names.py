@@ -38,12 +38,12 @@ def intervals(value=0.5):
     return {"value": value, "ci_low": value - 0.3, "ci_high": value + 0.3}
 
 
-def necessity():
+def necessity(*ablations):
     scores = ("average_precision", "a score of my own making, with a long name")
     units = (*scores, *(f"random, placed as by {score}" for score in scores))
-    axes = {"units": units, "count": (1, 10, 1000), "measure": ("own", "others", "sufficiency")}
+    axes = {"units": units, "count": (1, 10, 1000), "measure": ("own", "others", "sufficiency"), "ablation": ablations}
     pair = {"first": scores[0], "second": scores[1], "measure": "shared", "chance": 0.01}
-    return plot.necessity(table(axes, ablation="zero", **intervals()), table({"count": (1, 10)}, **pair, **intervals()))
+    return plot.necessity(table(axes, **intervals()), table({"count": (1, 10)}, **pair, **intervals()))
 
 
 def learned_units():
@@ -319,7 +319,8 @@ CASES = {
     "mixture, many": lambda: plot.mixture(
         table({"concept": DOMAINS[:1], "layer": range(48), "expert": range(128)}, units=12345, experts=1234)
     ),
-    "necessity": necessity,
+    "necessity": lambda: necessity("zero"),
+    "necessity, two ablations": lambda: necessity("zero", "median"),
     "overlap": lambda: plot.overlap(overlap_of(12), quantity=MEASURE),
     "overlap, many": lambda: plot.overlap(overlap_of(80, [f"{DOMAINS[i % 3]} {i}" for i in range(16)])),
     "overlap, one domain": lambda: plot.overlap(overlap_of(5, DOMAINS[:1])),

@@ -45,7 +45,8 @@ def test_a_function_is_asked_until_there_are_enough_and_told_what_is_there():
         asked.append((prompt, seed))
         return answer(CATS[3 * (len(asked) - 1) : 3 * len(asked)])
 
-    found = el.sentences.write(service, [el.sentences.Concept("cat", "animal")], per_concept=5, per_answer=3)
+    with pytest.warns(ExpertLensWarning, match="are doubtful"):  # they differ in a number
+        found = el.sentences.write(service, [el.sentences.Concept("cat", "animal")], per_concept=5, per_answer=3)
     assert list(found.table["sentence"]) == CATS[:5]
     assert list(found.table["source"]) == ["service:1"] * 3 + ["service:2"] * 2
     assert len(asked) == len({seed for _, seed in asked}) == 2
@@ -59,6 +60,35 @@ def test_what_is_no_sentence_of_the_concept_is_not_kept_and_asking_ends():
             lambda prompt, seed: answer([CATS[0], DOGS[0], "A cat."]), ["cat"], per_concept=4, most_answers=3
         )
     assert list(found.table["sentence"]) == CATS[:1]
+
+
+def test_written_sentences_are_audited_and_the_doubtful_are_kept_and_told():
+    sentences = {
+        "cat": ["The cat slept by the fire all day.", "My cat hates rain.", "A cat has sharp claws and soft ears."],
+        "dog": ["The dog slept by the fire all day.", "Her dog ran after the ball.", "Every dog wants long walks."],
+    }
+
+    def service(prompt, seed):
+        return answer(sentences["dog" if "dog" in prompt else "cat"])
+
+    problems = r"reads like another concept \(2\), near-duplicate \(2\)"
+    told = rf"^2 of 6 sentences are doubtful: {problems}\. They are kept; `\.audit` of the set says which and why"
+    with pytest.warns(ExpertLensWarning, match=told):
+        found = el.sentences.write(service, ["cat", "dog"], per_concept=3, min_words=4)
+    assert list(found.table["sentence"]) == [*sentences["cat"], *sentences["dog"]]
+    grave = found.audit.table[found.audit.table["severity"] == "high"]
+    assert set(grave["sentence"]) == {sentences["cat"][0], sentences["dog"][0]}
+    expected = el.sentences.audit(el.load_concepts(found.table, minimum_sentences=1)).table
+    assert found.audit.table.to_dict() == expected.to_dict()
+
+
+def test_a_clean_written_set_is_told_nothing_of_and_an_empty_one_has_no_audit():
+    lines = ["The cat slept by the fire all day.", "My cat hates rain and thunder.", "A cat has very sharp claws."]
+    found = el.sentences.write(lambda prompt, seed: answer(lines), ["cat"], per_concept=3, min_words=5)
+    assert found.audit.table.empty and found.audit.sentences == {"cat": 3}
+    with pytest.warns(ExpertLensWarning, match=r"cat \(0\)"):
+        assert el.sentences.write(lambda prompt, seed: "No.", ["cat"], per_concept=3, most_answers=1).audit is None
+    assert el.sentences.mine(CATS, ["cat"], per_concept=6).audit is None
 
 
 def test_a_packaged_model_writes_by_continuing_openings():

@@ -139,7 +139,20 @@ def test_the_result_has_a_row_per_set_and_measure_with_chance_beside(result, exp
     np.testing.assert_allclose(shared["chance"], shared["count"] / expertise.sizes["unit"])
     assert "log-probability falls, in nats, by average_precision" in result.summary()
     assert "rank correlation" in result.summary() and "chance" in result.summary()
-    assert [axes.get_title(loc="left") for axes in result.plot().axes] == ["Necessary", "Sufficient", "Chosen alike"]
+
+
+def test_each_ablation_is_drawn_in_a_panel_of_its_own(result):
+    panels = {axes.get_title(loc="left"): axes for axes in result.plot().axes}
+    names = {"zero": "Necessary (set to 0)", "median": "Necessary (set to their median)"}
+    assert list(panels) == [*names.values(), "Sufficient", "Chosen alike"]
+    table = result.table.set_index(["ablation", "measure", "units"])
+    for ablation, name in names.items():
+        drawn = {tuple(line.get_ydata()) for line in panels[name].lines}
+        for measure in ("own", "others"):
+            for units in (AP, ATTRIBUTION, control_of(AP), control_of(ATTRIBUTION)):
+                assert tuple(table.loc[(ablation, measure, units), "value"]) in drawn
+    assert panels[names["zero"]].get_ylim() == panels[names["median"]].get_ylim()
+    assert len(panels["Sufficient"].lines) == 5  # four sets, and zero: once, however units were silenced
 
 
 def test_a_steering_of_sets_is_differentiable(model, expertise):
