@@ -92,7 +92,15 @@ def plot_detection(table: pd.DataFrame, reference: str = "top_experts") -> Figur
             transform=panels[0].get_yaxis_transform(),
         )
     marks = [
-        Line2D([], [], marker=MARKERS[i % len(MARKERS)], linestyle="", color=FAINT, markersize=4, label=f"{a} → {b}")
+        Line2D(
+            [],
+            [],
+            marker=MARKERS[i % len(MARKERS)],
+            linestyle="",
+            color=FAINT,
+            markersize=4,
+            label=f"{a} → {b}".replace("_", " "),
+        )
         for i, (a, b) in enumerate(pairs)
     ]
     marks.append(Line2D([], [], color=INK, linewidth=0.7, linestyle=(0, (2, 2)), label="chance"))

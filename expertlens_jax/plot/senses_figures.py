@@ -57,7 +57,7 @@ def plot_senses(kinds: pd.DataFrame, differences: pd.DataFrame, homographs: pd.D
             mean = row.iloc[0]
             left.plot([mean["ci_low"], mean["ci_high"]], [y, y], color=INK, linewidth=1.2)
             left.plot(mean["overlap"], y, "o", color=shade[measure], markersize=5.5, markeredgecolor=INK)
-            top = max(top, float(mean["ci_high"]), float(each.quantile(0.98)))
+            top = max(top, float(mean["ci_high"]), float(each.max()))
     left.set_xlim(min(-0.02 * top, float(homographs["overlap"].min()) if top <= 0 else 0.0), 1.06 * top or 1)
     left.set_yticks(range(len(_ORDER)), [kind.replace(", ", ",\n") for kind in _ORDER])
     left.set_ylim(len(_ORDER) - 0.5, -0.5)

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import FAINT, INK, PALE, Figure, colours, drawn
+from expertlens_jax.plot.style import INK, PALE, Figure, colours, drawn
 
 PANELS = {
     "alignment": ("Alignment with people", "Spearman's ρ"),
@@ -52,11 +52,11 @@ def plot_sparse_features(table: pd.DataFrame) -> Figure:
         others = list(dict.fromkeys(_of(row) for row in each_row(rows)))
         for place in range(len(sources)):
             axes.axhline(place, color=PALE, linewidth=0.5, zorder=0)
-        if statistic == "alignment":
-            axes.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
         for row in each_row(rows):
             at = sources.index(row.source) + 0.7 / len(others) * (others.index(_of(row)) - (len(others) - 1) / 2)
             colour = shade.get(_of(row), INK)
+            high = 0.35 / len(others)
+            axes.plot([row.chance] * 2, [at - high, at + high], color=INK, linewidth=0.8, zorder=0)
             if pd.isna(row.value):
                 axes.text(0, at, "none", color=colour, fontsize=6.5, style="italic", va="center")
                 continue
@@ -64,8 +64,6 @@ def plot_sparse_features(table: pd.DataFrame) -> Figure:
                 axes.plot([row.subsets_low, row.subsets_high], [at] * 2, color=colour, linewidth=4.5, alpha=0.22)
             axes.plot([row.ci_low, row.ci_high], [at] * 2, color=colour, linewidth=1, alpha=0.6)
             axes.plot(row.value, at, "o", color=colour, markersize=3.6, markeredgewidth=0)
-            if statistic != "alignment":
-                axes.plot([row.chance] * 2, [at - 0.28, at + 0.28], color=INK, linewidth=0.8)
         title, label = PANELS[statistic]
         axes.set_title(title, loc="left", fontweight="bold")
         axes.set_xlabel(label)

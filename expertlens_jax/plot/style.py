@@ -81,8 +81,10 @@ class Figure(matplotlib.figure.Figure):
 
 
 def wrapped(text: str, inches: float, size: float = 8) -> str:
-    """Return a text in lines that fit into so many inches, at a font size in points."""
-    return textwrap.fill(text, max(8, int(inches * 72 / (0.56 * size))), break_long_words=False)
+    """Return a text in lines that fit into so many inches, at a font size in points; "τ = 0.5" stays in one line."""
+    return textwrap.fill(
+        text.replace(" = ", "\u00a0=\u00a0"), max(8, int(inches * 72 / (0.56 * size))), break_long_words=False
+    )
 
 
 def keep_free(figure: matplotlib.figure.Figure, below: float) -> None:
