@@ -175,7 +175,7 @@ def _numbers(rows: pd.DataFrame, value: str, low: str, high: str) -> str:
 def _number(value: float) -> str:
     if pd.isna(value):
         return "–"
-    return "0" if value == 0 else f"{value:.2f}" if abs(value) >= 0.095 else f"{value:.3f}"
+    return "0" if value == 0 else f"{value:.2f}" if abs(value) >= 0.0095 else f"{value:.3f}"
 
 
 def main(runs: list[str]) -> None:
