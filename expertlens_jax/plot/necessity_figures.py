@@ -81,7 +81,7 @@ def plot_necessity(table: pd.DataFrame, agreement: pd.DataFrame) -> Figure:
         end = own.iloc[-1]
         top = max(1.05 * float(own["ci_high"].max()), 0.1)
         under = float(end["chance"]) > 0.2 * top  # else it would stand on the axis' numbers
-        offset = {"xytext": (0, -3 if under else 3), "textcoords": "offset points", "va": "top" if under else "bottom"}
+        offset = {"xytext": (0, -12 if under else 3), "textcoords": "offset points", "va": "top" if under else "bottom"}
         axes.annotate("chance", (end["count"], end["chance"]), fontsize=7, color=INK, ha="right", **offset)
         axes.set_ylim(0, top)
     for name, axes in panels.items():
