@@ -266,9 +266,9 @@ def write(
     _tell_few(made.counts, per_concept, "Raise most_answers, or ask a better model.")
     if made.table.empty:
         return made
-    made = dataclasses.replace(made, audit=audit(load_concepts(made.table, minimum_sentences=1, name="written")))
-    _tell_doubtful(made.audit)
-    return made
+    audited = audit(load_concepts(made.table, minimum_sentences=1, name="written"))
+    _tell_doubtful(audited)
+    return dataclasses.replace(made, audit=audited)
 
 
 def check_words(concepts: Sequence[str | Concept]) -> list[Concept]:
