@@ -201,7 +201,7 @@ class PreparedRecording:
 def round_to_bits(responses: jax.Array, significant_bits: int | None) -> jax.Array:
     """Round float32 responses to so many significant bits, to even where they are in the middle; None: to none.
 
-    Those that differ by rounding alone then tie, but for the few on two sides of a middle.
+    Those that differ by rounding alone then tie, except the few on two sides of a middle.
     """
     if significant_bits is None:
         return responses
