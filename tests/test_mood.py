@@ -11,8 +11,8 @@ VERBS = frozenset(
     Add Adjust Align Apply Ask Attend Attribute Average Break Check Choose Collect Compare Compute Continue Convert Copy
     Correlate Count Cut Declare Decorate Describe Do Draw Embed End Fetch Fill Find Follow Gather Give Group Have Import
     Keep Launch Lay Learn Let Load Look Make Map Measure Multiply Name Open Order Pack Pool Print Push Put Raise
-    Rank Read Refuse Remove Replace Return Round Run Save Say See Select Serve Set Sharpen Sow Split Start Steer Step Take
-    Tell Test Tokenize Train Turn Warn Write Yield
+    Rank Read Refuse Remove Replace Return Round Run Save Say See Select Serve Set Sharpen Sow Split Start Steer Step
+    Take Tell Test Tokenize Train Turn Warn Write Yield
     """.split()
 )
 """All that there are; a new one is added here."""
