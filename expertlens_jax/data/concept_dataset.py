@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -142,6 +143,11 @@ class ConceptDataset:
         A concept's own positives are among them where they hold it; of a concept without a word there are none.
         `data.words` has the rule.
         """
+        return self._found_mentions.copy()
+
+    @functools.cached_property
+    def _found_mentions(self) -> np.ndarray:
+        # Found once: contrasts, digests and controls of every table ask for them, and nothing that decides can change.
         return find_mentions(
             self.words or self.concepts, self.sentences, language=self.languages or "en", forms=self.forms
         )

@@ -1,5 +1,6 @@
 import collections
 import csv
+import dataclasses
 import io
 import json
 import time
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from expertlens_jax.data import concept_dataset
 from expertlens_jax.data.concepts import PACKAGED, ConceptDataset, load_concepts
 from expertlens_jax.data.words import find_mentions, split_words, word_forms
 from expertlens_jax.errors import ConceptDataError, ExpertLensWarning
@@ -82,6 +84,20 @@ def test_the_senses_are_two_words_each_and_no_sentence_holds_another_concepts_wo
     for labels in dataset.labels:
         openings = [tuple(dataset.sentences[column].lower().split()[:2]) for column in np.flatnonzero(labels)]
         assert max(collections.Counter(openings).values()) <= 2
+
+
+def test_mentions_are_found_once_and_what_is_done_to_them_changes_no_other(monkeypatch):
+    dataset = load_concepts("facts").subset(("cat", "dog"))
+    want, found = find_mentions(dataset.concepts, dataset.sentences), []
+    find = concept_dataset.find_mentions
+    monkeypatch.setattr(concept_dataset, "find_mentions", lambda *each, **more: found.append(1) or find(*each, **more))
+    dataset.mentions()[:] = False
+    np.testing.assert_array_equal(dataset.mentions(), want)
+    assert len(found) == 1
+    np.testing.assert_array_equal(dataset.subset("dog").mentions(), want[1:, 40:])  # another set, found anew
+    renamed = dataclasses.replace(dataset, words=("dog", "cat"))
+    np.testing.assert_array_equal(renamed.mentions(), want[::-1])
+    assert len(found) == 3
 
 
 def test_mentions_of_a_packaged_set_are_fast():
