@@ -369,7 +369,7 @@ class Model:
             placed.append(place_steering(each, self.config, self.name, provenance, own, gated=gated))
         if gated:
             return PlacedRows(GatedRows.of_steerings(placed, of_row), of_row)
-        return PlacedRows(stack_placed(cast(Any, placed)), of_row)
+        return PlacedRows(stack_placed(cast(Any, placed)) or None, of_row)  # None: the program of no steering
 
     def _provenance_beside(self, steering: Any) -> Provenance | None:
         """Return what a steering's provenance is compared with, where both are known."""

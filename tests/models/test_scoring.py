@@ -58,6 +58,15 @@ def test_a_batch_is_no_larger_than_its_rows_need(pair, monkeypatch):
         np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
+def test_rows_of_no_steering_are_scored_by_the_program_of_none(pair):
+    plain = score_continuations(pair[0], PROMPTS, CONTINUATIONS)
+    programs = next_log_probs.compiled._cache_size()
+    rows = score_continuations(pair[0], PROMPTS, CONTINUATIONS, steering=[None] * len(PROMPTS))
+    assert next_log_probs.compiled._cache_size() == programs
+    for got, wanted in zip(rows, plain, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_words_are_added_up(pair):
     model, reference = pair
     got = score_words(model, ["a b", "c"], ["x", "y z"])
