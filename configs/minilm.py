@@ -31,9 +31,7 @@ def get_config(size: str = "full") -> ml_collections.ConfigDict:
     c.ratings = ("wordsim353", "simlex999")
     c.expertise = ""  # where tables of expertise lie, to share them between runs; "" is the run directory
     c.kept_gigabytes = 4.0  # of responses, kept beside the tables for more tables of the same sentences; 0: none
-    c.transport = (
-        True  # slopes of the linear transport too, half of the time of ranking: steering by linear_ot reads them
-    )
+    c.transport = True  # also slopes of the linear transport, half of ranking: only steering by linear_ot reads them
 
     # Overlap
     c.thresholds = (0.5, 0.6)

@@ -252,8 +252,11 @@ def _rank_on_host(
         free.append((orders, scratch))  # only now, when nothing reads them any more
         return sum(part.shape[1] for part in parts)
 
+    starts = range(0, widest, chunk)
+    for start in starts[:1]:  # alone: threads that all find nothing compiled would each compile the same program
+        progress(rank(start))
     with ThreadPoolExecutor(_num_cores()) as threads:
-        for num_units in threads.map(rank, range(0, widest, chunk)):
+        for num_units in threads.map(rank, starts[1:]):
             progress(num_units)
     return ranking
 

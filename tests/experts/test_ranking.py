@@ -1,13 +1,17 @@
 """Blocks ranked where they lie: the host's sort against the device's, eight devices against one, and refusals."""
 
+import time
+
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 
+from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ResponsesError
+from expertlens_jax.experts import ranking
 from expertlens_jax.experts.concept_sets import concept_sets
 from expertlens_jax.experts.distributions import area_under_roc, transport_slope
 from expertlens_jax.experts.orders import Scratch, empty_orders, order_on_device, order_on_host
@@ -123,6 +127,26 @@ def test_blocks_that_do_not_fit_are_refused():
     for blocks in (values, np.zeros((devices, 29, 4), np.float32), np.zeros((devices, 30, 4))):
         with pytest.raises(ResponsesError, match=rf"{devices} local devices and the contrast's 30 sentences"):
             rank_blocks(blocks, sets)
+
+
+def test_threads_that_rank_wait_for_what_the_first_chunk_compiles(monkeypatch):
+    seen, on_each_device = [], parallel.on_each_device
+
+    def watched(work, in_axes):
+        def run(*arguments):
+            seen.append("begins")
+            ranked = on_each_device(work, in_axes)(*arguments)
+            time.sleep(0.2)  # in which other threads would begin
+            seen.append("ends")
+            return ranked
+
+        return run
+
+    monkeypatch.setattr(parallel, "on_each_device", watched)
+    monkeypatch.setattr(ranking, "_num_cores", lambda: 4)
+    values, contrast = case(3 * 128 * jax.local_device_count(), ties=False)  # three chunks
+    rank_units(values, contrast, transport=False)
+    assert len(seen) == 6 and seen[:2] == ["begins", "ends"]
 
 
 @pytest.mark.parametrize("sampled", [False, True])
