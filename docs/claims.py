@@ -156,8 +156,6 @@ def _lines(claim: str, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]
         rows = rows[~rows["measure"].isin(["nats, own", "nats, others", "nats, sufficiency"])]
     if kind == "senses":
         rows = rows[rows["of"] == "experts, τ = 0.5"]
-    if claim.startswith("SAE features"):
-        rows = rows[rows["measure"] == "average precision"]
     rated = rows["of"].str.extract(f"({'|'.join(RATED)})", expand=False)
     for name in rated.dropna().unique():
         yield f"{claim}, {RATED[name]}", rows[rated == name]
