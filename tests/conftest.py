@@ -31,8 +31,8 @@ hypothesis.settings.load_profile("any machine")
 # The reference models are tiny: a second thread only waits, and takes the core of another worker.
 torch.set_num_threads(1)
 
-LANES = ("unit", "models", "parity", "process")
-FOLDERS = {"models": "parity", "experiments": "process", "benchmarks": "process"}
+LANES = ("unit", "figures", "models", "parity", "process")
+FOLDERS = {"plot": "figures", "models": "parity", "experiments": "process", "benchmarks": "process"}
 WITH_MODELS = (
     *("test_choosing.py", "test_comparisons.py", "test_control_tables.py", "test_docstrings.py", "test_inspection.py"),
     *("test_labelled_responses.py", "test_minilm.py", "test_pipeline.py", "test_provenance.py", "test_readme.py"),
