@@ -50,7 +50,8 @@ def test_each_control_takes_one_thing_away(model, concepts):
     assert all("thing" in text for text in masked.sentences) and masked.mentions().sum() < concepts.mentions().sum()
     assert by_name["own_tokens"][2] == {"pool_over": "concept"}
     assert by_name["other_tokens"][2] == {"pool_over": "others"}
-    own = el.measure_expertise(embedding_responses(model, concepts.sentences), concepts, negatives_per_positive=5)
+    embedded = embedding_responses(model, concepts.sentences)
+    own = el.measure_expertise(embedded, concepts, negatives_per_positive=5, transport=False)
     (made,) = (
         table
         for name, table in control_tables(
