@@ -13,7 +13,7 @@ import expertlens_jax as el
 from expertlens_jax.errors import RunDirectoryError, SelectionError
 from expertlens_jax.experts.responses import round_to_bits
 
-pytestmark = pytest.mark.models
+pytestmark = [pytest.mark.models, pytest.mark.compiled_quickly]
 
 BARE = dict(halves=False, permutations=0, transport=False)
 finite = st.floats(-(2.0**126), 2.0**126, width=32, allow_subnormal=False)
@@ -56,7 +56,9 @@ def test_no_size_of_batch_breaks_ties_of_sentences_that_begin_alike(model, conce
     def differing(bits):
         tables = [
             el.measure_expertise(
-                el.record_responses(model, concepts.sentences, tokens_per_batch=size, significant_bits=bits),
+                el.record_responses(
+                    model, concepts.sentences, sites="mlp.up", tokens_per_batch=size, significant_bits=bits
+                ),
                 concepts,
                 transport=False,
             )
