@@ -3,8 +3,9 @@
     python docs/claims.py runs/detection runs/sparse_features ...    # run directories, of one or several models
     python docs/claims.py                                            # README's table of the CSV as it is
 
-Each row of the CSV is a number with its 95% interval, what it is held against with its own, the level of chance, and
-the verdict of its claim, as the experiment wrote it. A run of a model replaces what the CSV has of both.
+Each row of the CSV is a number with its 95% interval. Beside it stand the number it is compared with and that one's
+interval, the level of chance, and the verdict of the claim, as the experiment wrote it. A run replaces all rows of the
+same experiment and model.
 """
 
 import json

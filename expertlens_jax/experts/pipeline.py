@@ -38,7 +38,7 @@ from expertlens_jax.experts.poolings import pooled_otherwise, reading_together
 from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer
 from expertlens_jax.experts.response_store import ResponseStore, StoredResponses
-from expertlens_jax.experts.responses import PreparedRecording, SentenceBar, prepare_recording
+from expertlens_jax.experts.responses import PreparedRecording, SentenceBar, one_behind, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
 from expertlens_jax.experts.token_masks import check_pool_over, pool_over_words
 from expertlens_jax.models.model import Model
@@ -319,23 +319,15 @@ def record(
     """
     num_sentences = len(layout.row_of)
     respond = reading_together([prepared, *(each for each, _ in beside)], layers)
-
-    def put(parts: Sequence[jax.Array], offset: int, rows: np.ndarray) -> None:
-        for place, part in zip((buffer, *(each for _, each in beside)), parts, strict=True):
-            place.put(part, offset, rows)
-
+    buffers = (buffer, *(each for _, each in beside))
     shown = progress and parallel.is_first_host()
     with tqdm(total=num_sentences, desc=f"{label}recording", unit=" sentences", disable=not shown) as bar:
         sentences = SentenceBar(bar)
-        waiting = None  # one batch is computed while the one before is copied
-        for batch, offset in zip(prepared.batches(), layout.offsets, strict=True):
-            parts = [split_over_all(each, layout) for each in respond(batch)]
-            if waiting is not None:
-                put(*waiting)
-            waiting = parts, offset, batch.rows
+        begun = ((batch, [split_over_all(each, layout) for each in respond(batch)]) for batch in prepared.batches())
+        for (batch, parts), offset in zip(one_behind(begun), layout.offsets, strict=True):
+            for place, part in zip(buffers, parts, strict=True):
+                place.put(part, offset, batch.rows)
             sentences.show(batch, prepared.params)
-        if waiting is not None:
-            put(*waiting)
 
 
 def split_over_all(responses: jax.Array, layout: Layout) -> jax.Array:

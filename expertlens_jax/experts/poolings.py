@@ -13,7 +13,13 @@ from tqdm.auto import tqdm
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.labelled_responses import Responses
-from expertlens_jax.experts.responses import PreparedRecording, SentenceBar, prepare_recording, round_to_bits
+from expertlens_jax.experts.responses import (
+    PreparedRecording,
+    SentenceBar,
+    one_behind,
+    prepare_recording,
+    round_to_bits,
+)
 from expertlens_jax.models.model import Model, respond_together
 from expertlens_jax.models.sites import SITES, check_sites
 from expertlens_jax.models.taps import Taps, check_pooling
@@ -65,22 +71,12 @@ def record_poolings(
     missing = [number for number, found in enumerate(kept) if found is None]
     if missing:
         respond = reading_together([wanted[number] for number in missing])
-
-        def keep(batch: Batch, parts: Sequence[jax.Array]) -> None:
-            for number, part in zip(missing, parts, strict=True):
-                values[number][batch.rows] = np.asarray(part)[: len(batch.rows)]
-
         with tqdm(total=len(sentences), desc="recording responses", unit="sentence", disable=not progress) as bar:
             shown = SentenceBar(bar)
-            waiting = None  # one batch is computed while the one before is copied to the host
-            for batch in first.batches():
-                parts = respond(batch)
-                if waiting is not None:
-                    keep(*waiting)
-                waiting = batch, parts
+            for batch, parts in one_behind((batch, respond(batch)) for batch in first.batches()):
+                for number, part in zip(missing, parts, strict=True):
+                    values[number][batch.rows] = np.asarray(part)[: len(batch.rows)]
                 shown.show(batch, first.params)
-            if waiting is not None:
-                keep(*waiting)
     return [
         Responses.of(each, prepared.units, model.name, sentences, prepared.provenance)
         for each, prepared in zip(values, wanted, strict=True)

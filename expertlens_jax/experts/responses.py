@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,8 @@ from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
 from expertlens_jax.models.when import ReadText, goes_by_words
 from expertlens_jax.settings import PlainRecording, Recording, check_chat, settings_of
+
+Item = TypeVar("Item")
 
 
 def record_responses(
@@ -109,22 +111,27 @@ def record_responses(
     provenance = dataclasses.replace(provenance, steering="; ".join(done))
     values = np.empty((len(sentences), len(prepared.units)), np.float32)
 
-    def keep(batch: Batch, responses: jax.Array) -> None:
-        values[batch.rows] = np.asarray(responses)[: len(batch.rows)]
-        shown.show(batch, prepared.params)
+    def respond_to(batch: Batch) -> jax.Array:
+        steered = at_rows(placed, batch.rows, batch.token_ids.shape)
+        return prepared.respond(batch, steering=steered, interventions=acting)
 
     with tqdm(total=len(sentences), desc="recording responses", unit="sentence", disable=not progress) as bar:
         shown = SentenceBar(bar)
-        waiting = None  # one batch is computed while the one before is copied to the host
-        for batch in prepared.batches():
-            steered = at_rows(placed, batch.rows, batch.token_ids.shape)
-            responses = prepared.respond(batch, steering=steered, interventions=acting)
-            if waiting is not None:
-                keep(*waiting)
-            waiting = batch, responses
-        if waiting is not None:
-            keep(*waiting)
+        for batch, responses in one_behind((batch, respond_to(batch)) for batch in prepared.batches()):
+            values[batch.rows] = np.asarray(responses)[: len(batch.rows)]
+            shown.show(batch, prepared.params)
     return Responses.of(values, prepared.units, model.name, sentences, provenance)
+
+
+def one_behind(begun: Iterable[Item]) -> Iterator[Item]:
+    """Yield each item when the next has begun, so that one batch is computed while the one before is copied."""
+    waiting = None
+    for each in begun:
+        if waiting is not None:
+            yield waiting
+        waiting = each
+    if waiting is not None:
+        yield waiting
 
 
 @dataclasses.dataclass

@@ -217,8 +217,10 @@ def _choose(
 
 
 def _settings(attributes: Mapping[str, Any]) -> list[Any]:
-    names = ("negatives_per_positive", "exclude_mentions", "sampled", "seed", "pool_over", "pooling", "saes", "sites")
-    names += ("significant_bits",)
+    names = (
+        *("negatives_per_positive", "exclude_mentions", "sampled", "seed"),
+        *("pool_over", "pooling", "significant_bits", "saes", "sites"),
+    )
     return [attributes.get(name, {"pool_over": "all"}.get(name, "")) for name in names]
 
 

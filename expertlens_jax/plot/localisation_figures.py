@@ -7,7 +7,7 @@ import pandas as pd
 
 from expertlens_jax.models.sites import in_block_order
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, drawn
+from expertlens_jax.plot.style import COLORMAP, FAINT, MISSING, Figure, drawn, ink_on
 
 
 @drawn
@@ -62,8 +62,7 @@ def plot_localisation(counts: pd.DataFrame) -> Figure:
         spine.set_visible(False)
     if numbers:
         for i, j in np.argwhere(~np.isnan(share)):
-            red, green, blue, _ = image.to_rgba(share[i, j])
-            ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK
+            ink = ink_on(image.to_rgba(share[i, j]))
             axes.text(j, i, _short(share[i, j]), ha="center", va="center", fontsize=7, color=ink)
 
     by_layer.bar(range(len(layers)), np.nansum(experts, axis=0), width=0.72, color=FAINT)

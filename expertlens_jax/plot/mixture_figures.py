@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, drawn
+from expertlens_jax.plot.style import COLORMAP, FAINT, MISSING, Figure, drawn, ink_on
 
 
 @drawn
@@ -48,8 +48,7 @@ def plot_mixture(places: pd.DataFrame) -> Figure:
     image = axes.imshow(share, cmap=COLORMAP, vmin=0, vmax=np.nanmax(share) or 1.0, aspect="auto", interpolation="none")
     if named:
         for i, j in np.argwhere(~np.isnan(share)):
-            red, green, blue, _ = image.to_rgba(share[i, j])
-            ink = "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK
+            ink = ink_on(image.to_rgba(share[i, j]))
             axes.text(j, i, str(numbers[order[i, j]]), ha="center", va="center", fontsize=6.5, color=ink)
     step = max(1, int(np.ceil(len(layers) / 24)))
     axes.set_yticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, cast
 
 import matplotlib as mpl
@@ -85,6 +85,12 @@ def wrapped(text: str, inches: float, size: float = 8) -> str:
     return textwrap.fill(
         text.replace(" = ", "\u00a0=\u00a0"), max(8, int(inches * 72 / (0.56 * size))), break_long_words=False
     )
+
+
+def ink_on(colour: Iterable[float]) -> str:
+    """Return the colour of text that is readable on a colour, red, green, blue and alpha from 0 to 1."""
+    red, green, blue, _ = colour
+    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else INK
 
 
 def keep_free(figure: matplotlib.figure.Figure, below: float) -> None:

@@ -24,9 +24,9 @@ from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.steering.effects import (
     Continuations,
     Writing,
-    continue_each,
     count_mentions,
     surprise_of_each,
+    write_each,
 )
 from expertlens_jax.analysis.steering.trials import count_together
 from expertlens_jax.data.concept_dataset import ConceptDataset
@@ -159,7 +159,7 @@ def choose_steering(
     }
     writing = Writing(prompts, (), num_seeds, max_new_tokens, temperature, seed=seed)
     together = min(count_together(model, expertise, writing), 1 + len(steerings))
-    write = functools.partial(_write_each, model, together=together)
+    write = functools.partial(_write_in_groups, model, together=together)
     with tqdm(total=len(steerings), desc="choosing", unit="steering", disable=not progress) as bar:
         plain, *written = write([None, *steerings.values()], writing, told=bar.update)
     plain_surprise, *surprises = _mean_surprises(model, [plain, *written])
@@ -201,7 +201,7 @@ def choose_steering(
     return SteeringChoice("steering's choice", table, said, {"choice": drawn}, tables, candidates[number], chosen)
 
 
-def _write_each(
+def _write_in_groups(
     model: Model,
     steerings: Sequence[Steering | None],
     writing: Writing,
@@ -213,17 +213,7 @@ def _write_each(
     written: list[Continuations] = []
     for start in range(0, len(steerings), together):
         group = steerings[start : start + together]
-        filled = [*group, *[None] * (together - len(group))]  # so that all batches have one shape
-        written += continue_each(
-            model,
-            writing.prompts,
-            filled,
-            num_seeds=writing.num_seeds,
-            max_new_tokens=writing.max_new_tokens,
-            temperature=writing.temperature,
-            top_p=writing.top_p,
-            seed=writing.seed,
-        )[: len(group)]
+        written += write_each(model, group, writing, written_with=together)  # all batches have one shape
         told(sum(each is not None for each in group))
     return written
 

@@ -293,6 +293,22 @@ def measure_effect(
     return measure_effects(model, expertise, [Steered(steering, concept, tuple(words), expertise)], writing)[0]
 
 
+def write_each(
+    model: Model, steerings: Sequence[Steering | None], writing: Writing, *, written_with: int = 0
+) -> list[Continuations]:
+    """Return what is written under each of several steerings; see `measure_effects`."""
+    return continue_each(
+        model,
+        writing.prompts,
+        [*steerings, *[None] * (written_with - len(steerings))],
+        num_seeds=writing.num_seeds,
+        max_new_tokens=writing.max_new_tokens,
+        temperature=writing.temperature,
+        top_p=writing.top_p,
+        seed=writing.seed,
+    )[: len(steerings)]
+
+
 def measure_effects(
     model: Model, expertise: xr.Dataset, steered: Sequence[Steered], writing: Writing, *, written_with: int = 0
 ) -> list[tuple[Continuations, dict[str, np.ndarray]]]:
@@ -310,16 +326,7 @@ def measure_effects(
       What `measure_effect` does, of each.
     """
     steerings = [each.steering for each in steered]
-    written = continue_each(
-        model,
-        writing.prompts,
-        steerings + [None] * (written_with - len(steered)),
-        num_seeds=writing.num_seeds,
-        max_new_tokens=writing.max_new_tokens,
-        temperature=writing.temperature,
-        top_p=writing.top_p,
-        seed=writing.seed,
-    )[: len(steered)]
+    written = write_each(model, steerings, writing, written_with=written_with)
     held_out = tokenize_continuations(model, [""] * len(writing.held_out), writing.held_out)
     scored = score_tokens(
         model,

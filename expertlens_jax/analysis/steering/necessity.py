@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,18 +113,13 @@ def word_log_probs(model: Model, continued: Continued, steerings: Sequence[Steer
       float64 `[steerings, rows]`.
     """
     rows = np.arange(len(continued.first))
-    together = _count_together(model)
-    found = []
-    for start in range(0, len(steerings), together):
-        group = steerings[start : start + together]
-        scored = score_tokens(
-            model,
-            continued.take(np.tile(rows, len(group))),
-            steering=[steering for steering in group for _ in rows],
-            tokens_per_batch=_TOKENS_PER_BATCH,
-        )
-        found += [row.sum(dtype=np.float64) for row in scored]
-    return np.reshape(found, (len(steerings), len(rows)))
+
+    def read(group: Sequence[Steering | None], of_rows: list[Steering | None]) -> list[float]:
+        repeated = continued.take(np.tile(rows, len(group)))
+        scored = score_tokens(model, repeated, steering=of_rows, tokens_per_batch=_TOKENS_PER_BATCH)
+        return [row.sum(dtype=np.float64) for row in scored]
+
+    return _read_in_groups(model, steerings, len(rows), read)
 
 
 def next_word_log_probs(
@@ -135,19 +130,28 @@ def next_word_log_probs(
     Returns:
       float64 `[steerings, prompts]`.
     """
+
+    def read(group: Sequence[Steering | None], of_rows: list[Steering | None]) -> np.ndarray:
+        repeated = [*prompts] * len(group)
+        return score_words(model, repeated, forms, steering=of_rows, tokens_per_batch=_TOKENS_PER_BATCH)
+
+    return _read_in_groups(model, steerings, len(prompts), read)
+
+
+def _read_in_groups(
+    model: Model,
+    steerings: Sequence[Steering | None],
+    num_rows: int,
+    read: Callable[[Sequence[Steering | None], list[Steering | None]], Sequence[float] | np.ndarray],
+) -> np.ndarray:
+    """Return what `read` gives of so many rows under each steering, float64 `[steerings, rows]`.
+
+    It is given as many steerings as are laid out at once, and the steering of each of their rows.
+    """
     together = _count_together(model)
-    found = []
-    for start in range(0, len(steerings), together):
-        group = steerings[start : start + together]
-        after_each = score_words(
-            model,
-            [*prompts] * len(group),
-            forms,
-            steering=[steering for steering in group for _ in prompts],
-            tokens_per_batch=_TOKENS_PER_BATCH,
-        )
-        found.append(after_each)
-    return np.concatenate(found).reshape(len(steerings), len(prompts))
+    groups = [steerings[start : start + together] for start in range(0, len(steerings), together)]
+    found = [read(group, [steering for steering in group for _ in range(num_rows)]) for group in groups]
+    return np.concatenate(found).reshape(len(steerings), num_rows)
 
 
 def _count_together(model: Model) -> int:
