@@ -348,7 +348,7 @@ def _check_names(
 
     def as_stored(name: str) -> str:
         """Return a missing tensor's name as it would stand there."""
-        return family.prefix + name if has_prefix and not name.startswith(family.head_names) else name
+        return family.stored_name(name) if has_prefix else name
 
     missing = sorted(wanted - named.keys())
     unexpected = sorted(named[name].name for name in named.keys() - wanted - tied)

@@ -29,14 +29,18 @@ class QueryScale:
     beta: float
     context: int
     """Positions after which it grows: up to there it is 1."""
+    first: int = 0
+    """What the first position counts as."""
+    unrotated_only: bool = False
+    """Only layers without positions have it (Llama 4)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """What a transformer is built of; hashable, so that it can be a static argument of `jax.jit`.
 
-    Sizes are counts of channels, layers, heads or tokens. `windows`, `unrotated_layers` and `unnormed_layers`
-    are the options that change from layer to layer.
+    Sizes are counts of channels, layers, heads or tokens. `windows`, `chunks`, `unrotated_layers` and
+    `unnormed_layers` are the options that change from layer to layer.
     """
 
     vocab_size: int
@@ -97,12 +101,16 @@ class TransformerConfig:
     qkv_clip: float | None = None
     """Queries, keys and values are clipped to this size, behind their sites and norms (OLMo 1.7, OLMoE)."""
     alibi: ALiBi | None = None
-    qk_norm: Literal["head", "projection"] | None = None
-    """Norm of queries and keys: within each head (Qwen 3, Gemma 3) or over the whole projection (OLMo 2)."""
+    qk_norm: Literal["head", "projection", "rotated"] | None = None
+    """Norm of queries and keys: within each head (Qwen 3, Gemma 3), over the whole projection (OLMo 2), or within each
+    head without parameters, after they are turned and only in layers that turn them (Llama 4)."""
     attention_sinks: bool = False
     """Whether each head has a number that takes a share of the softmax and gives nothing (gpt-oss)."""
     windows: tuple[int, ...] = ()
     """Per layer, how many tokens back a token sees, itself included; 0, or no tuple at all: every token."""
+    chunks: tuple[int, ...] = ()
+    """Per layer, how many tokens there are to a chunk, counted from the first: a token sees those of its own (Llama 4);
+    0, or no tuple at all: every token."""
     rotary: Rotary | None = None
     local_rotary: Rotary | None = None
     """Rotary embedding of the layers with a window, where it differs (Gemma 3)."""
@@ -123,8 +131,13 @@ class TransformerConfig:
     router_norm: bool = False
     """Whether the weights of a token's experts are made to sum to one, after the softmax over all experts."""
     router_bias: bool = False
+    weighted_inputs: bool = False
+    """Whether an expert reads its tokens times the sigmoid of their logit, and what experts give is summed as it is
+    (Llama 4); else what they give is weighted, by their shares of the softmax."""
     d_shared: int = 0
-    """Inner channels of an MLP that every token has beside its experts, times a gate of its own (Qwen1.5-MoE)."""
+    """Inner channels of an MLP that every token has beside its experts (Qwen1.5-MoE)."""
+    shared_router: bool = True
+    """Whether what that one gives is weighted, by the sigmoid of a logit of its own."""
 
     # Head
     head: Literal["tied", "linear"] | None = "tied"
@@ -166,6 +179,7 @@ class TransformerConfig:
             self,
             num_layers=count,
             windows=self.windows[:count],
+            chunks=self.chunks[:count],
             unrotated_layers=tuple(layer for layer in self.unrotated_layers if layer < count),
             unnormed_layers=tuple(layer for layer in self.unnormed_layers if layer < count),
         )

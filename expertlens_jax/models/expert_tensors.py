@@ -17,7 +17,8 @@ def each_expert(
 
     So are `experts.gate_up_proj` `[experts, gate and up, inputs]` and `experts.down_proj` `[experts, outputs, inputs]`,
     which transformers has in memory since version 5, and some files hold. Inputs may come before outputs: the shapes of
-    both tell. In a family whose experts are interleaved, they do, gate and up come in turns, and there are biases.
+    both tell; where they don't, the family. In one whose experts are interleaved, gate and up come in turns, and there
+    are biases.
 
     Args:
       stored: the tensor's name in the file.
@@ -59,7 +60,7 @@ def _are_turned(stored: str, tensors: Mapping[str, StoredTensor], family: Family
         tensors.get(re.sub("gate_up_proj|down_proj", layer, stored)) for layer in ("gate_up_proj", "down_proj")
     )
     if gate_up is None or down is None or len(gate_up.shape) != 3 or len(down.shape) != 3:
-        return family.experts_interleaved
+        return family.experts_turned
     return gate_up.shape[2] == 2 * down.shape[1] and gate_up.shape[1] == down.shape[2]
 
 
@@ -97,6 +98,6 @@ def all_experts(tensors: Mapping[str, np.ndarray], family: Family) -> dict[str, 
         else:
             whole = np.concatenate(parts, axis=1)
         name = f"{start}{'gate_up_proj' if layer == gate else 'down_proj'}{'_bias' if kind == 'bias' else ''}"
-        turned = family.experts_interleaved and kind == "weight"
+        turned = family.experts_turned and kind == "weight"
         together[name] = np.ascontiguousarray(whole.swapaxes(1, 2)) if turned else whole
     return together

@@ -30,6 +30,10 @@ class LayerOptions:
     """float32 `[dim / 2]`: the rotary embedding's; zeros turn nothing."""
     rotary_factor: jax.Array
     """float32: factor on what the rotary embedding turns, see `Rotary.attention_factor`."""
+    rotated: jax.Array
+    """bool: whether the rotary embedding turns anything."""
+    chunk: jax.Array | None = None
+    """int32: tokens to a chunk, beyond which a token sees none; None where no layer has chunks."""
     unnormed: jax.Array | None = None
     """bool: the attention reads the residual stream without a norm; None where no layer's does."""
     sae: jax.Array | None = None
@@ -51,7 +55,7 @@ class Norm(nn.Module):
         y = x.astype(jnp.float32)
         if c.norm == "layer":
             y -= y.mean(-1, keepdims=True)
-        y *= jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + c.norm_eps)
+        y = of_unit_length(y, c.norm_eps)
         if not c.norm_parameters:
             return y.astype(x.dtype)
         init = nn.initializers.zeros if c.norm_plus_one else nn.initializers.ones
@@ -60,6 +64,11 @@ class Norm(nn.Module):
         if c.norm == "layer" and c.norm_bias:
             y += parameter(self, "bias", nn.initializers.zeros, (x.shape[-1],), self.dtype).astype(jnp.float32)
         return y.astype(x.dtype)
+
+
+def of_unit_length(y: jax.Array, eps: float) -> jax.Array:
+    """Return float32 `[..., channels]` divided by their root mean square."""
+    return y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)
 
 
 class Attention(nn.Module):
@@ -103,8 +112,14 @@ class Attention(nn.Module):
                 factor=options.rotary_factor,
             )
             q, k = turn(q), turn(k)
+        if c.qk_norm == "rotated":
+            normed = (of_unit_length(each.astype(jnp.float32), c.norm_eps).astype(each.dtype) for each in (q, k))
+            q, k = (jnp.where(options.rotated, *each) for each in zip(normed, (q, k), strict=True))
         if c.query_scale is not None:
-            q *= query_factors(inputs.positions, c.query_scale).astype(q.dtype)[..., None, None]
+            factors = query_factors(inputs.positions, c.query_scale)
+            if c.query_scale.unrotated_only:
+                factors = jnp.where(options.rotated, 1.0, factors)
+            q *= factors.astype(q.dtype)[..., None, None]
         if self.keeps:
             self.sow("new", "keys", k.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
             self.sow("new", "values", v.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
@@ -113,7 +128,7 @@ class Attention(nn.Module):
             earlier = self.get_variable("cache", "keys"), self.get_variable("cache", "values")
             slots = earlier[0].shape[2]
 
-        mask = attention_mask(inputs, num_tokens, options.window, c.causal, slots)
+        mask = attention_mask(inputs, num_tokens, options.window, c.causal, slots, options.chunk)
         bias = None if c.alibi is None else alibi_bias(inputs, slots, c.num_heads, c.alibi)
         sinks = None
         if c.attention_sinks:
@@ -127,24 +142,39 @@ class Attention(nn.Module):
 
 def query_factors(positions: jax.Array, scale: QueryScale) -> jax.Array:
     """Return the factor on each token's queries, float32 `[batch, tokens]`, from positions of the same shape."""
-    return 1 + scale.beta * jnp.log1p((positions // scale.context).astype(jnp.float32))
+    return 1 + scale.beta * jnp.log1p(((positions + scale.first) // scale.context).astype(jnp.float32))
 
 
 def attention_mask(
-    inputs: LayerInputs, num_tokens: int, window: jax.Array, causal: bool, cache_slots: int = 0
+    inputs: LayerInputs,
+    num_tokens: int,
+    window: jax.Array,
+    causal: bool,
+    cache_slots: int = 0,
+    chunk: jax.Array | None = None,
 ) -> jax.Array:
     """Return which key each token sees: bool `[batch, tokens, cache slots + tokens]`.
 
     A slot is seen if it was filled: if it stands before the first of the tokens, whose own keys come after the cache's.
     """
+
+    def in_chunk(keys: jax.Array) -> jax.Array:
+        """Return whether keys at such positions `[batch, keys]` are of each token's chunk."""
+        return keys[:, None, :] // chunk == inputs.positions[..., None] // chunk
+
     own = inputs.first_slot + jnp.arange(num_tokens)
     back = own[:, None] - own
     seen = (back >= 0) & (back < window) if causal else jnp.abs(back) < window
     seen &= jax.lax.dynamic_slice_in_dim(inputs.key_mask, inputs.first_slot, num_tokens, axis=1)[:, None, :]
+    if chunk is not None:
+        seen &= in_chunk(inputs.positions)
     if not cache_slots:
         return seen
     slots = jnp.arange(cache_slots)
     earlier = (slots < inputs.first_slot) & (own[:, None] - slots < window) & inputs.key_mask[:, None, :]
+    if chunk is not None:
+        assert inputs.key_positions is not None  # as in every model that has chunks
+        earlier &= in_chunk(inputs.key_positions)
     return jnp.concatenate([earlier, seen], axis=-1)
 
 

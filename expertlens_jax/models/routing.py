@@ -41,7 +41,7 @@ class Routing:
     experts: jax.Array
     """int32 `[batch, tokens, experts per token]`; a number that none has, of an expert on another device."""
     weights: jax.Array
-    """float32 `[batch, tokens, experts per token]`."""
+    """float32 `[batch, tokens, experts per token]`: how much what the expert gives counts, or what it reads."""
     num_experts: int = struct.field(pytree_node=False)
 
     @property
@@ -64,15 +64,19 @@ def route(logits: jax.Array, config: TransformerConfig, mesh: Mesh | None = None
 
     Args:
       logits: the router's, `[batch, tokens, experts]`.
-      config: how many there are to a token, and whether their shares of the softmax are made to sum to one.
+      config: how many there are to a token, and whether their weights are shares of the softmax, which may be made to
+        sum to one, or sigmoids.
       mesh: that rows are split over, if the pass is told it.
     """
-    shares = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    logits = logits.astype(jnp.float32)
+    scores = logits if config.weighted_inputs else jax.nn.softmax(logits, axis=-1)
     choose = partial(jax.lax.top_k, k=config.experts_per_token)
     if mesh is not None:  # by itself the compiler gathers all rows for it
-        rows = PartitionSpec(_axis_of_rows(shares, mesh))
+        rows = PartitionSpec(_axis_of_rows(scores, mesh))
         choose = jax.shard_map(choose, mesh=mesh, in_specs=rows, out_specs=rows)
-    weights, experts = choose(shares)
+    weights, experts = choose(scores)
+    if config.weighted_inputs:
+        weights = jax.nn.sigmoid(weights)
     if config.router_norm:
         weights /= weights.sum(axis=-1, keepdims=True)
     return Routing(experts, weights, config.num_experts)
@@ -284,6 +288,8 @@ class IntoExperts(nn.Module):
         init = nn.initializers.normal(c.initializer_range)
         kernels = parameter(self, "kernels", init, (c.num_experts, x.shape[-1], c.d_mlp), self.dtype)
         outputs = multiply(into_experts, x, kernels, routing, self.mesh)
+        if c.weighted_inputs:  # behind the product, which is the same
+            outputs *= routing.weights_by_expert[..., None]
         if c.mlp_bias:
             outputs += parameter(self, "biases", nn.initializers.zeros, (c.num_experts, c.d_mlp), self.dtype)
         outputs = outputs.astype(x.dtype).reshape(*x.shape[:2], -1)
@@ -314,6 +320,8 @@ class OutOfExperts(nn.Module):
         init = nn.initializers.normal(c.initializer_range)
         kernels = parameter(self, "kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
         by_expert = activations.reshape(*activations.shape[:2], c.num_experts, c.d_mlp)
+        if c.weighted_inputs:
+            routing = routing.replace(weights=jnp.ones_like(routing.weights))
         outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh)
         if c.mlp_bias:
             biases = parameter(self, "biases", nn.initializers.zeros, (c.num_experts, c.d_model), self.dtype)
@@ -336,7 +344,7 @@ def activate(gate: jax.Array | None, up: jax.Array, config: TransformerConfig) -
 class RoutedMLP(nn.Module):
     """A mixture of experts in the MLP's place, tapped at the router, each expert's gate, up and act, and at down.
 
-    Where the config has a shared expert, every token has that one too, times the sigmoid of a number of its own.
+    Where the config has a shared expert, every token has that one too, maybe times the sigmoid of a number of its own.
     """
 
     config: TransformerConfig
@@ -368,7 +376,7 @@ class RoutedMLP(nn.Module):
             layer = TappedLinear(f"mlp.{name}", c, use_bias=c.mlp_bias, taps=self.taps, dtype=self.dtype, name=name)
             return layer(y, inputs)
 
-        counts = jax.nn.sigmoid(linear("shared_router", x).astype(jnp.float32))
+        counts = jax.nn.sigmoid(linear("shared_router", x).astype(jnp.float32)) if c.shared_router else 1.0
         up = linear("shared_up", x)
         act = activate(linear("shared_gate", x), up, c)
         act = Tap("mlp.shared_act", c, self.taps, name="shared_act")(act, inputs)

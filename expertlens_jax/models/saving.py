@@ -70,7 +70,7 @@ def stored_tensors(
         for values, name in zip(parts, parameter.tensors, strict=True):
             if not name:
                 continue
-            stored = name if name.startswith(family.head_names) else family.prefix + name
+            stored = family.stored_name(name)
             tensors[stored] = _write(tensors.get(stored), values.astype(dtype), parameter, plan)
     return all_experts(tensors, family)
 

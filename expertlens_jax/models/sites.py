@@ -126,7 +126,7 @@ def _rows() -> Iterable[Site]:
     yield linear(
         "mlp.shared_router",
         "of mixtures with a shared expert: how much that one counts at a token, before the sigmoid",
-        lambda c: min(c.d_shared, 1),
+        lambda c: 1 if c.d_shared and c.shared_router else 0,
     )
     yield linear("mlp.shared_gate", "the shared expert's gate, before the nonlinearity", lambda c: c.d_shared)
     yield linear("mlp.shared_up", "its inner layer, before the nonlinearity", lambda c: c.d_shared)

@@ -76,7 +76,7 @@ class LayerInputs:
     first_slot: jax.Array
     """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
     key_positions: jax.Array | None = None
-    """int32 `[batch, keys]`, counted as `positions`; None unless the model's attention asks for it (ALiBi)."""
+    """int32 `[batch, keys]`, counted as `positions`; None unless the model's attention asks for it (ALiBi, chunks)."""
     interventions: tuple[PlacedIntervention | GatedMap, ...] = ()
     """And before them what is steered at some tokens only."""
     token_ids: jax.Array | None = None

@@ -190,7 +190,7 @@ class Ends(nn.Module):
             pool_mask,
             attention_mask,
             jnp.asarray(first_slot, jnp.int32),
-            None if c.alibi is None else counted,
+            counted if c.alibi is not None or c.chunks else None,
             interventions,
             token_ids=token_ids if interventions else None,
             features=chosen_channels(self, "sae"),
@@ -317,10 +317,13 @@ def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:
     if c.attention_scale_by_layer:
         scales /= np.arange(1, c.num_layers + 1)
     unnormed = np.isin(np.arange(c.num_layers), c.unnormed_layers)
+    chunks = np.array(c.chunks, dtype=np.int32)
     return LayerOptions(
         unnormed=jnp.asarray(unnormed) if c.unnormed_layers else None,
         window=jnp.asarray(np.where(windows > 0, windows, np.iinfo(np.int32).max)),
+        chunk=jnp.asarray(np.where(chunks > 0, chunks, np.iinfo(np.int32).max)) if c.chunks else None,
         attention_scale=jnp.asarray(scales),
+        rotated=jnp.asarray(~np.isin(np.arange(c.num_layers), c.unrotated_layers)),
         **_rotary_options(c, windows > 0, num_tokens),
     )
 

@@ -64,6 +64,16 @@ MIXTURE = dict(
     max_position_embeddings=64,
     rms_norm_eps=1e-3,
 )
+LLAMA4 = MIXTURE | dict(
+    head_dim=6,
+    intermediate_size=11,
+    num_local_experts=4,
+    no_rope_layers=[1, 0],
+    attention_chunk_size=6,
+    floor_scale=4,
+    attn_scale=0.7,
+    rope_parameters={"rope_type": "default", "rope_theta": 100.0},
+)
 BERT = dict(
     hidden_size=36,
     num_hidden_layers=3,
@@ -266,6 +276,11 @@ CASES = [
                 "original_max_position_embeddings": 16,
             },
         ),
+    ),
+    Case(
+        "llama4_text",  # sentences of several chunks; the last layer without positions, where queries grow
+        "Llama4TextConfig",
+        LLAMA4,
     ),
     Case(
         "qwen3_moe",
@@ -626,6 +641,14 @@ CASES = [
             vision_config=VISION_OF_QWEN | dict(out_hidden_size=16, deepstack_visual_indexes=[0]),
         ),
     ),
+    Case(
+        "llama4",
+        "Llama4Config",
+        dict(
+            text_config=LLAMA4 | dict(attention_bias=True, num_experts_per_tok=1, use_qk_norm=False),
+            vision_config=VISION | dict(vision_output_dim=8, projector_input_dim=8, projector_output_dim=8),
+        ),
+    ),
     Case("bloom", "BloomConfig", dict(hidden_size=36, n_layer=3, n_head=3)),
     Case("bert", "BertConfig", BERT),
     Case("roberta", "RobertaConfig", BERT | dict(hidden_act="gelu_new", type_vocab_size=1, pad_token_id=2)),
@@ -659,7 +682,7 @@ CASES = [
 ]
 EAGER = {"experts_implementation": "eager"}
 """Experts one by one: the other ways want sizes that are multiples of 16 bytes."""
-TOWERS = ("Gemma3Config", "Mistral3Config", "Qwen2_5_VLConfig", "Qwen3VLConfig", "Qwen3VLMoeConfig")
+TOWERS = (*("Gemma3Config", "Llama4Config", "Mistral3Config", "Qwen2_5_VLConfig", "Qwen3VLConfig", "Qwen3VLMoeConfig"),)
 ENCODERS = (
     "BertConfig",
     "RobertaConfig",

@@ -85,7 +85,7 @@ def mixture_by_hand(
     `see` is shown what each expert computes, NaN at tokens that aren't routed to it.
     """
     x, experts = hidden.reshape(-1, hidden.shape[-1]), mlp.experts
-    gpt_oss = hasattr(experts, "gate_up_proj_bias")
+    gpt_oss, llama4 = hasattr(experts, "gate_up_proj_bias"), type(experts).__name__ == "Llama4TextExperts"
     router = mlp.router if hasattr(mlp, "router") else mlp.gate
 
     def shown(site: str, values: torch.Tensor) -> torch.Tensor:
@@ -101,6 +101,8 @@ def mixture_by_hand(
         weights[token, chosen] = of_token[chosen]
     if getattr(router, "norm_topk_prob", True):
         weights = weights / weights.sum(dim=-1, keepdim=True)
+    if llama4:  # what experts read is weighted
+        weights = torch.where(weights == 0, 0.0, torch.sigmoid(logits))
 
     def of_experts(site: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
         apart = torch.stack(values, dim=1)
@@ -112,9 +114,14 @@ def mixture_by_hand(
         if gpt_oss:
             kernels, biases = experts.gate_up_proj[..., place::2], experts.gate_up_proj_bias[..., place::2]
             return [x @ kernel + bias for kernel, bias in zip(kernels, biases, strict=True)]
+        if llama4:
+            kernels = (kernel.chunk(2, dim=1)[place] for kernel in experts.gate_up_proj)
+            return [(x * weights[:, e, None]) @ kernel for e, kernel in enumerate(kernels)]
         return [x @ kernel.chunk(2)[place].T for kernel in experts.gate_up_proj]
 
     def outer(e: int) -> torch.Tensor:
+        if llama4:
+            return act[e] @ experts.down_proj[e]
         return act[e] @ experts.down_proj[e] + experts.down_proj_bias[e] if gpt_oss else act[e] @ experts.down_proj[e].T
 
     def activated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
@@ -125,19 +132,21 @@ def mixture_by_hand(
 
     gate, up = of_experts("mlp.gate", inner(0)), of_experts("mlp.up", inner(1))
     act = of_experts("mlp.act", [activated(*each) for each in zip(gate, up, strict=True)])
-    outputs = [outer(e) * weights[:, e, None] for e in range(number)]
+    outputs = [outer(e) * (1 if llama4 else weights[:, e, None]) for e in range(number)]
     total = torch.stack(outputs).nan_to_num().sum(0).to(hidden.dtype).reshape(hidden.shape)
     if hasattr(mlp, "shared_expert"):
-        total = total + (torch.sigmoid(mlp.shared_expert_gate(x)) * mlp.shared_expert(x)).reshape(hidden.shape)
-    return (total, weights) if gpt_oss else total
+        share = 1 if llama4 else torch.sigmoid(mlp.shared_expert_gate(x))
+        total = total + (share * mlp.shared_expert(x)).reshape(hidden.shape)
+    return (total, weights) if gpt_oss or llama4 else total
 
 
 def run(model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
     """Logits, or an encoder's last hidden state, with positions counted from the first real token.
 
     RoBERTa counts positions itself, from the padding token's id, and so is given that at the padding; BLOOM counts the
-    mask.
+    mask; Llama 4 counts slots for its temperature, and so is given no padding before texts.
     """
+    token_ids, attention_mask, padding = without_padding_before(model, token_ids, attention_mask)
     inputs = dict(input_ids=torch.tensor(token_ids), attention_mask=torch.tensor(attention_mask).long())
     if model.config.model_type in ("roberta", "xlm-roberta", "camembert"):
         inputs["input_ids"][~torch.tensor(attention_mask).bool()] = model.config.pad_token_id
@@ -145,7 +154,14 @@ def run(model: transformers.PreTrainedModel, token_ids: np.ndarray, attention_ma
         inputs["position_ids"] = torch.clamp(inputs["attention_mask"].cumsum(1) - 1, min=0)
     with torch.no_grad():
         output = model(**inputs)
-    return (output.logits if "logits" in output else output.last_hidden_state).float().numpy()
+    values = (output.logits if "logits" in output else output.last_hidden_state).float().numpy()
+    return np.stack([np.roll(row, before, axis=0) for row, before in zip(values, padding, strict=True)])
+
+
+def without_padding_before(model: transformers.PreTrainedModel, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Token ids, attention mask and others `[batch, tokens]`, of Llama 4 with padding moved behind texts; how much."""
+    padding = np.argmax(arrays[1], axis=1) * model.config.model_type.startswith("llama4")
+    return *(np.stack([np.roll(*each) for each in zip(array, -padding, strict=True)]) for array in arrays), padding
 
 
 def output_and_responses(
@@ -167,9 +183,10 @@ def output_and_responses(
         seen[address] = activations.detach().float().numpy().reshape(*token_ids.shape, -1).copy()
 
     units = with_experts(units)
+    pool_mask = attention_mask if pool_mask is None else pool_mask
+    token_ids, attention_mask, pool_mask, _ = without_padding_before(model, token_ids, attention_mask, pool_mask)
     with hooked(model, list(units["hf_module"].unique()), keep):
         output = run(model, token_ids, attention_mask)
-    pool_mask = attention_mask if pool_mask is None else pool_mask
     columns = np.empty((len(token_ids), len(units)), np.float32)
     for address, rows in units.groupby("hf_module", sort=False):
         activations = seen[address][:, :, rows["hf_channel"].to_numpy()]

@@ -61,7 +61,6 @@ def test_unknown_model_types_are_refused_with_those_there_are():
             for name in ("Gemma4Config", "Gemma4TextConfig", "Gemma4UnifiedConfig")
         ),
         ("Gemma3nConfig", "reads embeddings of its own"),
-        *((name, "tokens of their own chunk") for name in ("Llama4Config", "Llama4TextConfig")),
         *((name, "of a narrower latent") for name in ("DeepseekV2Config", "DeepseekV3Config", "Mistral4Config")),
         *((name, "first layers have plain MLPs") for name in ("Glm4MoeConfig", "Ernie4_5_MoeConfig")),
     ],
@@ -153,6 +152,21 @@ REFUSED = [
         "BloomConfig",
         dict(apply_residual_connection_post_layernorm=True),
         "apply_residual_connection_post_layernorm=True; only False",
+    ),
+    (
+        "Llama4Config",
+        dict(text_config={"interleave_moe_layer_step": 2}),
+        r"llama4_text config says moe_layers=\[1, 3, .*only \[0, 1, .* experts \(interleave_moe_layer_step=2\)",
+    ),
+    (
+        "Llama4TextConfig",
+        dict(attention_chunk_size=None),
+        "llama4_text config says attention_chunk_size=None; wanted is a number of tokens",
+    ),
+    (
+        "Llama4TextConfig",
+        dict(num_hidden_layers=2, layer_types=["full_attention", "sliding_attention"]),
+        "layer_types of this llama4_text config hold sliding_attention; only full_attention and chunked_attention",
     ),
     ("LlamaConfig", dict(num_key_value_heads=5), "32 attention heads and 5 key-value heads.*multiple"),
     ("LlamaConfig", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5.*llama models turn whole"),

@@ -99,6 +99,7 @@ PLACES = {
     "qwen2_5_vl": ("model.", "model.language_model."),
     "qwen3_vl": ("model.language_model.",),
     "qwen3_vl_moe": ("model.language_model.",),
+    "llama4": ("language_model.model.",),
 }
 
 
@@ -121,7 +122,8 @@ def test_a_text_tower_stands_where_files_of_any_age_have_it(name, place, tmp_pat
     vision = [stored for stored in tensors if "vis" in stored or "projector" in stored]
     write(tmp_path, tensors | {stored: torch.ones(3, dtype=torch.int8) for stored in vision})
     assert vision and same_parameters(el.load_model(tmp_path), reference)
-    assert reference.units["hf_module"].iloc[0] == "model.language_model.layers.0.self_attn.q_proj"
+    tower = "language_model.model" if name == "llama4" else "model.language_model"
+    assert reference.units["hf_module"].iloc[0] == f"{tower}.layers.0.self_attn.q_proj"
 
 
 def test_experts_whose_inputs_come_first_are_read_as_those_whose_outputs_do(tmp_path):

@@ -117,7 +117,7 @@ ROWS = [
         after=("</s>",),
     ),
     Row(
-        ("llama", "smollm3", "arcee"),
+        ("llama", "llama4", "llama4_text", "smollm3", "arcee"),
         llama3,
         ("<|begin_of_text|>", "<|end_of_text|>"),
         BYTES,

@@ -29,6 +29,8 @@ from expertlens_jax.models.families import (
     granite,
     granitemoe,
     llama,
+    llama4,
+    llama4_text,
     ministral,
     ministral3,
     mistral,
@@ -69,6 +71,8 @@ FAMILIES: dict[str, Family] = {
         gpt_neox,
         opt,
         llama,
+        llama4_text,
+        llama4,
         mistral,
         ministral,
         ministral3,
@@ -125,9 +129,6 @@ WHY_NOT = {
     ),
     "each of its layers reads embeddings of its own, and some take their keys and values from others": (
         *("gemma3n", "gemma3n_text"),
-    ),
-    "its layers see tokens of their own chunk, and its experts read what the router has weighted already": (
-        *("llama4", "llama4_text"),
     ),
     "its keys and values are made of a narrower latent": ("deepseek_v2", "deepseek_v3", "mistral4"),
     "its first layers have plain MLPs, where the others have mixtures of experts": ("glm4_moe", "ernie4_5_moe"),

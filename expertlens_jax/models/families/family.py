@@ -42,11 +42,12 @@ class Family:
     `transformer.py`) to the Hugging Face tensor; `block` the module whose output is the residual stream. All
     names are those of the base model: a checkpoint may have them with or without `prefix`, which the model
     with its head puts before them; files of other ages, one of `other_prefixes`. Names that start with `head_names`
-    never carry the prefix. Tensors that match `ignored` (a regular expression) are known and not needed. Names in files
-    that transformers has in memory otherwise are `renamed` (regular expressions, and what takes their place), and
-    `expert_layers` are the names of an expert's gate, up and down; memory has one tensor of each for all experts, and
-    so have files where these are `experts_together` (`experts_interleaved`: see `expert_tensors.py`). `quantised` are
-    the ways of quantising that are read, as a config's `quant_method`: by default those of linear layers. `fields` are
+    never carry the prefix, but may have one of their own, `head_prefix`. Tensors that match `ignored` (a regular
+    expression) are known and not needed. Names in files that transformers has in memory otherwise are `renamed`
+    (regular expressions, and what takes their place), and `expert_layers` are the names of an expert's gate, up and
+    down; memory has one tensor of each for all experts, and so have files where these are `experts_together`
+    (`experts_turned`: inputs before outputs; `experts_interleaved`: see `expert_tensors.py`). `quantised` are the ways
+    of quantising that are read, as a config's `quant_method`: by default those of linear layers. `fields` are
     those of the Hugging Face config that `translate` reads or refuses; `fields.py` tells of all others.
     `text` is the family of the text tower: a model that reads images too has that tower's config within its own. Where
     that may be of several families, `others` are this family again, each with another.
@@ -64,9 +65,11 @@ class Family:
     ignored: str = ""
     encoder: bool = False
     head_names: tuple[str, ...] = ("lm_head.",)
+    head_prefix: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
     expert_layers: tuple[str, str, str] | None = None
     experts_together: bool = False
+    experts_turned: bool = False
     experts_interleaved: bool = False
     quantised: tuple[str, ...] = ("fp8", "compressed-tensors", "bitsandbytes", "gptq", "awq")
     other_prefixes: tuple[str, ...] = ()
@@ -81,6 +84,10 @@ class Family:
     def hf_module(self, name: str) -> str:
         """Return a base model's name as transformers' `AutoModelForCausalLM` (`AutoModel` for encoders) has it."""
         return name if self.encoder else self.prefix + name
+
+    def stored_name(self, name: str) -> str:
+        """Return a base model's tensor as it stands in files that the model with its head is saved to."""
+        return (self.head_prefix if name.startswith(self.head_names) else self.prefix) + name
 
     def encodes(self, config: TransformerConfig) -> str:
         """Return what makes a model of this family an encoder, for errors: the family itself, or its config."""

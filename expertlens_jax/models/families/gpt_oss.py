@@ -71,6 +71,7 @@ FAMILY = dataclasses.replace(
     ),
     expert_layers=EXPERT_LAYERS,
     experts_together=True,
+    experts_turned=True,
     experts_interleaved=True,
     quantised=("mxfp4",),
 )

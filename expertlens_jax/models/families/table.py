@@ -6,6 +6,12 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES
 from expertlens_jax.models.families.family import Family
 
+QK_NORMS = {
+    "head": "q and k normed by head",
+    "projection": "q and k normed",
+    "rotated": "q and k normed by head after they are turned",
+}
+
 
 def families_table() -> str:
     """Return a Markdown table with a row per family: models, `model_type`, sites, and what it is built of.
@@ -52,7 +58,7 @@ def _parts(family: Family, c: TransformerConfig) -> str:
     }[c.norm_place]
     parts.append(f"{norm} {place}" + ("" if c.norm_parameters else ", without parameters"))
     if c.qk_norm is not None:
-        parts.append({"head": "q and k normed by head", "projection": "q and k normed"}[c.qk_norm])
+        parts.append(QK_NORMS[c.qk_norm])
     if c.query_scale is not None:
         parts.append("queries grow by their position")
     if c.residual != "sequential":
@@ -63,6 +69,8 @@ def _parts(family: Family, c: TransformerConfig) -> str:
     if any(c.windows):
         count = sum(window > 0 for window in c.windows)
         parts.append("sliding windows" + ("" if count == c.num_layers else f" on {count} of {c.num_layers} layers"))
+    if any(c.chunks):
+        parts.append(f"chunks of tokens on {sum(chunk > 0 for chunk in c.chunks)} of {c.num_layers} layers")
     if c.attention_softcap is not None or c.logits_softcap is not None:
         parts.append("soft-caps")
     if any(linear.channels is not None for linear in family.linears(c).values()):

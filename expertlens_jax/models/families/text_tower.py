@@ -18,11 +18,13 @@ def text_tower(
     examples: tuple[str, ...],
     model_type: str,
     unread: tuple[str, ...] = (),
+    prefix: str = "model.language_model.",
+    head_prefix: str = "",
 ) -> Family:
     """Return the family of models whose text tower is of the family `text`, or of one of `others`.
 
     The other arguments are its own. `unread` are fields of the tower's config that transformers reads in text models
-    only.
+    only; `prefix` and `head_prefix` are where the tower and its head stand in transformers' model.
     """
 
     def with_tower(text: Family) -> Family:
@@ -40,9 +42,10 @@ def text_tower(
             examples=examples,
             model_type=model_type,
             translate=translate,
-            prefix="model.language_model.",
+            prefix=prefix,
+            head_prefix=head_prefix,
             other_prefixes=("language_model.model.", "language_model.", "model."),
-            ignored=r"(visual|vision_tower|multi_modal_projector)\..*",
+            ignored=r"(visual|vision_tower|vision_model|multi_modal_projector)\..*",
             fields=("text_config", "tie_word_embeddings"),
             text=text,
         )
