@@ -54,7 +54,13 @@ def gpt2(gpt2_directory):
 
 
 def hf_generate(reference, tokenizer, prompts, **options):
-    """Greedy continuations by transformers of prompts padded on the left: token ids, log-probabilities."""
+    """Greedy continuations by transformers of prompts padded on the left: token ids, log-probabilities.
+
+    Llama 4's one by one, since transformers counts padding in their temperature.
+    """
+    if len(prompts) > 1 and reference.config.model_type.startswith("llama4"):
+        each = [hf_generate(reference, tokenizer, [prompt], **options) for prompt in prompts]
+        return tuple(map(np.concatenate, zip(*each, strict=True)))
     rows = tokenizer(list(prompts))["input_ids"]
     length = max(map(len, rows))
     token_ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
