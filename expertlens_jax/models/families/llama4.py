@@ -13,4 +13,5 @@ FAMILY = text_tower(
     model_type="llama4",
     prefix="language_model.model.",
     head_prefix="language_model.",
+    head_by_tower=True,
 )

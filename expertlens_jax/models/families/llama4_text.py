@@ -35,6 +35,7 @@ def translate(hf: Llama4TextConfig) -> TransformerConfig:
         list(range(hf.num_hidden_layers)),
         f"every layer of the stack has a mixture of experts (interleave_moe_layer_step={hf.interleave_moe_layer_step})",
     )
+    refuse(hf, "is_causal", True, "transformers' Llama 4 is causal within chunks whatever its config says")
     grows = hf.attn_temperature_tuning
     return llama.llama_like(
         hf,

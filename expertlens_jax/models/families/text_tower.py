@@ -20,11 +20,13 @@ def text_tower(
     unread: tuple[str, ...] = (),
     prefix: str = "model.language_model.",
     head_prefix: str = "",
+    head_by_tower: bool = False,
 ) -> Family:
     """Return the family of models whose text tower is of the family `text`, or of one of `others`.
 
     The other arguments are its own. `unread` are fields of the tower's config that transformers reads in text models
-    only; `prefix` and `head_prefix` are where the tower and its head stand in transformers' model.
+    only; `prefix` and `head_prefix` are where the tower and its head stand in transformers' model, and `head_by_tower`
+    whether the tower's config says, and not the model's, that the head is the embedding.
     """
 
     def with_tower(text: Family) -> Family:
@@ -34,6 +36,10 @@ def text_tower(
             for field in unread:
                 refuse(tower, field, None, f"transformers' {model_type} models ignore it")
             refuse(tower, "is_causal", True, f"the text tower of {model_type} is read as a causal language model")
+            if head_by_tower:
+                if hf.tie_word_embeddings and not tower.tie_word_embeddings:
+                    refuse(hf, "tie_word_embeddings", False, f"in {model_type} models the text_config says it")
+                return text.translate(tower)
             return dataclasses.replace(text.translate(tower), head="tied" if hf.tie_word_embeddings else "linear")
 
         return dataclasses.replace(
