@@ -158,24 +158,25 @@ def attention_mask(
     A slot is seen if it was filled: if it stands before the first of the tokens, whose own keys come after the cache's.
     """
 
-    def in_chunk(keys: jax.Array) -> jax.Array:
-        """Return whether keys at such positions `[batch, keys]` are of each token's chunk."""
-        return keys[:, None, :] // chunk == inputs.positions[..., None] // chunk
-
     own = inputs.first_slot + jnp.arange(num_tokens)
     back = own[:, None] - own
     seen = (back >= 0) & (back < window) if causal else jnp.abs(back) < window
     seen &= jax.lax.dynamic_slice_in_dim(inputs.key_mask, inputs.first_slot, num_tokens, axis=1)[:, None, :]
     if chunk is not None:
-        seen &= in_chunk(inputs.positions)
+        seen &= in_chunk(inputs.positions, inputs.positions, chunk)
     if not cache_slots:
         return seen
     slots = jnp.arange(cache_slots)
     earlier = (slots < inputs.first_slot) & (own[:, None] - slots < window) & inputs.key_mask[:, None, :]
     if chunk is not None:
         assert inputs.key_positions is not None  # as in every model that has chunks
-        earlier &= in_chunk(inputs.key_positions)
+        earlier &= in_chunk(inputs.key_positions, inputs.positions, chunk)
     return jnp.concatenate([earlier, seen], axis=-1)
+
+
+def in_chunk(keys: jax.Array, positions: jax.Array, chunk: jax.Array) -> jax.Array:
+    """Return whether keys at positions `[batch, keys]` are of each token's chunk, bool `[batch, tokens, keys]`."""
+    return keys[:, None, :] // chunk == positions[..., None] // chunk
 
 
 def alibi_bias(inputs: LayerInputs, cache_slots: int, num_heads: int, alibi: ALiBi) -> jax.Array:

@@ -321,7 +321,7 @@ class OutOfExperts(nn.Module):
         kernels = parameter(self, "kernels", init, (c.num_experts, c.d_mlp, c.d_model), self.dtype)
         by_expert = activations.reshape(*activations.shape[:2], c.num_experts, c.d_mlp)
         if c.weighted_inputs:
-            routing = routing.replace(weights=jnp.ones_like(routing.weights))
+            routing = Routing(routing.experts, jnp.ones_like(routing.weights), routing.num_experts)
         outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh)
         if c.mlp_bias:
             biases = parameter(self, "biases", nn.initializers.zeros, (c.num_experts, c.d_model), self.dtype)

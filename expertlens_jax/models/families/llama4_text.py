@@ -36,11 +36,12 @@ def translate(hf: Llama4TextConfig) -> TransformerConfig:
         f"every layer of the stack has a mixture of experts (interleave_moe_layer_step={hf.interleave_moe_layer_step})",
     )
     refuse(hf, "is_causal", True, "transformers' Llama 4 is causal within chunks whatever its config says")
+    turned = hf.no_rope_layers or ()  # 1 where a layer does turn
     grows = hf.attn_temperature_tuning
     return llama.llama_like(
         hf,
         rotary=dataclasses.replace(read_rotary(hf, llama.head_width(hf)), interleaved=True),
-        unrotated_layers=tuple(layer for layer in range(hf.num_hidden_layers) if not hf.no_rope_layers[layer]),
+        unrotated_layers=tuple(layer for layer, turns in enumerate(turned[: hf.num_hidden_layers]) if not turns),
         qkv_bias=hf.attention_bias,
         attention_out_bias=hf.attention_bias,
         qk_norm="rotated" if hf.use_qk_norm else None,
