@@ -1,9 +1,9 @@
 # make demo: find the experts of real models, compare them with human judgement, and put every claim to the test.
-# make test: the tests; with ARGS="-m unit" those of arrays and tables alone, which are quick.
+# make test: a case of each test; with CASES=all all of them, and with ARGS="-m unit" those of arrays and tables alone.
 # Both make .venv and install what they need from this project's own files.
 # make browser: the page of `expertlens explore` in Chromium: Debian's, installed if there is none, or BROWSER_PATH.
 # make wheel: build dist/*.whl, install it into an empty environment, and run its command there.
-# make docs: build the documentation into site/, and run its notebooks.
+# make docs: build the documentation into site/, and run its notebooks (NOTEBOOKS=false: shown as they are).
 # make -j 2 ready: install what all of these need, at once; each of them also does so by itself.
 # make accelerators: compile for TPUs and GPUs that aren't there, into .venv-accelerators; ARGS="v5e:2x2 h100" for more.
 
@@ -11,6 +11,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ACCELERATORS ?= .venv-accelerators
 SIZE ?= full
+CASES ?= one
+NOTEBOOKS ?= true
 WORKDIR ?= runs/demo
 # Python compiles what is imported, a tenth of what is installed; pip would compile all.
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
@@ -24,10 +26,10 @@ demo: $(VENV)/.demo $(VENV)/.ratings
 
 # A worker that crashes ends the run: xdist would wait for its replacement for ever.
 test: $(VENV)/.test $(VENV)/.ratings
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --cases=$(CASES) $(ARGS)
 
 browser: $(VENV)/.browser
-	.ci/browser $(VENV)/bin/python -m pytest -m browser tests/explorer $(ARGS)
+	.ci/browser $(VENV)/bin/python -m pytest -m browser tests/explorer --cases=$(CASES) $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
@@ -41,7 +43,7 @@ wheel: $(VENV)/.demo
 docs: $(VENV)/.docs
 	rm -rf .cache/mkdocs-jupyter  # which is by notebook, and would not see that the package changed
 	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
-	  TMPDIR="$$made" NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	  TMPDIR="$$made" RUN_NOTEBOOKS=$(NOTEBOOKS) NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 	@echo "The documentation is in site/: open site/index.html, or run $(VENV)/bin/mkdocs serve."
 
 # Without ARGS, the small set as a test; with them, the benchmark on the targets and options that they name.

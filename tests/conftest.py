@@ -1,9 +1,14 @@
 """Test modules stand in rooms like the package's; reference code beside them is importable by name.
 
 Each test is in one lane: what its own marker says, or its file, or its folder.
+
+With `--cases=one`, each test outside the lane `unit` is run with one of its cases: another of each test, so that every
+family of models and every setting is met by some. Those marked `every_case` keep all of theirs, or one of each value of the
+parameters that the marker names; those marked `long` are left out.
 """
 
 import atexit
+import collections
 import contextlib
 import gc
 import os
@@ -11,6 +16,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import zlib
 
 import hypothesis
 import jax
@@ -116,10 +122,33 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    said = "of each test outside the lane `unit`, run all cases, or one, and leave out those marked `long`"
+    parser.addoption("--cases", choices=("all", "one"), default="all", help=said)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(lane) for lane in LANES):
             folder = item.path.relative_to(HERE).parts[0]
             otherwise = "models" if item.path.name in WITH_MODELS else "unit"
             item.add_marker(FOLDERS.get(folder, otherwise))
+    if config.getoption("cases") == "one":
+        kept = one_case_each(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
     items.sort(key=begun)
+
+
+def one_case_each(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests of the lane `unit`, and of each other test one case, or those that `every_case` asks for."""
+    cases = collections.defaultdict(list)
+    for item in items:
+        every = item.get_closest_marker("every_case")
+        if item.get_closest_marker("unit") or (every and not every.args):
+            cases[item.nodeid].append(item)
+        else:  # of the named parameters each value, with one of the others'
+            values = [str(item.callspec.indices[name]) for name in every.args] if every else []
+            cases[" ".join([item.nodeid.partition("[")[0], *values])].append(item)
+    chosen = [each[zlib.crc32(name.encode()) % len(each)] for name, each in cases.items()]
+    return [item for item in chosen if not item.get_closest_marker("long")]

@@ -84,6 +84,7 @@ def test_output_matches(reference, model):
     np.testing.assert_allclose(ours[mask], theirs[mask], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.every_case("case")
 @pytest.mark.parametrize("pooling", ["max", "mean", "last"])
 def test_responses_of_every_site_match(reference, model, pooling):
     token_ids, mask, pool_mask = batch()
