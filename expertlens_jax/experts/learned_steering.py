@@ -238,14 +238,15 @@ def learn_steering(
 
 
 def _choose_units(model: Model, units: pd.DataFrame | None, sites: Sequence[str] | str | None) -> pd.DataFrame:
-    """Return the units that may be changed, as `layer`, `site`, `channel`."""
+    """Return the units that may be changed, as `layer`, `site`, `channel`, and `expert` if they say it."""
     if units is not None and sites is not None:
         raise SelectionError("units and sites were both given; units are those of their own sites. Give one of them.")
     if units is None:
         given = () if sites is None else (sites,) if isinstance(sites, str) else tuple(sites)
         check_no_summaries(given, "steered")
         units = units_table(model.family, model.config, check_sites(model.config, given or None))
-    units = units.assign(site=units["site"].astype(str))[["layer", "site", "channel"]]
+    told = [name for name in ("layer", "site", "channel", "expert") if name in units or name != "expert"]
+    units = units.assign(site=units["site"].astype(str))[told]
     if not len(units):
         raise SelectionError("no units were given to learn a steering of.")
     steer_units(model, units, scale=1.0)  # which refuses those that the model doesn't have

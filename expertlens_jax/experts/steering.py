@@ -327,6 +327,7 @@ def _steer_along(
         model=str(directions.attrs.get("model", "an unnamed model")),
         label=f"{', '.join(concepts)}, along {directions.attrs.get('method', 'a direction')}",
         provenance=read_provenance(directions.attrs),
+        experts=_experts(directions),
     )
     return steering.at_strength(strength)
 
@@ -368,7 +369,13 @@ def _steer_units(
         model=str(expertise.attrs.get("model", "an unnamed model")),
         label=f"{concept}, {method}",
         provenance=read_provenance(expertise.attrs),
+        experts=_experts(row),
     )
+
+
+def _experts(table: xr.Dataset) -> tuple[int, ...] | None:
+    """Return which expert of a mixture each unit of a table is of; None if it is of no mixture."""
+    return tuple(table["expert"].values.tolist()) if "expert" in table.coords else None
 
 
 def share_expertise(expertise: xr.Dataset, domain: str, *, share: float = 0.5, name: str | None = None) -> xr.Dataset:

@@ -1,6 +1,6 @@
 """What a file for another program can't carry of a steering, told in one way."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -24,11 +24,17 @@ def refuse_units(carrier: str, rows: pd.DataFrame, count: int, why: str) -> None
       SelectionError: there are such units; the message names the first of them.
     """
     if len(rows):
-        shown = ", ".join(f"L{row.layer} {row.site} {row.channel}" for row in each_row(rows.head(3)))
+        shown = ", ".join(_named(row) for row in each_row(rows.head(3)))
         raise SelectionError(
             f"{carrier} can't carry this steering: {len(rows)} of its {count} units {why}: {shown}"
             f"{' ...' if len(rows) > 3 else ''}. steering.to_torch(hf_model) carries any."
         )
+
+
+def _named(row: Any) -> str:
+    """Return a unit's address; of an expert's, with the expert before the site's channel."""
+    of_expert = f" {row.expert}" if getattr(row, "expert", -1) >= 0 else ""
+    return f"L{row.layer} {row.site}{of_expert} {row.channel}"
 
 
 def refuse_conditions(carrier: str, steering: "Steering") -> None:

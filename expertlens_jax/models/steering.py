@@ -20,7 +20,7 @@ from etils import epath
 from flax import struct
 from jax.core import Tracer
 
-from expertlens_jax.cards import Card
+from expertlens_jax.cards import Card, listed
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models import hub
 from expertlens_jax.models.config import TransformerConfig
@@ -79,6 +79,9 @@ class Steering:
     stages: tuple[tuple[int, When | None], ...] = struct.field(pytree_node=False, default=())
     """Of the steerings that it is made of, in their order: how many of `units` are theirs, and when they apply; () if
     all apply at every token. A unit may be in several."""
+    experts: tuple[int, ...] | None = struct.field(pytree_node=False, default=None)
+    """`[units]`: which expert of a mixture each is of, as in the column `expert` of `model.units`, and -1 of none; None
+    where the model is no mixture, or it isn't known."""
 
     @property
     def when(self) -> When | tuple[When | None, ...] | None:
@@ -126,6 +129,7 @@ class Steering:
                 scale=self.scale[end - count : end],
                 shift=self.shift[end - count : end],
                 units=self.units[end - count : end],
+                experts=None if self.experts is None else self.experts[end - count : end],
                 stages=() if when is None else ((count, when),),
             )
             for end, (count, when) in zip(ends, self.stages, strict=True)
@@ -138,10 +142,15 @@ class Steering:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per unit: `layer, site, channel, scale, shift`; and `when`, in words, if it isn't at every token."""
-        table = pd.DataFrame(self.units, columns=["layer", "site", "channel"]).assign(
-            scale=np.asarray(self.scale), shift=np.asarray(self.shift)
-        )
+        """A row per unit: `layer, site, channel, scale, shift`.
+
+        Of a mixture of experts, `expert` is after `channel`, as in `model.units`. If it isn't at every token, `when` is
+        last, in words.
+        """
+        table = pd.DataFrame(self.units, columns=["layer", "site", "channel"])
+        if self.experts is not None:
+            table["expert"] = np.array(self.experts, int)
+        table = table.assign(scale=np.asarray(self.scale), shift=np.asarray(self.shift))
         if not self.stages:
             return table
         return table.assign(when=[str(when or "at every token") for count, when in self.stages for _ in range(count)])
@@ -151,7 +160,11 @@ class Steering:
 
     def __repr__(self) -> str:
         by_site = pd.Series([site for _, site, _ in self.units], dtype=object).value_counts()
-        where = f" ({', '.join(f'{count} at {site}' for site, count in by_site.items())})" if len(self) else ""
+        where = f" ({', '.join(f'{count} at {site}' for site, count in by_site.items())}" if len(self) else ""
+        within = sorted({*(self.experts or ())} - {-1})
+        whose = "expert" if len(within) == 1 else f"{len(within)} experts:" if len(within) > 8 else "experts"
+        where += f"; of {whose} {listed(within)}" if within else ""
+        where += ")" if where else ""
         when = f", only {self._where}" if self.stages else ""
         return f"Steering of {self.model}: {self.label or 'by hand'}; {len(self)} units{where}{when}"
 
@@ -204,12 +217,14 @@ class Steering:
           SelectionError: its units don't fit.
         """
         check_fit(self, model.config, model.name)
-        return dataclasses.replace(self, transferred_to=model.digest)
+        keys = pd.DataFrame(self.units, columns=["layer", "site", "channel"])
+        experts = tuple(experts_of(keys, model.config).tolist()) if model.config.num_experts else None
+        return dataclasses.replace(self, transferred_to=model.digest, experts=experts)
 
     def then(self, other: "Steering") -> "Steering":
         """Return both steerings in one: of a unit that both change, this one's result goes through `other`'s map.
 
-        Each applies when it did.
+        Each applies when it did. Where one of them doesn't say which experts its units are of, neither does the result.
 
         Raises:
           SelectionError: they are of models with other sites.
@@ -255,6 +270,7 @@ class Steering:
             scale=numbers.concatenate([part.scale for part in parts]),
             shift=numbers.concatenate([part.shift for part in parts]),
             units=tuple(unit for part in parts for unit in part.units),
+            experts=_joined_experts(parts),
             stages=() if stages[1:] == () and stages[0][1] is None else stages,
         )
 
@@ -311,6 +327,7 @@ def _columns(steering: Steering) -> dict[str, Sequence[Any]]:
         "layer": layers,
         "site": sites,
         "channel": channels,
+        **({} if steering.experts is None else {"expert": steering.experts}),
         "scale": np.asarray(steering.scale, np.float64).tolist(),
         "shift": np.asarray(steering.shift, np.float64).tolist(),
     }
@@ -320,6 +337,12 @@ def _is_one_stage(first: Steering, second: Steering) -> bool:
     """Return whether two steerings in this order are one: what the second goes by is as it was for the first."""
     when = first.when
     return when == second.when and not (isinstance(when, When) and when.unit in first.units)
+
+
+def _joined_experts(parts: Sequence[Steering]) -> tuple[int, ...] | None:
+    """Return the experts of all units of some steerings, or None where one doesn't know its own."""
+    known = [part.experts for part in parts if part.experts is not None]
+    return tuple(expert for each in known for expert in each) if len(known) == len(parts) else None
 
 
 def _join(first: Steering, second: Steering) -> Steering:
@@ -335,7 +358,13 @@ def _join(first: Steering, second: Steering) -> Steering:
         for at in [np.array([place[unit] for unit in part.units], int)]
     )
     stages = tuple((len(units), when) for _, when in first.stages)
-    return dataclasses.replace(first, scale=scale * factor, shift=shift * factor + term, units=units, stages=stages)
+    experts = None
+    if first.experts is not None and second.experts is not None:
+        of_unit = dict(zip((*first.units, *second.units), (*first.experts, *second.experts), strict=True))
+        experts = tuple(of_unit[unit] for unit in units)
+    return dataclasses.replace(
+        first, scale=scale * factor, shift=shift * factor + term, units=units, stages=stages, experts=experts
+    )
 
 
 def _only_shifts(steering: Steering) -> bool:
@@ -395,7 +424,8 @@ def load_steering(
         stored = json.loads(path.read_text())
         parts = stored.get("parts", [stored])
         for part in parts:
-            lengths = {len(part[name]) for name in ("layer", "site", "channel", "scale", "shift")}
+            columns = ("layer", "site", "channel", "scale", "shift", *(["expert"] if "expert" in part else []))
+            lengths = {len(part[name]) for name in columns}
             if len(lengths) > 1:
                 raise ValueError(f"columns of {sorted(lengths)} units")
         layers, sites, channels, scale, shift = (
@@ -404,6 +434,9 @@ def load_steering(
         numbers = np.array([layers, channels, scale, shift], np.float64)
         if not np.isfinite(numbers).all() or (numbers[:2] % 1).any() or (numbers[:2] < 0).any():
             raise ValueError("layers or channels that aren't whole numbers, or a number that isn't finite")
+        experts = [expert for part in parts for expert in part.get("expert", ())]
+        if len(experts) not in (0, len(layers)) or not all(type(each) is int and each >= -1 for each in experts):
+            raise ValueError("experts that aren't whole numbers, -1 of none, or that some units lack")
         whens = [None if part.get("when") is None else When(**part["when"]) for part in parts]
         if "provenance" not in stored:
             warnings.warn(
@@ -426,6 +459,7 @@ def load_steering(
             stages=tuple((len(part["layer"]), when) for part, when in zip(parts, whens, strict=True))
             if "parts" in stored
             else (),
+            experts=tuple(experts) if any("expert" in part for part in parts) else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SelectionError(f"{path} is no steering that steering.save wrote ({error!r}).") from error
@@ -468,7 +502,8 @@ def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None
       model: its name, for errors.
 
     Raises:
-      SelectionError: a site or layer isn't there, or has other channels; or is a summary, see `sites.py`.
+      SelectionError: a site or layer isn't there, or has other channels, or a mixture's other experts have them; or is
+        a summary, see `sites.py`.
     """
     check_no_summaries(site for site, _ in steering.channels)
     own = config.site_channels()
@@ -487,8 +522,25 @@ def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None
             f"this steering is of {steering.model} and doesn't fit {model}: it has units in layer {deepest}, and "
             f"{model} has layers 0 to {config.num_layers - 1}. Make it from an expertise table of {model}."
         )
+    if steering.experts is not None:
+        _check_same_experts(steering, config, model)
     for _, when in steering.stages:
         _check_unit_there(when, config, model)
+
+
+def _check_same_experts(steering: Steering, config: TransformerConfig, model: str) -> None:
+    """Refuse a steering whose units are of other experts in a model than in its own."""
+    given = steering.table
+    own = experts_of(given, config)
+    other = np.flatnonzero(given["expert"].to_numpy() != own)
+    if other.size:
+        first = int(other[0])
+        layer, site, channel = steering.units[first]
+        there, here = (f"expert {e}'s" if e >= 0 else "no expert's" for e in (given["expert"][first], own[first]))
+        raise SelectionError(
+            f"this steering is of {steering.model} and doesn't fit {model}: L{layer} {site} {channel} is {there} "
+            f"there, and {here} here ({other.size} of {len(given)} units). Make it from an expertise table of {model}."
+        )
 
 
 def _check_unit_there(when: When | None, config: TransformerConfig, model: str) -> None:
@@ -603,6 +655,7 @@ def steer_units(
         model=model.name,
         label=label,
         provenance=model.provenance,
+        experts=tuple(experts_of(table, model.config).tolist()) if model.config.num_experts else None,
     )
     if when is None:
         return steering

@@ -62,9 +62,12 @@ def unit_experts(site: Site, config: TransformerConfig) -> np.ndarray:
 
 def experts_of(table: pd.DataFrame, config: TransformerConfig) -> np.ndarray:
     """Return which expert of a mixture the unit in each row of `layer, site, channel` is of, int `[rows]`, or -1."""
-    of_site = {site: unit_experts(SITES[site], config) for site in table["site"].unique()}
-    rows = zip(table["site"], table["channel"], strict=True)
-    return np.array([of_site[site][channel] for site, channel in rows], int)
+    experts = np.full(len(table), -1)
+    sites, channels = table["site"].to_numpy(), table["channel"].to_numpy()
+    for site in table["site"].unique():
+        here = sites == site
+        experts[here] = unit_experts(SITES[site], config)[channels[here].astype(int)]
+    return experts
 
 
 def check_experts(given: pd.DataFrame, found: pd.DataFrame, model: str) -> None:

@@ -202,6 +202,7 @@ def write_steering_card(steering: Steering, repo: str, revision: str | None, *, 
         f"token{' where the steering applies' if _when(steering) else ''}. Of the maps, {set_to:,} set a unit to a "
         f"value, {shifted:,} shift it, and {scaled:,} scale it.",
         _by_place(table),
+        _by_expert(table),
         "## Model",
         _facts(
             _model_facts(steering.model, read) | {"Meant for the model with the digest": _code(steering.transferred_to)}
@@ -377,6 +378,18 @@ def _by_place(table: pd.DataFrame) -> str:
     counts = pd.crosstab(table["layer"], table["site"])
     counts = counts[in_block_order(counts.columns)]
     return _rows(["Layer", *counts.columns], [[str(layer), *map(str, row)] for layer, row in counts.iterrows()])
+
+
+def _by_expert(table: pd.DataFrame) -> str:
+    """Return how many units of each of a mixture's experts there are; "" where none is an expert's."""
+    within = table[table["expert"] >= 0] if "expert" in table else table[:0]
+    if within.empty:
+        return ""
+    counts = pd.crosstab(within["expert"], within["site"])
+    counts = counts[in_block_order(counts.columns)]
+    return "Of the mixture's experts:\n\n" + _rows(
+        ["Expert", *counts.columns], [[str(expert), *map(str, row)] for expert, row in counts.iterrows()]
+    )
 
 
 def _load(model: str, read: Provenance | None) -> str:

@@ -1,5 +1,6 @@
 """Mixtures of experts: who is routed where, what an expert's units say, and what may be done to them."""
 
+import dataclasses
 import json
 import re
 
@@ -21,8 +22,10 @@ from expertlens_jax.models.addresses import locate_units, read_address
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.quantised.mxfp4 import dequantise, quantised_tensor
 from expertlens_jax.models.routing import into_experts, out_of_experts, route
+from expertlens_jax.models.steering import check_fit
 from expertlens_jax.models.taps import keep_reached, pool_by_expert
 from expertlens_jax.models.weights import StoredTensor
+from expertlens_jax.report.hub_card import write_steering_card
 from expertlens_jax.training.activations import prepare_reading
 
 pytestmark = pytest.mark.compiled_quickly
@@ -207,6 +210,80 @@ def test_units_that_are_another_experts_are_another_models(model):
         with pytest.raises(SelectionError, match=r"1 of 2 units are another model's: L1 mlp.up 27 is of expert 1 in"):
             read()
     assert len(el.steer_units(model, units)) == 2
+    with pytest.raises(SelectionError, match=r"1 of 2 units are another model's: L1 mlp.up 27 is of expert 1 in"):
+        el.learn_steering(model, el.load_concepts("facts").subset(["cat", "rain"]), "cat", units=wider)
+
+
+def steerings(model):
+    """A steering of units of two experts, of a logit of the router and of a unit of none; and its experts."""
+    units = locate_units(model, [(1, "mlp.up", 2, 5), (0, "mlp.up", 0, 3), (1, "mlp.router", 3), (0, "resid", 7)])
+    return el.steer_units(model, units, scale=0.5, shift=1.0, label="some"), [2, 0, 3, -1]
+
+
+def test_a_steering_of_a_mixture_names_the_expert_of_each_unit(model, tmp_path):
+    steering, experts = steerings(model)
+    assert list(steering.table) == ["layer", "site", "channel", "expert", "scale", "shift"]
+    assert steering.table["expert"].tolist() == experts
+    assert "(2 at mlp.up, 1 at mlp.router, 1 at resid; of experts 0, 2, 3)" in repr(steering)
+    assert "<th>expert</th>" in steering._repr_html_()
+    steering.save(tmp_path / "one.json")
+    assert el.load_steering(tmp_path / "one.json").table.equals(steering.table)
+
+    late = steering.only(el.When(from_token=1))
+    both = late.then(steering)
+    assert both.table["expert"].tolist() == experts * 2
+    assert [part.table["expert"].tolist() for part in both.parts] == [experts, experts]
+    both.save(tmp_path / "both.json")
+    assert el.load_steering(tmp_path / "both.json").table.equals(both.table)
+    other = el.steer_units(model, locate_units(model, [(0, "mlp.up", 1, 0), (0, "resid", 7)]))
+    assert steering.then(other).table["expert"].tolist() == [*experts, 1]  # resid 7 is in both
+    card = write_steering_card(steering, "me/some", None)
+    assert "| Expert | mlp.router | mlp.up |\n| --- | --- | --- |\n| 0 | 0 | 1 |\n| 2 | 0 | 1 |\n| 3 | 1 | 0 |" in card
+
+
+def test_a_steering_of_no_mixture_has_no_column_for_experts(tmp_path):
+    lenslet = el.load_model("lenslet-2m")
+    steering = el.steer_units(lenslet, lenslet.units.query("site == 'mlp.up'").head(2))
+    assert list(steering.table) == ["layer", "site", "channel", "scale", "shift"]
+    steering.save(tmp_path / "dense.json")
+    assert "expert" not in json.loads((tmp_path / "dense.json").read_text())
+    assert "of expert" not in repr(steering) and "| Expert |" not in write_steering_card(steering, "me/some", None)
+
+
+def test_a_file_that_does_not_know_experts_is_read_and_learns_them_of_the_model(model, tmp_path):
+    steering, _ = steerings(model)
+    steering.save(tmp_path / "new.json")
+    stored = json.loads((tmp_path / "new.json").read_text())
+    (tmp_path / "old.json").write_text(json.dumps({name: each for name, each in stored.items() if name != "expert"}))
+    old = el.load_steering(tmp_path / "old.json")
+    assert "expert" not in old.table and old.digest == steering.digest
+    assert "expert" not in old.then(steering).table and "expert" not in steering.then(old).table
+    assert old.transfer(model).table.equals(steering.table)
+    for wrong in ([2, 0, 3], [2, 0, 3, -2], [2, 0, 3, 0.5]):
+        (tmp_path / "wrong.json").write_text(json.dumps(stored | {"expert": wrong}))
+        with pytest.raises(SelectionError, match="is no steering that steering.save wrote .*(experts|columns)"):
+            el.load_steering(tmp_path / "wrong.json")
+
+
+def test_a_steering_does_not_fit_a_mixture_whose_experts_are_wider(model):
+    steering, _ = steerings(model)
+    wider = config_with(num_experts=2, num_experts_per_tok=2, intermediate_size=2 * WIDTH)
+    of_up = dataclasses.replace(
+        steering, **{name: getattr(steering, name)[:2] for name in ("scale", "shift", "units", "experts")}
+    )
+    of_up = dataclasses.replace(of_up, channels=(("mlp.up", EXPERTS * WIDTH),))
+    with pytest.raises(
+        SelectionError, match=r"doesn't fit wider: L1 mlp.up 27 is expert 2's there, and expert 1's here \(1 of 2 units"
+    ):
+        check_fit(of_up, wider, "wider")
+
+
+def test_what_no_other_program_carries_of_a_mixture_is_named_with_its_expert(model, reference, tmp_path):
+    steering, _ = steerings(model)
+    with pytest.raises(SelectionError, match=r"L1 mlp.up 2 27, L0 mlp.up 0 3, L1 mlp.router 3 3\."):
+        steering.save_gguf(tmp_path / "some.gguf")
+    with pytest.raises(SelectionError, match="are scaled.*L1 mlp.up 2 27"):
+        steering.save_lm_eval(tmp_path / "some.pt", reference)
 
 
 def test_a_table_of_expertise_knows_the_experts_and_a_trace_pools_to_its_responses(model, tmp_path):
@@ -239,6 +316,7 @@ def test_a_table_of_expertise_knows_the_experts_and_a_trace_pools_to_its_respons
 def check_choice_by_expert(found):
     """Steering, counting, and the table as versions wrote it that didn't know experts."""
     steered = el.steer(found, "a", top=5, experts=[1, 3], sites="mlp.act", method="zero")
+    assert steered.table["expert"].tolist() == [channel // WIDTH for channel in steered.table["channel"]]
     of_unit = dict(
         zip(zip(found["site"].values, found["channel"].values, strict=True), found["expert"].values, strict=True)
     )
@@ -258,6 +336,7 @@ def check_choice_by_expert(found):
     old = found.drop_vars("expert")
     assert "expert" not in el.top_experts(old, "a", 4)
     assert el.steer(old, "a", top=5).units == el.steer(found, "a", top=5).units
+    assert "expert" not in el.steer(old, "a", top=5).table
     with pytest.raises(SelectionError, match="this table has no units of a mixture's experts"):
         el.steer(old, "a", top=5, experts=1)
 
