@@ -316,6 +316,8 @@ def _app(
     async def write(request: Request) -> Response:
         asked = await read_body(request.headers.get("content-type", ""), request.stream())
         question = check_write(asked, tables)
+        if question.when is not None:  # it reads the table, which may take a while
+            await asyncio.get_running_loop().run_in_executor(workers, question.check_comes_first)
         if not writing.acquire(blocking=False):
             raise Refused(
                 429, "another text is being written. This server writes one at a time: ask again when it ends."
@@ -327,7 +329,8 @@ def _app(
         del request
         status = error.status if isinstance(error, Refused) else 400
         after = {"Retry-After": "1"} if status == 429 else {}
-        return JSONResponse({"error": str(error)}, status, headers=_HEADERS | after)
+        named = {"name": error.name} if isinstance(error, Refused) and error.name else {}
+        return JSONResponse({"error": str(error)} | named, status, headers=_HEADERS | after)
 
     return Starlette(
         routes=[

@@ -16,18 +16,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from expertlens_jax.errors import ExpertLensError
+from expertlens_jax.errors import ExpertLensError, SelectionError
 from expertlens_jax.experts.steering import METHODS, check_known_concepts, steer
 from expertlens_jax.experts.tracing import trace
 from expertlens_jax.explorer.activations import cut
 from expertlens_jax.explorer.chunks import exact
+from expertlens_jax.models.addresses import format_address, locate_units, one_address
 from expertlens_jax.models.causal import predicts
 from expertlens_jax.models.generation import generate
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.steering import Steering
+from expertlens_jax.models.when import When
 
 MOST = {"characters": 2000, "units": 20, "newTokens": 200, "steered": 5000, "body": 1 << 16}
 """What one request may ask for."""
+_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ class Loaded:
         methods = [name for name, method in METHODS.items() if set(method.needs) <= {*self.expertise.variables}]
         return {
             "model": self.model.name,
+            "layers": self.model.config.num_layers,
             "maxTokens": self.model.config.max_tokens,
             "writes": self.writes,
             "methods": methods,
@@ -55,12 +59,12 @@ class Loaded:
 
 
 class Refused(Exception):
-    """A request that can't be served as it is: its status, and why."""
+    """A request that can't be served as it is: its status, why, and the one name in it that is wrong, or ""."""
 
-    def __init__(self, status: int, why: str) -> None:
-        """Keep both."""
+    def __init__(self, status: int, why: str, name: str = "") -> None:
+        """Keep them."""
         super().__init__(why)
-        self.status = status
+        self.status, self.name = status, name
 
 
 class _Stopped(Exception):
@@ -111,11 +115,42 @@ class WriteQuestion:
     seed: int
     temperature: float
     new_tokens: int
+    from_layer: int
+    when: When | None
 
     def steering(self) -> Steering:
         """Return the concept's experts, set as asked."""
+        steering = self._everywhere()
+        return steering if self.when is None else steering.only(self.when)
+
+    def _everywhere(self) -> Steering:
         own = self.of.expertise.sel(concept=np.array([self.concept], object))  # one concept's units are read
-        return steer(own, self.concept, top=self.count, method=self.method, strength=self.strength)
+        there = sorted({int(layer) for layer in own["layer"].values})
+        layers = [layer for layer in there if layer >= self.from_layer]
+        if not layers:
+            raise SelectionError(
+                f"the table has units of layers {there[0]} to {there[-1]}, and none from layer {self.from_layer} on."
+            )
+        chosen = {} if layers == there else {"layers": layers}
+        return steer(own, self.concept, top=self.count, method=self.method, strength=self.strength, **chosen)
+
+    def check_comes_first(self) -> None:
+        """Refuse a condition by a unit that isn't known yet where the concept's experts are steered.
+
+        What else is wrong with the steering is told where it is written.
+
+        Raises:
+          Refused: the model computes some of them before it.
+        """
+        try:
+            everywhere = self._everywhere()
+        except ExpertLensError:
+            return
+        try:
+            if self.when is not None:
+                everywhere.only(self.when)
+        except SelectionError as error:
+            raise Refused(400, str(error), "when") from error
 
 
 def check_trace(asked: Mapping[str, Any], tables: Mapping[str, Loaded]) -> TraceQuestion:
@@ -144,7 +179,7 @@ def check_write(asked: Mapping[str, Any], tables: Mapping[str, Loaded]) -> Write
       SelectionError: a concept that isn't in the table.
     """
     names = ("table", "prompt", "concept", "count", "strength", "method", "seed", "temperature", "newTokens")
-    _check_names(asked, names)
+    _check_names(asked, (*names, "fromLayer", "when"))
     of = _table(asked, tables)
     if not of.writes:
         raise Refused(400, f"{of.model.name} is {of.model.config.kind}, which writes nothing.")
@@ -163,7 +198,40 @@ def check_write(asked: Mapping[str, Any], tables: Mapping[str, Loaded]) -> Write
         seed=_whole(asked, "seed", 0, 2**31 - 1),
         temperature=_number(asked, "temperature", 0, 5),
         new_tokens=_whole(asked, "newTokens", 1, MOST["newTokens"]),
+        from_layer=_whole(asked, "fromLayer", 0, of.model.config.num_layers - 1),
+        when=_when(asked["when"], of.model),
     )
+
+
+def _when(asked: Any, model: Model) -> When | None:
+    """Return the condition that is asked for: a unit, by its address, that says more than a number, or less.
+
+    Raises:
+      Refused: it is none, or the model has no such unit.
+    """
+    if asked is None:
+        return None
+    if not isinstance(asked, dict) or set(asked) != {"unit", "above", "below"} or not isinstance(asked["unit"], str):
+        raise Refused(400, "when should have a unit, as text, and above and below, as numbers or null.", "when")
+    bounds = {name: asked[name] for name in ("above", "below") if asked[name] is not None}
+    for name, value in bounds.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FLOAT32:
+            raise Refused(400, f"{name} should be a number.", "when")
+    try:
+        if not asked["unit"].strip():
+            raise SelectionError(
+                f"{' and '.join(bounds) or 'nothing'} was given, and no unit; wanted one such as "
+                "L3 mlp.up 417, or nothing at all."
+            )
+        unit = one_address(asked["unit"][: MOST["characters"]], model.config)
+        locate_units(model, unit)
+        if not bounds:
+            raise SelectionError(
+                f"{format_address(unit)} was given without a number; say above or below which one it has to be."
+            )
+        return When(unit=unit, **bounds)
+    except ExpertLensError as error:
+        raise Refused(400, str(error), "when") from error
 
 
 def _check_names(asked: Mapping[str, Any], names: tuple[str, ...]) -> None:
@@ -242,7 +310,8 @@ class Writing:
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield JSON, a line each: `{"column", "text"}`, and of each column last `{"column", "done": true}`.
 
-        A column that can't be written has `error` in its last line. A reader who leaves stops both at their next token.
+        Where a steering applies only at some tokens, `{"column", "only"}` says at which, in words. A column that can't
+        be written has `error` in its last line. A reader who leaves stops both at their next token.
         """
         done = 0
         try:
@@ -265,6 +334,8 @@ class Writing:
             self._tell(column, text=text)
 
         question, failed = self._question, {}
+        if column == "steered" and question.when is not None:
+            self._tell(column, only=str(question.when))
         try:
             generate(
                 question.of.model,

@@ -32,7 +32,10 @@ ASKED = {
     "seed": 3,
     "temperature": 0.8,
     "newTokens": 12,
+    "fromLayer": 0,
+    "when": None,
 }
+WHEN = {"unit": "L0 mlp.up 417", "above": -0.5, "below": None}
 
 
 @pytest.fixture(scope="module")
@@ -295,11 +298,55 @@ TRACE = {"table": "t0", "text": "A cat.", "units": [[0, "attn.v", 28]]}
         ("write", ASKED | {"temperature": -1}, "temperature should be a number from 0 to 5"),
         ("write", ASKED | {"seed": -1}, "seed should be a whole number"),
         ("write", ASKED | {"method": "eval"}, "wanted a method of set_median, set_p90, zero"),
+        ("write", ASKED | {"fromLayer": 4}, "fromLayer should be a whole number from 0 to 3"),
+        ("write", {name: each for name, each in ASKED.items() if name != "when"}, "wanted exactly table, prompt"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused(served, path, asked, told):
     status, body, _ = served.post(f"/live/{path}", asked)
     assert status == 400 and told in json.loads(body)["error"]
+
+
+def test_steering_goes_by_a_unit(served):
+    """Which fires at some of the tokens: the text is what `el.generate` makes, and neither of those without it."""
+    lines = served.write(ASKED | {"fromLayer": 1, "when": WHEN})
+    assert [line["only"] for line in lines if "only" in line] == ["where L0 mlp.up 417 > -0.5"]
+    told = "".join(line.get("text", "") for line in lines if line["column"] == "steered")
+    when = el.When(unit=(0, "mlp.up", 417), above=-0.5)
+    steering = el.steer(served.expertise, "cat", top=20, layers=[1, 2, 3], when=when)
+    settings = {"max_new_tokens": 12, "temperature": 0.8, "seed": 3}
+    assert told == el.generate(served.model, ASKED["prompt"], steering=steering, **settings).texts[0]
+    always = served.write(ASKED | {"fromLayer": 1})
+    assert not [line for line in always if "only" in line]
+    for other in (always, [line for line in lines if line["column"] == "plain"]):
+        assert told != "".join(line.get("text", "") for line in other if line["column"] == other[-1]["column"])
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        (WHEN | {"unit": "the cat's"}, r"\"the cat's\" was given for a unit; wanted .*L3 mlp.up 417"),
+        (WHEN | {"unit": " "}, "above was given, and no unit; wanted one such as L3 mlp.up 417, or nothing at all"),
+        (WHEN | {"unit": "L0 mlp.up 99999"}, "in lenslet-2m mlp.up has the channels 0 to 511"),
+        (WHEN | {"unit": "L9 mlp.up 1"}, "lenslet-2m has mlp.up in layers 0 to 3"),
+        (WHEN | {"unit": "L0 mpl.up 1"}, "Did you mean mlp.up"),
+        (WHEN | {"unit": "L0 mlp.up 1 17"}, "this model is no mixture of experts"),
+        (WHEN | {"above": None}, "L0 mlp.up 417 was given without a number; say above or below which one"),
+        (WHEN | {"below": -0.5}, "no number is both; wanted above < below"),
+        (WHEN | {"above": "1"}, "above should be a number"),
+        (WHEN | {"below": True}, "below should be a number"),
+        (WHEN | {"above": 10**400}, "above should be a number"),
+        (WHEN | {"above": float("nan")}, "above should be a number"),
+        (WHEN | {"unit": ["L0 mlp.up 1"]}, "when should have a unit, as text, and above and below"),
+        ({"unit": "L0 mlp.up 1"}, "when should have a unit, as text, and above and below"),
+        ("L0 mlp.up 1 > 5", "when should have a unit, as text, and above and below"),
+        (WHEN | {"unit": "L3 resid 1"}, "the model computes L.* before L3 resid, .* Steer units of later sites"),
+    ],
+)
+def test_a_condition_that_can_not_hold_is_told_by_its_name(served, when, told):
+    status, body, _ = served.post("/live/write", ASKED | {"when": when})
+    answer = json.loads(body)
+    assert status == 400 and answer["name"] == "when" and re.search(told, answer["error"]), answer
 
 
 def test_a_text_too_long_to_go_on_with_is_told_in_both_columns(served):

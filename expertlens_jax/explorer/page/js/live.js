@@ -6,8 +6,8 @@ async function askModel(what, body, signal, tell = () => {}) {
   for (let pause = 300; ; pause = Math.min(2 * pause, 2000)) {
     const response = await fetch(`live/${what}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
     if (response.ok) return response;
-    const { error } = await response.json().catch(() => ({ error: `The server answers ${response.status}.` }));
-    if (response.status !== 429) throw new Error(error);
+    const { error, name } = await response.json().catch(() => ({ error: `The server answers ${response.status}.` }));
+    if (response.status !== 429) throw Object.assign(new Error(error), { field: name });
     tell(error);
     await new Promise((resolve) => setTimeout(resolve, pause));
     if (signal.aborted) throw new DOMException("left", "AbortError");
@@ -89,9 +89,16 @@ const METHOD_TOLD = {
   mean_shift: "moved by the difference of means", linear_ot: "moved by optimal transport",
 };
 
+// What the server is asked of what stands in the form; without a unit and its bounds, steering is at every token.
+function questionOf({ unit, above, below, ...rest }) {
+  const bound = (typed) => typed === "" ? null : Number(typed);
+  return { ...rest, when: unit.trim() || above !== "" || below !== "" ? { unit, above: bound(above), below: bound(below) } : null };
+}
+
 function LiveWriting({ state, name, live, most, asked, setAsked }) {
   const [texts, setTexts] = useState({ plain: "", steered: "" });
   const [says, say] = useState("");
+  const [wrong, setWrong] = useState("");
   const running = useRef(null);
   const change = (part) => setAsked((now) => ({ ...now, ...part }));
   const stop = () => { if (running.current) running.current.abort(); running.current = null; };
@@ -101,11 +108,12 @@ function LiveWriting({ state, name, live, most, asked, setAsked }) {
     stop();
     const control = new AbortController();
     running.current = control;
-    setTexts({ plain: "", steered: "", prompt: question.prompt });
+    setTexts({ plain: "", steered: "", prompt: question.prompt, only: "" });
+    setWrong("");
     say("Writing … the first time a length is asked for, this takes a while.");
     const errors = [];
     try {
-      const response = await askModel("write", { table: state.table.id, concept: name, ...question }, control.signal, say);
+      const response = await askModel("write", { table: state.table.id, concept: name, ...questionOf(question) }, control.signal, say);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
@@ -116,6 +124,7 @@ function LiveWriting({ state, name, live, most, asked, setAsked }) {
         const grown = { plain: "", steered: "" };
         for (const line of lines.map((each) => JSON.parse(each))) {
           if (line.error) errors.push(line.error);
+          if (line.only) setTexts((now) => ({ ...now, only: `, only ${line.only}` }));
           grown[line.column] += line.text || "";
         }
         if (control.signal.aborted) return;
@@ -123,7 +132,10 @@ function LiveWriting({ state, name, live, most, asked, setAsked }) {
       }
       if (running.current === control) { running.current = null; say([...new Set(errors)].join(" ") || "Done."); }
     } catch (error) {
-      if (running.current === control) { running.current = null; say(whyNot(error)); }
+      if (running.current !== control) return;
+      running.current = null;
+      setWrong(error.field === "when" ? error.message : "");
+      say(error.field === "when" ? "Nothing was written." : whyNot(error));
     }
   };
   // The slider writes anew while it is moved, once it rests for a moment.
@@ -134,6 +146,9 @@ function LiveWriting({ state, name, live, most, asked, setAsked }) {
     timer.current = setTimeout(() => write({ ...asked, strength }), 350);
   };
   const number = (field, label, least, top, step = 1) => html`<label class="field">${label} <input type="number" min=${least} max=${top} step=${step} value=${asked[field]} onInput=${(e) => { const value = Number(e.target.value); if (e.target.value !== "" && value >= least && value <= top) change({ [field]: value }); }} /></label>`;
+  // Of the unit that steering goes by: what is typed stays as it is until the server reads it.
+  const typed = (field, label, more) => html`<label class="field">${label} <input ...${more} value=${asked[field]} aria-invalid=${wrong ? "true" : null} aria-describedby=${wrong ? "wrong" : null} onInput=${(e) => change({ [field]: e.target.value })} /></label>`;
+  const bound = { type: "number", step: "any", placeholder: "any" };
   return html`<section aria-label="Steer"><h2>Steer</h2>
     <form onSubmit=${(e) => { e.preventDefault(); write(asked); }}>
       <label class="field grow">Prompt <input id="prompt" value=${asked.prompt} maxlength=${most.characters} onInput=${(e) => change({ prompt: e.target.value })} /></label>
@@ -141,14 +156,17 @@ function LiveWriting({ state, name, live, most, asked, setAsked }) {
       <div class="row">
         ${number("count", "Experts", 1, Math.min(most.steered, state.table.numUnits))}
         <label class="field">They <select value=${asked.method} onChange=${(e) => change({ method: e.target.value })}>${live.methods.map((each) => html`<option value=${each}>${METHOD_TOLD[each] || each}</option>`)}</select></label>
+        ${live.layers > 1 && number("fromLayer", "From layer", 0, live.layers - 1)}
         ${number("newTokens", "New tokens", 1, most.newTokens)} ${number("temperature", "Temperature", 0, 5, 0.1)} ${number("seed", "Seed", 0, 2147483647)}
         <button type="submit">Write</button> <button type="button" onClick=${() => { stop(); say("Stopped."); }}>Stop</button>
       </div>
+      <div class="row" role="group" aria-label="Condition">${typed("unit", "Only where unit", { id: "when", placeholder: "L0 mlp.up 417", spellcheck: false, size: 16, maxlength: 60 })} ${typed("above", "is above", bound)} ${typed("below", "and below", bound)}
+        ${wrong ? html`<span class="wrong" id="wrong" role="alert">${wrong}</span>` : html`<span class="faint">Empty: at every token.</span>`}</div>
     </form>
     <p class="faint" role="status">${says}</p>
     <div class="columns written">
       <section aria-label="Unsteered"><h3>Unsteered</h3><p><span class="faint">${texts.prompt}</span><${Marked} text=${texts.plain} word=${name} /></p></section>
-      <section aria-label="Steered"><h3>Steered to ${name}, strength ${asked.strength}</h3><p><span class="faint">${texts.prompt}</span><${Marked} text=${texts.steered} word=${name} /></p></section>
+      <section aria-label="Steered"><h3>Steered to ${name}, strength ${asked.strength}${texts.only}</h3><p><span class="faint">${texts.prompt}</span><${Marked} text=${texts.steered} word=${name} /></p></section>
     </div></section>`;
 }
 
@@ -160,7 +178,7 @@ function LiveView({ index, state, name }) {
   // What was typed and asked stays when another concept is chosen; what was read and written doesn't.
   const [text, setText] = useState("The cat sat on the mat, and a dog barked at it.");
   const methods = live ? live.methods : [];
-  const [asked, setAsked] = useState({ prompt: "They talked about the", strength: 1, count: 50, method: methods.includes("set_median") ? "set_median" : methods[0], seed: 0, temperature: 0.8, newTokens: 40 });
+  const [asked, setAsked] = useState({ prompt: "They talked about the", strength: 1, count: 50, method: methods.includes("set_median") ? "set_median" : methods[0], seed: 0, temperature: 0.8, newTokens: 40, fromLayer: 0, unit: "", above: "", below: "" });
   const chunk = useChunk(live ? `${table.id}/concepts/${row}` : null);
   const list = useChunk(live ? `${table.id}/units` : null);
   const spoken = useChunk(live && Object.keys(table.speaking).length ? `${table.id}/spoken/${row}` : null);
