@@ -309,17 +309,18 @@ def test_what_is_out_of_bounds_is_refused(served, path, asked, told):
 
 def test_steering_goes_by_a_unit(served):
     """Which fires at some of the tokens: the text is what `el.generate` makes, and neither of those without it."""
-    lines = served.write(ASKED | {"fromLayer": 1, "when": WHEN})
+    asked = ASKED | {"fromLayer": 1, "count": 300}
+    lines = served.write(asked | {"when": WHEN})
     assert [line["only"] for line in lines if "only" in line] == ["where L0 mlp.up 417 > -0.5"]
     told = "".join(line.get("text", "") for line in lines if line["column"] == "steered")
     when = el.When(unit=(0, "mlp.up", 417), above=-0.5)
-    steering = el.steer(served.expertise, "cat", top=20, layers=[1, 2, 3], when=when)
+    steering = el.steer(served.expertise, "cat", top=300, layers=[1, 2, 3], when=when)
     settings = {"max_new_tokens": 12, "temperature": 0.8, "seed": 3}
     assert told == el.generate(served.model, ASKED["prompt"], steering=steering, **settings).texts[0]
-    always = served.write(ASKED | {"fromLayer": 1})
+    always = served.write(asked)
     assert not [line for line in always if "only" in line]
-    for other in (always, [line for line in lines if line["column"] == "plain"]):
-        assert told != "".join(line.get("text", "") for line in other if line["column"] == other[-1]["column"])
+    for other, column in ((always, "steered"), (lines, "plain")):
+        assert told != "".join(line.get("text", "") for line in other if line["column"] == column)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_steering_streams_beside_the_unsteered_text(opened, served):
 
 def test_steering_goes_by_a_unit_and_what_is_wrong_with_it_stands_beside_it(opened, served):
     page = opened(f"{served.address}#/live/dog")
-    for label, value in (("New tokens", "12"), ("Experts", "20"), ("Seed", "3")):
+    for label, value in (("New tokens", "12"), ("Experts", "300"), ("Seed", "3")):
         page.get_by_label(label).fill(value)
     page.get_by_label("Only where unit").fill("L0 mlp.up 417000")
     page.get_by_label("is above").fill("-0.5")
@@ -123,7 +123,7 @@ def test_steering_goes_by_a_unit_and_what_is_wrong_with_it_stands_beside_it(open
     page.wait_for_selector("[role=status]:text-is('Done.')")
     assert said.count() == 0
     when = el.When(unit=(0, "mlp.up", 417), above=-0.5)
-    steering = el.steer(served.expertise, "dog", top=20, layers=[1, 2, 3], when=when)
+    steering = el.steer(served.expertise, "dog", top=300, layers=[1, 2, 3], when=when)
     made = el.generate(
         served.model, "They talked about the", max_new_tokens=12, temperature=0.8, seed=3, steering=steering
     )
