@@ -17,12 +17,22 @@ WORKDIR ?= runs/demo
 # Python compiles what is imported, a tenth of what is installed; pip would compile all.
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: demo test lint browser wheel docs accelerators ready clean
+.PHONY: demo demo-minilm demo-lenslet test lint browser wheel docs accelerators ready clean
 
+# The two models share nothing, so each has a core. Lenslet's progress is on the screen, MiniLM's in a file.
 demo: $(VENV)/.demo $(VENV)/.ratings
-	$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm
-	$(VENV)/bin/python -m experiments.reproduce --config=configs/demo.py:$(SIZE) --workdir=$(WORKDIR)/lenslet
+	@$(MAKE) --no-print-directory -j 2 demo-minilm demo-lenslet
 	$(VENV)/bin/expertlens explore $(WORKDIR)/lenslet
+
+demo-minilm: $(VENV)/.demo $(VENV)/.ratings
+	@mkdir -p $(WORKDIR)
+	@echo "MiniLM is looked into at the same time; its table comes when it is done. How far it is: $(WORKDIR)/minilm.log"
+	@$(VENV)/bin/python -m experiments.alignment --config=configs/minilm.py:$(SIZE) --workdir=$(WORKDIR)/minilm \
+	  >$(WORKDIR)/minilm.txt 2>$(WORKDIR)/minilm.log && cat $(WORKDIR)/minilm.txt || \
+	  { tr '\r' '\n' <$(WORKDIR)/minilm.log | tail -n 30 >&2; echo "MiniLM stopped." >&2; exit 1; }
+
+demo-lenslet: $(VENV)/.demo $(VENV)/.ratings
+	$(VENV)/bin/python -m experiments.reproduce --config=configs/demo.py:$(SIZE) --workdir=$(WORKDIR)/lenslet
 
 # A worker that crashes ends the run: xdist would wait for its replacement for ever.
 test: $(VENV)/.test $(VENV)/.ratings
