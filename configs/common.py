@@ -26,7 +26,10 @@ def measuring_settings(model: str) -> ml_collections.ConfigDict:
     c.sites = ()  # of units; () for the outputs of all linear layers
     c.pooling = "max"
     c.truncate = False  # cut sentences longer than the model's context, rather than refuse them
-    c.significant_bits = 0  # of each response, so that what differs by rounding alone ties (12); 0: as computed
+    # Each response is rounded to so many significant bits; 0: as computed, which is what el.find_experts does untold.
+    # Where a causal model's sentences begin alike, many responses are equal but for rounding, and average precision
+    # would order them by the size of batches or the kind of processor. At 12 bits they tie.
+    c.significant_bits = 12
     c.chat = ""  # whose turn sentences are, in the model's chat template: "user" or "assistant"; "" for plain text
     c.chat_system = ""  # the system prompt
     c.chat_asked = ""  # what the user said before an assistant's turn

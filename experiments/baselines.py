@@ -163,9 +163,9 @@ def read_comparison(
 def embeddings_beside(config: ml_collections.ConfigDict) -> tuple[tuple[str, str], ...]:
     """Return what embeddings want of the pass that finds the experts.
 
-    Nothing where it reads sentences otherwise than they are read to embed them: in a chat, or to few bits.
+    Nothing where it reads sentences otherwise than they are read to embed them: in a chat.
     """
-    return () if config.chat or config.significant_bits else EMBEDDED
+    return () if config.chat else EMBEDDED
 
 
 def compare_concepts(

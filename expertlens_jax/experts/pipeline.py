@@ -270,7 +270,7 @@ def check_one_host(store: ResponseStore | None) -> None:
 def kept_responses(store: ResponseStore, model: Model, job: Job, progress: bool) -> StoredResponses | None:
     """Return all layers' responses in the store, recorded there if they aren't yet; None if they can't be kept.
 
-    What the store keeps beside them is recorded by the same pass.
+    What the store keeps beside them is recorded by the same pass, and never rounded.
     """
     found = store.find(job.recording)
     if found is not None:
@@ -280,7 +280,7 @@ def kept_responses(store: ResponseStore, model: Model, job: Job, progress: bool)
     with store.entry(job.recording) as room, contextlib.ExitStack() as stack:
         if room is not None:
             others = [
-                pooled_otherwise(model, job.recording, site, pooling)
+                unrounded(pooled_otherwise(model, job.recording, site, pooling))
                 for site, pooling in (() if job.recording.saes else store.beside)
             ]
             others = [each for each in others if store.find(each) is None]
@@ -291,6 +291,12 @@ def kept_responses(store: ResponseStore, model: Model, job: Job, progress: bool)
             beside = [(each, its) for each, its in rooms if its is not None]
             record(job.recording, job.layout, room, (0, job.recording.num_layers), "", progress, beside)
     return room
+
+
+def unrounded(recording: PreparedRecording) -> PreparedRecording:
+    """Return the same recording, with responses as they are computed: what is compared by value has no ties to keep."""
+    provenance = dataclasses.replace(recording.provenance, significant_bits=0)
+    return dataclasses.replace(recording, significant_bits=None, provenance=provenance)
 
 
 def make_buffer(job: Job, place: str, num_units: int, scratch: epath.Path) -> ResponseBuffer:

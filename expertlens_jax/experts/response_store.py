@@ -57,7 +57,8 @@ class ResponseStore:
     """Read what is kept, and keep nothing new."""
     beside: tuple[tuple[str, str], ...] = ()
     """(site, pooling) pairs, such as ("resid", "mean"): whenever sentences are read to keep a model's responses, its
-    responses there are kept too, from the same pass, if the limit is enough for both. Not of the site "sae"."""
+    responses there are kept too, from the same pass, as they are computed whatever `significant_bits` says, if the
+    limit is enough for both. Not of the site "sae"."""
 
     def __post_init__(self) -> None:
         """Check the values.

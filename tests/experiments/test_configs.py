@@ -121,12 +121,20 @@ def test_each_setting_reaches_load_model(name, size, tmp_path, monkeypatch):
     assert calls == [(str(tmp_path), asked | {"revision": "step5"}), ("other", asked | {"revision": None})]
 
 
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_responses_of_causal_models_are_rounded_and_an_encoders_are_not(name, size):
+    config = config_of(name, size)
+    assert expertise.read_recording(config).significant_bits == (None if name == "minilm" else 12)
+    config.significant_bits = 0
+    assert expertise.read_recording(config) == el.Recording()
+
+
 @pytest.mark.parametrize(("given", "read"), [(0, None), (77, 77)])
 def test_tokens_a_batch_follow_the_device_unless_they_are_given(given, read):
     config = config_of("demo", "full")
     assert config.tokens_per_batch == 0
     config.tokens_per_batch = given
-    assert expertise.read_recording(config) == el.Recording(tokens_per_batch=read)
+    assert expertise.read_recording(config) == el.Recording(tokens_per_batch=read, significant_bits=12)
     config.tokens_per_batch = -1
     with pytest.raises(el.ExpertLensError, match="tokens_per_batch must be an integer above 0, or None, not -1"):
         expertise.read_recording(config)

@@ -46,7 +46,8 @@ def read(runs, name, *index):
 @functools.cache
 def respond(revision, sentences):
     concepts = el.load_concepts(sentences).subset(CONCEPTS)
-    return el.record_responses(el.load_model("lenslet-2m", revision=revision), concepts.sentences), concepts
+    model = el.load_model("lenslet-2m", revision=revision)
+    return el.record_responses(model, concepts.sentences, significant_bits=12), concepts
 
 
 def expertise_of(revision=None, sentences="facts", **settings):

@@ -31,7 +31,8 @@ def test_the_run_holds_the_numbers_of_the_library_and_goes_on(tmp_path, monkeypa
     table = pd.read_csv(tmp_path / "run" / "necessity.csv")
     facts, stories = (el.load_concepts(name).subset(WORDS) for name in ("facts", "stories"))
     model = el.load_model("lenslet-2m")
-    expertise = el.measure_expertise(el.record_responses(model, facts.sentences, sites="mlp.up"), facts)
+    responses = el.record_responses(model, facts.sentences, sites="mlp.up", significant_bits=12)
+    expertise = el.measure_expertise(responses, facts)
     expertise = el.attribute(model, facts, expertise=expertise)
     asked = {"counts": (20, 50), "sentences": 3, "resamples": 50}
     expected = el.analysis.necessity(model, expertise, stories, **asked).table

@@ -45,7 +45,7 @@ def test_the_run_holds_the_numbers_of_the_library(sentences, tmp_path):
     (conclusion,) = senses.run(small(sentences), tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "senses.csv").set_index(["measure", "kind"])
     concepts = el.load_concepts(sentences)
-    responses = el.record_responses(el.load_model("lenslet-2m"), concepts.sentences)
+    responses = el.record_responses(el.load_model("lenslet-2m"), concepts.sentences, significant_bits=12)
     expertise = el.measure_expertise(responses, concepts)
     expected = el.analysis.senses(expertise, concepts, threshold=0.4, resamples=50).table
     for row in expected.itertuples():

@@ -1,6 +1,7 @@
 """Tables that experiments share: each is handed out to its own model and sentences only, whatever these are called."""
 
 import jax
+import numpy as np
 import pytest
 
 import expertlens_jax as el
@@ -11,7 +12,7 @@ from experiments.baselines import embeddings_beside
 from experiments.expertise import asked_together, read_store, saved_expertise, tables_root, wants_transport
 from experiments.run import Run
 from experiments.sources import Sources
-from expertlens_jax.analysis.similarity.embeddings import embed_concepts
+from expertlens_jax.analysis.similarity.embeddings import EMBEDDED, embed_concepts
 from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import RunDirectoryError
 from expertlens_jax.experts import pipeline, poolings
@@ -42,7 +43,7 @@ def asking():
 
 def test_tables_of_one_model_and_sentences_record_once_and_sort_together(asking, tmp_path, monkeypatch):
     model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(("cat", "dog", "car", "bus"))
-    bare = dict(halves=False, permutations=0, transport=False)
+    bare = dict(halves=False, permutations=0, transport=False, significant_bits=12)
     changes = [dict(negatives_per_positive=float(ratio)) for ratio in (1, 5, 10)]
     changes += [dict(sampled=True, seed=seed) for seed in (1, 2)]
     want = [
@@ -85,19 +86,24 @@ def test_responses_are_kept_of_the_own_model_and_sentences_alone(asking, tmp_pat
     assert read_store(asking, tmp_path, read_only=False) is None
 
 
-def test_embeddings_are_read_by_the_pass_that_finds_the_experts(asking, tmp_path, monkeypatch):
+def test_embeddings_are_read_unrounded_by_the_pass_that_finds_the_experts(asking, tmp_path, monkeypatch):
     asking.concepts, asking.sites = ("cat", "car"), ("attn.v",)
     this = Run(asking, tmp_path, Sources())
     concepts, beside = this.datasets[0], embeddings_beside(asking)
     want = embed_concepts(this.model, concepts)
-    this.expertise(this.model, concepts, beside=beside)
+    found = this.expertise(this.model, concepts, beside=beside)
+    alone = el.record_responses(this.model, concepts.sentences, sites="attn.v", significant_bits=12)
+    np.testing.assert_array_equal(found["average_precision"], el.measure_expertise(alone, concepts)["average_precision"])
     monkeypatch.setattr(poolings, "reading_together", None)  # would be called
     store = read_store(asking, tables_root(asking, tmp_path), read_only=True)
     assert embed_concepts(this.model, concepts, store=store).identical(want)
-    for changes in ({"chat": "user"}, {"significant_bits": 12}):  # as which embeddings aren't read
-        other = get_config("small")
-        other.update(changes)
-        assert embeddings_beside(other) == ()
+
+
+def test_embeddings_are_not_read_by_a_pass_in_a_chat():
+    config = get_config("small")
+    assert embeddings_beside(config) == EMBEDDED
+    config.chat = "user"
+    assert embeddings_beside(config) == ()
 
 
 def test_slopes_of_the_transport_are_measured_where_steering_reads_them():

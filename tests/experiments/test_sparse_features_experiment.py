@@ -59,7 +59,7 @@ def test_detection_is_that_of_tables_of_the_written_autoencoder(shared, done):
     model, scores = el.load_model("lenslet-2m").with_sae(sae), []
     for name in ("facts", "stories"):
         concepts = el.load_concepts(name).subset(CONCEPTS)
-        responses = el.record_responses(model, concepts.sentences, sites="sae")
+        responses = el.record_responses(model, concepts.sentences, sites="sae", significant_bits=12)
         scores.append(el.measure_expertise(responses, concepts)["average_precision"].values)
     both = [(scores[1 - i][concept, scores[i][concept].argmax()]) for i in (0, 1) for concept in range(len(CONCEPTS))]
     assert row.value == pytest.approx(np.mean(both), abs=1e-4)

@@ -52,7 +52,7 @@ def measured():
     found = {}
     for name in ("facts", "stories"):
         concepts = el.load_concepts(name).subset(CONCEPTS)
-        responses = el.record_responses(model, concepts.sentences)
+        responses = el.record_responses(model, concepts.sentences, significant_bits=12)
         found[name] = el.measure_expertise(responses, concepts)
         for seed in (0, 1):
             found[f"{name}, seed {seed}"] = el.measure_expertise(responses, concepts, sampled=True, seed=seed)

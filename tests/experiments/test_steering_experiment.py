@@ -40,7 +40,7 @@ def test_the_effect_is_what_the_library_says(workdir):
     effects = pd.read_csv(workdir / "effects.csv")
     assert set(effects["arm"]) == {"unsteered", "experts", "random", "matched", "another_concept", "shared"}
     model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(CONCEPTS)
-    expertise = el.measure_expertise(el.record_responses(model, concepts.sentences), concepts)
+    expertise = el.measure_expertise(el.record_responses(model, concepts.sentences, significant_bits=12), concepts)
     ids = [model.tokenizer("There was a")["input_ids"]]
     by = {"experts": el.steer(expertise, "cat", top=10), "another_concept": el.steer(expertise, "bread", top=10)}
     word, plural = (model.tokenizer(" " + word)["input_ids"] for word in ("cat", "cats"))

@@ -47,18 +47,20 @@ def test_poolings_of_one_pass_are_those_of_a_pass_for_each(model, concepts, site
         assert got.values.tobytes() == alone.values.tobytes() and got.identical(alone)
 
 
-def test_what_a_store_keeps_beside_is_recorded_by_the_same_pass(model, concepts, tmp_path, monkeypatch):
-    want = el.find_experts(model, concepts, tmp_path / "without", **FINDING)
+@pytest.mark.parametrize("bits", [None, 12])
+def test_what_a_store_keeps_beside_is_recorded_by_the_same_pass_unrounded(model, concepts, bits, tmp_path, monkeypatch):
+    finding = FINDING | {"significant_bits": bits}
+    want = el.find_experts(model, concepts, tmp_path / "without", **finding)
     alone = record(model, concepts)
     store = el.ResponseStore(tmp_path / "kept", beside=(("resid", "mean"), ("resid", "last")))
     monkeypatch.setattr(responses, "respond", refuse)
-    found = el.find_experts(model, concepts, tmp_path / "with", store=store, **FINDING)
+    found = el.find_experts(model, concepts, tmp_path / "with", store=store, **finding)
     assert found["average_precision"].values.tobytes() == want["average_precision"].values.tobytes()
     monkeypatch.setattr(poolings, "respond_together", refuse)
     for got, each in zip(record(model, concepts, store=store), alone, strict=True):
         assert got.identical(each)
     monkeypatch.setattr(pipeline, "record", refuse)
-    again = el.find_experts(model, concepts, tmp_path / "again", store=tmp_path / "kept", **FINDING)
+    again = el.find_experts(model, concepts, tmp_path / "again", store=tmp_path / "kept", **finding)
     assert again["average_precision"].values.tobytes() == want["average_precision"].values.tobytes()
 
 

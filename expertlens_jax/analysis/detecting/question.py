@@ -79,7 +79,7 @@ def detection(
       seed: of all that is drawn.
       progress: show bars.
       **settings: the fields of `recording` as plain keywords: `sites`, `pooling`, `truncate`, `tokens_per_batch`,
-        `chat`.
+        `chat`, `significant_bits` (of units and features alone).
 
     Returns:
       A `Result`. Its table has a row per detector, number of positives, label noise, measure ("average_precision",

@@ -37,6 +37,7 @@ def read_model(
     "units" are pooled over tokens, by maximum unless the recording says otherwise, and so are features of an "sae".
     "stream" is the residual stream at every token of the sentence, after each of at most four layers, evenly spaced,
     side by side: `[sentences, tokens, channels]`. "embedding" is the mean over tokens of the last layer's stream.
+    These two are never rounded, whatever the recording's `significant_bits`.
 
     Args:
       model: from `load_model`.
@@ -59,7 +60,7 @@ def read_model(
         found["embedding"] = np.nanmean(found["stream"][:, :, -model.config.d_model :], axis=1)
     elif "embedding" in readings:
         other = embedder or model
-        means = dataclasses.replace(recording, sites="resid", pooling="mean")
+        means = dataclasses.replace(recording, sites="resid", pooling="mean", significant_bits=None)
         if embedder is not None:
             means = dataclasses.replace(means, chat=None)
         stream = record_responses(other, sentences, recording=means, progress=progress)

@@ -11,7 +11,7 @@ import expertlens_jax as el
 from expertlens_jax.analysis.detecting.examples import Examples, concept_labels, draw_examples
 from expertlens_jax.analysis.detecting.pairs import pair_sets
 from expertlens_jax.analysis.detecting.question import default_detectors
-from expertlens_jax.analysis.detecting.readings import read_stream
+from expertlens_jax.analysis.detecting.readings import read_model, read_stream
 from expertlens_jax.errors import (
     ConceptDataError,
     ExpertLensWarning,
@@ -164,6 +164,18 @@ def test_the_stream_of_a_model_is_what_it_captures():
         wanted = captured.transpose(1, 0, 2).reshape(captured.shape[1], -1)
         np.testing.assert_allclose(row[: len(wanted)], wanted, atol=1e-4)
         assert np.isnan(row[len(wanted) :]).all()
+
+
+def test_units_are_rounded_and_embeddings_are_not():
+    model, sentences = el.load_model("lenslet-2m"), ["The cat was in the house.", "A cat was in the field."]
+    asked = dict(readings=("units", "embedding"))
+    plain, rounded = (
+        read_model(model, sentences, **asked, recording=el.Recording("mlp.up", significant_bits=bits))
+        for bits in (None, 12)
+    )
+    np.testing.assert_array_equal(rounded["embedding"], plain["embedding"])
+    np.testing.assert_allclose(rounded["units"], plain["units"], rtol=2**-12)
+    assert (rounded["units"] != plain["units"]).mean() > 0.9
 
 
 def nobody(*_):
