@@ -174,7 +174,7 @@ class Recording:
 
     Where a causal model's sentences begin alike, many of its responses are the same number, but for what a kind of
     processor or a size of batch rounds in another way, and average precision orders them by that. With 12 bits they
-    tie."""
+    tie: suites of causal models have 12. Here it is None, so that responses are what `trace` shows, to the bit."""
 
     plain: ClassVar[Mapping[str, str]] = {
         name: name

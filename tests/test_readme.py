@@ -75,5 +75,5 @@ def test_the_notebooks_of_one_table_ask_for_the_same_one_so_that_it_is_made_once
     assert tables["find_experts"] == tables["steer"]
     assert tables["steer"][2:] == [
         'folder = tempfile.gettempdir() + "/facts-of-lenslet-5m"',
-        "expertise = el.find_experts(model, concepts, workdir=folder, transport=False)",
+        "expertise = el.find_experts(model, concepts, workdir=folder, significant_bits=12, transport=False)",
     ]
