@@ -3,8 +3,8 @@
 Each test is in one lane: what its own marker says, or its file, or its folder.
 
 With `--cases=one`, each test outside the lane `unit` is run with one of its cases: another of each test, so that every
-family of models and every setting is met by some. Those marked `every_case` keep all of theirs, or one of each value of the
-parameters that the marker names; those marked `long` are left out.
+family of models and every setting is met by some. Those marked `every_case` keep all of theirs, or
+one of each value of the parameters that the marker names; those marked `long` are left out.
 """
 
 import atexit

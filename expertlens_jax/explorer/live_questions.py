@@ -131,8 +131,7 @@ class WriteQuestion:
             raise SelectionError(
                 f"the table has units of layers {there[0]} to {there[-1]}, and none from layer {self.from_layer} on."
             )
-        chosen = {} if layers == there else {"layers": layers}
-        return steer(own, self.concept, top=self.count, method=self.method, strength=self.strength, **chosen)
+        return steer(own, self.concept, top=self.count, method=self.method, strength=self.strength, layers=layers)
 
     def check_comes_first(self) -> None:
         """Refuse a condition by a unit that isn't known yet where the concept's experts are steered.

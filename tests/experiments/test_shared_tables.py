@@ -93,7 +93,8 @@ def test_embeddings_are_read_unrounded_by_the_pass_that_finds_the_experts(asking
     want = embed_concepts(this.model, concepts)
     found = this.expertise(this.model, concepts, beside=beside)
     alone = el.record_responses(this.model, concepts.sentences, sites="attn.v", significant_bits=12)
-    np.testing.assert_array_equal(found["average_precision"], el.measure_expertise(alone, concepts)["average_precision"])
+    told = el.measure_expertise(alone, concepts)
+    np.testing.assert_array_equal(found["average_precision"], told["average_precision"])
     monkeypatch.setattr(poolings, "reading_together", None)  # would be called
     store = read_store(asking, tables_root(asking, tmp_path), read_only=True)
     assert embed_concepts(this.model, concepts, store=store).identical(want)
