@@ -289,6 +289,7 @@ def test_errors_are_a_paragraph(arguments, parts, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_setting_that_an_own_suite_lacks_is_named(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from expertlens_jax.configs.find_experts import get_config as get_whole\n\n"
@@ -301,6 +302,7 @@ def test_a_setting_that_an_own_suite_lacks_is_named(tmp_path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "config", "fitting"),
     [
@@ -315,6 +317,7 @@ def test_a_suite_without_what_a_launcher_reads_is_told_with_those_that_have_it(n
     assert f"Suites that have all it reads: {fitting}." in said
 
 
+@pytest.mark.long
 def test_find_runs_from_anywhere_with_plain_names(tmp_path):
     rows = [f"{word}\tThe {word} number {i} was there\n" for word in ("cat", "ship") for i in range(5)]
     (tmp_path / "mine.tsv").write_text("concept\tsentence\n" + "".join(rows))

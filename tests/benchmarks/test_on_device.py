@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 sys.path.insert(0, str(BENCHMARKS := pathlib.Path(__file__).parents[2] / "benchmarks"))
 
 import on_device
@@ -55,6 +57,7 @@ def test_a_cpu_alone_is_refused_unless_small(capsys):
     assert "only a CPU here; give --small" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_small_sizes_run_on_a_cpu(tmp_path):
     file = tmp_path / "figures.json"
     done = subprocess.run(

@@ -51,6 +51,7 @@ def test_devices_change_no_byte(inputs, whole, tmp_path, devices):
     assert contents(tmp_path / "run") == contents(whole[0])
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(inputs, whole, tmp_path):
     want, _ = whole
     started = time.monotonic()

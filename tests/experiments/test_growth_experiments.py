@@ -58,6 +58,7 @@ def off_diagonal_mean(overlap):
     return overlap.values[~np.eye(len(overlap), dtype=bool)].mean()
 
 
+@pytest.mark.long
 def test_training_follows_the_library(runs):
     table = read(runs, "training", "sentences", "statistic", "threshold", "step")["value"]
     first, last, other = expertise_of("step0"), expertise_of("step4096"), expertise_of("step4096", "stories")

@@ -26,6 +26,7 @@ def small(**changes):
     return config
 
 
+@pytest.mark.long
 def test_the_run_holds_the_numbers_of_the_library_and_goes_on(tmp_path, monkeypatch):
     found = necessity.run(small(), tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "necessity.csv")

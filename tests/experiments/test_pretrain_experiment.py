@@ -73,6 +73,7 @@ def test_its_revisions_load_here_and_in_transformers(finished):
     assert not np.array_equal(first.params["embed"]["token"], model.params["embed"]["token"])
 
 
+@pytest.mark.long
 def test_killed_and_resumed_it_ends_with_the_same_bits(text, finished, tmp_path):
     workdir = tmp_path / "killed"
     command = [sys.executable, "-m", "experiments.pretrain", *arguments(text, workdir)]

@@ -211,6 +211,7 @@ def test_an_error_in_one_does_not_lose_the_others(tmp_path, monkeypatch, capsys)
     assert set(pd.read_csv(tmp_path / "run" / "conclusions.csv")["experiment"]) == {"localisation", "negatives"}
 
 
+@pytest.mark.long
 def test_the_launch_of_a_failed_suite_ends_with_status_1(tmp_path):
     script = (
         "import experiments.negatives as n, experiments.reproduce as r; from experiments.launch import launch\n"

@@ -40,6 +40,7 @@ def done(shared):
     return sparse_features.run(small(shared), shared / "run")
 
 
+@pytest.mark.long
 def test_tables_say_what_was_compared(shared, done):
     table, autoencoders = (pd.read_csv(shared / "run" / f"{n}.csv") for n in ("sparse_features", "autoencoders"))
     assert list(dict.fromkeys(table["source"])) == [FEATURES, UNITS, "frozen decoder"]

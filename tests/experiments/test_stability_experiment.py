@@ -59,6 +59,7 @@ def measured():
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "first", "second"),
     [("sentences", "facts", "stories"), ("seeds", "stories, seed 0", "stories, seed 1")],

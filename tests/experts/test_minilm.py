@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -418,6 +418,7 @@ def lost_model(*args, **options):
     raise el.ExpertLensError("no model called 'lenslet-2m'")
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_it_without_a_word(run, tmp_path):
     arguments = ["explore", str(run), "--live", "--notokens", "--experts=3", f"--out={tmp_path / 'out'}"]
     notes = tmp_path / "stderr.txt"

@@ -140,6 +140,7 @@ def test_old_torch_files_are_read_whole_with_a_warning(directory, reference):
         assert same_parameters(el.load_model(directory), reference)
 
 
+@pytest.mark.long
 def test_peak_memory_is_within_the_bound():
     """The benchmark on a small model, where fixed costs weigh most."""
     if not sys.platform.startswith("linux"):

@@ -71,6 +71,7 @@ def test_two_layers_at_most_are_on_the_device(neox, monkeypatch):
     assert one_layer * 0.5 < max(sizes) - before <= 2 * one_layer
 
 
+@pytest.mark.long
 def test_all_that_reads_a_model_reads_a_streamed_one_alike(neox):
     plain, model = neox
     parameters = re.search(r"[\d,]+ in float32", repr(plain))[0]
