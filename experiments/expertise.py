@@ -79,7 +79,8 @@ def saved_expertise(
       halves: also average precision in each half of the sentences.
       pool_over: which of a sentence's tokens, as in `el.find_experts`; part of the table's name, unless it is all.
       sae: what to call the sparse autoencoder that the model carries, to rank its features instead of units.
-      keep: whether to keep the responses for further tables; those that are there are read in any case.
+      keep: whether the model and the sentences are the config's own, of which further tables are made: the responses
+        are kept for these, and slopes of the transport measured. Responses that are there are read in any case.
       own: whether the sentences are the config's own, of which stability asks samples; others are measured without.
       beside: with `keep`, what else to keep of the same pass over the sentences, see `el.ResponseStore`.
       **changes: other negatives than the config's, by the plain names of `el.Negatives`; they become part of the
@@ -112,8 +113,8 @@ def saved_expertise(
         negatives=together if len(together) > 1 else asked,
         statistics=el.Statistics(
             halves=halves,
-            # Only steering reads the slope of the transport: of the plain table.
-            transport=name == plain and wants_transport(config),
+            # Only steering reads the slopes of the transport, half of ranking: of the own model's plain table.
+            transport=keep and name == plain and wants_transport(config),
             permutations=el.Resampling(0, together[0].seed),
         ),
         store=read_store(config, root, read_only=not keep, beside=beside),
@@ -186,7 +187,7 @@ def read_store(
 
 
 def wants_transport(config: ml_collections.ConfigDict) -> bool:
-    """Return whether tables have slopes of the linear transport; in any case where the config's steering reads them."""
+    """Return whether the own model's tables have slopes of the linear transport, as where the config steers by them."""
     methods = [*_of_section(config, "steering", "methods"), *_of_section(config, "steering", "away_methods")]
     return bool(config.get("transport", True)) or "linear_ot" in methods
 

@@ -40,7 +40,7 @@ class Sources:
 
     def holds(self, model: el.Model, config: ml_collections.ConfigDict) -> bool:
         """Return whether a model is the config's, as it was loaded here."""
-        return self._models.get((config.model, config.revision, config.dtype, config.model_devices)) is model
+        return self._models.get(_key(config.model, config.revision, config)) is model
 
     def named_model(self, name: str, config: ml_collections.ConfigDict) -> el.Model:
         """Return another model than the config's, see `load_named`."""
@@ -63,7 +63,7 @@ class Sources:
     def _kept(
         self, path: str, revision: str, config: ml_collections.ConfigDict, load: Callable[[], el.Model]
     ) -> el.Model:
-        key = (path, revision, config.dtype, config.model_devices)
+        key = _key(path, revision, config)
         if key in self._models:
             self._models[key] = self._models.pop(key)
         else:
@@ -75,6 +75,12 @@ class Sources:
         """Let go of the models that were used longest ago, before another is loaded, until the others fit."""
         while sum(_bytes_of(model) for model in self._models.values()) > self.kept_bytes:
             del self._models[next(iter(self._models))]
+
+
+def _key(path: str, revision: str, config: ml_collections.ConfigDict) -> tuple[str, str, str, int]:
+    """Return what a model is loaded with; a directory is one and the same however its path is written."""
+    place = epath.Path(path)
+    return str(place.resolve()) if place.is_dir() else path, revision, config.dtype, config.model_devices
 
 
 def _bytes_of(model: el.Model) -> int:

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -161,6 +161,18 @@ class ConceptDataset:
             for word, language, forms in zip(words, languages, self.forms or ((),) * count, strict=True)
         ]
 
+    @functools.cached_property
+    def own_places(self) -> Mapping[tuple[int, int], tuple[tuple[int, int], ...]]:
+        """Where a concept's word stands in each of its own sentences, `(start, end)`, by the row and the column.
+
+        Found once: both controls at the word's own tokens ask for it, and so do the checks before them.
+        """
+        finders = self.mention_finders()
+        return {
+            (row, column): tuple(finders[row](self.sentences[column]))
+            for row, column in np.argwhere(self.labels).tolist()
+        }
+
     def subset(self, concepts: Sequence[str]) -> "ConceptDataset":
         """Return the set of these concepts, in this order, and their sentences, in the order they have here.
 
@@ -203,14 +215,17 @@ class ConceptDataset:
           keep: bool `[sentences]`.
           name: of what is returned; by default this one's.
         """
-        return dataclasses.replace(
+        kept = dataclasses.replace(
             self,
             name=self.name if name is None else name,
-            sentences=tuple(sentence for sentence, kept in zip(self.sentences, keep, strict=True) if kept),
+            sentences=tuple(sentence for sentence, there in zip(self.sentences, keep, strict=True) if there),
             labels=self.labels[:, keep],
             negative_pool=self.negative_pool[keep],
             own_negatives=None if self.own_negatives is None else self.own_negatives[:, keep],
         )
+        if (found := vars(self).get("_found_mentions")) is not None:  # whatever sentences stand beside one
+            vars(kept)["_found_mentions"] = found[:, keep]
+        return kept
 
     def split(self, parts: int = 2, *, seed: int = 0, minimum_sentences: int = 5) -> tuple["ConceptDataset", ...]:
         """Split the sentences at random into parts of the same concepts, such as one to find experts in, one to test.

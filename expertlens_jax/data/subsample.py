@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from expertlens_jax.data.concepts import ConceptDataset
@@ -37,11 +35,4 @@ def draw_sentences(concepts: ConceptDataset, count: int, *, draw: int = 0, seed:
                 f"draw{'s' * (draw > 0)} of {count}; ask for fewer sentences, or leave the concept out"
             )
         keep[mine[draw * count : (draw + 1) * count]] = True
-    return dataclasses.replace(
-        concepts,
-        name=f"{concepts.name}_{count}_draw{draw}",
-        sentences=tuple(sentence for sentence, kept in zip(concepts.sentences, keep, strict=True) if kept),
-        labels=concepts.labels[:, keep],
-        negative_pool=concepts.negative_pool[keep],
-        own_negatives=None if concepts.own_negatives is None else concepts.own_negatives[:, keep],
-    )
+    return concepts.keep_sentences(keep, f"{concepts.name}_{count}_draw{draw}")

@@ -60,6 +60,7 @@ _ENDINGS = (
 """Endings of plurals that the dictionary gives to another word: wives, axes, mangoes, salespeople."""
 
 
+@functools.lru_cache(2**16)  # rated words are looked up for every similarity that is aligned with them
 def normal_name(name: str) -> str:
     """Return what two spellings of one name share: without case, and with one space for spaces, hyphens, underscores.
 

@@ -64,23 +64,20 @@ def pool_over_words(
     concepts.check_words(f"responses with pool_over={pool_over!r}")
     tokens = tokenize(tokenizer, concepts.sentences, max_tokens=max_tokens, truncate=truncate, offsets=True, chat=chat)
     assert tokens.offsets is not None  # since they were asked for
-    finders = concepts.mention_finders()
     in_pool, refused = [], []
-    for column, (sentence, own, places) in enumerate(
-        zip(concepts.sentences, tokens.in_pool, tokens.offsets, strict=True)
-    ):
+    for column, (own, places) in enumerate(zip(tokens.in_pool, tokens.offsets, strict=True)):
         of_words = np.zeros(len(own), bool)
-        rows = np.flatnonzero(concepts.labels[:, column])
+        rows = np.flatnonzero(concepts.labels[:, column]).tolist()
         for row in rows:
-            of_word = own & holds_any(places, finders[row](sentence))
+            of_word = own & holds_any(places, concepts.own_places[row, column])
             if not of_word.any():
                 cut = " within the model's context" if truncate and len(own) == max_tokens else ""
                 refused.append((column, f"lacks the word of its concept {concepts.concepts[row]!r}{cut}"))
             of_words |= of_word
         pooled = of_words if pool_over == "concept" else own & ~of_words
-        if not rows.size and pool_over == "concept":
+        if not rows and pool_over == "concept":
             refused.append((column, "is of no concept, and so has no word of its own"))
-        elif rows.size and of_words.any() and not pooled.any():
+        elif rows and of_words.any() and not pooled.any():
             named = " and ".join(repr(concepts.concepts[row]) for row in rows)
             refused.append((column, f"holds no token but those of its concept {named}"))
         in_pool.append(pooled)

@@ -16,6 +16,7 @@ from expertlens_jax.analysis.similarity.embeddings import EMBEDDED, embed_concep
 from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import RunDirectoryError
 from expertlens_jax.experts import pipeline, poolings
+from expertlens_jax.models.packaged import packaged_directory
 
 
 def test_a_shared_table_of_another_model_of_the_same_name_is_refused(tmp_path):
@@ -115,6 +116,26 @@ def test_slopes_of_the_transport_are_measured_where_steering_reads_them():
         steered.steering[setting] = ("set_median", "linear_ot")
         assert wants_transport(steered)
     assert not wants_transport(config_of_minilm("small")) and wants_transport(config_of_find_experts())
+
+
+def test_only_the_own_models_table_of_the_own_sentences_has_slopes_of_the_transport(asking, tmp_path):
+    asking.transport, asking.concepts, asking.sites = True, ("cat", "car"), ("attn.v",)
+    this = Run(asking, tmp_path, Sources())
+    concepts = this.datasets[0]
+    others = [
+        this.expertise(this.random_model(0), concepts),
+        this.expertise(this.model, draw_sentences(concepts, 5)),
+        this.expertise(this.model, concepts, pool_over="others"),
+    ]
+    assert "transport_slope" in this.expertise(this.named_model(asking.model), concepts)  # the same model, named
+    assert not any("transport_slope" in each for each in others)
+
+
+def test_a_directory_is_one_model_however_its_path_is_written():
+    config, sources, directory = get_config("small"), Sources(), packaged_directory("lenslet-2m", None)
+    config.model = str(directory)
+    assert sources.holds(sources.named_model(f"{directory.parent}/./{directory.name}", config), config)
+    assert not sources.holds(sources.named_model("lenslet-2m-seed1", config), config)
 
 
 def test_what_is_asked_alone_is_measured_alone(asking):

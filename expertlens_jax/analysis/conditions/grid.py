@@ -115,13 +115,8 @@ def draw_both(concepts: ConceptDataset, positives: int, negatives: int, draw: in
     in_pool[pool[:negatives] if draw == 0 else pool[::-1][:negatives]] = True
     chosen = concepts.labels & np.isin(concepts.sentences, drawn.sentences)
     kept = in_pool | chosen.any(0)
-    return dataclasses.replace(
-        concepts,
-        name=f"{concepts.name}_{positives}_of_{negatives}_draw{draw}",
-        sentences=tuple(sentence for sentence, there in zip(concepts.sentences, kept, strict=True) if there),
-        labels=chosen[:, kept],
-        negative_pool=in_pool[kept],
-    )
+    cut = concepts.keep_sentences(kept, f"{concepts.name}_{positives}_of_{negatives}_draw{draw}")
+    return dataclasses.replace(cut, labels=chosen[:, kept], negative_pool=in_pool[kept])
 
 
 def _may_be_negatives(concepts: ConceptDataset) -> np.ndarray:
