@@ -170,7 +170,7 @@ class Recording:
     chat: Chat | bool | None = None
     """The conversation that each sentence stands in, by the model's chat template; True for a plain user's turn."""
     significant_bits: int | None = None
-    """Round each response to so many significant bits, 1 to 24; None keeps them as computed, all 24 of float32.
+    """Round each response to so many significant bits, 2 to 24; None keeps them as computed, all 24 of float32.
 
     Where a causal model's sentences begin alike, many of its responses are the same number, but for what a kind of
     processor or a size of batch rounds in another way, and average precision orders them by that. With 12 bits they
@@ -185,7 +185,7 @@ class Recording:
         """Check the values, and make the sites a tuple.
 
         Raises:
-          SelectionError: `tokens_per_batch` isn't an integer above 0, or `significant_bits` none from 1 to 24.
+          SelectionError: `tokens_per_batch` isn't an integer above 0, or `significant_bits` none from 2 to 24.
           SettingError: `chat` is no chat.
         """
         object.__setattr__(self, "chat", check_chat(self.chat))
@@ -196,10 +196,10 @@ class Recording:
             raise SelectionError(f"tokens_per_batch must be an integer above 0, or None, not {size!r}")
         bits = self.significant_bits
         if bits is not None and (
-            not isinstance(bits, numbers.Integral) or isinstance(bits, bool) or not 1 <= bits <= 24
+            not isinstance(bits, numbers.Integral) or isinstance(bits, bool) or not 2 <= bits <= 24
         ):
             raise SelectionError(
-                f"significant_bits={bits!r} was given; wanted an integer from 1 to 24 (with 12, what differs by "
+                f"significant_bits={bits!r} was given; wanted an integer from 2 to 24 (with 12, what differs by "
                 "rounding alone ties), or None for responses as they are computed."
             )
 
