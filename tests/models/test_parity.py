@@ -159,7 +159,9 @@ def test_bfloat16_is_as_close_to_float32_as_pytorch_is(case, directory, referenc
     """Root mean square differences from PyTorch's float32, of the output and of every site's responses.
 
     Over 64 sentences, so that the statistic's own chance is small: measured ratios are 0.85 to 1.28. Half as
-    much again is allowed, since the two round in other places.
+    much again is allowed, since the two round in other places. In a mixture of experts rounding sends a few tokens to
+    another expert, here or there, and a single one is more than all else; so it's the median token and sentence that
+    are compared: 0.81 to 1.03.
     """
     rng = np.random.default_rng(1)
     token_ids = rng.integers(4, families.VOCABULARY, (64, max(LENGTHS)))
@@ -173,8 +175,10 @@ def test_bfloat16_is_as_close_to_float32_as_pytorch_is(case, directory, referenc
     half = hooks.output_and_responses(families.load_hf_model(case, directory, torch.bfloat16), units, token_ids, mask)
     full = hooks.output_and_responses(reference, units, token_ids, mask)
 
+    typical = rms if model.config.num_experts == 0 else rms_of_median_row
+
     def compare(name, mine, theirs, truth):
-        assert 0 < rms(mine - truth) <= 1.5 * rms(theirs - truth), name
+        assert 0 < typical(mine - truth) <= 1.5 * typical(theirs - truth), name
 
     compare("output", output, half[0], full[0])
     for site in sites:
@@ -184,6 +188,10 @@ def test_bfloat16_is_as_close_to_float32_as_pytorch_is(case, directory, referenc
 
 def rms(values):
     return np.sqrt(np.mean(np.square(values)))
+
+
+def rms_of_median_row(values):
+    return np.sqrt(np.median(np.mean(np.square(values), axis=1)))
 
 
 def test_parameters_are_stacked_by_layer(model):
