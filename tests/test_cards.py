@@ -75,6 +75,7 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SHOWN)
 def test_text_fits_a_screen(made, name):
     lines = repr(made[name]).splitlines()

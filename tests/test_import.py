@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import expertlens_jax as el
 
 HEAVY = {"jax", "flax", "transformers", "orbax", "scipy", "sklearn", "pandas", "xarray", "zarr", "matplotlib"}
@@ -41,6 +43,7 @@ def test_types_are_announced_to_type_checkers():
     assert (pathlib.Path(el.__file__).parent / "py.typed").exists()
 
 
+@pytest.mark.long
 def test_without_torch_loading_a_model_says_nothing_of_it():
     program = "import transformers; print(transformers.is_torch_available())"
     quiet = run(WITHOUT_TORCH + "import expertlens_jax as el; el.load_model; " + program)

@@ -145,6 +145,7 @@ def results(tables, ratings):
     }
 
 
+@pytest.mark.long
 def test_every_question_gives_a_table_a_summary_and_figures(results):
     assert {name.replace(" ", "_") for name in results} == {*el.analysis.__all__} - NO_QUESTIONS
     for name, result in results.items():

@@ -202,6 +202,7 @@ def test_controls_by_tokens_are_the_experts_of_those_tokens(everything, inputs, 
         assert f"jaccard_{name}" in set(partial["control"])
 
 
+@pytest.mark.long
 def test_trained_word_vectors_are_kept_and_compared(everything, inputs):
     workdir, done, options = everything
     (vectors,) = (workdir / "word_vectors").iterdir()
@@ -242,6 +243,7 @@ def test_a_workdir_of_another_config_is_refused(finished, inputs):
     expect(done, "holds a run with another config (seed: 0 there, 3 asked for)", "choose another --workdir")
 
 
+@pytest.mark.long
 def test_a_workdir_with_other_files_is_refused(inputs, tmp_path):
     """By a process of its own: what it ends with and tells is what all the others here are held to."""
     (tmp_path / "thesis.txt").write_text("precious")

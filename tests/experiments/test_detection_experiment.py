@@ -34,6 +34,7 @@ def finished(tmp_path_factory):
     return workdir, run(settings(), workdir)
 
 
+@pytest.mark.long
 def test_tables_hold_every_pair_detector_and_condition(finished):
     workdir, _ = finished
     table = pd.read_csv(workdir / "detection.csv")

@@ -32,6 +32,7 @@ def finished(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.long
 def test_enrichment_is_that_of_the_saved_experts(finished):
     table = pd.read_csv(finished / "localisation.csv")
     assert set(table["weights"]) == {"trained", "random_weights_0"} and set(table["threshold"]) == {0.4, 0.6}

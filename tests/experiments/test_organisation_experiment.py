@@ -43,6 +43,7 @@ def sets(finished):
     return {str(name): set(np.flatnonzero(row)) for name, row in zip(precision["concept"].values, rows, strict=True)}
 
 
+@pytest.mark.long
 def test_recovery_is_scikit_learns_of_the_saved_experts(finished, sets):
     table = pd.read_csv(finished / "recovery.csv")
     assert list(dict.fromkeys(table["measure"])) == [

@@ -41,6 +41,7 @@ def precision(finished):
     return {name: table["average_precision"].transpose("concept", "unit").values for name, table in tables.items()}
 
 
+@pytest.mark.long
 def test_services_are_those_of_the_saved_experts(finished, precision):
     services = pd.read_csv(finished / "services.csv")
     facts = services[services["sentences"] == "facts"]

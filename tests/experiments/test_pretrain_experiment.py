@@ -49,6 +49,7 @@ def finished(text, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.long
 def test_a_run_leaves_what_readers_need(finished):
     training, evaluation = pd.read_csv(finished / "training.csv"), pd.read_csv(finished / "evaluation.csv")
     assert training["step"].tolist() == [2, 4, 6, 8, 10, 12] and (training["tokens"] == training["step"] * 128).all()

@@ -41,6 +41,7 @@ def loaded(monkeypatch):
     return names
 
 
+@pytest.mark.long
 def test_a_suite_loads_each_model_and_sentence_set_once(loaded, tmp_path):
     reproduce.run(small(experiments=("negatives", "scale", "localisation")), tmp_path)
     assert sorted(loaded) == ["facts", "lenslet-2m", "lenslet-2m-seed1"]

@@ -41,6 +41,7 @@ def sentences(tmp_path_factory):
     return file
 
 
+@pytest.mark.long
 def test_the_run_holds_the_numbers_of_the_library(sentences, tmp_path):
     (conclusion,) = senses.run(small(sentences), tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "senses.csv").set_index(["measure", "kind"])

@@ -110,6 +110,7 @@ def test_the_grid_holds_each_pair_of_sizes(workdir):
     assert values["jaccard_same"] > values["jaccard_different"] and values["retrieval"] > 1 / 8
 
 
+@pytest.mark.long
 def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
     before = (workdir / "stability.csv").read_bytes()
     (workdir / "stability.csv").unlink()

@@ -36,6 +36,7 @@ def workdir(tmp_path_factory):
     return directory
 
 
+@pytest.mark.long
 def test_the_effect_is_what_the_library_says(workdir):
     effects = pd.read_csv(workdir / "effects.csv")
     assert set(effects["arm"]) == {"unsteered", "experts", "random", "matched", "another_concept", "shared"}
@@ -85,6 +86,7 @@ def test_files_are_there_and_texts_side_by_side(workdir):
     assert len(samples) == len(pd.read_csv(workdir / "effects.csv")) / 9  # one prompt, nine measures
 
 
+@pytest.mark.long
 def test_a_run_goes_on_where_it_was(workdir, monkeypatch):
     before = (workdir / "effects.csv").read_bytes()
     (workdir / "measured" / "cat_random_set_median_5_1.json").unlink()

@@ -209,6 +209,7 @@ def test_top_sentences_of_a_run_are_read_by_its_model(model, concepts, tmp_path,
         el.top_sentences(tmp_path, "L1 mlp.up 5", **given)
 
 
+@pytest.mark.long
 def test_a_run_whose_sentences_or_model_are_gone_says_so(model, concepts, tmp_path):
     el.find_experts(model, concepts, tmp_path, permutations=0, halves=False)
     with pytest.raises(

@@ -127,6 +127,7 @@ def test_the_loss_of_a_word_is_its_formula_in_pytorch(model, concepts, word):
     assert float(loss) == pytest.approx(wanted, rel=2e-4)
 
 
+@pytest.mark.long
 def test_the_loss_of_a_distribution_is_the_sum_of_squared_wasserstein_distances(model, concepts):
     """Against the responses that the steered and the plain model give; of one unit, scipy's distance bounds it."""
     units = learnable(model, SITES, list(concepts.sentences))

@@ -27,6 +27,7 @@ one_cpu = pytest.mark.skipif(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(values=responses_to_all, contrast=contrasts(pool_size=20))
 def test_a_weighted_pool_equals_scikit_learn(values, contrast):
@@ -45,6 +46,7 @@ def test_the_number_of_blocks_does_not_matter(units_per_block):
         np.testing.assert_allclose(blocks, whole, rtol=0, atol=3e-7)
 
 
+@pytest.mark.long
 @one_cpu
 def test_eight_devices_give_the_bytes_of_one(tmp_path):
     values, concepts = random_case()

@@ -166,6 +166,7 @@ def test_the_size_of_a_batch_changes_rounding_only(model):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_eight_devices_and_a_split_model_trace_as_one_does(model, directories, tmp_path):
     units = model.units.sample(20, random_state=0)

@@ -197,6 +197,7 @@ def test_another_model_or_other_sentences_are_refused(shown, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_without_its_model_the_page_says_so_and_shows_all_else(shown, tmp_path):
     run = shown.copy(tmp_path / "run")
     change(run, model="checkpoint-500")

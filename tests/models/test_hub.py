@@ -316,6 +316,7 @@ def test_cache_dir_holds_downloads_and_converted_parameters(hub, tmp_path):
     assert not (tmp_path / "downloads").exists() and not (tmp_path / "converted").exists()
 
 
+@pytest.mark.long
 def test_from_the_environment_alone(hub, tmp_path):
     """A fresh process that knows of the hub only by HF_ENDPOINT, as a user's would."""
     environment = os.environ | {

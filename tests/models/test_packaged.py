@@ -32,6 +32,7 @@ def test_all_of_them_load_whole_and_small():
     assert size < 40e6
 
 
+@pytest.mark.long
 def test_a_revision_is_a_training_step_and_training_lowers_the_loss():
     revisions = packaged_revisions("lenslet-2m")
     steps = [int(revision.removeprefix("step")) for revision in revisions]

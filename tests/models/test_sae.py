@@ -393,6 +393,7 @@ def test_expertise_of_features_is_scikit_learns(carrying):
     assert np.mean(ties) > 0.5  # zeros of features that don't fire
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"passes": 2, "budget": Budget(0, 10**9, 0)}], ids=["one pass", "two"])
 def test_finding_is_recording_and_measuring(carrying, tmp_path, options):
     found = el.find_experts(carrying, CONCEPTS, tmp_path, sites=("sae",), permutations=3, **options)

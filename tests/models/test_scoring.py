@@ -108,6 +108,7 @@ def test_what_has_no_score_is_refused(pair, tmp_path):
         score_continuations(encoder, ["a"], [" b"])
 
 
+@pytest.mark.long
 def test_rows_steered_one_by_one_have_the_scores_and_logits_of_each_alone(pair):
     """Of batches that hold several steerings, in texts, words, logits and responses."""
     model, _ = pair

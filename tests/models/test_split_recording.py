@@ -133,6 +133,7 @@ def mixture(tmp_path_factory):
     return json.loads(said.splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["dense", "grouped"])
 def test_experts_stay_where_they_are_and_their_sums_meet(mixture, way):
     found = mixture[way]

@@ -33,6 +33,7 @@ def neox(tmp_path_factory):
     return el.load_model(directory), el.load_model(directory, offload="disk")
 
 
+@pytest.mark.long
 def test_responses_and_outputs_are_the_same_to_the_bit(pair):
     plain, streamed = pair
     token_ids = np.random.default_rng(0).integers(4, families.VOCABULARY, (3, 11))

@@ -233,6 +233,7 @@ def test_other_positions_words_units_and_bounds_compile_nothing(lenslet, values)
         assert not np.array_equal(*outputs)
 
 
+@pytest.mark.long
 def test_streamed_layers_give_the_same(tmp_path):
     directory = families.save(families.make_hf_model(CASES["gpt_neox"]), tmp_path)
     model, streamed = (el.load_model(directory, **given) for given in ({}, {"offload": "host"}))
@@ -284,6 +285,7 @@ def steered_tokens(model, sentences, steering, **options):
     ]
 
 
+@pytest.mark.long
 def test_words_are_steered_at_the_tokens_that_pooling_takes_for_theirs(lenslet, values):
     """In tracing, in recording, and of token ids, which are decoded."""
     concepts = el.ConceptDataset("cats", SENTENCES, ("cat",), ("",), np.ones((1, 3), bool), np.ones(3, bool))

@@ -362,6 +362,7 @@ def test_significance_without_halves_or_permutations_has_one_panel():
     assert len(axes.lines) == 1
 
 
+@pytest.mark.long
 def test_all_files_are_written_and_are_the_same_each_time(tmp_path):
     tables, results = alignment_tables()
     overlap = overlap_of(np.repeat(["a", "b", "c"], 5))

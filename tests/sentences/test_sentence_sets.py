@@ -91,6 +91,7 @@ def test_a_clean_written_set_is_told_nothing_of_and_an_empty_one_has_no_audit():
     assert el.sentences.mine(CATS, ["cat"], per_concept=6).audit is None
 
 
+@pytest.mark.long
 def test_a_packaged_model_writes_by_continuing_openings():
     model = el.load_model("lenslet-2m")
     with pytest.warns(ExpertLensWarning):

@@ -36,6 +36,7 @@ def stream(model):
     return ActivationStream(prepare_reading(model, 1, "mlp.act"), tokens, batch=5, buffer=3, seed=0)
 
 
+@pytest.mark.long
 def test_a_pass_holds_each_activation_once_and_is_what_the_model_holds_there(model, stream):
     pieces = [np.asarray(ids) for ids in stream.tokens.ids]
     held = np.asarray(model.capture(pieces, sites="mlp.act")["mlp.act"])[1]

@@ -49,6 +49,7 @@ def tensors_of(trained):
     return safetensors.numpy.load_file(trained.directory / "sae_weights.safetensors")
 
 
+@pytest.mark.long
 def test_the_files_are_those_of_sae_lens(trained):
     config, tensors = json.loads((trained.directory / "cfg.json").read_text()), tensors_of(trained)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -123,6 +124,7 @@ def test_a_perfect_dictionary_recovers_all_of_the_loss(model, texts):
     assert found.l0 == pytest.approx(128, abs=0.5) and found.silent_share < 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_a_killed_run_ends_with_the_same_bytes(model, texts, trained, tmp_path, stop_at):
     checkpoints = []
@@ -144,6 +146,7 @@ def test_a_killed_run_ends_with_the_same_bytes(model, texts, trained, tmp_path, 
     assert read.training.equals(again.training) and read.training["step"].tolist() == list(range(1, 13))
 
 
+@pytest.mark.long
 def test_eight_devices_train_the_same_autoencoder(texts, trained, tmp_path):
     script = f"""
 import jax, numpy as np, expertlens_jax as el
@@ -166,6 +169,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "own", "sites"), CASES, ids=[case[0] for case in CASES])
 def test_any_site_of_any_family_is_learned_and_read(name, own, sites, tmp_path):
     case = next(case for case in families.CASES if case.name == name)
@@ -221,6 +225,7 @@ def test_settings_of_its_own_are_held_against_each_other(trained, tmp_path):
         el.load_sae(trained.directory, layer=2)
 
 
+@pytest.mark.long
 def test_dead_features_are_told(model, texts, tmp_path):
     settings = SAESettings(features=300, k=1, steps=6, batch=32, buffer=2, dead_after=3, auxiliary=0.0)
     with pytest.warns(

@@ -57,6 +57,7 @@ def test_it_is_skip_gram_as_gensim_trains_it(corpus):
     assert np.abs(other.vectors - want.vectors).max() > 1e-3
 
 
+@pytest.mark.long
 def test_other_processes_train_the_same(corpus, tmp_path):
     vectors = []
     for hash_seed in "1", "2":  # the order of sets, and whatever else hangs on hashes of words

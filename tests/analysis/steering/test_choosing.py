@@ -38,6 +38,7 @@ def written(model, steering, seed=4):
     )
 
 
+@pytest.mark.long
 def test_each_candidate_is_measured_over_concepts(model, expertise, choice):
     assert choice.table[["method", "top", "strength"]].values.tolist() == [
         ["set_p90", 30, 1.0],

@@ -41,6 +41,7 @@ def test_distinct_runs_of_tokens():
     np.testing.assert_allclose(effects.distinct(made, 3), [[1, 1], [np.nan, np.nan]])
 
 
+@pytest.mark.long
 def test_the_effect_of_a_steering(model, concepts, expertise):
     """Every measure without steering and with: each by another way, and the concept's word more probable."""
     held_out = concepts.sentences[-3:]
