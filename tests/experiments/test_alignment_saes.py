@@ -68,6 +68,7 @@ def settings(**changes):
     return config
 
 
+@pytest.mark.long
 def test_jaccard_of_features_is_a_baseline_named_after_the_directory(directory, model, concepts, saes, tmp_path):
     config = settings(saes=(f"{saes}/named", f"{saes}/average_l0_9@1"), model=str(directory), model_sha256="")
     carrying = carry_each(model, config.saes)

@@ -60,6 +60,7 @@ def test_tables_hold_every_pair_detector_and_condition(finished):
     assert len(pd.read_csv(workdir / "shares.csv")) == 6 * 8
 
 
+@pytest.mark.long
 def test_verdicts_and_figures_are_there(finished):
     workdir, found = finished
     assert [each.claim for each in read_conclusions(workdir / "conclusions.csv")] == [each.claim for each in found]

@@ -80,6 +80,7 @@ def test_training_follows_the_library(runs):
     ]
 
 
+@pytest.mark.long
 def test_scale_counts_parameters_and_follows_the_library(runs):
     table = read(runs, "scale", "sentences", "statistic", "threshold", "model")
     assert (table["parameters"] == 1_841_920).all()
@@ -121,6 +122,7 @@ def test_models_of_one_size_say_nothing_of_scale():
         assert conclusion.found == "all models have 10 parameters: nothing can be compared."
 
 
+@pytest.mark.long
 def test_negatives_follow_the_library(runs):
     table = pd.read_csv(runs / "negatives" / "negatives.csv")
     by_threshold = table[table["top"].isna()].set_index(["sentences", "statistic", "threshold"])
@@ -136,6 +138,7 @@ def test_negatives_follow_the_library(runs):
         assert rows["value"]["stories", "experts"] == 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("experiment", [training, scale, negatives])
 def test_figures_are_there_the_claims_told_and_a_run_goes_on(runs, experiment, monkeypatch):
     name = experiment.__name__.rpartition(".")[2]

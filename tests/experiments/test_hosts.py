@@ -31,6 +31,7 @@ def test_hosts_change_no_byte(inputs, whole, tmp_path, num_hosts):
     assert contents(tmp_path / "run") == contents(whole)
 
 
+@pytest.mark.long
 def test_a_model_split_over_hosts_gives_the_same_up_to_rounding(inputs, tmp_path):
     unrounded = "--config.significant_bits=0"  # which would make of one in a million one in four thousand, now and then
     finish(start(inputs, tmp_path / "whole", unrounded))
@@ -43,6 +44,7 @@ def test_a_model_split_over_hosts_gives_the_same_up_to_rounding(inputs, tmp_path
     assert np.quantile(np.abs(split["average_precision"].values - want["average_precision"].values), 0.99) < 1e-6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_host_that_dies_stops_the_others_and_the_run_goes_on(inputs, whole, tmp_path, victim):
     hosts = start_hosts(inputs, tmp_path / "run", 2, "--config.passes=3")

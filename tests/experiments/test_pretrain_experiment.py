@@ -59,6 +59,7 @@ def test_a_run_leaves_what_readers_need(finished):
     assert {path.name for path in (finished / "revisions").iterdir()} == {"step0", "step4", "step12"}
 
 
+@pytest.mark.long
 def test_its_revisions_load_here_and_in_transformers(finished):
     directory = finished / "revisions" / "step12"
     assert json.loads((directory / "config.json").read_text())["model_type"] == "gpt_neox"

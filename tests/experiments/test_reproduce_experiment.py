@@ -184,6 +184,7 @@ def test_a_wrong_setting_of_any_experiment_stops_before_anything_runs(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_an_error_in_one_does_not_lose_the_others(tmp_path, monkeypatch, capsys):
     config = small()
     config.experiments = ("localisation", "negatives", "scale")

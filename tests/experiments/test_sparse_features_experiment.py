@@ -53,6 +53,7 @@ def test_tables_say_what_was_compared(shared, done):
     assert (shared / "run" / "figures" / "sparse_features.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_detection_is_that_of_tables_of_the_written_autoencoder(shared, done):
     table = pd.read_csv(shared / "run" / "sparse_features.csv")
     (row,) = table[(table["source"] == FEATURES) & (table["statistic"] == "detection")].itertuples()
@@ -66,6 +67,7 @@ def test_detection_is_that_of_tables_of_the_written_autoencoder(shared, done):
     assert row.value == pytest.approx(np.mean(both), abs=1e-4)
 
 
+@pytest.mark.long
 def test_the_users_own_autoencoders_are_taken_instead(shared, done):
     own = shared / "run" / "saes" / "SAE_features" / "layer2" / "layer2_resid"
     sparse_features.run(small(shared, sparse_features__saes=(str(own),)), shared / "own")
@@ -111,6 +113,7 @@ def test_wrong_settings_are_explained_before_anything_is_written(shared, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_autoencoders_whose_features_are_dead_are_told_before_the_model_runs(shared, done, tmp_path, capsys):
     from safetensors.numpy import load_file, save_file
 

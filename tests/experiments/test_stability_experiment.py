@@ -79,6 +79,7 @@ def test_numbers_are_those_of_the_library(table, measured, kind, first, second):
         assert rows["value"]["jaccard_different"] < rows["value"]["jaccard_same"]
 
 
+@pytest.mark.long
 def test_every_comparison_is_there_with_its_count(table):
     rows = table.reset_index()
     assert set(rows["kind"]) == {"sentences", "random weights", "halves", "fewer", "seeds", "models"}
@@ -94,6 +95,7 @@ def test_every_comparison_is_there_with_its_count(table):
     assert (rows["ci_low"] <= rows["ci_high"]).sum() > 0.9 * len(rows)
 
 
+@pytest.mark.long
 def test_figures_are_there_and_the_claims_told(workdir):
     for name in ("stability", "stability_thresholds", "stability_fewer", "stability_grid"):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 10_000
@@ -102,6 +104,7 @@ def test_figures_are_there_and_the_claims_told(workdir):
     assert same.verdict == Verdict.HELD and (workdir / "figures" / f"{same.figure}.svg").exists()
 
 
+@pytest.mark.long
 def test_the_grid_holds_each_pair_of_sizes(workdir):
     grid = pd.read_csv(workdir / "grid.csv")
     assert set(zip(grid["positives"], grid["negatives"], strict=True)) == {(10, 60)}

@@ -133,6 +133,7 @@ def test_programs_have_no_loop_whose_turns_are_unknown_and_none_over_concepts_or
         assert all(turn <= 2 * np.sqrt(2000) for turn in turns), turns
 
 
+@pytest.mark.long
 def test_several_contrasts_over_one_sort_are_what_each_is_alone():
     values, contrast = case(128, ties=True)
     halves = [restrict_within(contrast, kept) for kept in split_halves(contrast, seed=0)]

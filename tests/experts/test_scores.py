@@ -57,6 +57,7 @@ def test_scores_equal_scikit_learn_and_numpy(sampled, ties, own):
             assert ranking.cohens_d[row, unit] == pytest.approx(want, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.long
 def test_asking_for_more_changes_no_byte_of_the_rest():
     _, values, contrast = made(sampled=False, ties=True)
     bare, more = rank_units(values, contrast), rank_units(values, contrast, scores=MORE)

@@ -416,6 +416,7 @@ def test_steerings_and_draws_of_another_number_are_refused(gpt2, given, message)
         generate(gpt2[1], PROMPTS, max_new_tokens=NEW_TOKENS, **given)
 
 
+@pytest.mark.long
 def test_devices_change_nothing(gpt2, gpt2_directory):
     """Rows split over eight devices, some of them without a real row, give the text that one device gives."""
     _, model = gpt2

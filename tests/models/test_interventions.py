@@ -392,6 +392,7 @@ def test_outputs_can_be_differentiated_by_params(llama):
     assert float(gradient[i]) == pytest.approx(float(difference), rel=2e-2)
 
 
+@pytest.mark.long
 def test_several_devices_change_nothing(llama, llama_directory):
     """Eight devices that share rows, or parameters; with another run's activations, which are on one of them."""
     script = f"""

@@ -103,6 +103,7 @@ def reports(tmp_path_factory):
     return json.loads(run_script(CHILD, root, json.dumps(MODEL_AXIS)).splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_same_model_as_on_one_device(reports, name):
     found = reports[name]

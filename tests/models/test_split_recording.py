@@ -148,6 +148,7 @@ def test_experts_stay_where_they_are_and_their_sums_meet(mixture, way):
     assert found["sums"] >= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["every token", "from a token", "an expert's unit", "a unit of the stream"])
 def test_steering_at_some_tokens_is_the_same_over_devices(mixture, name):
     apart, changed = mixture[name]

@@ -244,6 +244,7 @@ def test_streamed_layers_give_the_same(tmp_path):
     assert np.abs(np.asarray(ours) - np.asarray(model(IDS, MASK))).max() > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.compiled_quickly
 def test_rows_of_a_batch_are_steered_each_by_its_own_condition(lenslet, values):
     """As each is by itself: in reading, writing and scoring; beside rows that are steered at every token, or not."""
@@ -417,6 +418,7 @@ def test_steerings_that_are_joined_apply_each_when_it_did(lenslet, values):
     assert len(values.only(same).then(doubled.only(same)).parts) == 2
 
 
+@pytest.mark.long
 @pytest.mark.compiled_quickly
 def test_gradients_flow_through_what_applies_at_some_tokens(lenslet, values):
     rows = lenslet.tokenizer(["A cat sat there."])["input_ids"]

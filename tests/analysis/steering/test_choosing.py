@@ -58,6 +58,7 @@ def test_each_candidate_is_measured_over_concepts(model, expertise, choice):
         assert row.ci_low <= row.share <= row.ci_high
 
 
+@pytest.mark.long
 def test_candidates_share_batches_of_one_shape(model, expertise, choice, monkeypatch):
     asked = []
 
@@ -128,6 +129,7 @@ def test_an_encoder_writes_nothing(tmp_path, expertise):
         el.choose_steering(encoder, expertise, ["cat"])
 
 
+@pytest.mark.long
 def test_a_learned_candidate_has_the_shifts_of_the_best_experts_learned(model, expertise):
     sentences = el.load_concepts("facts").subset(["cat", "rain"])
     learning = el.Learning(steps=3, sentences=4, most_tokens=12)

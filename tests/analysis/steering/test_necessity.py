@@ -68,6 +68,7 @@ def result(model, expertise, concepts):
     return el.analysis.necessity(model, expertise, concepts, resamples=50, **asked)
 
 
+@pytest.mark.long
 def test_falls_are_those_of_ablation_by_hand(model, expertise, concepts, result):
     each = result.tables["concepts"].set_index(["concept", "units", "count", "ablation"])
     begins = [f"{begin}" for begin in ("I saw the", "It is a")]
