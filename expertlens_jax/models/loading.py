@@ -21,14 +21,14 @@ from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models import cache, hub
 from expertlens_jax.models.adapters import Adapter, has_adapter, merge_adapter, read_adapter
-from expertlens_jax.models.checkpoint import plan_parameters, read_parameters
+from expertlens_jax.models.checkpoint import parameter_sources, plan_parameters, read_parameters
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES, family_of, quantisation_of
 from expertlens_jax.models.families.family import OTHER_HEADS, Family, headless, without_language_head
 from expertlens_jax.models.families.fields import check_fields
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.packaged import check_spelling, packaged_directory, packaged_models
-from expertlens_jax.models.quantised import Quantisation
+from expertlens_jax.models.quantised import Quantisation, check_embeddings
 from expertlens_jax.models.streaming import Offload, check_loaded
 from expertlens_jax.models.tensor_names import settle_head, warn_of_own_head, with_own_head
 from expertlens_jax.models.tokenizer import read_end_ids, read_tokenizer
@@ -318,6 +318,7 @@ def _read_parameters(
     """Return the parameters read from the checkpoint, and the config with the head that is there."""
     weights = open_weights(source.directory)
     if source.quantisation is not None:
+        check_embeddings(weights, parameter_sources(source.family, source.config)["embed/token"].tensor)
         weights = source.quantisation(weights)
     if source.adapter is not None:
         weights = merge_adapter(weights, source.adapter, source.family, source.config)
@@ -446,6 +447,14 @@ def _read_config(directory: pathlib.Path) -> tuple[Family, TransformerConfig, Qu
     try:
         check_fields(family, hf_config, stated)
         quantisation = quantisation_of(hf_config, family)
+        if quantisation is not None and quantisation.unknown:
+            warnings.warn(
+                f"the quantization_config ({quantisation.method}) of {path} says {', '.join(quantisation.unknown)}, "
+                "which expertlens_jax doesn't know. If it changes what the stored numbers stand for, this is another "
+                "model.",
+                ExpertLensWarning,
+                stacklevel=2,
+            )
         architectures = stated.get("architectures") or ()
         return *without_language_head(family, family.translate(hf_config), architectures), quantisation
     except ExpertLensError:

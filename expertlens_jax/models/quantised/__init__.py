@@ -10,25 +10,42 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from expertlens_jax.errors import UnsupportedModelError
+from expertlens_jax.errors import CheckpointError, UnsupportedModelError
 from expertlens_jax.models.quantised import awq, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4
 from expertlens_jax.models.weights import StoredTensor, Weights
 
 Decode = Callable[[Weights], dict[str, StoredTensor]]
 """Gives the tensors that a checkpoint's stand for."""
 
-FORMATS: dict[str, tuple[str, Callable[[Mapping[str, Any]], Decode]]] = {
-    "fp8": ("float8 e4m3, with a scale for each block or tensor", fp8.decoder),
-    "compressed-tensors": (
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A way of quantising."""
+
+    read: str
+    """What of it is read, for messages."""
+    decoder: Callable[[Mapping[str, Any]], Decode]
+    """Makes a function from a checkpoint's tensors of its settings."""
+    fields: tuple[str, ...]
+    """The fields of settings that it reads, or that change nothing which it reads."""
+
+
+FORMATS = {
+    "fp8": Format("float8 e4m3, with a scale for each block or tensor", fp8.decoder, fp8.FIELDS),
+    "compressed-tensors": Format(
         "float-quantized, int-quantized and naive-quantized of 8 bits, pack-quantized of 4 and 8",
         compressed_tensors.decoder,
+        compressed_tensors.FIELDS,
     ),
-    "bitsandbytes": ("8 bits; nf4 and fp4 of 4 bits", bitsandbytes.decoder),
-    "gptq": ("2, 4 and 8 bits, in the formats gptq and gptq_v2", gptq.decoder),
-    "awq": ("4 bits, in the version gemm", awq.decoder),
-    "mxfp4": ("experts of gpt-oss", mxfp4.decoder),
+    "bitsandbytes": Format("8 bits; nf4 and fp4 of 4 bits", bitsandbytes.decoder, bitsandbytes.FIELDS),
+    "gptq": Format("2, 3, 4 and 8 bits, in the formats gptq and gptq_v2", gptq.decoder, gptq.FIELDS),
+    "awq": Format("4 bits, in the version gemm", awq.decoder, awq.FIELDS),
+    "mxfp4": Format("experts of gpt-oss", mxfp4.decoder, mxfp4.FIELDS),
 }
-"""By the `quant_method` of a config: what of it is read, for messages, and the decoder of its settings."""
+"""By the `quant_method` of a config."""
+
+DECODED = 2
+"""Raise it with every change by which the same tensors and settings stand for other numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +58,34 @@ class Quantisation:
 
     @property
     def key(self) -> str:
-        """What tells these settings from others."""
-        return json.dumps(self.settings, sort_keys=True, default=str)
+        """What tells these settings, and how they are read, from others."""
+        return f"{DECODED}{json.dumps(self.settings, sort_keys=True, default=str)}"
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """What the settings say beyond what is known, as `field=value`."""
+        known = ("quant_method", "method", *FORMATS[self.method].fields)
+        said = ((field, value) for field, value in self.settings.items() if field not in known and value)
+        return tuple(f"{field}={value!r}" for field, value in said)
 
     def __call__(self, weights: Weights) -> Weights:
         """Return the weights that a checkpoint's stand for."""
         return Weights(self.decode(weights), weights.where)
+
+
+def check_embeddings(weights: Weights, embeddings: str) -> None:
+    """Check that a checkpoint's token embeddings, a tensor of that name, aren't quantised as layers are in GPTQ.
+
+    Raises:
+      CheckpointError: they are.
+    """
+    packed = f"{embeddings.removesuffix('weight')}qweight"
+    found = next((name for name in weights.tensors if name == packed or name.endswith(f".{packed}")), None)
+    if found is not None:
+        raise CheckpointError(
+            f"{weights.where} holds {found}: its token embeddings are quantised, and only linear layers are read so. "
+            "Give the original, in float32, float16 or bfloat16."
+        )
 
 
 def read_quantisation(model_type: str, stated: Any, allowed: tuple[str, ...]) -> Quantisation | None:
@@ -63,11 +102,11 @@ def read_quantisation(model_type: str, stated: Any, allowed: tuple[str, ...]) ->
     if not stated:
         return None
     settings = dict(stated) if isinstance(stated, Mapping) else dict(stated.to_dict())
-    method = settings.get("quant_method")
+    method = settings.get("quant_method", settings.get("method"))  # as GPTQModel calls it too
     method = None if method is None else str(getattr(method, "value", method))
     if method is None and (settings.get("load_in_8bit") or settings.get("load_in_4bit")):
         method = "bitsandbytes"  # whose old configs don't say so
-    read = "; ".join(f"{name} ({FORMATS[name][0]})" for name in FORMATS if name in allowed) or "none"
+    read = "; ".join(f"{name} ({FORMATS[name].read})" for name in FORMATS if name in allowed) or "none"
     advice = f"Read of this family are: {read}. Or give the original, in float32, float16 or bfloat16."
     if method not in allowed:
         raise UnsupportedModelError(
@@ -76,7 +115,7 @@ def read_quantisation(model_type: str, stated: Any, allowed: tuple[str, ...]) ->
         )
     assert method is not None  # as it is allowed
     try:
-        return Quantisation(method, settings, FORMATS[method][1](settings))
+        return Quantisation(method, settings, FORMATS[method].decoder(settings))
     except UnsupportedModelError as error:
         raise UnsupportedModelError(
             f"this {model_type} checkpoint is quantised by {method}, and its settings say {error}. {advice}"

@@ -2,7 +2,8 @@
 
 Of `NAME.weight` `[outputs, inputs]` there are `qweight` int32 `[inputs, outputs / 8]`, `qzeros` int32 `[groups,
 outputs / 8]` and `scales` `[groups, outputs]`. The eight numbers of a word, the lowest bits first, are those of the
-outputs `ORDER`. A weight is `scale * (number - zero point)`.
+outputs `ORDER`. A weight is `scale * (number - zero point)`. GPTQModel writes the same; without zero points (AutoAWQ
+has no such files for this kernel) it stores half the range for all of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.quantised.matrices import (
     FLOATS,
     Blocks,
     Index,
+    agreed,
+    check_layers,
     check_part,
     even,
     group_width,
@@ -21,6 +25,7 @@ from expertlens_jax.models.quantised.matrices import (
     modules_with,
     stated,
     unpack,
+    whole,
 )
 from expertlens_jax.models.weights import StoredTensor, Weights
 
@@ -29,33 +34,55 @@ ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 BITS, A_WORD = 4, 8
 
+FIELDS = (
+    # read
+    *("bits", "w_bit", "version", "format", "checkpoint_format", "backend", "zero_point", "group_size"),
+    *("q_group_size", "pack_dtype", "dynamic", "rotation", "adapter"),
+    # which modules are quantised, which their tensors tell
+    *("modules_to_not_convert", "lm_head", "modules_in_block_to_quantize", "block_name_to_quantize"),
+    *("module_name_preceding_first_block", "to_quant_block_names"),
+    # how numbers were found, and how to compute with them
+    *("do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config", "desc_act", "sym", "meta", "activation"),
+    *("tokenizer", "dataset", "damp_percent", "act_group_aware", "true_sequential", "model_seqlen", "batch_size"),
+    *("pad_token_id", "max_input_length", "cache_block_outputs", "provider", "autoround_version", "amp", "iters"),
+    *("lr", "minmax_lr", "nsamples", "seqlen", "enable_minmax_tuning", "enable_quanted_input", "low_gpu_mem_usage"),
+    *("gradient_accumulate_steps", "scale_dtype"),
+)
+"""Fields of the settings that are read, or change nothing that is. `sym` is GPTQ's; transformers saves it as true."""
+
 
 def decoder(settings: Mapping[str, Any]) -> Callable[[Weights], dict[str, StoredTensor]]:
     """Return the decoder of a checkpoint with these settings.
 
     Raises:
-      UnsupportedModelError: other bits, another kernel's order, or no zero points.
+      UnsupportedModelError: other bits, another kernel's order, or layers that aren't alike.
     """
     bits = {"bits": settings.get("bits", settings.get("w_bit", BITS))}
     stated(bits, "bits", (BITS,), BITS)
-    version = {"version": str(settings.get("version") or settings.get("format") or "gemm").lower()}
-    stated(version, "version", ("gemm",), "gemm")
+    agreed(settings, ("version", "format", "checkpoint_format"), ("gemm",), "gemm")
     stated(settings, "backend", tuple(name for name in (settings.get("backend"),) if name != "llm-awq"), None)
-    stated(settings, "zero_point", (True,), True)
+    zero_point = stated(settings, "zero_point", (True, False), True)
+    check_layers(settings)
     width = group_width({"group_size": settings.get("group_size", settings.get("q_group_size", 128))}, 128)
 
     def decode(weights: Weights) -> dict[str, StoredTensor]:
         tensors = dict(weights.tensors)
         for module, packed in modules_with(weights, "qweight"):
-            tensors[f"{module}weight"] = _decoded(weights, module, packed, width)
+            tensors[f"{module}weight"] = _decoded(weights, module, packed, width, zero_point)
             for part in ("qweight", "qzeros", "scales"):
                 tensors.pop(module + part, None)
+        left = next((name for name in tensors if name.endswith(".scales")), None)
+        if left is not None:
+            raise CheckpointError(
+                f"{weights.where} holds {left}, by which AutoAWQ divides what an activation function gives; that isn't "
+                "read. Give the original, in float32, float16 or bfloat16."
+            )
         return tensors
 
     return decode
 
 
-def _decoded(weights: Weights, module: str, packed: StoredTensor, width: int) -> StoredTensor:
+def _decoded(weights: Weights, module: str, packed: StoredTensor, width: int, zero_point: bool) -> StoredTensor:
     """Return a module's weights, of which `packed` is `qweight`."""
     inputs, words = packed.shape if len(packed.shape) == 2 else (0, 0)
     outputs = words * A_WORD
@@ -63,6 +90,11 @@ def _decoded(weights: Weights, module: str, packed: StoredTensor, width: int) ->
     groups = 1 if width == -1 else -(-inputs // width)
     scales = check_part(weights, f"{module}scales", ((groups, outputs),), FLOATS)
     zeros = check_part(weights, f"{module}qzeros", ((groups, words),), ("I32",))
+    if not zero_point and (unpack(whole(zeros), BITS, axis=1) != 2 ** (BITS - 1)).any():
+        raise CheckpointError(
+            f"the settings of {weights.where} say zero_point=false, and the zero points in {module}qzeros aren't all "
+            f"{2 ** (BITS - 1)}. Do its settings belong to these weights?"
+        )
     column_blocks, every = even(inputs, inputs if width == -1 else width), slice(0, groups)
     zero = Blocks(lambda outputs: _numbers(zeros, every, outputs), 1, column_blocks)
     scale = Blocks(lambda outputs: scales.read((every, outputs)).T, 1, column_blocks)

@@ -32,6 +32,17 @@ from expertlens_jax.models.weights import StoredTensor, Weights
 LARGEST = np.float32(127)
 """What the largest absolute value of an output is stored as."""
 
+FIELDS = (
+    # read
+    *("load_in_8bit", "_load_in_8bit", "load_in_4bit", "_load_in_4bit", "bnb_4bit_quant_type"),
+    *("bnb_4bit_quant_storage",),
+    # each matrix's own state tells whether it is; which modules are quantised, their tensors tell
+    *("bnb_4bit_use_double_quant", "llm_int8_skip_modules"),
+    # how to compute; inputs of layers aren't quantised here
+    *("bnb_4bit_compute_dtype", "llm_int8_threshold", "llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight"),
+)
+"""Fields of the settings that are read, or change nothing that is."""
+
 PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 
 

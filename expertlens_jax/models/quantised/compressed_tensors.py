@@ -24,6 +24,7 @@ from expertlens_jax.models.quantised.matrices import (
     is_stored_as,
     matrix,
     modules_with,
+    read_packed,
     stated,
     stored_blocks,
     unpack,
@@ -38,6 +39,27 @@ OF_ACTIVATIONS = tuple(
 """Tensors of a module that say how activations are quantised, or keys and values in a cache."""
 
 
+FIELDS = (
+    # read
+    *("config_groups", "format", "quantization_status", "sparsity_config", "transform_config"),
+    # which modules are quantised, which their tensors tell; keys and values in a cache aren't quantised here
+    *("ignore", "kv_cache_scheme"),
+    # notes, and how to compute
+    *("version", "global_compression_ratio", "run_compressed", "dequantize", "use_optimized_inference"),
+)
+"""Fields of the settings that are read, or change nothing that is."""
+
+OF_GROUPS = ("format", "weights", "targets", "input_activations", "output_activations")
+OF_WEIGHTS = (
+    *("type", "num_bits", "strategy", "dynamic", "group_size", "block_structure", "symmetric", "actorder"),
+    *("scale_dtype", "zp_dtype", "observer", "observer_kwargs"),
+)
+"""The same of a group of modules, and of their weights."""
+
+OUT_OF_TURN = ("group", "dynamic")
+"""`actorder` where inputs belong to groups out of turn."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scheme:
     """How all quantised matrices of a checkpoint are."""
@@ -49,6 +71,8 @@ class Scheme:
     block: tuple[int, int] | None
     """Rows and columns that share a scale, where that isn't all of them; None for the tensor or channels."""
     symmetric: bool
+    ordered: bool
+    """Whether inputs belong to groups out of turn, which `weight_g_idx` tells."""
 
 
 def decoder(settings: Mapping[str, Any]) -> Callable[[Weights], dict[str, StoredTensor]]:
@@ -83,6 +107,14 @@ def _read_scheme(settings: Mapping[str, Any]) -> Scheme:
     if (settings.get("transform_config") or {}).get("config_groups"):
         raise UnsupportedModelError("transform_config, which turns weights by matrices; that isn't read")
     groups = list((settings.get("config_groups") or {}).values())
+    for group in groups:
+        if not isinstance(group, Mapping):
+            raise UnsupportedModelError(f"config_groups of presets, {group!r}; their meaning isn't in the file")
+        weights = group.get("weights") or {}
+        for known, given in (OF_GROUPS, group), (OF_WEIGHTS, weights):
+            unknown = [f"{field}={value!r}" for field, value in given.items() if field not in known and value]
+            if unknown:
+                raise UnsupportedModelError(f"{', '.join(unknown)} of a group of modules, which isn't known")
     schemes = {_scheme_of(settings, group) for group in groups}
     if len(schemes) != 1:
         raise UnsupportedModelError(f"config_groups with {len(schemes)} ways of quantising, of which one can be read")
@@ -108,7 +140,9 @@ def _scheme_of(settings: Mapping[str, Any], group: Mapping[str, Any]) -> Scheme:
             raise UnsupportedModelError(f"block_structure={sizes!r}; it should be two numbers")
         block = (sizes[0], sizes[1])
     symmetric = bool(weights.get("symmetric", True))
-    return Scheme(packed, bits, kind == "float", strategy, block, symmetric)
+    allowed = ("group", "dynamic", "weight", "static", True, False, None)
+    order = stated(weights, "actorder", allowed, None)
+    return Scheme(packed, bits, kind == "float", strategy, block, symmetric, order is True or order in OUT_OF_TURN)
 
 
 def _decoded(weights: Weights, module: str, codes: StoredTensor, scheme: Scheme) -> StoredTensor:
@@ -118,7 +152,7 @@ def _decoded(weights: Weights, module: str, codes: StoredTensor, scheme: Scheme)
     rows, columns = {"tensor": shape, "channel": (1, inputs)}.get(scheme.strategy) or scheme.block or shape
     grid = (-(-outputs // rows), -(-inputs // columns))
     column_blocks = even(inputs, columns)
-    if f"{module}weight_g_idx" in weights.tensors and scheme.strategy == "group":
+    if scheme.strategy == "group" and (scheme.ordered or f"{module}weight_g_idx" in weights.tensors):
         stored = whole(check_part(weights, f"{module}weight_g_idx", ((inputs,),), ("I32", "I64")))
         column_blocks = column_blocks if (stored < 0).any() else stored  # as -1 it isn't filled in
     shapes = {"tensor": ((1,), (), (1, 1)), "channel": ((outputs, 1), (outputs,))}.get(scheme.strategy, (grid,))
@@ -154,12 +188,7 @@ def _shape(weights: Weights, module: str, codes: StoredTensor, scheme: Scheme) -
 
 def _unpacked(codes: StoredTensor, bits: int, index: Index) -> np.ndarray:
     """Return packed numbers, int8."""
-    rows, columns = index
-    a_word = 32 // bits
-    words = slice(columns.start // a_word, -(-columns.stop // a_word))
-    numbers = unpack(codes.read((rows, words)), bits, axis=1)
-    start = columns.start - words.start * a_word
-    return (numbers[:, start : start + columns.stop - columns.start].astype(np.int16) - 2 ** (bits - 1)).astype(np.int8)
+    return (read_packed(codes, bits, index, axis=1).astype(np.int16) - 2 ** (bits - 1)).astype(np.int8)
 
 
 def _zero_points(

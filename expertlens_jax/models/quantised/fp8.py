@@ -28,6 +28,16 @@ SCALE = "_scale_inv"
 EXPONENT_BIAS = 127
 """Of an exponent that is stored as a byte."""
 
+FIELDS = (
+    # read
+    *("expert_dtype", "fmt", "weight_block_size", "weight_scale_semantics"),
+    # how scales are stored, and which modules are quantised, which the tensors tell
+    *("scale_fmt", "modules_to_not_convert", "ignored_layers", "modules_to_convert"),
+    # what is done with inputs, which aren't quantised here
+    *("activation_scheme", "dequantize", "kv_cache_scheme"),
+)
+"""Fields of the settings that are read, or change nothing that is."""
+
 
 def decoder(settings: Mapping[str, Any]) -> Callable[[Weights], dict[str, StoredTensor]]:
     """Return the decoder of a checkpoint with these settings.
@@ -37,6 +47,8 @@ def decoder(settings: Mapping[str, Any]) -> Callable[[Weights], dict[str, Stored
     """
     stated(settings, "expert_dtype", ("fp8", None), "fp8")
     stated(settings, "fmt", ("e4m3", "float8_e4m3fn", None), None)
+    # GPTQModel's FP8 is called so too, and stores under the same name what weights are divided by
+    stated(settings, "weight_scale_semantics", (None,), None)
     block = settings.get("weight_block_size", (128, 128))
     if block is not None and not (len(block) == 2 and all(isinstance(size, int) and size > 0 for size in block)):
         raise UnsupportedModelError(f"weight_block_size={block!r}; it should be two numbers, or null for whole tensors")

@@ -1,6 +1,7 @@
 """What the formats share: matrices that are decoded a few rows at a time, and numbers for blocks of them."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -67,11 +68,42 @@ def even(inputs: int, columns: int) -> np.ndarray:
     return np.arange(inputs) // columns
 
 
+WORD = 32
+"""Bits of the words that numbers are packed into."""
+
+
+def in_words(bits: int) -> tuple[int, int]:
+    """Return how many numbers of so many bits fill how many words: 8 of 4 bits one, 32 of 3 bits three."""
+    shared = math.gcd(WORD, bits)
+    return WORD // shared, bits // shared
+
+
 def unpack(words: np.ndarray, bits: int, axis: int) -> np.ndarray:
-    """Take int32 words apart into numbers of so many bits, uint8, the lowest bits first, along an axis."""
-    along = np.moveaxis(words.view(np.uint32), axis, -1)[..., None]
-    numbers = (along >> np.arange(0, 32, bits, dtype=np.uint32)) & np.uint32(2**bits - 1)
-    return np.moveaxis(numbers.astype(np.uint8).reshape(*along.shape[:-2], -1), -1, axis)
+    """Take int32 words apart into numbers of so many bits, uint8, the lowest bits first, along an axis.
+
+    Numbers of 3 bits go on in the next word where one is full; the words are then a multiple of three.
+    """
+    a_block, of_words = in_words(bits)
+    along = np.moveaxis(words.view(np.uint32), axis, -1)
+    blocks = along.reshape(*along.shape[:-1], -1, of_words)
+    if of_words > 1:
+        blocks = np.concatenate([blocks, np.zeros_like(blocks[..., :1])], axis=-1).astype(np.uint64)
+        blocks = blocks[..., :-1] | blocks[..., 1:] << np.uint64(WORD)
+    word, shift = np.divmod(np.arange(0, WORD * of_words, bits), WORD)
+    numbers = blocks[..., word] >> shift.astype(blocks.dtype) & blocks.dtype.type(2**bits - 1)
+    return np.moveaxis(numbers.astype(np.uint8).reshape(*along.shape[:-1], blocks.shape[-2] * a_block), -1, axis)
+
+
+def read_packed(packed: StoredTensor, bits: int, index: Index, axis: int) -> np.ndarray:
+    """Return a part of a matrix of numbers that is packed along an axis, uint8 `[rows, columns]`."""
+    a_block, of_words = in_words(bits)
+    wanted = index[axis]
+    blocks = slice(wanted.start // a_block, -(-wanted.stop // a_block))
+    words = slice(blocks.start * of_words, blocks.stop * of_words)
+    numbers = unpack(packed.read((index[0], words) if axis else (words, index[1])), bits, axis)
+    start = wanted.start - blocks.start * a_block
+    some = slice(start, start + wanted.stop - wanted.start)
+    return numbers[:, some] if axis else numbers[some]
 
 
 def whole(tensor: StoredTensor) -> np.ndarray:
@@ -139,6 +171,40 @@ def stated(settings: Mapping[str, Any], field: str, allowed: tuple[Any, ...], de
     if value not in allowed:
         raise UnsupportedModelError(f"{field}={value!r}, of which only {' and '.join(map(repr, allowed))} can be read")
     return value
+
+
+def agreed(settings: Mapping[str, Any], fields: tuple[str, ...], allowed: tuple[str, ...], default: str) -> str:
+    """Return what settings say by any of several names, in lower case, if it is allowed.
+
+    Raises:
+      UnsupportedModelError: it isn't; or two of the names say different things.
+    """
+    said = {
+        field: str(getattr(settings[field], "value", settings[field])).lower()
+        for field in fields
+        if settings.get(field)
+    }
+    if len(set(said.values())) > 1:
+        pairs = " and ".join(f"{field}={value!r}" for field, value in said.items())
+        raise UnsupportedModelError(f"{pairs}, of which only one can be true")
+    for field in said:
+        stated(said, field, allowed, default)
+    return next(iter(said.values()), default)
+
+
+def check_layers(settings: Mapping[str, Any]) -> None:
+    """Check that all layers of GPTQModel's are alike, and do nothing but multiply.
+
+    Raises:
+      UnsupportedModelError: some have settings of their own, turn their inputs, or add an adapter's product.
+    """
+    stated(settings, "pack_dtype", ("int32", None), None)
+    own = [pattern for pattern in settings.get("dynamic") or {} if not pattern.startswith("-:")]
+    if own:
+        raise UnsupportedModelError(f"dynamic={own!r}, modules with settings of their own, which aren't read")
+    for field, what in ("rotation", "turns what layers are given"), ("adapter", "adds to what layers give"):
+        if settings.get(field):
+            raise UnsupportedModelError(f"{field}={settings[field]!r}, which {what}; that isn't read")
 
 
 def group_width(settings: Mapping[str, Any], default: int) -> int:

@@ -19,6 +19,9 @@ E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -
 SCALE_BIAS = 127
 BLOCK = 32
 
+FIELDS = ("modules_to_not_convert", "dequantize")
+"""Fields of the settings, which change nothing that is read: tensors tell which are quantised."""
+
 
 def decoder(settings: Mapping[str, Any]) -> Callable[[Weights], dict[str, StoredTensor]]:
     """Return the decoder of any checkpoint; settings change nothing."""
