@@ -366,6 +366,11 @@ def _check_names(
         advice = (
             " Is the head the embedding, say tie_word_embeddings=true in config.json; PyTorch would draw it at random."
         )
+    elif any(name.endswith(".qweight") for name in unexpected):
+        advice = (
+            " It is quantised by GPTQ or AWQ, and config.json doesn't say how: put what quantize_config.json (or "
+            "quant_config.json) holds into it, as its quantization_config."
+        )
     elif config.head is None and any(name.startswith(family.head_names) for name in unexpected):
         advice = " Its architectures name a model without a language head; if it has one, name that with it there."
     raise CheckpointError(

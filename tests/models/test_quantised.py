@@ -17,7 +17,7 @@ import transformers
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
 import expertlens_jax as el
-from expertlens_jax.errors import CheckpointError, UnsupportedModelError
+from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models.families import FAMILIES
 from expertlens_jax.models.quantised import FORMATS, matrices, read_quantisation
 from expertlens_jax.models.weights import open_weights
@@ -95,13 +95,15 @@ def gptq(bits: int, *, version: str = "gptq", symmetric: bool = True, order: boo
         return parts, weight
 
     config = dict(quant_method="gptq", bits=bits, group_size=width, sym=symmetric, checkpoint_format=version)
+    config |= dict(desc_act=order)
     return Way(f"gptq-{bits}-{version}{'' if symmetric else '-asymmetric'}{'-order' * order}{stored}", config, make)
 
 
-def awq(width: int = 16) -> Way:
+def awq(width: int = 16, *, zero_point: bool = True) -> Way:
     def make(key: torch.Generator, outputs: int, inputs: int) -> Made:
         groups, wide = (1, inputs) if width == -1 else (inputs // width, width)
         codes, zero = numbers(key, (inputs, outputs), 16), numbers(key, (groups, outputs), 16)
+        zero = zero if zero_point else torch.full_like(zero, 8)
         scale, of_inputs = scales(key, groups, outputs), torch.arange(inputs) // wide
 
         def packed(values: torch.Tensor) -> torch.Tensor:
@@ -113,8 +115,8 @@ def awq(width: int = 16) -> Way:
         weight = (scale.float()[of_inputs] * (codes - zero[of_inputs])).T
         return {"qweight": packed(codes), "qzeros": packed(zero), "scales": scale}, weight
 
-    config = dict(quant_method="awq", bits=4, group_size=width, zero_point=True, version="gemm")
-    return Way(f"awq{width}", config, make)
+    config = dict(quant_method="awq", bits=4, group_size=width, zero_point=zero_point, version="gemm")
+    return Way(f"awq{width}{'' if zero_point else '-symmetric'}", config, make)
 
 
 def eight_bits() -> Way:
@@ -215,6 +217,7 @@ def compressed(layout: str, strategy: str, bits: int = 8, *, symmetric: bool = T
         group_size=width if strategy == "group" else None,
         block_structure=block if strategy == "block" else None,
         dynamic=False,
+        actorder="group" if order else None,
     )
     config = dict(
         quant_method="compressed-tensors",
@@ -376,29 +379,52 @@ def test_the_settings_count_where_converted_parameters_are_kept(originals, tmp_p
 
 
 PACKED = compressed("pack-quantized", "group", 4).config
+GROUP = PACKED["config_groups"]["group_0"]
 REFUSED = [
     (dict(quant_method="hqq"), "quantised by hqq, which isn't read. Read of this family are: fp8 (float8 e4m3"),
     (dict(bits=4), "quantised by a method that it does not name"),
     (dict(quant_method="mxfp4"), "quantised by mxfp4, which isn't read"),
-    (gptq(4).config | dict(bits=3), "by gptq, and its settings say bits=3, of which only 2 and 4 and 8 can be read"),
+    (gptq(4).config | dict(bits=5), "by gptq, and its settings say bits=5, of which only 2 and 3 and 4 and 8 can be"),
     (gptq(4).config | dict(checkpoint_format="marlin"), "checkpoint_format='marlin', of which only 'gptq' and"),
+    (gptq(4).config | dict(checkpoint_format=None, format="gptq_p"), "format='gptq_p', of which only 'gptq' and"),
+    (
+        gptq(4).config | dict(format="gptq_v2"),
+        "checkpoint_format='gptq' and format='gptq_v2', of which only one can be true",
+    ),
+    (gptq(4).config | dict(is_marlin_format=True), "is_marlin_format=True"),
+    (gptq(4).config | dict(awq_gemm_checkpoint=True), "awq_gemm_checkpoint=True"),
+    (gptq(4).config | dict(pack_dtype="int16"), "pack_dtype='int16', of which only 'int32'"),
+    (gptq(4).config | dict(rotation="hadamard"), "rotation='hadamard', which turns what layers are given"),
+    (gptq(4).config | dict(adapter={"path": "eora"}), "adapter={'path': 'eora'}, which adds to what layers give"),
     (gptq(4).config | dict(group_size=0), "group_size=0; it should be a number of inputs, or -1"),
     (gptq(4).config | dict(dynamic={"+:.*down.*": {"bits": 8}}), "modules with settings of their own"),
     (awq().config | dict(version="gemv"), "version='gemv', of which only 'gemm' can be read"),
     (awq().config | dict(bits=8), "bits=8, of which only 4 can be read"),
-    (awq().config | dict(zero_point=False), "zero_point=False, of which only True can be read"),
+    (awq().config | dict(version=None, format="gemv_fast"), "format='gemv_fast', of which only 'gemm' can be read"),
+    (awq().config | dict(version="marlin"), "version='marlin', of which only 'gemm' can be read"),
+    (awq().config | dict(format="gemv"), "version='gemm' and format='gemv', of which only one can be true"),
+    (awq().config | dict(rotation="random"), "rotation='random', which turns what layers are given"),
+    (awq().config | dict(dynamic={".*down.*": {}}), "modules with settings of their own"),
     (awq().config | dict(backend="llm-awq"), "backend='llm-awq'"),
     (fp8(None).config | dict(expert_dtype="fp4"), "expert_dtype='fp4'"),
     (fp8(None).config | dict(weight_block_size=[128]), "weight_block_size=[128]; it should be two numbers"),
+    (fp8(None).config | dict(weight_scale_semantics="inverse"), "weight_scale_semantics='inverse'"),
     (four_bits("nf4", False).config | dict(bnb_4bit_quant_type="int4"), "bnb_4bit_quant_type='int4'"),
     (four_bits("nf4", False).config | dict(bnb_4bit_quant_storage="bfloat16"), "bnb_4bit_quant_storage='bfloat16'"),
     (dict(quant_method="bitsandbytes"), "settings say neither load_in_8bit nor load_in_4bit"),
     (PACKED | dict(format="nvfp4-pack-quantized"), "format='nvfp4-pack-quantized', of which only 'float-quantized'"),
     (PACKED | dict(sparsity_config={"format": "sparse-24-bitmask"}), "format='sparse-24-bitmask'"),
+    (PACKED | dict(moe_sparsity_config={"layers": {}}), "moe_sparsity_config, by which layers have different experts"),
+    (PACKED | dict(config_groups={"a": {"weights": {"num_bits": 4}}}), "strategy=None, of which only"),
+    (PACKED | dict(config_groups={"W4A16": ["Linear"]}), "config_groups of presets, ['Linear']"),
+    (
+        PACKED | dict(config_groups={"a": {"weights": {"num_bits": 4, "codebook": "c.npy"}}}),
+        "codebook='c.npy' of a group of modules, which isn't known",
+    ),
     (PACKED | dict(transform_config={"config_groups": {"u": {}}}), "transform_config, which turns weights"),
     (
-        PACKED | dict(config_groups={"a": PACKED["config_groups"]["group_0"], "b": eight_bits().config}),
-        "strategy=None, of which only",
+        PACKED | dict(config_groups={"a": GROUP, "b": GROUP | dict(weights=GROUP["weights"] | dict(group_size=32))}),
+        "config_groups with 2 ways of quantising, of which one can be read",
     ),
 ]
 
@@ -425,6 +451,13 @@ BROKEN = [
     (gptq(4), "scales", torch.ones(2, 48), r"{name}scales .* stored as F32 \[2, 48\]; .* should be .* \[4, 48\]"),
     (gptq(4), "qzeros", torch.full((4, 6), 3).int(), "say sym=true, and the zero points in {name}qzeros are neither"),
     (gptq(4), "g_idx", torch.full((64,), 9).int(), "{name}g_idx in .* names groups that aren't among the 4"),
+    (gptq(4, order=True), "g_idx", None, "lacks {name}g_idx, without which what it belongs to can't be"),
+    (
+        awq(zero_point=False),
+        "qzeros",
+        torch.zeros(4, 6).int(),
+        "say zero_point=false, and the zero points in {name}qzeros aren't",
+    ),
     (awq(), "qweight", torch.zeros(64, 6), r"{name}qweight .* stored as F32 \[64, 6\]; .* should be I32"),
     (fp8((16, 32)), "weight_scale_inv", torch.ones(3, 3), r"_scale_inv .*stored as F32 \[3, 3\]; .* \[3, 2\]"),
     (eight_bits(), "weight_format", torch.tensor(2, dtype=torch.uint8), "in an order of some GPU's own"),
@@ -441,6 +474,18 @@ BROKEN = [
         torch.tensor([48, 100]),
         r"weight_packed .* stored as I32 \[48, 8\]; .* \[48, 13\]",
     ),
+    (
+        compressed("pack-quantized", "group", 4, order=True),
+        "weight_g_idx",
+        None,
+        "lacks {name}weight_g_idx, without which what it belongs to can't be dequantised",
+    ),
+    (
+        awq(),
+        "act.scales",
+        torch.ones(48),
+        "holds {name}act.scales, by which AutoAWQ divides what an activation function",
+    ),
 ]
 
 
@@ -453,6 +498,32 @@ def test_parts_that_do_not_fit_are_named(way, part, value, message, originals, t
         tensors[NAME + part] = value
     safetensors.torch.save_file(tensors, packed / "model.safetensors")
     with pytest.raises(CheckpointError, match=message.format(name=NAME)):
+        el.load_model(packed)
+
+
+def test_quantised_token_embeddings_are_refused_by_name(originals, tmp_path):
+    """GPTQModel's, which are packed along the tokens."""
+    packed, _ = quantise(originals["llama"], gptq(4), tmp_path)
+    tensors = safetensors.torch.load_file(packed / "model.safetensors")
+    name = "model.embed_tokens."
+    tensors |= {f"{name}qweight": tensors.pop(f"{name}weight").int()}
+    safetensors.torch.save_file(tensors, packed / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"holds {name}qweight: its token embeddings are quantised"):
+        el.load_model(packed)
+
+
+def test_settings_that_are_not_known_are_told(originals, tmp_path):
+    packed, plain = quantise(originals["llama"], gptq(4), tmp_path)
+    change_config(packed, gptq(4).config | dict(damp_percent=0.1, codebook="c.npy", later=None))
+    with pytest.warns(ExpertLensWarning, match=r"the quantization_config \(gptq\) of .* says codebook='c.npy', which"):
+        same_parameters(el.load_model(packed), el.load_model(plain))
+
+
+def test_a_quantised_layer_whose_settings_are_elsewhere_is_told_of(originals, tmp_path):
+    """In `quantize_config.json`, where AutoGPTQ has them."""
+    packed, _ = quantise(originals["llama"], gptq(4), tmp_path)
+    change_config(packed, None)
+    with pytest.raises(CheckpointError, match=r"has unexpected .*qweight.*put what quantize_config.json .* holds into"):
         el.load_model(packed)
 
 

@@ -42,6 +42,7 @@ OF_ACTIVATIONS = tuple(
 FIELDS = (
     # read
     *("config_groups", "format", "quantization_status", "sparsity_config", "transform_config"),
+    "moe_sparsity_config",
     # which modules are quantised, which their tensors tell; keys and values in a cache aren't quantised here
     *("ignore", "kv_cache_scheme"),
     # notes, and how to compute
@@ -104,6 +105,8 @@ def _read_scheme(settings: Mapping[str, Any]) -> Scheme:
     stated(settings, "quantization_status", ("compressed", "frozen", None), None)
     sparsity = settings.get("sparsity_config") or {}
     stated(sparsity, "format", ("dense", None), None)
+    if settings.get("moe_sparsity_config"):
+        raise UnsupportedModelError("moe_sparsity_config, by which layers have different experts; that isn't read")
     if (settings.get("transform_config") or {}).get("config_groups"):
         raise UnsupportedModelError("transform_config, which turns weights by matrices; that isn't read")
     groups = list((settings.get("config_groups") or {}).values())
@@ -202,7 +205,7 @@ def _zero_points(
 ) -> Blocks:
     """Return the zero points, which are packed along the outputs where weights are packed."""
     name = f"{module}weight_zero_point"
-    if not scheme.packed or scheme.strategy == "tensor":
+    if not scheme.packed or scheme.strategy not in ("group", "channel"):
         return stored_blocks(check_part(weights, name, shapes, ("I8", *FLOATS)), rows, column_blocks)
     packed = check_part(weights, name, ((-(-grid[0] * scheme.bits // 32), grid[1]),), ("I32",))
     numbers = unpack(whole(packed), scheme.bits, axis=0)[: grid[0]].astype(np.int16) - 2 ** (scheme.bits - 1)

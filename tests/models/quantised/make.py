@@ -1,8 +1,9 @@
 """Makes `by_libraries.npz`: layers that the libraries' own code has packed, and that their own code dequantises.
 
 No test runs this. The libraries are no dependency of the project: give the unpacked source distributions of GPTQModel
-7.7.0, AutoGPTQ 0.7.1 and AutoAWQ 0.2.9 (`python make.py gptqmodel-7.7.0 auto_gptq-0.7.1 autoawq-0.2.9`), beside torch
-and transformers. Of them only what packs and unpacks on a CPU is imported; what else they import is left out.
+7.7.0, AutoGPTQ 0.7.1 and AutoAWQ 0.2.9, and the unpacked wheel of compressed-tensors 0.20.1, beside torch and
+transformers: `python make.py gptqmodel-7.7.0 auto_gptq-0.7.1 autoawq-0.2.9 compressed_tensors-0.20.1`. Of them only
+what packs and unpacks on a CPU is imported; what else they import is left out.
 """
 
 import ast
@@ -21,7 +22,18 @@ import torch
 
 HERE = pathlib.Path(__file__).parent
 OUTPUTS, INPUTS, WIDTH = 16, 32, 16
-ABSENT = ("pcre", "tokenicer", "device_smi", "logbar", "random_word", "defuser", "accelerate", "datasets", "peft")
+ABSENT = (
+    "pcre",
+    "tokenicer",
+    "device_smi",
+    "logbar",
+    "random_word",
+    "defuser",
+    "accelerate",
+    "datasets",
+    "peft",
+    "loguru",
+)
 
 
 class LeftOut(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -46,7 +58,7 @@ def without_init(root: pathlib.Path, *names: str) -> None:
 
 
 sys.meta_path.append(LeftOut())
-gptqmodel, auto_gptq, autoawq = map(pathlib.Path, sys.argv[1:])
+gptqmodel, auto_gptq, autoawq, compressed_tensors = map(pathlib.Path, sys.argv[1:])
 without_init(gptqmodel, "gptqmodel", "gptqmodel.models", "gptqmodel.quantization", "gptqmodel.adapter")
 config = importlib.import_module("gptqmodel.quantization.config")
 sys.modules["gptqmodel.quantization"].FORMAT = config.FORMAT
@@ -61,6 +73,10 @@ without_init(autoawq, "awq", "awq.modules", "awq.modules.linear", "awq.utils", "
 AutoAwqLinear = importlib.import_module("awq.modules.linear.gemm").WQLinear_GEMM
 autoawq_packing = importlib.import_module("awq.utils.packing_utils")
 AutoAwqConfig = importlib.import_module("awq.models._config").AwqConfig
+
+sys.path.append(str(compressed_tensors))
+schemes = importlib.import_module("compressed_tensors.quantization")
+Packed = importlib.import_module("compressed_tensors.compressors.pack_quantized.base").PackedQuantizationCompressor
 
 
 def auto_gptq_layer(name: str) -> type:
@@ -105,12 +121,12 @@ def draw(bits: int, width=WIDTH, inputs=INPUTS, outputs=OUTPUTS, *, symmetric=Fa
 FILES: dict[str, np.ndarray] = {}
 
 
-def keep(name: str, settings: dict, layer: torch.nn.Module, parts: tuple[str, ...], weight: torch.Tensor, original):
+def keep(name: str, settings: dict, state: dict, parts: tuple[str, ...], weight: torch.Tensor, original):
     """Keep a layer's tensors as they are saved, and `[outputs, inputs]` what the library makes of them."""
     assert weight.dtype == torch.float32
-    torch.testing.assert_close(weight, original.weight.data, rtol=1e-6, atol=0)
-    state = {part: layer.state_dict()[part].contiguous() for part in parts}
-    FILES.update({f"{name}/{part}": tensor.numpy() for part, tensor in state.items()})
+    if original is not None:
+        torch.testing.assert_close(weight, original.weight.data, rtol=1e-6, atol=0)
+    FILES.update({f"{name}/{part}": state[part].contiguous().numpy() for part in parts})
     FILES[f"{name}/weight"] = weight.contiguous().numpy()
     FILES[f"{name}/settings"] = np.array(json.dumps(settings, default=lambda value: value.value))
 
@@ -138,13 +154,17 @@ def by_gptqmodel(name: str, *, bits=4, version="gptq", width=WIDTH, inputs=INPUT
     weight = layer.train().dequantize_weight().T
     layer.load_state_dict(saved)
     layer.scales = saved["scales"]
-    keep(f"gptqmodel/{name}", settings.to_dict(), layer, GPTQ_PARTS, weight, linear)
+    keep(f"gptqmodel/{name}", settings.to_dict(), layer.state_dict(), GPTQ_PARTS, weight, linear)
 
 
-def by_auto_gptq(name: str, *, bits=4, symmetric=False, order=False):
-    """As AutoGPTQ packs, which a zero point of 0 breaks; dequantised as its layer's product with unit vectors."""
-    linear, scales, zeros, of_inputs = draw(bits, outputs=32, symmetric=symmetric, order=order, lowest=1)
-    layer = auto_gptq_layer("qlinear_cuda")(bits, WIDTH, INPUTS, 32, True, weight_dtype=torch.float32)
+def by_auto_gptq(name: str, *, bits=4, symmetric=False, order=False, lowest=1):
+    """As AutoGPTQ packs, and what its layer makes of the unit vectors.
+
+    A zero point of 0 breaks those after it in its word. Of such, one layer takes 0 as kernels for GPUs do, another 16.
+    """
+    linear, scales, zeros, of_inputs = draw(bits, outputs=32, symmetric=symmetric, order=order, lowest=lowest)
+    kernel = auto_gptq_layer("qlinear_cuda" if lowest else "qlinear_cuda_old")
+    layer = kernel(bits, WIDTH, INPUTS, 32, True, weight_dtype=torch.float32)
     layer.pack(linear, scales.clone(), zeros.clone(), of_inputs)
     layer.bias = torch.zeros_like(layer.bias)
     weight = layer(torch.eye(INPUTS)).T
@@ -152,7 +172,7 @@ def by_auto_gptq(name: str, *, bits=4, symmetric=False, order=False):
     settings = dict(quant_method="gptq", bits=bits, group_size=WIDTH, damp_percent=0.01, desc_act=order)
     settings |= dict(static_groups=False, sym=symmetric, true_sequential=True, is_marlin_format=False)
     settings |= dict(model_name_or_path=None, model_file_base_name=None, awq_gemm_checkpoint=False)
-    keep(f"auto_gptq/{name}", settings, layer, GPTQ_PARTS, weight, linear)
+    keep(f"auto_gptq/{name}", settings, layer.state_dict(), GPTQ_PARTS, weight, linear if lowest else None)
 
 
 AWQ_PARTS = ("qweight", "qzeros", "scales", "bias")
@@ -164,7 +184,7 @@ def by_autoawq(name: str, *, width=WIDTH):
     layer = AutoAwqLinear.from_linear(linear, 4, wide, scales=scales.T.contiguous(), zeros=zeros.T.contiguous())
     weight = autoawq_packing.dequantize_gemm(layer.qweight, layer.qzeros, layer.scales.float(), 4, layer.group_size).T
     settings = AutoAwqConfig(q_group_size=width).to_transformers_dict()
-    keep(f"autoawq/{name}", settings, layer, AWQ_PARTS, weight, linear)
+    keep(f"autoawq/{name}", settings, layer.state_dict(), AWQ_PARTS, weight, linear)
 
 
 def awq_by_gptqmodel(name: str, *, symmetric: bool):
@@ -176,7 +196,25 @@ def awq_by_gptqmodel(name: str, *, symmetric: bool):
     weight = gptqmodel_awq.dequantize_gemm(layer.qweight, layer.qzeros, layer.scales.float(), 4, WIDTH).T
     settings = config.AWQConfig(bits=4, group_size=WIDTH, sym=symmetric, offload_to_disk=False)
     settings.meta_set_versionable("quantizer", ["gptqmodel:7.7.0"])
-    keep(f"gptqmodel/{name}", settings.to_dict(), layer, AWQ_PARTS, weight, linear)
+    keep(f"gptqmodel/{name}", settings.to_dict(), layer.state_dict(), AWQ_PARTS, weight, linear)
+
+
+def by_compressed_tensors(name: str, bits=4, strategy="group", *, symmetric=False):
+    """As compressed-tensors packs what llm-compressor quantises, by AWQ, GPTQ or otherwise."""
+    width, half = INPUTS if strategy == "channel" else WIDTH, 2 ** (bits - 1)
+    linear, scales, zeros, _ = draw(bits, width, symmetric=symmetric)
+    stated = dict(num_bits=bits, symmetric=symmetric, strategy=strategy)
+    stated |= dict(group_size=WIDTH) if strategy == "group" else {}
+    arguments = schemes.QuantizationArgs(**stated)
+    scheme = schemes.QuantizationScheme(targets=["Linear"], weights=arguments, format="pack-quantized")
+    unpacked = dict(weight=linear.weight.data, weight_scale=scales, weight_zero_point=(zeros - half).to(torch.int8))
+    packed = Packed.compress(unpacked, scheme)
+    weight = Packed.decompress(packed, scheme)["weight"]
+    settings = schemes.QuantizationConfig(
+        config_groups={"group_0": scheme}, format="pack-quantized", quantization_status="compressed"
+    )
+    packed["weight_scale"] = packed["weight_scale"].half()
+    keep(f"compressed-tensors/{name}", settings.to_dict(), packed, tuple(packed), weight, linear)
 
 
 by_gptqmodel("gptq-4-symmetric", symmetric=True)
@@ -191,8 +229,12 @@ by_gptqmodel("gptq-4-odd", inputs=28, width=16)  # neither words nor groups are 
 by_auto_gptq("gptq-4", order=True)
 by_auto_gptq("gptq-4-symmetric", symmetric=True)
 by_auto_gptq("gptq-3", bits=3)
+by_auto_gptq("gptq-4-zero", lowest=0)
 by_autoawq("gemm")
 by_autoawq("gemm-one-group", width=-1)
 awq_by_gptqmodel("awq-symmetric", symmetric=True)
 awq_by_gptqmodel("awq", symmetric=False)
+by_compressed_tensors("group-4")
+by_compressed_tensors("group-4-symmetric", symmetric=True)
+by_compressed_tensors("channel-8", 8, "channel")
 np.savez_compressed(HERE / "by_libraries.npz", **FILES)
