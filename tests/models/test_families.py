@@ -76,7 +76,7 @@ def test_families_that_do_not_fit_are_refused_with_the_reason(config, reason):
 
 
 def test_quantised_and_heterogeneous_checkpoints_are_refused():
-    config = transformers.LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 3})
+    config = transformers.LlamaConfig(quantization_config={"quant_method": "gptq", "bits": 5})
     with pytest.raises(UnsupportedModelError, match="llama checkpoint is quantised by gptq, .* give the original"):
         family_of(config)
     config = transformers.LlamaConfig(

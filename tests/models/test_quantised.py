@@ -267,12 +267,12 @@ def originals(tmp_path_factory):
     }
 
 
-def quantise(original, way: Way, directory):
+def quantise(original, way: Way, directory, names: str = r".*(_proj|\.w[123])\.weight"):
     """Writes the model twice, its linear layers drawn anew: quantised, and as what these stand for."""
     key, tensors = torch.Generator().manual_seed(0), safetensors.torch.load_file(original / "model.safetensors")
     packed, plain = dict(tensors), dict(tensors)
     for name, weight in tensors.items():
-        if re.fullmatch(r".*(_proj|\.w[123])\.weight", name):
+        if re.fullmatch(names, name):
             parts, stands_for = way.make(key, *weight.shape)
             del packed[name]
             packed |= {name.removesuffix("weight") + part: tensor for part, tensor in parts.items()}
@@ -335,6 +335,12 @@ def test_so_is_one_whose_layers_stay_in_its_files(name, way, offload, originals,
     sites = tuple(whole.config.site_channels())
     np.testing.assert_array_equal(streamed.respond(token_ids, sites=sites), whole.respond(token_ids, sites=sites))
     assert streamed.provenance == whole.provenance
+
+
+def test_so_are_heads_and_models_of_which_only_some_layers_are_quantised(originals, tmp_path):
+    packed, plain = quantise(originals["llama"], gptq(4), tmp_path, r"lm_head\.weight|.*(down|q)_proj\.weight")
+    assert "lm_head.qweight" in safetensors.torch.load_file(packed / "model.safetensors")
+    same_parameters(el.load_model(packed), el.load_model(plain))
 
 
 @pytest.mark.parametrize("way", [gptq(4), fp8((16, 32))], ids=lambda way: way.name)

@@ -46,7 +46,7 @@ def values(tensor: StoredTensor) -> np.ndarray:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layer_is_read_as_its_library_dequantises_it(layer, monkeypatch):
-    """To the bit, whole and in parts; in some numbers cross words, inputs are out of turn, the last group isn't full."""
+    """To the bit, whole and in parts; in some numbers cross words, inputs are out of turn, or a group isn't full."""
     monkeypatch.setattr(matrices, "VALUES", 100)
     read, weight = opened(layer)
     assert (read.shape, read.dtype) == (weight.shape, "F32")
