@@ -401,6 +401,8 @@ REFUSED = [
     (gptq(4).config | dict(awq_gemm_checkpoint=True), "awq_gemm_checkpoint=True"),
     (gptq(4).config | dict(pack_dtype="int16"), "pack_dtype='int16', of which only 'int32'"),
     (gptq(4).config | dict(rotation="hadamard"), "rotation='hadamard', which turns what layers are given"),
+    (gptq(4).config | dict(data_type="mx_fp4"), "data_type='mx_fp4', of which only 'int' and None can be read"),
+    (gptq(2).config | dict(super_bits=6), "super_bits=6, of which only None can be read"),
     (gptq(4).config | dict(adapter={"path": "eora"}), "adapter={'path': 'eora'}, which adds to what layers give"),
     (gptq(4).config | dict(group_size=0), "group_size=0; it should be a number of inputs, or -1"),
     (gptq(4).config | dict(dynamic={"+:.*down.*": {"bits": 8}}), "modules with settings of their own"),

@@ -14,6 +14,7 @@ import numpy as np
 from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.quantised.matrices import (
     FLOATS,
+    OF_LAYERS,
     Blocks,
     Index,
     agreed,
@@ -35,18 +36,8 @@ ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 BITS, A_WORD = 4, 8
 
 FIELDS = (
-    # read
     *("bits", "w_bit", "version", "format", "checkpoint_format", "backend", "zero_point", "group_size"),
-    *("q_group_size", "pack_dtype", "dynamic", "rotation", "adapter"),
-    # which modules are quantised, which their tensors tell
-    *("modules_to_not_convert", "lm_head", "modules_in_block_to_quantize", "block_name_to_quantize"),
-    *("module_name_preceding_first_block", "to_quant_block_names"),
-    # how numbers were found, and how to compute with them
-    *("do_fuse", "modules_to_fuse", "fuse_max_seq_len", "exllama_config", "desc_act", "sym", "meta", "activation"),
-    *("tokenizer", "dataset", "damp_percent", "act_group_aware", "true_sequential", "model_seqlen", "batch_size"),
-    *("pad_token_id", "max_input_length", "cache_block_outputs", "provider", "autoround_version", "amp", "iters"),
-    *("lr", "minmax_lr", "nsamples", "seqlen", "enable_minmax_tuning", "enable_quanted_input", "low_gpu_mem_usage"),
-    *("gradient_accumulate_steps", "scale_dtype"),
+    *("q_group_size", "do_fuse", "modules_to_fuse", "fuse_max_seq_len", "desc_act", "sym", *OF_LAYERS),
 )
 """Fields of the settings that are read, or change nothing that is. `sym` is GPTQ's; transformers saves it as true."""
 

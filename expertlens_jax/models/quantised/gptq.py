@@ -20,6 +20,7 @@ import numpy as np
 from expertlens_jax.errors import CheckpointError, UnsupportedModelError
 from expertlens_jax.models.quantised.matrices import (
     FLOATS,
+    OF_LAYERS,
     WORD,
     Blocks,
     Index,
@@ -40,19 +41,8 @@ from expertlens_jax.models.weights import StoredTensor, Weights
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 FIELDS = (
-    # read
-    *("bits", "checkpoint_format", "format", "group_size", "sym", "desc_act", "meta", "pack_dtype", "dynamic"),
-    *("rotation", "adapter", "is_marlin_format", "awq_gemm_checkpoint"),
-    # which modules are quantised, which their tensors tell
-    *("lm_head", "modules_in_block_to_quantize", "block_name_to_quantize", "module_name_preceding_first_block"),
-    *("to_quant_block_names", "modules_to_not_convert"),
-    # how numbers were found, and how to compute with them; inputs of layers aren't quantised here
-    *("tokenizer", "dataset", "damp_percent", "damp_auto_increment", "act_group_aware", "true_sequential", "mse"),
-    *("static_groups", "batch_size", "model_seqlen", "pad_token_id", "cache_block_outputs", "activation"),
-    *("backend", "max_input_length", "use_cuda_fp16", "use_exllama", "disable_exllama", "exllama_config"),
-    *("model_name_or_path", "model_file_base_name", "provider", "autoround_version", "amp", "iters", "lr", "minmax_lr"),
-    *("nsamples", "seqlen", "gradient_accumulate_steps", "enable_minmax_tuning", "enable_quanted_input"),
-    *("low_gpu_mem_usage", "scale_dtype"),
+    *("bits", "checkpoint_format", "format", "group_size", "sym", "desc_act", "is_marlin_format"),
+    *("awq_gemm_checkpoint", "use_cuda_fp16", *OF_LAYERS),
 )
 """Fields of the settings that are read, or change nothing that is."""
 

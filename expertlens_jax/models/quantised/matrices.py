@@ -90,7 +90,8 @@ def unpack(words: np.ndarray, bits: int, axis: int) -> np.ndarray:
         blocks = np.concatenate([blocks, np.zeros_like(blocks[..., :1])], axis=-1).astype(np.uint64)
         blocks = blocks[..., :-1] | blocks[..., 1:] << np.uint64(WORD)
     word, shift = np.divmod(np.arange(0, WORD * of_words, bits), WORD)
-    numbers = blocks[..., word] >> shift.astype(blocks.dtype) & blocks.dtype.type(2**bits - 1)
+    of_numbers = blocks[..., word] if of_words > 1 else blocks
+    numbers = of_numbers >> shift.astype(blocks.dtype) & blocks.dtype.type(2**bits - 1)
     return np.moveaxis(numbers.astype(np.uint8).reshape(*along.shape[:-1], blocks.shape[-2] * a_block), -1, axis)
 
 
@@ -192,13 +193,36 @@ def agreed(settings: Mapping[str, Any], fields: tuple[str, ...], allowed: tuple[
     return next(iter(said.values()), default)
 
 
+OF_LAYERS = (
+    # read
+    *("pack_dtype", "dynamic", "rotation", "adapter", "data_type", "super_bits", "super_group_size"),
+    # which modules are quantised, which their tensors tell
+    *("lm_head", "modules_in_block_to_quantize", "block_name_to_quantize", "module_name_preceding_first_block"),
+    *("to_quant_block_names", "modules_to_not_convert"),
+    # how numbers were found
+    *("tokenizer", "dataset", "damp_percent", "damp_auto_increment", "act_group_aware", "true_sequential", "mse"),
+    *("static_groups", "batch_size", "model_seqlen", "pad_token_id", "cache_block_outputs", "amp", "iters", "lr"),
+    *("minmax_lr", "nsamples", "seqlen", "gradient_accumulate_steps", "enable_minmax_tuning", "scale_dtype"),
+    *("enable_quanted_input", "enable_norm_bias_tuning", "low_gpu_mem_usage"),
+    # how to compute with them; inputs of layers, and keys and values in a cache, aren't quantised here
+    *("activation", "act_bits", "act_group_size", "act_sym", "act_dynamic", "act_data_type", "static_kv_dtype"),
+    *("static_attention_dtype", "backend", "max_input_length", "use_exllama", "disable_exllama", "exllama_config"),
+    # notes
+    *("meta", "provider", "autoround_version", "model_name_or_path", "model_file_base_name"),
+)
+"""Fields that GPTQ's and AWQ's settings share, of those who write both: GPTQModel, AutoRound and transformers."""
+
+
 def check_layers(settings: Mapping[str, Any]) -> None:
-    """Check that all layers of GPTQModel's are alike, and do nothing but multiply.
+    """Check that all layers are alike, hold whole numbers, and do nothing but multiply.
 
     Raises:
-      UnsupportedModelError: some have settings of their own, turn their inputs, or add an adapter's product.
+      UnsupportedModelError: some have settings of their own; or turn their inputs, add an adapter's product, or have
+        other numbers.
     """
     stated(settings, "pack_dtype", ("int32", None), None)
+    stated(settings, "data_type", ("int", None), None)
+    stated(settings, "super_bits", (None,), None)
     own = [pattern for pattern in settings.get("dynamic") or {} if not pattern.startswith("-:")]
     if own:
         raise UnsupportedModelError(f"dynamic={own!r}, modules with settings of their own, which aren't read")
