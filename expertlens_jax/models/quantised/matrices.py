@@ -84,15 +84,19 @@ def unpack(words: np.ndarray, bits: int, axis: int) -> np.ndarray:
     Numbers of 3 bits go on in the next word where one is full; the words are then a multiple of three.
     """
     a_block, of_words = in_words(bits)
-    along = np.moveaxis(words.view(np.uint32), axis, -1)
+    along, largest = np.moveaxis(words.view(np.uint32), axis, -1), np.uint32(2**bits - 1)
+    if of_words == 1:
+        numbers = along[..., None] >> np.arange(0, WORD, bits, dtype=np.uint32) & largest
+        return np.moveaxis(numbers.astype(np.uint8).reshape(*along.shape[:-1], -1), -1, axis)
     blocks = along.reshape(*along.shape[:-1], -1, of_words)
-    if of_words > 1:
-        blocks = np.concatenate([blocks, np.zeros_like(blocks[..., :1])], axis=-1).astype(np.uint64)
-        blocks = blocks[..., :-1] | blocks[..., 1:] << np.uint64(WORD)
-    word, shift = np.divmod(np.arange(0, WORD * of_words, bits), WORD)
-    of_numbers = blocks[..., word] if of_words > 1 else blocks
-    numbers = of_numbers >> shift.astype(blocks.dtype) & blocks.dtype.type(2**bits - 1)
-    return np.moveaxis(numbers.astype(np.uint8).reshape(*along.shape[:-1], blocks.shape[-2] * a_block), -1, axis)
+    numbers = np.empty((*blocks.shape[:-1], a_block), np.uint8)
+    for place in range(a_block):
+        word, shift = divmod(place * bits, WORD)
+        number = blocks[..., word] >> np.uint32(shift)
+        if shift + bits > WORD:
+            number = number | blocks[..., word + 1] << np.uint32(WORD - shift)
+        numbers[..., place] = number & largest
+    return np.moveaxis(numbers.reshape(*along.shape[:-1], -1), -1, axis)
 
 
 def read_packed(packed: StoredTensor, bits: int, index: Index, axis: int) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Makes `by_libraries.npz`: layers that the libraries' own code has packed, and that their own code dequantises.
 
 No test runs this. The libraries are no dependency of the project: give the unpacked source distributions of GPTQModel
-7.7.0, AutoGPTQ 0.7.1 and AutoAWQ 0.2.9, and the unpacked wheel of compressed-tensors 0.20.1, beside torch and
-transformers: `python make.py gptqmodel-7.7.0 auto_gptq-0.7.1 autoawq-0.2.9 compressed_tensors-0.20.1`. Of them only
-what packs and unpacks on a CPU is imported; what else they import is left out.
+7.7.0, AutoGPTQ 0.7.1 and AutoAWQ 0.2.9, and the unpacked wheels of compressed-tensors 0.20.1 and bitsandbytes 0.50.2,
+in this order, beside torch and transformers. Of them only what packs and unpacks on a CPU is imported; what else they
+import is left out.
 """
 
 import ast
@@ -19,6 +19,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
+import transformers
 
 HERE = pathlib.Path(__file__).parent
 OUTPUTS, INPUTS, WIDTH = 16, 32, 16
@@ -58,7 +59,7 @@ def without_init(root: pathlib.Path, *names: str) -> None:
 
 
 sys.meta_path.append(LeftOut())
-gptqmodel, auto_gptq, autoawq, compressed_tensors = map(pathlib.Path, sys.argv[1:])
+gptqmodel, auto_gptq, autoawq, compressed_tensors, bitsandbytes = map(pathlib.Path, sys.argv[1:])
 without_init(gptqmodel, "gptqmodel", "gptqmodel.models", "gptqmodel.quantization", "gptqmodel.adapter")
 config = importlib.import_module("gptqmodel.quantization.config")
 sys.modules["gptqmodel.quantization"].FORMAT = config.FORMAT
@@ -74,7 +75,8 @@ AutoAwqLinear = importlib.import_module("awq.modules.linear.gemm").WQLinear_GEMM
 autoawq_packing = importlib.import_module("awq.utils.packing_utils")
 AutoAwqConfig = importlib.import_module("awq.models._config").AwqConfig
 
-sys.path.append(str(compressed_tensors))
+sys.path += [str(compressed_tensors), str(bitsandbytes)]
+bnb = importlib.import_module("bitsandbytes")
 schemes = importlib.import_module("compressed_tensors.quantization")
 Packed = importlib.import_module("compressed_tensors.compressors.pack_quantized.base").PackedQuantizationCompressor
 
@@ -127,7 +129,7 @@ def keep(name: str, settings: dict, state: dict, parts: tuple[str, ...], weight:
     if original is not None:
         torch.testing.assert_close(weight, original.weight.data, rtol=1e-6, atol=0)
     FILES.update({f"{name}/{part}": state[part].contiguous().numpy() for part in parts})
-    FILES[f"{name}/weight"] = weight.contiguous().numpy()
+    FILES[f"{name}/dequantised"] = weight.contiguous().numpy()
     FILES[f"{name}/settings"] = np.array(json.dumps(settings, default=lambda value: value.value))
 
 
@@ -217,6 +219,36 @@ def by_compressed_tensors(name: str, bits=4, strategy="group", *, symmetric=Fals
     keep(f"compressed-tensors/{name}", settings.to_dict(), packed, tuple(packed), weight, linear)
 
 
+def by_bitsandbytes(name: str, kind: str | None, *, inputs=64, nested=False):
+    """As bitsandbytes quantises random weights, of 8 bits or in blocks of 64 numbers of 4.
+
+    Blocks that aren't within a row are dequantised by its code for any device: its kernel for CPUs gets them wrong.
+    """
+    random = torch.randn(8, inputs, generator=torch.Generator().manual_seed(len(FILES)))
+    if kind is None:
+        layer = bnb.nn.Linear8bitLt(inputs, 8, has_fp16_weights=False)
+        layer.weight = bnb.nn.Int8Params(random.half(), requires_grad=False, has_fp16_weights=False)
+        settings = transformers.BitsAndBytesConfig(load_in_8bit=True)
+        state = layer.to("cpu").state_dict()
+        weight = bnb.functional.int8_vectorwise_dequant(state["weight"], state["SCB"])
+    else:
+        layer = bnb.nn.Linear4bit(inputs, 8)
+        layer.weight = bnb.nn.Params4bit(random, requires_grad=False, quant_type=kind, compress_statistics=nested)
+        settings = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=nested
+        )
+        state = layer.to("cpu").state_dict()
+        if inputs % 64 == 0:
+            weight = bnb.functional.dequantize_4bit(layer.weight, layer.weight.quant_state)
+        else:
+            compute = importlib.import_module("bitsandbytes.backends.default.ops")._dequantize_4bit_compute
+            codes, values = state["weight"].reshape(-1), state["weight.quant_map"]
+            weight = compute(codes, state["weight.absmax"], values, 64, random.shape, torch.float32)
+    FILES[f"bitsandbytes/{name}/dequantised"] = weight.numpy()
+    FILES.update({f"bitsandbytes/{name}/{part}": tensor.detach().numpy() for part, tensor in state.items()})
+    FILES[f"bitsandbytes/{name}/settings"] = np.array(json.dumps(settings.to_dict(), default=str))
+
+
 by_gptqmodel("gptq-4-symmetric", symmetric=True)
 by_gptqmodel("gptq-4")  # some zero points are 0, which less one borrows from the next
 by_gptqmodel("gptq-2", bits=2)
@@ -237,4 +269,8 @@ awq_by_gptqmodel("awq", symmetric=False)
 by_compressed_tensors("group-4")
 by_compressed_tensors("group-4-symmetric", symmetric=True)
 by_compressed_tensors("channel-8", 8, "channel")
+by_bitsandbytes("8", None, inputs=INPUTS)
+by_bitsandbytes("nf4", "nf4")
+by_bitsandbytes("nf4-nested", "nf4", nested=True)
+by_bitsandbytes("fp4", "fp4", inputs=40)
 np.savez_compressed(HERE / "by_libraries.npz", **FILES)
