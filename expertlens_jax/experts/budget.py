@@ -144,6 +144,7 @@ def plan_passes(rows: int, channels_by_layer: Sequence[int], budget: Budget, *, 
     layers_per_pass = min(layers_per_pass, math.ceil(num_layers / (budget.passes or 1)))
     starts = range(0, num_layers, layers_per_pass)
     groups = tuple((start, min(start + layers_per_pass, num_layers)) for start in starts)
+    groups = tuple((first, last) for first, last in groups if any(channels_by_layer[first:last]))
     largest = max(sum(channels_by_layer[first:last]) for first, last in groups)
     return Passes(place, groups, largest * row_bytes * (1 if place == "device" else devices))
 

@@ -278,15 +278,17 @@ def _learnable(model: Model, table: pd.DataFrame, sites: tuple[str, ...], senten
     """Return the units that may be changed, with the mean and the spread of each over sentences."""
     told = record_responses(model, sentences, sites=sites, pooling="mean", truncate=True)
     mean, spread = (np.asarray(each, np.float32) for each in (told.values.mean(axis=0), told.values.std(axis=0)))
-    at_site = told["site"].values.astype(str)
-    shape = (model.config.num_layers, -1)
-    chosen = {}
+    at_layer, at_site, at_channel = (told[name].values for name in ("layer", "site", "channel"))
+    chosen, means, spreads = {}, {}, {}
     for site in sites:
+        shape = (model.config.num_layers, model.config.site_channels()[site])
+        chosen[site], means[site], spreads[site] = np.zeros(shape, bool), *np.zeros((2, *shape), np.float32)
         here = table[table["site"] == site]
-        chosen[site] = np.zeros((model.config.num_layers, model.config.site_channels()[site]), bool)
         chosen[site][here["layer"].to_numpy(int), here["channel"].to_numpy(int)] = True
-    by_site = ({site: each[at_site == site].reshape(shape) for site in sites} for each in (mean, spread))
-    return Learnable(chosen, *by_site)
+        rows = at_site == site
+        means[site][at_layer[rows], at_channel[rows]] = mean[rows]
+        spreads[site][at_layer[rows], at_channel[rows]] = spread[rows]
+    return Learnable(chosen, means, spreads)
 
 
 def _draw_words(

@@ -159,7 +159,7 @@ def find_experts(
     scratch = workdir / "scratch"
     plan = plan_passes(
         job.layout.rows_per_device,
-        [job.units_per_layer] * prepared.num_layers,
+        prepared.units_by_layer,
         least_budget(stated_budget(budget, scratch)),
         devices=len(job.layout.local_devices),
     )
@@ -182,7 +182,7 @@ def find_experts(
             return dataclasses.asdict(table.read_progress(workdir))
 
         done = table.Progress.of(parallel.from_first_host(start))
-        spans = [tuple(layer * job.units_per_layer for layer in layers) for layers in plan.layers]
+        spans = [(job.layer_starts[first], job.layer_starts[last]) for first, last in plan.layers]
         waiting = [number for number, units in enumerate(spans) if not done.covers(*units)]
         kept = kept_responses(budget.store, model, job, progress) if budget.store is not None and waiting else None
         for number in waiting:

@@ -1,6 +1,7 @@
 """What a large job will do, known before it starts: what is ranked for what, where responses wait, what it takes."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,9 +61,9 @@ class Job:
         return self.coordinates.sizes
 
     @property
-    def units_per_layer(self) -> int:
-        """The same in all layers that have any, since they are one scanned block."""
-        return self.sizes["unit"] // self.recording.num_layers
+    def layer_starts(self) -> tuple[int, ...]:
+        """Among the units, each layer's first, and after the last layer their number."""
+        return (0, *itertools.accumulate(self.recording.units_by_layer))
 
 
 def plan_job(

@@ -24,7 +24,7 @@ from expertlens_jax.models.model import Model, respond
 from expertlens_jax.models.placed_steering import LaidOut
 from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sae import SAE
-from expertlens_jax.models.sites import check_sites
+from expertlens_jax.models.sites import SITES, check_sites, layer_widths, own_columns
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import streamed_layers
 from expertlens_jax.models.taps import Taps, check_pooling
@@ -170,8 +170,16 @@ class PreparedRecording:
 
     @property
     def num_layers(self) -> int:
-        """How many layers have units: all, or those that an SAE reads. Each has as many."""
+        """How many layers may have units: all, or those that an SAE reads."""
         return len(self.saes) or self.network.config.num_layers
+
+    @property
+    def units_by_layer(self) -> tuple[int, ...]:
+        """Of each of those layers, how many units there are."""
+        if self.saes:
+            return (len(self.units) // self.num_layers,) * self.num_layers
+        widths = [layer_widths(SITES[site], self.network.config) for site in self.network.taps.sites]
+        return tuple(map(sum, zip(*widths, strict=True)))
 
     def batches(self) -> Iterator[Batch]:
         """Return the batches of one pass over all sentences, always the same."""
@@ -200,7 +208,8 @@ class PreparedRecording:
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), self.mesh)
         first, last = layers or (0, self.num_layers)
         counted = np.int32(first), last - first
-        responses = respond(self.network, self.params, *arrays, steering, *counted, self.saes, interventions)
+        own = None if self.saes else own_columns(self.network.config, self.network.taps.sites, (first, last))
+        responses = respond(self.network, self.params, *arrays, steering, *counted, self.saes, interventions, own)
         return round_to_bits(responses, self.significant_bits)
 
 

@@ -55,6 +55,7 @@ def entry_key(files: list[pathlib.Path], plan: Plan, dtype: str, quantised: str 
     for path, parameter in sorted(plan.items()):
         source = parameter.source
         layout = (path, parameter.shape, parameter.tensors, source.stored_transposed, source.kernel)
+        layout += (parameter.own_shapes,) if parameter.own_shapes else ()
         channels = b"" if source.channels is None else source.channels.astype("<i8").tobytes()
         key.update(repr(layout).encode() + channels)
     return key.hexdigest()[:40]

@@ -74,6 +74,8 @@ class Parameter:
     tensors: tuple[str, ...]
     """The base model's names of the tensors, one for each layer, or just one; within a layer one for each expert. ""
     for a layer that doesn't use the parameter."""
+    own_shapes: tuple[tuple[int, ...], ...] = ()
+    """Of each tensor, where layers differ in width: the parameter has 0 beyond. () where they are alike."""
 
     @property
     def stacked(self) -> bool:
@@ -82,13 +84,26 @@ class Parameter:
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
-        """The shape of the part that a tensor gives."""
+        """The shape of the part that a tensor gives, or that its values stand at the beginning of."""
         return self.shape[self.stacked + self.source.by_expert :]
+
+    def own_shape(self, place: int) -> tuple[int, ...]:
+        """Return the shape that a tensor has, by its place among `tensors`."""
+        return self.own_shapes[place] if self.own_shapes else self.tensor_shape
 
     def read(self, tensor: Callable[[str], StoredTensor], layer: int, index: tuple[slice, ...]) -> np.ndarray:
         """Return a layer's part of the parameter at `index`, a slice for each dimension, from its tensors by name."""
         if not self.source.by_expert:
-            return self.source.read(tensor(self.tensors[layer]), index)
+            own = self.own_shape(layer)
+            within = tuple(slice(each.start, min(each.stop, size)) for each, size in zip(index, own, strict=True))
+            if within == index:
+                return self.source.read(tensor(self.tensors[layer]), index)
+            values = np.zeros([each.stop - each.start for each in index], np.float32)
+            if all(each.start < each.stop for each in within):
+                part = self.source.read(tensor(self.tensors[layer]), within)
+                values = values.astype(part.dtype)
+                values[tuple(slice(0, size) for size in part.shape)] = part
+            return values
         experts, *within = index
         names = self.tensors[layer * self.shape[1] :][experts]
         parts = (self.source.read(tensor(name), tuple(within)) for name in names)
@@ -128,24 +143,61 @@ def plan_parameters(family: Family, config: TransformerConfig) -> Plan:
     """Return what to read for every parameter of the stack, known without the weights."""
     sources = parameter_sources(family, config)
     plan = {}
-    for path, shape in _parameter_shapes(config).items():
+    for path, shape in parameter_shapes(config).items():
         if path not in sources:
             raise CheckpointError(f"the {family.model_type} family states no tensor for the parameter {path}.")
         tensor = sources[path].tensor
         layers = range(config.num_layers) if path.startswith("layers/") else [0]
         experts = range(config.num_experts) if sources[path].by_expert else [0]
-        unused = config.unnormed_layers if path.startswith("layers/attn_norm/") else ()
+        unused = set(config.unnormed_layers if path.startswith("layers/attn_norm/") else ())
+        own: tuple[tuple[int, ...], ...] = ()
+        if config.layers_differ and path.startswith("layers/") and not sources[path].by_expert:
+            each = [parameter_shapes(config.of_layer(layer)).get(path) for layer in layers]
+            unused |= {layer for layer, found in enumerate(each) if found is None}
+            own = tuple(shape[1:] if found is None else found[1:] for found in each)
         names = tuple(
             "" if layer in unused else tensor.format(layer=layer, expert=expert)
             for layer in layers
             for expert in experts
         )
-        plan[path] = Parameter(path, shape, sources[path], names)
+        plan[path] = Parameter(path, shape, sources[path], names, () if set(own) <= {shape[1:]} else own)
     return plan
 
 
+def zero_beyond(params: Mapping[str, Any], config: TransformerConfig) -> dict[str, Any]:
+    """Return parameters with 0 beyond what each layer has, as a checkpoint's are read, where layers differ in width."""
+    if not config.layers_differ:
+        return dict(params)
+    by_layer = [parameter_shapes(config.of_layer(layer)) for layer in range(config.num_layers)]
+
+    def kept(path: str, values: jax.Array) -> jax.Array:
+        absent = values.shape if path.endswith("/scale") else (0,) * values.ndim  # norms that no layer reads are ones
+        shapes = [shapes.get(path, absent) for shapes in by_layer]
+        if not path.startswith("layers/") or {shape[1:] for shape in shapes} == {values.shape[1:]}:
+            return values
+        for axis in range(1, values.ndim):
+            own = jnp.array([shape[axis] for shape in shapes])
+            within = jnp.arange(values.shape[axis]) < own[:, None]  # [layers, channels]
+            around = [other for other in range(1, values.ndim) if other != axis]
+            values = jnp.where(jnp.expand_dims(within, around), values, 0)
+        return values
+
+    flat = traverse_util.flatten_dict(dict(params), sep="/")
+    return traverse_util.unflatten_dict({path: kept(path, values) for path, values in flat.items()}, sep="/")
+
+
+def first_layers(params: Mapping[str, Any], config: TransformerConfig) -> dict[str, Any]:
+    """Return the parameters of a network's first layers, of `TransformerConfig.first_layers`, from those of all."""
+    flat = traverse_util.flatten_dict(dict(params), sep="/")
+    parts = {}
+    for path, shape in parameter_shapes(config).items():
+        whole = flat[path]
+        parts[path] = whole if whole.shape == shape else whole[tuple(slice(0, size) for size in shape)]
+    return traverse_util.unflatten_dict(parts, sep="/")
+
+
 @lru_cache(maxsize=64)
-def _parameter_shapes(config: TransformerConfig) -> Mapping[str, tuple[int, ...]]:
+def parameter_shapes(config: TransformerConfig) -> Mapping[str, tuple[int, ...]]:
     """Return the shape of every parameter of the stack, by its path."""
     token, mask = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
     variables = jax.eval_shape(lambda key: Transformer(config).init(key, token, mask, mask), jax.random.key(0))
@@ -187,12 +239,14 @@ def read_parameters(
     named = by_base_name(weights, family, config)
     _check_names(weights, family, config, plan, named)
     for parameter in plan.values():
-        for name in filter(None, parameter.tensors):
-            _check_tensor(weights, named[name], parameter)
+        for place, name in enumerate(parameter.tensors):
+            if name:
+                _check_tensor(weights, named[name], parameter, parameter.own_shape(place))
 
     def read(parameter: Parameter, layer: int, index: tuple[slice, ...]) -> np.ndarray:
         if not parameter.tensors[layer]:
-            return np.ones([part.stop - part.start for part in index], np.float32)
+            of_norm = parameter.path.endswith("/scale")
+            return np.full([part.stop - part.start for part in index], float(of_norm), np.float32)
         return parameter.read(lambda name: named[name].tensor, layer, index)
 
     if offload is None:
@@ -320,11 +374,10 @@ def _copy(values: np.ndarray, dtype: jnp.dtype, columns: int = 16) -> np.ndarray
     return copy
 
 
-def _check_tensor(weights: Weights, named: Named, parameter: Parameter) -> None:
+def _check_tensor(weights: Weights, named: Named, parameter: Parameter, wanted: tuple[int, ...]) -> None:
     """Check that a tensor is floating point and makes the shape that the parameter wants."""
     name, stored = named.name, named.tensor
     found = parameter.source.shape(stored.shape)
-    wanted = parameter.tensor_shape
     if found != wanted:
         raise CheckpointError(
             f"the tensor {name} in {weights.where}, stored as {list(stored.shape)}, gives {parameter.path} "
@@ -351,7 +404,7 @@ def _check_names(
         return family.stored_name(name) if has_prefix else name
 
     missing = sorted(wanted - named.keys())
-    unexpected = sorted(named[name].name for name in named.keys() - wanted - tied)
+    unexpected = sorted(named[name].name for name in named.keys() - wanted - tied - _unread(family, config))
     problems = [
         f"{kind} {_listed(names)}"
         for kind, names in (("lacks", sorted(map(as_stored, missing))), ("has unexpected", unexpected))
@@ -377,6 +430,14 @@ def _check_names(
         f"the checkpoint in {weights.where} isn't the {family.model_type} model that its config.json "
         f"describes: it {'; and it '.join(problems)}.{advice}"
     )
+
+
+def _unread(family: Family, config: TransformerConfig) -> set[str]:
+    """Return the names of keys' and values' tensors of layers that take others', which files of Gemma 4 hold too."""
+    layers = range(config.num_layers - config.shared_kv_layers, config.num_layers)
+    sources = parameter_sources(family, config).items() if layers else ()
+    of_keys = [source.tensor for path, source in sources if path.startswith(("layers/attn/k", "layers/attn/v"))]
+    return {tensor.format(layer=layer) for tensor in of_keys for layer in layers}
 
 
 def _listed(names: list[str], most: int = 40) -> str:

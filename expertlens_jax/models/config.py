@@ -111,12 +111,25 @@ class TransformerConfig:
     chunks: tuple[int, ...] = ()
     """Per layer, how many tokens there are to a chunk, counted from the first: a token sees those of its own (Llama 4);
     0, or no tuple at all: every token."""
+    value_norm: bool = False
+    """Whether values are normed within each head, without parameters (Gemma 4)."""
+    local_head_dim: int | None = None
+    """Channels of a head in layers with a window, where they are fewer than in others (Gemma 4)."""
+    global_kv_heads: int | None = None
+    """Key-value heads of layers without a window, where they are fewer than in others (Gemma 4)."""
+    global_values_are_keys: bool = False
+    """Whether layers without a window take their values to be their keys, before any norm (Gemma 4)."""
+    shared_kv_layers: int = 0
+    """So many layers, the last, have no keys and values of their own: each takes those of the last layer before them
+    that has a window, or none, as it (Gemma 4's E2B and E4B)."""
     rotary: Rotary | None = None
     local_rotary: Rotary | None = None
     """Rotary embedding of the layers with a window, where it differs (Gemma 3)."""
     unrotated_layers: tuple[int, ...] = ()
 
     # MLP
+    d_mlps: tuple[int, ...] = ()
+    """Per layer, inner channels of the MLP, where they differ (Gemma 4's E2B); d_mlp is the most."""
     gated: bool = False
     activation: str = "gelu"
     mlp_bias: bool = True
@@ -138,6 +151,15 @@ class TransformerConfig:
     """Inner channels of an MLP that every token has beside its experts (Qwen1.5-MoE)."""
     shared_router: bool = True
     """Whether what that one gives is weighted, by the sigmoid of a logit of its own."""
+
+    # Inputs of layers
+    per_layer_width: int = 0
+    """Channels of what each token gives each layer by itself, which gates an addition to the stream (Gemma 4); 0 for
+    none."""
+    per_layer_vocab: int = 0
+    """Rows of the table of those."""
+    layer_scalars: bool = False
+    """Whether the stream is multiplied by a number of the layer's at its end (Gemma 4)."""
 
     # Head
     head: Literal["tied", "linear"] | None = "tied"
@@ -175,17 +197,65 @@ class TransformerConfig:
 
     def first_layers(self, count: int) -> "TransformerConfig":
         """Return the config of the network of the first `count` layers."""
+        own = max(self.num_layers - self.shared_kv_layers, 0)
         return dataclasses.replace(
             self,
             num_layers=count,
+            shared_kv_layers=max(count - own, 0),
+            d_mlps=self.d_mlps[:count],
             windows=self.windows[:count],
             chunks=self.chunks[:count],
             unrotated_layers=tuple(layer for layer in self.unrotated_layers if layer < count),
             unnormed_layers=tuple(layer for layer in self.unnormed_layers if layer < count),
         )
 
+    @property
+    def layers_differ(self) -> bool:
+        """Whether layers differ in the width of a site."""
+        return bool(
+            self.local_head_dim
+            or self.global_kv_heads
+            or self.global_values_are_keys
+            or self.shared_kv_layers
+            or self.d_mlps
+        )
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether any layer has keys of its own."""
+        return self.shared_kv_layers < self.num_layers
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any layer has values that aren't its keys."""
+        own = self.num_layers - self.shared_kv_layers
+        return own > 0 and not (self.global_values_are_keys and not any(self.windows[:own]))
+
+    def of_layer(self, layer: int) -> "TransformerConfig":
+        """Return the config of a network that is the one layer, whose sizes are all its own."""
+        if not self.layers_differ:
+            return self
+        local = any(self.windows[layer : layer + 1])
+        rotary = (self.local_rotary or self.rotary) if local else self.rotary
+        return dataclasses.replace(
+            self,
+            num_layers=1,
+            windows=self.windows[layer : layer + 1],
+            head_dim=self.local_head_dim or self.head_dim if local else self.head_dim,
+            num_kv_heads=self.num_kv_heads if local else self.global_kv_heads or self.num_kv_heads,
+            local_head_dim=None,
+            global_kv_heads=None,
+            rotary=rotary,
+            local_rotary=None,
+            shared_kv_layers=int(layer >= self.num_layers - self.shared_kv_layers),
+            d_mlp=self.d_mlps[layer] if self.d_mlps else self.d_mlp,
+            d_mlps=(),
+        )
+
     def site_channels(self) -> dict[str, int]:
         """Return every site that holds activations, in the order of the units table, and its channels.
+
+        Where layers differ, those of the layers that have most.
 
         See `sites.py`.
         """

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from expertlens_jax.models.model import take_columns
 from expertlens_jax.models.scoring import next_log_probs
-from expertlens_jax.models.sites import node_at
+from expertlens_jax.models.sites import node_at, own_columns
 from expertlens_jax.models.transformer import Transformer
 
 
@@ -56,7 +57,8 @@ def attribute_rows(
 
     gradients, rows = jax.grad(total, has_aux=True)(scales)
     by_layer = jnp.concatenate([gradients[site][:, :, 0] for site in sites], axis=-1)
-    return rows, by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
+    columns = by_layer.transpose(1, 0, 2).reshape(by_layer.shape[1], -1)
+    return rows, take_columns(columns, own_columns(config, sites))
 
 
 def _by_path(scales: Mapping[str, jax.Array]) -> dict[str, Any]:

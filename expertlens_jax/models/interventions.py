@@ -214,7 +214,7 @@ def place_interventions(
             raise SelectionError(
                 f"a {type(each).__name__} was given among interventions; wanted what el.intervene returns."
             )
-        site = check_activation_site(config, each.site, model, "intervened on")
+        site = check_activation_site(config, each.site, model, "intervened on", alike=True)
         deepest = max(each.layers or (0,))
         if deepest >= config.num_layers:
             raise SelectionError(f"{each!r} names layer {deepest}; {model} has layers 0 to {config.num_layers - 1}.")

@@ -15,6 +15,7 @@ from expertlens_jax.models.config import ALiBi, QueryScale, TransformerConfig
 from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.rotary import rotate
 from expertlens_jax.models.sharding import split_channels, split_heads
+from expertlens_jax.models.sites import SITES
 from expertlens_jax.models.taps import LayerInputs, Tap, TappedLinear, Taps
 
 
@@ -34,6 +35,12 @@ class LayerOptions:
     """bool: whether the rotary embedding turns anything."""
     chunk: jax.Array | None = None
     """int32: tokens to a chunk, beyond which a token sees none; None where no layer has chunks."""
+    local: jax.Array | None = None
+    """bool: the layer has a window; None where all layers are alike."""
+    own_keys: jax.Array | None = None
+    """bool: the layer has keys and values of its own; None where all have."""
+    of_tokens: jax.Array | None = None
+    """`[batch, tokens, channels]`: what each token gives this layer by itself; None where tokens give none."""
     unnormed: jax.Array | None = None
     """bool: the attention reads the residual stream without a norm; None where no layer's does."""
     sae: jax.Array | None = None
@@ -66,6 +73,75 @@ class Norm(nn.Module):
         return y.astype(x.dtype)
 
 
+class HeadNorm(nn.Module):
+    """RMS norm within heads, of which some layers' are narrower: what is beyond a layer's own channels is 0."""
+
+    config: TransformerConfig
+    dtype: jnp.dtype
+    scaled: bool = True
+
+    @nn.compact
+    def __call__(self, heads: jax.Array, local: jax.Array) -> jax.Array:
+        """Normalises `[..., heads, head_dim]`, laid out by `into_heads`."""
+        c = self.config
+        y, width = heads.astype(jnp.float32), heads.shape[-1]
+        own = jnp.where(local, c.local_head_dim or width, width)
+        y *= jax.lax.rsqrt(jnp.square(y).sum(-1, keepdims=True) / own + c.norm_eps)
+        if self.scaled:
+            scale = parameter(self, "scale", nn.initializers.ones, (width,), self.dtype)
+            y *= into_heads(scale[None, None], 1, 1, c, local)[..., 0, :].astype(jnp.float32)[..., None, :]
+        return y.astype(heads.dtype)
+
+
+def into_heads(
+    channels: jax.Array, num_heads: int, num_global: int, c: TransformerConfig, local: jax.Array | None
+) -> jax.Array:
+    """Lay a layer's channels out as heads.
+
+    Where layers differ, all have as many heads of the same width here. A narrow head has its halves at the beginnings
+    of the halves, so that the same channels are turned together, and 0 elsewhere; where a layer has fewer heads, each
+    stands for several.
+
+    Args:
+      channels: `[batch, tokens, channels]`, heads one after the other from the first channel on.
+      num_heads: of layers with a window, or of all.
+      num_global: heads of layers without one.
+      c: of the model.
+      local: bool scalar, whether the layer has a window; None where layers are alike.
+
+    Returns:
+      `[batch, tokens, num_heads, head_dim]`.
+    """
+    start = channels.shape[:2]
+    if local is None:
+        return channels.reshape(*start, num_heads, c.head_dim)
+    narrow_dim = c.local_head_dim or c.head_dim
+    wide = _as_many(channels, num_global * c.head_dim).reshape(*start, num_global, c.head_dim)
+    halves = _as_many(channels, num_heads * narrow_dim).reshape(*start, num_heads, 2, narrow_dim // 2)
+    narrow = _as_many(halves, c.head_dim // 2).reshape(*start, num_heads, c.head_dim)
+    return jnp.where(local, narrow, jnp.repeat(wide, num_heads // num_global, axis=2))
+
+
+def out_of_heads(heads: jax.Array, c: TransformerConfig, local: jax.Array | None) -> jax.Array:
+    """Lay `[batch, tokens, heads, head_dim]` out as a layer's channels, the inverse of `into_heads`.
+
+    There are as many as the widest layer has.
+    """
+    start = heads.shape[:2]
+    wide = heads.reshape(*start, -1)
+    if local is None or c.local_head_dim is None:
+        return wide
+    width = SITES["attn.z"].channels(c)
+    halves = heads.reshape(*start, heads.shape[2], 2, -1)[..., : c.local_head_dim // 2]
+    return jnp.where(local, _as_many(halves.reshape(*start, -1), width), wide[..., :width])
+
+
+def _as_many(x: jax.Array, number: int) -> jax.Array:
+    """Return the first so many channels `[..., channels]`; zeros where there are fewer."""
+    x = x[..., :number]
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, number - x.shape[-1])])
+
+
 def of_unit_length(y: jax.Array, eps: float) -> jax.Array:
     """Return float32 `[..., channels]` divided by their root mean square."""
     return y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)
@@ -84,25 +160,36 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array, inputs: LayerInputs, options: LayerOptions) -> jax.Array:
         """Map `[batch, tokens, d_model]` to the same shape."""
         c = self.config
-        batch, num_tokens, _ = x.shape
+        num_tokens = x.shape[1]
         linear = partial(TappedLinear, config=c, taps=self.taps, dtype=self.dtype)
         q = linear("attn.q", use_bias=c.qkv_bias, name="q")(x, inputs)
-        k = linear("attn.k", use_bias=c.qkv_bias, name="k")(x, inputs)
-        v = linear("attn.v", use_bias=c.qkv_bias, name="v")(x, inputs)
+        k = linear("attn.k", use_bias=c.qkv_bias, name="k")(x, inputs) if c.has_keys else jnp.zeros_like(q)
+        v = linear("attn.v", use_bias=c.qkv_bias, name="v")(x, inputs) if c.has_values else k
+        local, num_global = options.local, c.global_kv_heads or c.num_kv_heads
 
         def norm_projection(name: str, y: jax.Array) -> jax.Array:
             return Norm(c, self.dtype, name=name)(y)
+
+        def norm_heads(name: str, y: jax.Array) -> jax.Array:
+            return norm_projection(name, y) if local is None else HeadNorm(c, self.dtype, name=name)(y, local)
 
         if c.qk_norm == "projection":
             q, k = norm_projection("q_norm", q), norm_projection("k_norm", k)
         if c.qkv_clip is not None:
             q, k, v = (jnp.clip(each, -c.qkv_clip, c.qkv_clip) for each in (q, k, v))
         q, k, v = (split_heads(split_channels(each, self.mesh), self.mesh, c.num_kv_heads) for each in (q, k, v))
-        q = q.reshape(batch, num_tokens, c.num_heads, c.head_dim)
-        k = k.reshape(batch, num_tokens, c.num_kv_heads, c.head_dim)
-        v = v.reshape(batch, num_tokens, c.num_kv_heads, c.head_dim)
+        q = into_heads(q, c.num_heads, c.num_heads, c, local)
+        k, v = (into_heads(each, c.num_kv_heads, num_global, c, local) for each in (k, v))
+        if c.global_values_are_keys:
+            assert local is not None  # since layers differ
+            v = jnp.where(local, v, k)
         if c.qk_norm == "head":
-            q, k = norm_projection("q_norm", q), norm_projection("k_norm", k)
+            q, k = norm_heads("q_norm", q), norm_heads("k_norm", k) if c.has_keys else k
+        if c.value_norm and local is None:
+            v = of_unit_length(v.astype(jnp.float32), c.norm_eps).astype(v.dtype)
+        elif c.value_norm:
+            assert local is not None
+            v = HeadNorm(c, self.dtype, scaled=False, name="v_norm")(v, local)
         if c.rotary is not None:
             turn = partial(
                 rotate,
@@ -120,6 +207,8 @@ class Attention(nn.Module):
             if c.query_scale.unrotated_only:
                 factors = jnp.where(options.rotated, 1.0, factors)
             q *= factors.astype(q.dtype)[..., None, None]
+        if inputs.shared is not None:
+            k, v = take_shared({"keys": k, "values": v}, inputs.shared, options)
         if self.keeps:
             self.sow("new", "keys", k.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
             self.sow("new", "values", v.swapaxes(1, 2), reduce_fn=lambda _, new: new, init_fn=lambda: None)
@@ -134,10 +223,29 @@ class Attention(nn.Module):
         if c.attention_sinks:
             sinks = parameter(self, "sinks", nn.initializers.normal(c.initializer_range), (c.num_heads,), self.dtype)
         mixed = attend(q, k, v, mask, options, c, earlier, bias, sinks)
-        mixed = split_heads(mixed.reshape(batch, num_tokens, c.num_heads * c.head_dim), self.mesh, c.num_kv_heads)
+        mixed = split_heads(out_of_heads(mixed, c, local), self.mesh, c.num_kv_heads)
         mixed = Tap("attn.z", c, self.taps, name="z")(mixed, inputs)
         out = linear("attn.out", use_bias=c.attention_out_bias, name="out")
         return split_channels(out(split_channels(mixed, self.mesh), inputs), self.mesh)
+
+
+def take_shared(
+    own: dict[str, jax.Array], shared: dict[str, jax.Array], options: LayerOptions
+) -> tuple[jax.Array, jax.Array]:
+    """Return the keys and values that a layer attends to, and keep them in `shared` for layers without their own.
+
+    Args:
+      own: `keys` and `values`, `[batch, tokens, kv_heads, head_dim]` each; of a layer without its own, anything.
+      shared: see `LayerInputs.shared`; changed where it is.
+      options: the layer's own.
+    """
+    assert options.local is not None and options.own_keys is not None  # as in every model that has such layers
+    kind = options.local.astype(jnp.int32)
+    for name, values in own.items():
+        earlier = jax.lax.dynamic_index_in_dim(shared[name], kind, keepdims=False)
+        own[name] = jnp.where(options.own_keys, values, earlier)
+        shared[name] = jax.lax.dynamic_update_index_in_dim(shared[name], own[name], kind, axis=0)
+    return own["keys"], own["values"]
 
 
 def query_factors(positions: jax.Array, scale: QueryScale) -> jax.Array:

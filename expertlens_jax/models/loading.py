@@ -21,7 +21,7 @@ from expertlens_jax.cache_directory import cache_root
 from expertlens_jax.errors import CheckpointError, ExpertLensError, ExpertLensWarning, UnsupportedModelError
 from expertlens_jax.models import cache, hub
 from expertlens_jax.models.adapters import Adapter, has_adapter, merge_adapter, read_adapter
-from expertlens_jax.models.checkpoint import parameter_sources, plan_parameters, read_parameters
+from expertlens_jax.models.checkpoint import parameter_sources, plan_parameters, read_parameters, zero_beyond
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES, family_of, quantisation_of
 from expertlens_jax.models.families.family import OTHER_HEADS, Family, headless, without_language_head
@@ -190,7 +190,11 @@ def _drawing(
     network = Transformer(config, dtype=DTYPES[dtype])
     token, mask = jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)
     shardings = jax.tree.unflatten(structure, layout)
-    return jax.jit(lambda key: network.init(key, token, mask, mask)["params"], out_shardings=shardings)
+
+    def draw(key: jax.Array) -> Mapping[str, Any]:
+        return zero_beyond(network.init(key, token, mask, mask)["params"], config)
+
+    return jax.jit(draw, out_shardings=shardings)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Which tokens a unit speaks for: what it adds to the residual stream, read as the model's head reads it."""
 
+import math
 import numbers
 from collections.abc import Mapping
 
@@ -124,11 +125,20 @@ def _direction(model: Model, address: tuple[int, str, int]) -> jax.Array:
         direction = jnp.zeros(model.config.d_model, jnp.float32).at[channel].set(1)
     else:
         raise SelectionError(_why_not(address))
+    direction = direction * _scalars(model, layer + (site == "resid"))
     if branch is None:
         return direction
     if model.config.norm_place in ("output", "both"):
         direction = _through_norm(model, direction, weights[f"{branch}_out_norm"])
     return direction * model.config.residual_scale
+
+
+def _scalars(model: Model, first: int) -> float:
+    """Return what layers from the first on multiply the stream by, together."""
+    if not model.config.layer_scalars:
+        return 1.0
+    layers = range(first, model.config.num_layers)
+    return math.prod(float(layer_parameters(model.params, layer)["scalar"][0]) for layer in layers)
 
 
 def _why_not(address: tuple[int, str, int]) -> str:

@@ -32,7 +32,15 @@ from expertlens_jax.models.placed_steering import (
 from expertlens_jax.models.provenance import Provenance, provenance_of
 from expertlens_jax.models.sae import SAE, check_saes
 from expertlens_jax.models.sharding import split_rows
-from expertlens_jax.models.sites import SITES, block_sites, check_activation_site, check_sites
+from expertlens_jax.models.sites import (
+    SITES,
+    block_sites,
+    check_activation_site,
+    check_sites,
+    layer_widths,
+    listed_widths,
+    own_columns,
+)
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import digest_parameters, program, run, streamed_layers, whole_shapes
 from expertlens_jax.models.taps import Pooling, Taps, check_pooling, response_name
@@ -73,7 +81,8 @@ class Model:
 
     @property
     def _card(self) -> Card:
-        config, sites = self.config, block_sites(self.config)
+        config = self.config
+        widths = {name: layer_widths(site, config) for name, site in block_sites(config).items()}
         leaves = jax.tree.leaves(whole_shapes(self.params))
         streamed = streamed_layers(self.params)
         kind = "encoder" if not config.causal else "causal" if config.head else "causal, without a language head"
@@ -88,7 +97,7 @@ class Model:
                 "parameters": f"{sum(leaf.size for leaf in leaves):,} in {self.dtype}"
                 + ("" if streamed is None else f", layers streamed from {streamed.place}"),
                 "vocabulary": f"{config.vocab_size:,} tokens; up to {config.max_tokens:,} in a text",
-                "sites": listed([f"{name} {site.channels(config):,}" for name, site in sites.items()], most=20)
+                "sites": listed([f"{name} {listed_widths(each)}" for name, each in widths.items()], most=20)
                 + " units a layer",
                 "autoencoders": "; ".join(map(repr, self.saes[:4])) + (" ..." if len(self.saes) > 4 else ""),
             },
@@ -273,6 +282,7 @@ class Model:
             self._lay_out_steering(steering, token_ids, attention_mask),
             saes=self.saes_at(sites),
             interventions=self.place_interventions(interventions, [token_ids.shape]),
+            columns=own_columns(self.config, sites),
         )
 
     def capture(
@@ -310,7 +320,7 @@ class Model:
         if not sites:
             raise SelectionError("no sites were given; give one or more, such as 'resid'.")
         for site in sites:
-            check_activation_site(self.config, site, self.name, "captured")
+            check_activation_site(self.config, site, self.name, "captured", alike=True)
         network = Transformer(self.config, Taps(captured=tuple(dict.fromkeys(sites))), jnp.dtype(self.dtype))
         placed = self._lay_out_steering(steering, token_ids, attention_mask)
         acting = self.place_interventions(interventions, [token_ids.shape])
@@ -476,11 +486,13 @@ def respond(
     num_layers: int | None = None,
     saes: tuple[SAE, ...] = (),
     interventions: tuple[PlacedIntervention, ...] = (),
+    columns: jax.Array | None = None,
 ) -> jax.Array:
     """Run one jitted pass for the responses of the network's taps, float32 `[batch, units]`.
 
     Logits aren't returned, so XLA never computes them. With `num_layers`, only the units of so many layers from the
-    first on are returned; of the site `sae`, layers are counted among those that have it.
+    first on are returned; of the site `sae`, layers are counted among those that have it. `columns` are these layers'
+    `sites.own_columns`.
     """
     _, sown = run(
         network,
@@ -495,7 +507,8 @@ def respond(
     )
     if num_layers is not None:
         sown = jax.tree.map(lambda by_layer: jax.lax.dynamic_slice_in_dim(by_layer, first_layer, num_layers), sown)
-    return split_rows(collect_responses(sown["responses"], network.taps.sites), network.mesh)
+    responses = collect_responses(sown["responses"], network.taps.sites)
+    return split_rows(take_columns(responses, columns), network.mesh)
 
 
 @program()
@@ -514,9 +527,17 @@ def respond_together(
     """
     _, sown = run(network, params, token_ids, attention_mask, pool_mask, sown=["responses"])
     taps = network.taps
-    together = [collect_responses(sown["responses"], taps.sites)]
-    together += [collect_responses(sown["responses"], (site,), response_name(each)) for site, each in taps.beside]
+    wanted = [(taps.sites, "response"), *(((site,), response_name(each)) for site, each in taps.beside)]
+    together = [
+        take_columns(collect_responses(sown["responses"], sites, what), own_columns(network.config, sites))
+        for sites, what in wanted
+    ]
     return tuple(split_rows(each, network.mesh) for each in together)
+
+
+def take_columns(values: jax.Array, columns: np.ndarray | jax.Array | None) -> jax.Array:
+    """Return these columns of `[batch, columns]`, or all of them for None."""
+    return values if columns is None else jnp.take(values, columns, axis=1)
 
 
 def collect_responses(sown: Mapping[str, Any], sites: Sequence[str], what: str = "response") -> jax.Array:

@@ -26,8 +26,10 @@ class Rotary:
     base: float = 10_000.0
     interleaved: bool = False
     """Pairs are neighbours (2i, 2i + 1), as in GPT-J, rather than halves (i, i + dim / 2)."""
-    scaling: Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"] = "default"
+    scaling: Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional"] = "default"
     factor: float = 1.0
+    share: float = 1.0
+    """Of the channel pairs that turn at all; those of the lowest frequencies don't (proportional)."""
     original_max_tokens: int = 0
     """The context the model was first trained on, where the scaling needs it."""
     low_freq_factor: float = 1.0
@@ -64,6 +66,9 @@ class Rotary:
                 return plain / factors.astype(jnp.float32)
             case "llama3":
                 return jnp.asarray(self._llama3(plain))
+            case "proportional":
+                turns = np.arange(self.dim // 2) < int(self.share * self.dim // 2)
+                return jnp.asarray(np.where(turns, plain, np.float32(0)) / np.float32(self.factor))
             case "yarn":
                 return jnp.asarray(self._yarn(plain))
         raise ValueError(f"unknown rotary scaling {self.scaling!r}")

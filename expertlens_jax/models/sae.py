@@ -19,7 +19,7 @@ from flax import struct
 
 from expertlens_jax.errors import ExpertLensWarning, UnsupportedSAEError
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.sites import SITES
+from expertlens_jax.models.sites import SITES, layer_widths
 
 USUAL = ("attn.out", "mlp.down", "resid")
 """The sites that most are trained on: what a block's branches add to the residual stream, and that stream after it."""
@@ -290,6 +290,13 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
         raise UnsupportedSAEError(
             f"{sae.name} reads {sae.site}. Each of {model}'s experts has its own, at its own tokens. Use an "
             "SAE of mlp.down or the residual stream."
+        )
+    if 0 <= sae.layer < config.num_layers:
+        channels = layer_widths(SITES[sae.site], config)[sae.layer]
+    if channels != SITES[sae.site].channels(config):
+        raise UnsupportedSAEError(
+            f"{sae.name} reads {sae.site} of layer {sae.layer}, where {model} has {channels} channels and other layers "
+            f"{SITES[sae.site].channels(config)}: autoencoders there aren't read. Use one of the residual stream."
         )
     if read != channels:
         raise UnsupportedSAEError(

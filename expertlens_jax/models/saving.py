@@ -67,9 +67,10 @@ def stored_tensors(
     tensors: dict[str, np.ndarray] = {}
     for path, parameter in plan.items():
         parts = leaves[path].reshape(len(parameter.tensors), *parameter.tensor_shape)
-        for values, name in zip(parts, parameter.tensors, strict=True):
+        for place, (values, name) in enumerate(zip(parts, parameter.tensors, strict=True)):
             if not name:
                 continue
+            values = values[tuple(slice(0, size) for size in parameter.own_shape(place))]
             stored = family.stored_name(name)
             tensors[stored] = _write(tensors.get(stored), values.astype(dtype), parameter, plan)
     return all_experts(tensors, family)

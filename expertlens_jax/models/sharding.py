@@ -15,22 +15,29 @@ from expertlens_jax.parallel import DATA, MODEL
 RULES: tuple[tuple[str, tuple[int, ...]], ...] = (
     # Path of the parameter (see `transformer.py`), and its dimensions in the order in which to try them.
     # Those of a layer's parameter are counted without the leading [layers], which is never split.
-    (r"embed/(token|position|type)", (0, 1)),  # [vocabulary, d_model]: by vocabulary, or else by channels
+    (
+        r"embed/(token|position|type|per_layer_token)",
+        (0, 1),
+    ),  # [vocabulary, d_model]: by vocabulary, or else by channels
     (r"head", (1, 0)),  # [d_model, vocabulary]
     (r"head_bias", (0,)),
     # What reads the residual stream is split by its outputs, so that each device computes its own channels
     # ...
-    (r"layers/(attn/[qkv]|mlp/(shared_)?(gate|up))/kernel", (1, 0)),
+    (r"layers/(attn/[qkv]|mlp/(shared_)?(gate|up)|per_layer_gate)/kernel", (1, 0)),
+    (r"embed/per_layer/kernel", (1, 0)),
     (r"layers/(attn/[qkv]|mlp/(shared_)?(gate|up))/bias", (0,)),
     # ... and what writes to it by its inputs, so that these channels needn't be gathered first, only the
     # sums.
-    (r"layers/(attn/out|mlp/(shared_)?down)/kernel", (0, 1)),
+    (r"layers/(attn/out|mlp/(shared_)?down|per_layer_out)/kernel", (0, 1)),
     # An expert's MLP stays on one device, where the axis divides the experts; [experts, inputs, outputs].
     (r"layers/mlp/(gate|up)/kernels", (0, 2, 1)),
     (r"layers/mlp/(gate|up)/biases", (0, 1)),
     (r"layers/mlp/down/kernels", (0, 1, 2)),
     (r"layers/mlp/down/biases", (0,)),
-    (r".*", ()),  # norms, routers, and biases of what writes to the residual stream: whole everywhere
+    (
+        r".*",
+        (),
+    ),  # norms, routers, numbers of layers, and biases of what writes to the residual stream: whole everywhere
 )
 
 

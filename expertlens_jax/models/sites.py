@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,8 @@ class Site:
     name: str
     what: str
     """What its units are, in one line."""
-    channels: Callable[[TransformerConfig], int]
-    """How many units a layer has there; 0 in a model without the site."""
+    count: Callable[[TransformerConfig], int]
+    """How many units a layer has there, of a config whose layers are all alike; 0 in a model without the site."""
     path: tuple[str, ...]
     """Where it stands in the collections of responses, activations and steering."""
     address: str | None
@@ -44,14 +45,19 @@ class Site:
     """Whether it is recorded when no sites are named."""
     summary_of: str | None = None
     """The site whose activations its units are computed of; "" for what an SAE reads."""
-    summarize: Callable[[jax.Array, int], jax.Array] | None = None
-    """How: from activations `[batch, tokens, channels]` and the number of units to `[batch, tokens, units]`, which is
-    then pooled over tokens like all else. None where they are the activations themselves, and for SAEs."""
+    summarize: Callable[[jax.Array, TransformerConfig, jax.Array | None], jax.Array] | None = None
+    """How: from activations `[batch, tokens, channels]`, the config, and whether the layer has a window (None where
+    layers are alike) to `[batch, tokens, units]`, which is then pooled over tokens like all else. None where they are
+    the activations themselves, and for SAEs."""
     by_expert: bool = False
     """Whether each expert of a mixture of experts has channels of its own there, the first expert's first. At a token
     that isn't routed to an expert, these hold nothing: see `routing.py`."""
     in_stream: bool = False
     """Whether what is added here is added to the residual stream: it is the stream, or is written to it as it is."""
+
+    def channels(self, config: TransformerConfig) -> int:
+        """Return how many units a layer has there, or has at most; 0 in a model without the site."""
+        return max(layer_widths(self, config))
 
     @property
     def steered(self) -> bool:
@@ -64,12 +70,20 @@ class Site:
         return self.summary_of == ""
 
 
-def norm_by_head(z: jax.Array, num_heads: int) -> jax.Array:
+def norm_by_head(z: jax.Array, config: TransformerConfig, local: jax.Array | None = None) -> jax.Array:
     """Return the Euclidean length of each head's part of z.
 
-    That is from `[batch, tokens, channels]` to float32 `[..., heads]`.
+    That is from `[batch, tokens, channels]` to float32 `[..., heads]`. `local` is whether the layer has a window, where
+    heads of those are narrower.
     """
-    return jnp.linalg.norm(z.astype(jnp.float32).reshape(*z.shape[:-1], num_heads, -1), axis=-1)
+
+    def lengths(head_dim: int) -> jax.Array:
+        own = z[..., : config.num_heads * head_dim].astype(jnp.float32)
+        return jnp.linalg.norm(own.reshape(*z.shape[:-1], config.num_heads, head_dim), axis=-1)
+
+    if config.local_head_dim is None or local is None:
+        return lengths(config.head_dim)
+    return jnp.where(local, lengths(config.local_head_dim), lengths(config.head_dim))
 
 
 def _rows() -> Iterable[Site]:
@@ -88,8 +102,8 @@ def _rows() -> Iterable[Site]:
         in_stream=True,
     )
     yield linear("attn.q", "queries, before rotary positions and norms", lambda c: c.num_heads * c.head_dim)
-    yield linear("attn.k", "keys", lambda c: c.num_kv_heads * c.head_dim)
-    yield linear("attn.v", "values", lambda c: c.num_kv_heads * c.head_dim)
+    yield linear("attn.k", "keys", lambda c: c.num_kv_heads * c.head_dim if c.has_keys else 0)
+    yield linear("attn.v", "values", lambda c: c.num_kv_heads * c.head_dim if c.has_values else 0)
     yield Site(
         "attn.z",
         "attention heads' outputs, before the output projection: head h has the channels from h × head_dim on",
@@ -150,6 +164,57 @@ def _rows() -> Iterable[Site]:
         None,
         summary_of="",
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def layer_widths(site: Site, config: TransformerConfig) -> tuple[int, ...]:
+    """Return how many units of a site each layer has, `[layers]`.
+
+    What the stack computes has as many channels in all layers; beyond a layer's own they hold 0, and are no units.
+    """
+    if not config.layers_differ:
+        return (site.count(config),) * config.num_layers
+    return tuple(site.count(config.of_layer(layer)) for layer in range(config.num_layers))
+
+
+def own_columns(config: TransformerConfig, sites: Sequence[str], layers: tuple[int, int] | None = None) -> Any:
+    """Return which of the columns that layers' channels are laid out as are units.
+
+    Args:
+      config: of the model.
+      sites: whose channels stand beside each other in each layer.
+      layers: from which layer up to which; None for all.
+
+    Returns:
+      int `[units]`, counted from the first of these layers on; None where all columns are units.
+    """
+    widths = np.array([layer_widths(SITES[site], config) for site in sites if not SITES[site].by_sae])
+    if not widths.size or (widths == widths[:, :1]).all():
+        return None
+    first, last = layers or (0, config.num_layers)
+    own = [np.arange(each.max()) < each[first:last, None] for each in widths]
+    return np.flatnonzero(np.concatenate(own, axis=1))
+
+
+def check_alike(config: TransformerConfig, site: str, model: str, what: str) -> None:
+    """Refuse a site that isn't equally wide in all layers of a model, where one array is of all of them.
+
+    Raises:
+      SelectionError: it isn't.
+    """
+    widths = layer_widths(SITES[site], config)
+    if len(set(widths)) > 1:
+        alike = [name for name, each in block_sites(config).items() if len(set(layer_widths(each, config))) == 1]
+        raise SelectionError(
+            f"the site {site} was given to be {what}; layers of {model} have {listed_widths(widths)} channels there, "
+            f"and this takes layers that are alike: {', '.join(alike)}. Single units of {site} can be recorded, traced "
+            "and steered."
+        )
+
+
+def listed_widths(widths: Sequence[int]) -> str:
+    """Return the different widths of layers, as messages say them."""
+    return " or ".join(f"{each:,}" for each in sorted(set(widths)))
 
 
 SITES: dict[str, Site] = {site.name: site for site in _rows()}
@@ -234,7 +299,7 @@ def check_no_summaries(sites: Iterable[str], what: str = "steered") -> None:
         )
 
 
-def check_activation_site(config: TransformerConfig, site: str, model: str, what: str) -> Site:
+def check_activation_site(config: TransformerConfig, site: str, model: str, what: str, *, alike: bool = False) -> Site:
     """Return a site that holds activations.
 
     Args:
@@ -242,9 +307,10 @@ def check_activation_site(config: TransformerConfig, site: str, model: str, what
       site: its name.
       model: the model's name, for errors.
       what: the user wants to do there, as "intervened on".
+      alike: whether all layers have to have as many channels there.
 
     Raises:
-      SelectionError: the model has no such site, or it is a summary.
+      SelectionError: the model has no such site, or it is a summary; or layers differ.
     """
     check_no_summaries([site], what)
     known = config.site_channels()
@@ -252,6 +318,8 @@ def check_activation_site(config: TransformerConfig, site: str, model: str, what
         raise SelectionError(
             f"the site {site!r} is to be {what}; {model} has {', '.join(known)}.{_meant([site], known)}"
         )
+    if alike:
+        check_alike(config, site, model, what)
     return SITES[site]
 
 

@@ -26,7 +26,7 @@ from expertlens_jax.models import hub
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.models.provenance import Provenance, differences, read_provenance
-from expertlens_jax.models.sites import check_no_summaries
+from expertlens_jax.models.sites import SITES, check_no_summaries, layer_widths
 from expertlens_jax.models.units import check_experts, experts_of
 from expertlens_jax.models.when import When, check_comes_first, check_when
 
@@ -516,6 +516,14 @@ def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None
                 f"this steering is of {steering.model} and doesn't fit {model}: {site} {there} there, "
                 f"{here} here. Make it from an expertise table of {model}."
             )
+    for layer, site, channel in steering.units if config.layers_differ else ():
+        width = _width(layer, site, config)
+        if layer < config.num_layers and channel >= width:
+            raise SelectionError(
+                f"this steering is of {steering.model} and doesn't fit {model}: it has the unit L{layer} {site} "
+                f"{channel}, and that layer has {width} channels of {site} here. Make it from an expertise table of "
+                f"{model}."
+            )
     deepest = max((layer for layer, _, _ in steering.units), default=0)
     if deepest >= config.num_layers:
         raise SelectionError(
@@ -549,12 +557,20 @@ def _check_unit_there(when: When | None, config: TransformerConfig, model: str) 
         return
     own = config.site_channels()
     layer, site, channel = when.unit
-    if layer >= config.num_layers or channel >= own.get(site, 0):
+    width = _width(layer, site, config)
+    if channel >= width:
         there = f"{site} has the channels 0 to {own[site] - 1}" if site in own else f"its sites are {', '.join(own)}"
+        only = f", of which layer {layer} has {width}" if layer < config.num_layers and width < own.get(site, 0) else ""
         raise SelectionError(
             f"a steering that applies only {when} doesn't fit {model}, which has no such unit: {there}, in layers 0 to "
-            f"{config.num_layers - 1}."
+            f"{config.num_layers - 1}{only}."
         )
+
+
+def _width(layer: int, site: str, config: TransformerConfig) -> int:
+    """Return how many channels a site has in a layer; 0 where there is no such layer or site."""
+    known = site in SITES and 0 <= layer < config.num_layers
+    return layer_widths(SITES[site], config)[layer] if known else 0
 
 
 def why_other(steering: Steering, model: str, provenance: Provenance | None) -> str:
@@ -628,8 +644,11 @@ def steer_units(
             "channel": units["channel"].to_numpy(),
         }
     )
-    width = table["site"].map(channels)
-    absent = table[~(table["layer"].between(0, model.config.num_layers - 1) & table["channel"].between(0, width - 1))]
+    widths = {
+        (layer, site): width for site in channels for layer, width in enumerate(layer_widths(SITES[site], model.config))
+    }
+    width = np.array([widths.get(place, 0) for place in zip(table["layer"], table["site"], strict=True)], int)
+    absent = table[~table["channel"].between(0, width - 1)]
     if len(absent):
         row = absent.iloc[0]
         raise SelectionError(

@@ -83,6 +83,8 @@ class LayerInputs:
     """int32 `[batch, tokens]`; None without interventions, which alone ask for it."""
     layer: jax.Array | None = None
     """int32 scalar: the same, and within a layer."""
+    local: jax.Array | None = None
+    """bool scalar, within a layer: it has a window; None where all layers are alike."""
     features: jax.Array | None = None
     """int32 `[saes, chosen]`: which features of each SAE are captured; None where none are, or all are pooled."""
     held: dict[str, jax.Array] | None = struct.field(pytree_node=False, default=None)
@@ -91,6 +93,10 @@ class LayerInputs:
     fired: dict[int, jax.Array] | None = struct.field(pytree_node=False, default=None)
     """Within a layer: of each of `interventions` that goes by a unit, whether that fires, `[batch, tokens]`, as far as
     it is known, filled in as sites are tapped; None where none does."""
+
+    shared: dict[str, jax.Array] | None = struct.field(pytree_node=False, default=None)
+    """Within a layer: the keys and values that layers without their own take, `[2, batch, tokens, kv_heads, head_dim]`
+    each, of the last layer that had its own without a window and with one; None where all have their own."""
 
     def at(self) -> At:
         """Return where these tokens stand, as interventions are told."""
@@ -213,7 +219,7 @@ def tap(
         row = SITES[name]
         if site not in (name, row.summary_of):
             continue
-        values = activations if row.summarize is None else row.summarize(activations, row.channels(config))
+        values = activations if row.summarize is None else row.summarize(activations, config, inputs.local)
         if poolings := taps.poolings(name):
             pooled = {
                 what: pool_by_expert(values, inputs.pool_mask, pooling, reached) for what, pooling in poolings.items()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.declaring import parameter
 from expertlens_jax.models.gated_maps import GatedMap, start_fired
@@ -20,10 +22,11 @@ from expertlens_jax.models.sae import SAE, read_features, which_reads
 from expertlens_jax.models.sharding import gather_channels, split_channels
 from expertlens_jax.models.taps import LayerInputs, Tap, Taps, chosen_channels, pool, sow_last, take_channels, tap
 
-Carry = tuple[jax.Array, jax.Array | None, dict[int, jax.Array] | None]
+Carry = tuple[jax.Array, jax.Array | None, dict[int, jax.Array] | None, dict[str, jax.Array] | None]
 """What goes from layer to layer: the residual stream `[batch, tokens, d_model]`, and with it what SAEs have read,
-`[saes, batch, features]`, or of chosen features `[saes, batch, tokens, chosen]`; None if that isn't asked for. Last, at
-which tokens units fire that a steering goes by, see `LayerInputs.fired`."""
+`[saes, batch, features]`, or of chosen features `[saes, batch, tokens, chosen]`; None if that isn't asked for. Then at
+which tokens units fire that a steering goes by, see `LayerInputs.fired`; and keys and values for layers that have none,
+see `LayerInputs.shared`."""
 
 
 class Block(nn.Module):
@@ -45,9 +48,11 @@ class Block(nn.Module):
     ) -> tuple[Carry, None]:
         """Map the residual stream, and what goes with it, to the next layer's; the None is scan's."""
         c = self.config
-        x, features, fired = carry
-        fired = None if fired is None else dict(fired)
-        inputs = dataclasses.replace(inputs, layer=options.layer, held=None if features is None else {}, fired=fired)
+        x, features, fired, shared = carry
+        fired, shared = None if fired is None else dict(fired), None if shared is None else dict(shared)
+        held = None if features is None else {}
+        told = {"layer": options.layer, "local": options.local, "held": held, "fired": fired, "shared": shared}
+        inputs = dataclasses.replace(inputs, **told)
         x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
         attention = Attention(c, self.taps, self.dtype, self.keeps, self.mesh, name="attn")
         mlp = (RoutedMLP if c.num_experts else MLP)(c, self.taps, self.dtype, self.mesh, name="mlp")
@@ -73,12 +78,26 @@ class Block(nn.Module):
             attention_input = norm("attn_norm", whole)
             mlp_input = attention_input if c.residual == "parallel_shared_norm" else norm("mlp_norm", whole)
             x = x + self._scaled(attend(attention_input)) + self._scaled(transform(mlp_input))
+        if c.per_layer_width:
+            x = x + self._of_tokens(gather_channels(x, self.mesh), options)
+        if c.layer_scalars:
+            x = x * parameter(self, "scalar", nn.initializers.ones, (1,), self.dtype)
         x = split_channels(x, self.mesh)
         x = tap(self, "resid", x, inputs, c, self.taps)
         if features is not None:
             assert options.sae is not None and inputs.held is not None  # as where SAEs are asked for
             features = read_features(saes, options.sae, inputs.held, self._keep(inputs), features)
-        return (x, features, fired), None
+        return (x, features, fired, shared), None
+
+    @nn.nowrap
+    def _of_tokens(self, x: jax.Array, options: LayerOptions) -> jax.Array:
+        """Return what a layer adds of what each token gives it by itself, let through by the stream."""
+        c = self.config
+        assert options.of_tokens is not None  # as in every model that has such inputs
+        linear = partial(nn.Dense, use_bias=False, dtype=self.dtype, param_dtype=self.dtype)
+        gate = ACTIVATIONS[c.activation](linear(c.per_layer_width, name="per_layer_gate")(x))
+        added = linear(c.d_model, name="per_layer_out")(gate * options.of_tokens)
+        return Norm(c, self.dtype, name="per_layer_norm")(added)
 
     def _keep(self, inputs: LayerInputs) -> Callable[[int, jax.Array], jax.Array]:
         """Return what is kept of an SAE's features `[batch, tokens, features]`.
@@ -132,6 +151,24 @@ class Embedder(nn.Module):
             self.norm = Norm(c, self.dtype)
         if c.embedding_width is not None:
             self.projection = nn.Dense(c.d_model, dtype=self.dtype, param_dtype=self.dtype, kernel_init=init)
+        if c.per_layer_width:
+            inner = c.num_layers * c.per_layer_width
+            self.per_layer_token = parameter(self, "per_layer_token", init, (c.per_layer_vocab, inner), self.dtype)
+            self.per_layer = nn.Dense(inner, use_bias=False, dtype=self.dtype, param_dtype=self.dtype)
+            self.per_layer_norm = Norm(c, self.dtype)
+
+    def of_layers(self, token_ids: jax.Array, x: jax.Array) -> jax.Array:
+        """Return what tokens give each layer by themselves, `[layers, batch, tokens, channels]`.
+
+        Args:
+          token_ids: int `[batch, tokens]`.
+          x: their embeddings, `[batch, tokens, d_model]`.
+        """
+        c = self.config
+        by_layer = (*token_ids.shape, c.num_layers, c.per_layer_width)
+        own = self.per_layer_token[token_ids] * jnp.asarray(c.per_layer_width**0.5, x.dtype)
+        read = self.per_layer_norm((self.per_layer(x) * jnp.asarray(c.d_model**-0.5, x.dtype)).reshape(by_layer))
+        return jnp.moveaxis((read + own.reshape(by_layer)) * jnp.asarray(2**-0.5, x.dtype), 2, 0)
 
     def __call__(self, token_ids: jax.Array, positions: jax.Array) -> jax.Array:
         """Map int `[batch, tokens]` ids and positions to `[batch, tokens, d_model]`."""
@@ -196,21 +233,27 @@ class Ends(nn.Module):
             features=chosen_channels(self, "sae"),
         )
 
-        x = split_channels(embedder(token_ids, positions), self.mesh)
-        options, features = layer_options(c, positions.max() + 1), None
+        x = embedder(token_ids, positions)
+        options, features, shared = layer_options(c, positions.max() + 1), None, None
+        if c.per_layer_width:
+            options = dataclasses.replace(options, of_tokens=embedder.of_layers(token_ids, x))
+        if c.shared_kv_layers:
+            none = jnp.zeros((2, *token_ids.shape, c.num_kv_heads, c.head_dim), x.dtype)
+            shared = {"keys": none, "values": none}
+        x = split_channels(x, self.mesh)
         if interventions:
             options = dataclasses.replace(options, layer=jnp.arange(c.num_layers))
         if saes:
             options = dataclasses.replace(options, sae=jnp.asarray(which_reads(saes, c.num_layers)))
             shape = (saes[0].num_features,) if inputs.features is None else (x.shape[1], inputs.features.shape[1])
             features = jnp.zeros((len(saes), len(x), *shape), jnp.float32)
-        return (x, features, start_fired(interventions, token_ids.shape)), inputs, options
+        return (x, features, start_fired(interventions, token_ids.shape), shared), inputs, options
 
     @nn.nowrap
     def _leave(self, embedder: Embedder, carry: Carry, inputs: LayerInputs) -> jax.Array:
         """Return what the last layer's carry gives, see `__call__`."""
         c = self.config
-        x, features, _ = carry
+        x, features, *_ = carry
         if features is not None and inputs.features is None:
             sow_last(self, "responses", "sae", {"response": features})
         elif features is not None:
@@ -316,10 +359,13 @@ def layer_options(c: TransformerConfig, num_tokens: jax.Array) -> LayerOptions:
     scales = np.full(c.num_layers, scale, dtype=np.float32)
     if c.attention_scale_by_layer:
         scales /= np.arange(1, c.num_layers + 1)
-    unnormed = np.isin(np.arange(c.num_layers), c.unnormed_layers)
+    layers = np.arange(c.num_layers)
+    unnormed, own_keys = np.isin(layers, c.unnormed_layers), layers < c.num_layers - c.shared_kv_layers
     chunks = np.array(c.chunks, dtype=np.int32)
     return LayerOptions(
         unnormed=jnp.asarray(unnormed) if c.unnormed_layers else None,
+        local=jnp.asarray(windows > 0) if c.layers_differ else None,
+        own_keys=jnp.asarray(own_keys) if c.shared_kv_layers else None,
         window=jnp.asarray(np.where(windows > 0, windows, np.iinfo(np.int32).max)),
         chunk=jnp.asarray(np.where(chunks > 0, chunks, np.iinfo(np.int32).max)) if c.chunks else None,
         attention_scale=jnp.asarray(scales),
@@ -335,7 +381,10 @@ def _rotary_options(c: TransformerConfig, local: np.ndarray, num_tokens: jax.Arr
     frequencies = jnp.tile(c.rotary.frequencies(num_tokens), (c.num_layers, 1))
     factors = np.full(c.num_layers, c.rotary.attention_factor, np.float32)
     if c.local_rotary is not None:
-        frequencies = jnp.where(local[:, None], c.local_rotary.frequencies(num_tokens), frequencies)
+        of_local = c.local_rotary.frequencies(num_tokens)
+        if len(of_local) < frequencies.shape[1]:  # of heads that are narrower
+            of_local = jnp.pad(of_local, (0, frequencies.shape[1] - len(of_local)))
+        frequencies = jnp.where(local[:, None], of_local, frequencies)
         factors = np.where(local, np.float32(c.local_rotary.attention_factor), factors)
     unrotated = np.isin(np.arange(c.num_layers), c.unrotated_layers)
     return {

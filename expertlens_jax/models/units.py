@@ -9,7 +9,7 @@ from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family, Linear
 from expertlens_jax.models.sae import SAE
-from expertlens_jax.models.sites import SITES, Site, block_sites, check_sites
+from expertlens_jax.models.sites import SITES, Site, block_sites, check_sites, layer_widths
 
 
 def units_table(
@@ -36,7 +36,8 @@ def units_table(
     categories = [site.name for site in asked] if any(site.by_sae for site in asked) else list(block_sites(config))
     layers, names, modules, hf_channels = zip(*parts, strict=True)
     sizes = [len(channels) for channels in hf_channels]
-    experts = {"expert": np.concatenate([unit_experts(SITES[name], config) for name in names])}
+    of_units = (unit_experts(SITES[name], config)[:size] for name, size in zip(names, sizes, strict=True))
+    experts = {"expert": np.concatenate(list(of_units))}
     return pd.DataFrame(
         {
             "layer": np.repeat(layers, sizes),
@@ -109,12 +110,13 @@ def site_units(
             (sae.layer, site.name, family.hf_module(module), numbers)
             for sae, module, numbers in zip(saes, read, features, strict=True)
         ]
-    num_units, layers = site.channels(config), range(config.num_layers)
+    widths = [(layer, width) for layer, width in enumerate(layer_widths(site, config)) if width]
     if site.address is None or (site.by_expert and config.num_experts):
-        return [(layer, site.name, "", np.full(num_units, -1)) for layer in layers]
+        return [(layer, site.name, "", np.full(width, -1)) for layer, width in widths]
     here = address(site, family, config)
-    channels = np.arange(num_units) if here.channels is None else here.channels
-    return [(layer, site.name, family.hf_module(here.module.format(layer=layer)), channels) for layer in layers]
+    channels = np.arange(site.channels(config)) if here.channels is None else here.channels
+    modules = [(layer, family.hf_module(here.module.format(layer=layer)), width) for layer, width in widths]
+    return [(layer, site.name, module, channels[:width]) for layer, module, width in modules]
 
 
 def address(site: Site, family: Family, config: TransformerConfig) -> Linear:

@@ -20,6 +20,7 @@ from etils import epath
 from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import CorpusError, SelectionError
+from expertlens_jax.models.checkpoint import first_layers
 from expertlens_jax.models.model import Model, capture
 from expertlens_jax.models.sites import check_activation_site
 from expertlens_jax.models.taps import Taps
@@ -143,10 +144,10 @@ def prepare_reading(model: Model, layer: int, site: str) -> SiteReader:
       site: that holds activations.
 
     Raises:
-      SelectionError: the model doesn't have the layer or the site, or the site is a summary, or is
-        within the experts of a mixture.
+      SelectionError: the model doesn't have the layer or the site, or the site is a summary, is within the experts of
+        a mixture, or is wider in some layers than in others.
     """
-    if check_activation_site(model.config, site, model.name, "read").by_expert and model.config.num_experts:
+    if check_activation_site(model.config, site, model.name, "read", alike=True).by_expert and model.config.num_experts:
         raise SelectionError(
             f"no autoencoder can be trained on {site} of {model.name}: each of its experts has its own, at the tokens "
             "that are routed to it. Read mlp.down or resid."
@@ -156,10 +157,9 @@ def prepare_reading(model: Model, layer: int, site: str) -> SiteReader:
         raise SelectionError(f"layer={layer!r} was given; {model.name} has layers 0 to {layers - 1}.")
     layer = int(layer)
     mesh, params = parallel.place(model.params)
-    lower = {name: values for name, values in params.items() if name != "layers"}
-    lower["layers"] = jax.tree.map(lambda stacked: stacked[: layer + 1], params["layers"])
     config = dataclasses.replace(model.config.first_layers(layer + 1), head=None, head_bias=False)
     network = Transformer(config, Taps(captured=(site,)), jnp.dtype(model.dtype))
+    lower = first_layers(params, config)
     return SiteReader(network, lower, mesh, layer, padding_id(model.tokenizer, model.config.vocab_size))
 
 

@@ -42,6 +42,7 @@ VISION = dict(
     patch_size=8,
 )
 VISION_OF_QWEN = dict(depth=1, hidden_size=16, intermediate_size=8, num_heads=2, out_hidden_size=32)
+VISION_OF_GEMMA4 = VISION | dict(num_key_value_heads=2, head_dim=4, position_embedding_size=16)
 MINISTRAL3_ROPE = {  # queries grow at the 8th and the 16th position; the longest sentences are beyond both
     **{"type": "yarn", "rope_theta": 100.0, "factor": 4.0, "beta_fast": 4.0, "beta_slow": 1.0},
     **{"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.7},
@@ -74,6 +75,36 @@ LLAMA4 = MIXTURE | dict(
     attn_scale=0.7,
     rope_parameters={"rope_type": "default", "rope_theta": 100.0},
 )
+GEMMA4 = LLAMA | dict(  # like E2B, small: the last two layers take keys and values of others
+    head_dim=6,
+    global_head_dim=12,
+    num_hidden_layers=5,
+    layer_types=["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    num_kv_shared_layers=2,
+    use_double_wide_mlp=True,
+    hidden_size_per_layer_input=5,
+    vocab_size_per_layer_input=90,
+    sliding_window=5,
+    final_logit_softcapping=3.0,
+    rope_parameters={
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 1000.0},
+    },
+)
+GEMMA4_31B = GEMMA4 | dict(  # like 31B: values that are keys, of fewer heads
+    head_dim=4,
+    global_head_dim=10,
+    num_hidden_layers=4,
+    layer_types=["sliding_attention", "sliding_attention", "full_attention", "full_attention"],
+    num_key_value_heads=4,
+    num_global_key_value_heads=2,
+    attention_k_eq_v=True,
+    num_kv_shared_layers=0,
+    hidden_size_per_layer_input=0,
+    final_logit_softcapping=None,
+)
+GEMMA4_12B = {field: GEMMA4[field] for field in GEMMA4 if "per_layer_input" not in field}
+GEMMA4_12B |= dict(attention_k_eq_v=True, num_global_key_value_heads=1)
 BERT = dict(
     hidden_size=36,
     num_hidden_layers=3,
@@ -358,6 +389,9 @@ CASES = [
             },
         ),
     ),
+    Case("gemma4_text", "Gemma4TextConfig", GEMMA4),
+    Case("gemma4_unified_text", "Gemma4UnifiedTextConfig", GEMMA4_12B),
+    Case("gemma4_text-31b", "Gemma4TextConfig", GEMMA4_31B | dict(attention_bias=True, tie_word_embeddings=False)),
     Case(
         "phi",
         "PhiConfig",
@@ -571,6 +605,22 @@ CASES = [
         ),
     ),
     Case(
+        "gemma4",
+        "Gemma4Config",
+        dict(text_config=GEMMA4, vision_config=VISION_OF_GEMMA4, audio_config=None),
+    ),
+    Case(
+        "gemma4_unified",
+        "Gemma4UnifiedConfig",
+        dict(
+            text_config=GEMMA4_12B,
+            vision_config=dict(
+                patch_size=2, pooling_kernel_size=2, mm_embed_dim=8, mm_posemb_size=8, output_proj_dims=8
+            ),
+            audio_config=None,
+        ),
+    ),
+    Case(
         "mistral3",
         "Mistral3Config",
         dict(
@@ -682,7 +732,10 @@ CASES = [
 ]
 EAGER = {"experts_implementation": "eager"}
 """Experts one by one: the other ways want sizes that are multiples of 16 bytes."""
-TOWERS = (*("Gemma3Config", "Llama4Config", "Mistral3Config", "Qwen2_5_VLConfig", "Qwen3VLConfig", "Qwen3VLMoeConfig"),)
+TOWERS = (
+    *("Gemma3Config", "Gemma4Config", "Gemma4UnifiedConfig", "Llama4Config", "Mistral3Config"),
+    *("Qwen2_5_VLConfig", "Qwen3VLConfig", "Qwen3VLMoeConfig"),
+)
 ENCODERS = (
     "BertConfig",
     "RobertaConfig",
@@ -742,9 +795,14 @@ def make_hf_model(case: Case, seed: int = 0) -> transformers.PreTrainedModel:
     torch.manual_seed(seed)
     model = auto_class(case).from_config(make_config(case), attn_implementation=case.attention, **EAGER).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (*model.parameters(), *stored_buffers(model)):
             parameter.add_(torch.randn_like(parameter) * 0.15)
     return model
+
+
+def stored_buffers(model: transformers.PreTrainedModel) -> list[torch.Tensor]:
+    """What transformers keeps in files beside parameters: a number of each layer of Gemma 4."""
+    return [buffer for name, buffer in model.named_buffers() if name.endswith("layer_scalar")]
 
 
 def load_hf_model(case: Case, directory: pathlib.Path, dtype: torch.dtype) -> transformers.PreTrainedModel:

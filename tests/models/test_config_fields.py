@@ -84,7 +84,7 @@ def test_translation_reads_only_fields_that_the_family_states(case):
             return getattr(config, name)
 
     assert family.translate(Recorder()) == family.translate(config)
-    assert read <= {*family.fields, *fields.without_effect(), "standardize_rope_params"}
+    assert read <= {*family.fields, *fields.without_effect(), "standardize_rope_params", "per_layer_attributes"}
 
 
 def test_no_field_is_both_without_effect_and_refused():
@@ -261,6 +261,7 @@ BY_LAYER_TYPE = {
     "max_position_embeddings": {"max_position_embeddings": 30},
     "original_max_position_embeddings": {"original_max_position_embeddings": 24},
 }
+PROPORTIONAL = {"rope_type": "proportional", "partial_rotary_factor": 0.25}
 GROWS = "llama_4_scaling_beta"
 GROWTH = {GROWS: 0.3, "original_max_position_embeddings": 5}
 MINISTRAL3_ROPE = {
@@ -291,6 +292,38 @@ SLIDING_ALTERNATELY = {
     "sliding_window": {"sliding_window": 3, "is_causal": False},
     "layer_types": {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
     "sliding_window_pattern": {"sliding_window_pattern": 2, "layer_types": None},
+}
+GEMMA4 = {
+    "sizes": {
+        **{name: size for name, size in LLAMA_LIKE["sizes"].items() if name != "num_hidden_layers"},
+        **{"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
+        "num_kv_shared_layers": 0,
+    },
+    "rms_norm_eps hidden_activation": GEMMA2["rms_norm_eps hidden_activation"],
+    "is_causal": HEADS["is_causal"],
+    "tie_word_embeddings": {"tie_word_embeddings": False},
+    **BIASES,
+    "rope_parameters": {
+        "rope_parameters": {
+            "full_attention": {**PROPORTIONAL, "rope_theta": 50.0, "factor": 3.0},
+            "sliding_attention": {**PROPORTIONAL, "rope_theta": 7.0, "partial_rotary_factor": 0.4},
+        }
+    },
+    "max_position_embeddings": {"max_position_embeddings": 30},
+    "rope_theta": {"rope_theta": 50.0},
+    "use_bidirectional_attention": {"use_bidirectional_attention": "all"},
+    "use_bidirectional_attention of images": {"use_bidirectional_attention": "vision"},
+    "final_logit_softcapping": {"final_logit_softcapping": None},
+    "sliding_window": {"sliding_window": 3, "is_causal": False},
+    "layer_types": {"layer_types": ["full_attention"] + ["sliding_attention"] * 3 + ["full_attention"]},
+    "layer_types all alike": {"layer_types": ["full_attention"] * 5},
+    "global_head_dim": {"global_head_dim": 6},
+    "num_global_key_value_heads": {"num_global_key_value_heads": 1},
+    "attention_k_eq_v": {"attention_k_eq_v": True, "num_global_key_value_heads": 1},
+    "per_layer_config": {"per_layer_config": {"1": {"head_dim": 16}, "4": {"head_dim": 16}}},
+    "num_kv_shared_layers": {"num_kv_shared_layers": 1},
+    "num_kv_shared_layers none": {"num_kv_shared_layers": 0, "use_double_wide_mlp": True},
+    "use_double_wide_mlp": {"use_double_wide_mlp": False},
 }
 CHANGES = {
     "gpt2": {
@@ -623,6 +656,27 @@ CHANGES = {
         "text_config": {"text_config": {"hidden_size": 32, "query_pre_attn_scalar": 11, "rms_norm_eps": 0.3}},
         "tie_word_embeddings": {"tie_word_embeddings": False},
     },
+    "gemma4_text": {
+        **GEMMA4,
+        "hidden_size_per_layer_input": {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
+        "vocab_size_per_layer_input": {"hidden_size_per_layer_input": 3, "vocab_size_per_layer_input": 100},
+        "enable_moe_block": {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2},
+        "num_experts": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 8},
+    },
+    "gemma4_unified_text": {
+        **GEMMA4,
+        "num_global_key_value_heads": {"num_global_key_value_heads": 2},
+        "attention_k_eq_v": {"attention_k_eq_v": False},
+    },
+    "gemma4_unified": {
+        "text_config": {"text_config": {"hidden_size": 32, "rms_norm_eps": 0.3}},
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+    },
+    "gemma4": {
+        "text_config": {"text_config": {"hidden_size": 32, "hidden_size_per_layer_input": 3, "rms_norm_eps": 0.3}},
+        "enable_moe_block": {"text_config": {"enable_moe_block": True}},
+        "tie_word_embeddings": {"tie_word_embeddings": False},
+    },
     "mistral3": {
         "text_config": {"text_config": {"hidden_size": 32, "sliding_window": None}},
         "text_config of another model_type": {
@@ -751,6 +805,9 @@ REFUSED = {
     **dict.fromkeys(("qwen2_moe", "qwen3_moe"), (PART, "decoder_sparse_step", "mlp_only_layers")),
     **dict.fromkeys(("gemma", "gemma2"), (PART, "use_bidirectional_attention")),
     "gemma3_text": (PART, "use_bidirectional_attention", "attn_logit_softcapping"),
+    "gemma4_text": ("rope_theta", "use_bidirectional_attention", "enable_moe_block"),
+    "gemma4_unified_text": ("rope_theta", "use_bidirectional_attention"),
+    "gemma4": ("enable_moe_block",),
     "phi3": ("rope_parameter",),
     **dict.fromkeys(("bert", "roberta"), CONFIG_ONLY),
 }
@@ -775,7 +832,7 @@ def write_model(directory, content: dict) -> transformers.PreTrainedModel:
     attention = "sdpa" if content.get("alibi") else "eager"  # eager attention of Falcon's adds ALiBi's bias twice
     model = auto.from_config(config, attn_implementation=attention, **families.EAGER).float().eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (*model.parameters(), *families.stored_buffers(model)):
             parameter.add_(torch.randn_like(parameter) * 0.15)
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:

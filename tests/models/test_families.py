@@ -56,10 +56,6 @@ def test_unknown_model_types_are_refused_with_those_there_are():
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        *(
-            (name, "wider heads than the others")
-            for name in ("Gemma4Config", "Gemma4TextConfig", "Gemma4UnifiedConfig")
-        ),
         ("Gemma3nConfig", "reads embeddings of its own"),
         *((name, "of a narrower latent") for name in ("DeepseekV2Config", "DeepseekV3Config", "Mistral4Config")),
         *((name, "first layers have plain MLPs") for name in ("Glm4MoeConfig", "Ernie4_5_MoeConfig")),
@@ -152,6 +148,46 @@ REFUSED = [
         "BloomConfig",
         dict(apply_residual_connection_post_layernorm=True),
         "apply_residual_connection_post_layernorm=True; only False",
+    ),
+    (
+        "Gemma4TextConfig",
+        dict(enable_moe_block=True),
+        "gemma4_text config says enable_moe_block=True; only False is supported: .* or a mixture of experts, not both",
+    ),
+    (
+        "Gemma4Config",
+        dict(text_config={"use_bidirectional_attention": "all"}),
+        "gemma4_text config says use_bidirectional_attention='all'; only 'vision' .*as a causal language model",
+    ),
+    (
+        "Gemma4TextConfig",
+        dict(per_layer_config={5: {"intermediate_size": 64}, 11: {"head_dim": 512}}),
+        "per_layer_config of this gemma4_text config gives layers their own intermediate_size; only head_dim and",
+    ),
+    (
+        "Gemma4TextConfig",
+        dict(per_layer_config={5: {"head_dim": 512}}),
+        "gives layer 11 {'head_dim': 256, .*}, and other layers of full_attention {'head_dim': 512, .* to be alike",
+    ),
+    (
+        "Gemma4TextConfig",
+        dict(global_head_dim=128),
+        "layers have heads of 256 channels, .* have a window, and 128 channels .*Wanted are heads that are no wider",
+    ),
+    (
+        "Gemma4TextConfig",
+        dict(attention_k_eq_v=True, num_global_key_value_heads=3),
+        "4 of them of keys, where they have a window, and 512 channels and 3 heads elsewhere. Wanted are .* a multiple",
+    ),
+    (
+        "Gemma4TextConfig",
+        dict(num_kv_shared_layers=26),
+        "num_kv_shared_layers=26, and none of the layers before those is of full_attention, whose keys and values",
+    ),
+    (
+        "Gemma4TextConfig",
+        dict(num_kv_shared_layers=31),
+        "num_kv_shared_layers=31; wanted is a number from 0 to 30, that of its layers",
     ),
     (
         "Llama4Config",

@@ -26,6 +26,10 @@ PARTS = {
     "olmo2": lambda m, i: (m.model.norm, m.lm_head, m.model.layers[i].mlp.down_proj.weight.T,
                            m.model.layers[i].self_attn.o_proj.weight.T, m.model.layers[i].post_feedforward_layernorm,
                            m.model.layers[i].post_attention_layernorm),
+    "gemma4_text": lambda m, i: (m.model.norm, m.lm_head, m.model.layers[i].mlp.down_proj.weight.T,
+                                 m.model.layers[i].self_attn.o_proj.weight.T,
+                                 m.model.layers[i].post_feedforward_layernorm,
+                                 m.model.layers[i].post_attention_layernorm),
     "olmo": lambda m, i: (m.model.norm, m.lm_head, m.model.layers[i].mlp.down_proj.weight.T,
                           m.model.layers[i].self_attn.o_proj.weight.T, None, None),
     "granite": lambda m, i: (m.model.norm, m.lm_head, m.model.layers[i].mlp.down_proj.weight.T,
@@ -76,6 +80,9 @@ def test_effects_are_those_of_pytorchs_weights(pairs, name, site):
             direction = torch_norm(name, after, direction)
         if name == "granite" and site[:3] in ("mlp", "att"):
             direction = direction * reference.config.residual_multiplier
+        if name == "gemma4_text":  # whose layers multiply the stream by a number at their end
+            for each in reference.model.layers[layer + (site == "resid") :]:
+                direction = direction * each.layer_scalar
         theirs = (head.weight @ torch_norm(name, norm, direction)).numpy()[: len(model.tokenizer)]
         theirs = theirs / getattr(reference.config, "logits_scaling", 1)
     table = el.logit_effect(model, (layer, site, channel), 7)

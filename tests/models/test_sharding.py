@@ -29,7 +29,15 @@ CASES["mixtral"] = families.Case(
 )
 """Two experts to each part of the model axis."""
 
-MODEL_AXIS = {"gpt2": 8, "gpt_neox": 4, "llama": 4, "mixtral": 4}
+CASES["gemma4_text"] = families.Case(
+    "gemma4_text",
+    "Gemma4TextConfig",
+    families.GEMMA4
+    | dict(hidden_size=48, intermediate_size=96, hidden_size_per_layer_input=8, final_logit_softcapping=None),
+)
+"""Layers that differ: key heads are 2 to 4 parts of the model axis."""
+
+MODEL_AXIS = {"gpt2": 8, "gpt_neox": 4, "llama": 4, "mixtral": 4, "gemma4_text": 4}
 
 CHILD = """
 import json, pathlib, sys
@@ -123,8 +131,8 @@ def test_same_model_as_on_one_device(reports, name):
 def test_no_device_holds_more_than_its_share(reports, name, how):
     axis, found = MODEL_AXIS[name], reports[name][how]
     whole = {path for path, (total, largest) in found["bytes"].items() if total == largest}
-    # Whole are norms, biases and routers only: everything else of two dimensions is split, and evenly.
-    assert all("norm" in path or path.endswith("bias") or "router" in path for path in whole), whole
+    # Whole are norms, biases, routers and numbers of layers: everything else of two dimensions is split, and evenly.
+    assert all("norm" in path or path.endswith(("bias", "scalar")) or "router" in path for path in whole), whole
     share = 0
     for path, (total, largest) in found["bytes"].items():
         assert path in whole or total == axis * largest, path

@@ -15,7 +15,9 @@ from expertlens_jax.models.scoring import score_continuations
 SENTENCES = ["a b c d e", "f g", "ba be bi bo bu ka", "x y z"]
 CASES = {case.name: case for case in families.CASES}
 WHERE = [("gpt_neox", "host"), ("gemma3_text", "disk"), ("gpt_oss", "host"), ("modernbert", "disk")]
-"""A plain model; one with windows and two rotary embeddings; one of experts and sinks; an encoder."""
+WHERE += [("gemma4_text", "disk")]
+"""A plain model; one with windows and two rotary embeddings; one of experts and sinks; an encoder; one whose layers
+differ in width, and some take keys of others."""
 
 
 @pytest.fixture(scope="module", params=WHERE, ids=lambda where: "-".join(where))

@@ -94,6 +94,8 @@ def test_layer_norms_may_have_their_old_names(name, tmp_path):
 
 PLACES = {
     "gemma3": ("language_model.model.", "model.language_model."),
+    "gemma4": ("model.language_model.",),
+    "gemma4_unified": ("model.language_model.",),
     "mistral3": ("language_model.model.", "model.language_model."),
     "mistral3-ministral3": ("language_model.model.", "model.language_model."),
     "qwen2_5_vl": ("model.", "model.language_model."),

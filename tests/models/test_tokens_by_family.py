@@ -140,7 +140,7 @@ ROWS = [
         before=("<BOS_TOKEN>",),
     ),
     Row(
-        ("gemma", "gemma2", "gemma3_text", "gemma3"),
+        ("gemma", "gemma2", "gemma3_text", "gemma3", "gemma4_text", "gemma4", "gemma4_unified_text", "gemma4_unified"),
         transformers.GemmaTokenizer,
         ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"),
         METASPACE,

@@ -14,7 +14,10 @@ from expertlens_jax.experts.overlap import jaccard
 from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.models.addresses import ADDRESS
 
-_SHAPE = ("num_layers", "d_model", "d_mlp", "num_heads", "num_kv_heads", "head_dim")
+_SHAPE = (
+    *("num_layers", "d_model", "d_mlp", "num_heads", "num_kv_heads", "head_dim"),
+    *("local_head_dim", "global_kv_heads", "global_values_are_keys", "shared_kv_layers", "d_mlps"),
+)
 """Options of a network's config that say which units it has."""
 _MEAN_OVERLAP = ("overlap", "overlap_low", "overlap_high")
 

@@ -19,6 +19,10 @@ from expertlens_jax.models.families import (
     gemma2,
     gemma3,
     gemma3_text,
+    gemma4,
+    gemma4_text,
+    gemma4_unified,
+    gemma4_unified_text,
     glm,
     glm4,
     gpt2,
@@ -89,6 +93,10 @@ FAMILIES: dict[str, Family] = {
         gemma2,
         gemma3_text,
         gemma3,
+        gemma4_text,
+        gemma4,
+        gemma4_unified_text,
+        gemma4_unified,
         phi,
         phi3,
         olmo,
@@ -124,9 +132,6 @@ FAMILIES: dict[str, Family] = {
 
 
 WHY_NOT = {
-    "its layers that see all tokens have wider heads than the others, and the stack's are all of one size": (
-        *("gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"),
-    ),
     "each of its layers reads embeddings of its own, and some take their keys and values from others": (
         *("gemma3n", "gemma3n_text"),
     ),
@@ -150,7 +155,7 @@ def family_of(hf_config: Any) -> Family:
             f"the config's model_type is {model_type!r}, which no family of expertlens_jax translates"
             f"{_why_not(hf_config)} Supported: {', '.join(sorted(FAMILIES))}."
         )
-    if getattr(hf_config, "is_heterogeneous", False):
+    if getattr(hf_config, "is_heterogeneous", False) and "per_layer_config" not in FAMILIES[model_type].fields:
         raise UnsupportedModelError(
             f"this {model_type} config gives its layers different sizes; the stack's are all of one size."
         )

@@ -46,10 +46,12 @@ WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
         *("pooler_type", "directionality", "tie_word_embeddings", "tie_weights_"),
         *("decoder_bias", "classifier_pooling", "classifier_bias", "classifier_activation"),
     ),
-    "is of images, which aren't read": (
+    "is of images or sound, which aren't read": (
         *("vision_config", "image_token_id", "video_token_id", "vision_token_id", "vision_start_token_id"),
         *("vision_end_token_id", "mm_tokens_per_image", "image_token_index", "boi_token_index", "eoi_token_index"),
         *("multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size", "vision_feature_layer"),
+        *("audio_config", "audio_token_id", "boi_token_id", "eoi_token_id", "boa_token_id", "eoa_token_id"),
+        "eoa_token_index",
     ),
     "is a note about the file": (
         *("architectures", "model_type", "_name_or_path", "name_or_path", "transformers_version", "_commit_hash"),

@@ -33,6 +33,7 @@ def llama_like(
     activation: str | None = None,
     norm_eps: float | None = None,
     head_dim: int | None = None,
+    num_kv_heads: int | None = None,
     **options: Any,
 ) -> TransformerConfig:
     """Read what the configs of Llama's pattern have in common.
@@ -43,6 +44,7 @@ def llama_like(
       activation: default, `hidden_act`.
       norm_eps: default, `rms_norm_eps`.
       head_dim: default, `head_width`.
+      num_kv_heads: default, `num_key_value_heads`.
       **options: fields of `TransformerConfig` in which a family differs.
     """
     head_dim = head_dim or head_width(hf)
@@ -52,7 +54,7 @@ def llama_like(
         num_layers=hf.num_hidden_layers,
         d_model=hf.hidden_size,
         num_heads=hf.num_attention_heads,
-        num_kv_heads=hf.num_key_value_heads,
+        num_kv_heads=num_kv_heads or hf.num_key_value_heads,
         head_dim=head_dim,
         d_mlp=hf.intermediate_size,
         max_tokens=longest_context(hf, rotary),

@@ -19,6 +19,7 @@ YARN = ("factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscal
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
+    "proportional": ("factor",),
     "dynamic": ("factor",),
     "yarn": (*YARN, "original_max_position_embeddings"),
     "longrope": LONGROPE,
@@ -33,6 +34,7 @@ def read_rotary(
     *,
     layer_type: str | None = None,
     partial: bool = False,
+    proportional: bool = False,
     of_images_too: bool = False,
     others: tuple[str, ...] = (),
 ) -> Rotary:
@@ -43,6 +45,7 @@ def read_rotary(
       head_dim: channels a head.
       layer_type: which entry of `rope_parameters` to read, in configs that have one per layer type.
       partial: whether this family's models can turn a part of each head's channels only.
+      proportional: whether this family's models know the `rope_type` of that name.
       of_images_too: whether the channels are shared out to positions of time, height and width. Of text these are all
         the same, so it doesn't matter how.
       others: parameters that the family reads itself, or that its models have and never read.
@@ -67,12 +70,13 @@ def read_rotary(
     if layer_type is not None:
         rope = rope[layer_type]
     scaling = rope.get("rope_type", "default")
-    if scaling not in ROPE_SCALINGS:
-        raise UnsupportedModelError(f"the config's rope_type is {scaling!r}; supported are {', '.join(ROPE_SCALINGS)}.")
+    known = (*ROPE_SCALINGS, *(("proportional",) if proportional else ()))
+    if scaling not in known:
+        raise UnsupportedModelError(f"the config's rope_type is {scaling!r}; supported are {', '.join(known)}.")
     others += ("mrope_section", "mrope_interleaved") if of_images_too else ()
     _tell_unread(hf.model_type, {key: rope[key] for key in rope if key not in others}, scaling)
     share = rope.get("partial_rotary_factor", 1.0)
-    if share != 1.0 and not partial:
+    if share != 1.0 and not partial and scaling != "proportional":
         raise UnsupportedModelError(
             f"the config's partial_rotary_factor is {share}; transformers' {hf.model_type} models turn whole "
             "heads only."
@@ -80,9 +84,10 @@ def read_rotary(
     original = rope.get("original_max_position_embeddings") or hf.max_position_embeddings
     if scaling == "dynamic":  # counts from the context in the config
         original = hf.max_position_embeddings
-    factor = rope.get("factor") or hf.max_position_embeddings / original
+    factor = rope.get("factor") or (1.0 if scaling == "proportional" else hf.max_position_embeddings / original)
     return Rotary(
-        dim=int(head_dim * share),
+        dim=head_dim if scaling == "proportional" else int(head_dim * share),
+        share=float(share) if scaling == "proportional" else 1.0,
         base=float(rope.get("rope_theta", 10_000.0)),
         scaling=scaling,
         factor=float(factor),

@@ -59,6 +59,8 @@ def _parts(family: Family, c: TransformerConfig) -> str:
     parts.append(f"{norm} {place}" + ("" if c.norm_parameters else ", without parameters"))
     if c.qk_norm is not None:
         parts.append(QK_NORMS[c.qk_norm])
+    if c.value_norm:
+        parts[-1] = parts[-1].replace("q and k", "q, k and v")
     if c.query_scale is not None:
         parts.append("queries grow by their position")
     if c.residual != "sequential":
@@ -69,6 +71,10 @@ def _parts(family: Family, c: TransformerConfig) -> str:
     if any(c.windows):
         count = sum(window > 0 for window in c.windows)
         parts.append("sliding windows" + ("" if count == c.num_layers else f" on {count} of {c.num_layers} layers"))
+    if c.local_head_dim is not None:
+        parts.append("narrower heads on those")
+    if c.per_layer_width:
+        parts.append("inputs by layer")
     if any(c.chunks):
         parts.append(f"chunks of tokens on {sum(chunk > 0 for chunk in c.chunks)} of {c.num_layers} layers")
     if c.attention_softcap is not None or c.logits_softcap is not None:

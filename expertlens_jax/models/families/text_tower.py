@@ -35,12 +35,13 @@ def text_tower(
             tower = hf.text_config
             for field in unread:
                 refuse(tower, field, None, f"transformers' {model_type} models ignore it")
+            config = text.translate(tower)
             refuse(tower, "is_causal", True, f"the text tower of {model_type} is read as a causal language model")
             if head_by_tower:
                 if hf.tie_word_embeddings and not tower.tie_word_embeddings:
                     refuse(hf, "tie_word_embeddings", False, f"in {model_type} models the text_config says it")
-                return text.translate(tower)
-            return dataclasses.replace(text.translate(tower), head="tied" if hf.tie_word_embeddings else "linear")
+                return config
+            return dataclasses.replace(config, head="tied" if hf.tie_word_embeddings else "linear")
 
         return dataclasses.replace(
             text,
@@ -51,7 +52,7 @@ def text_tower(
             prefix=prefix,
             head_prefix=head_prefix,
             other_prefixes=("language_model.model.", "language_model.", "model."),
-            ignored=r"(visual|vision_tower|vision_model|multi_modal_projector)\..*",
+            ignored=r"(visual|vision_tower|vision_model|audio_tower|vision_embedder|embed_vision|embed_audio|multi_modal_projector)\..*",
             fields=("text_config", "tie_word_embeddings"),
             text=text,
         )
