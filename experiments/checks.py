@@ -16,9 +16,10 @@ from expertlens_jax.analysis.structure.matched_controls import MATCHES
 from expertlens_jax.analysis.structure.organisation import MAPS
 from expertlens_jax.analysis.structure.senses import find_homographs
 from expertlens_jax.data.subsample import draw_sentences
-from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
+from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
 from expertlens_jax.experts.concept_tree import concept_domains
 from expertlens_jax.experts.selection import check_threshold
+from expertlens_jax.models.sites import SITES
 
 from .expertise import changed, read_negatives
 from .sources import check_named, checkpoints_by_step
@@ -260,6 +261,41 @@ def check_localisation(config: ml_collections.ConfigDict, datasets: Sequence[el.
     """
     del datasets
     check_statistics(config)
+
+
+def check_mixture(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:
+    """Check settings and sentences before the model runs.
+
+    Raises:
+      SelectionError: sites none of which is within a mixture's experts, thresholds that can't be drawn, or no draws.
+      UnfitConceptsError: sentences of one concept.
+    """
+    check_statistics(config)
+    inner = [name for name, site in SITES.items() if site.by_expert]
+    if config.sites and not {*config.sites} & {*inner}:
+        raise SelectionError(
+            f"sites are {', '.join(config.sites)}, and none is within a mixture's experts. Add one or more of "
+            f"{', '.join(inner)}, and mlp.router for what the router knows; or leave sites empty."
+        )
+    check_several_concepts(datasets)
+
+
+def check_mixture_model(
+    config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset], model: el.Model
+) -> None:
+    """Check that the model is a mixture of experts.
+
+    Raises:
+      UnsupportedModelError: each of its layers has one MLP.
+    """
+    del config, datasets
+    if not model.config.num_experts:
+        raise UnsupportedModelError(
+            f"{model.name} is no mixture of experts: each of its layers has one MLP, and this experiment asks how a "
+            "concept's units spread over the many of a mixture, of which a router chooses. Give it one, such as "
+            "--model=allenai/OLMoE-1B-7B-0924 or --config=mixture:granite; `expertlens models` lists the families. "
+            "For any other model, localisation asks where the units are."
+        )
 
 
 def check_organisation(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDataset]) -> None:

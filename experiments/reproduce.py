@@ -42,7 +42,7 @@ from .sources import Sources
 
 EXPERIMENTS = (
     *("alignment", "stability", "training", "scale", "localisation", "organisation", "polysemanticity", "negatives"),
-    *("senses", "detection", "sparse_features", "necessity", "steering"),
+    *("senses", "mixture", "detection", "sparse_features", "necessity", "steering"),
 )
 
 

@@ -16,7 +16,10 @@ from expertlens_jax.errors import SuiteError
 FOLDER = pathlib.Path(expertlens_jax.configs.__path__[-1])
 SHARED = "common"  # no suite, but where suites take settings from
 DEFAULT = "demo"
-OWN = {"find_experts": "find_experts", "write_concepts": "write_concepts", "pretrain": "lenslet"}
+OWN = {
+    **{"find_experts": "find_experts", "write_concepts": "write_concepts", "pretrain": "lenslet"},
+    "mixture": "mixture",
+}
 """The suite of a launcher that doesn't read `DEFAULT`."""
 
 
@@ -209,7 +212,7 @@ def describe_settings(given: str, launcher: str) -> str:
     """
     config = read_suite(given)
     others = set(read_suite(DEFAULT).experiments) | {"experiments"}
-    left_out = others - own_settings(launcher) if suite_of(launcher) == DEFAULT and launcher != "reproduce" else set()
+    left_out = others - own_settings(launcher) if "experiments" in config and launcher != "reproduce" else set()
     file = pathlib.Path(find_suite(given).partition(":")[0])
     comments: dict[str, str] = {}
     for source in (file, *(FOLDER / f"{name}.py" for name in (DEFAULT, SHARED))):

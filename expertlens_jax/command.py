@@ -55,6 +55,7 @@ COMMANDS = {
     ),
     "negatives": Command("negatives", "What do more negative sentences change?", brief="more negatives?"),
     "senses": Command("senses", "Are experts of the concept, or of the word?", brief="concept, or word?"),
+    "mixture": Command("mixture", "Do a mixture's experts divide concepts among them?", brief="in which of an MoE?"),
     "detect": Command(
         "detection", "Do experts detect their concept, and does anything better?", brief="do others do better?"
     ),

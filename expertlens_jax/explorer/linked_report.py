@@ -8,6 +8,7 @@ _VIEWS = {
     "stability": (("", "concepts"),),
     "localisation": (("", "concepts, with the places of their experts"),),
     "organisation": (("map", "map and tree"), ("matrix", "matrix")),
+    "mixture": (("search", "units, by the mixture's expert"),),
     "polysemanticity": (("matrix", "pairs of concepts"), ("search", "units")),
 }
 """Of an experiment, views of the page that show what it is about, beside its verdicts."""

@@ -22,6 +22,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.plot.localisation_figures import plot_localisation as localisation
     from expertlens_jax.plot.measures_figures import plot_measures as measures
     from expertlens_jax.plot.mixture_figures import plot_mixture as mixture
+    from expertlens_jax.plot.mixture_figures import plot_together as together
     from expertlens_jax.plot.necessity_figures import plot_learned_units as learned_units
     from expertlens_jax.plot.necessity_figures import plot_necessity as necessity
     from expertlens_jax.plot.organisation_figures import plot_domain_graph as domain_graph
@@ -88,6 +89,7 @@ __all__ = [
     "steering",
     "steering_choice",
     "steering_cost",
+    "together",
     "training",
     "tree",
     "typicality",

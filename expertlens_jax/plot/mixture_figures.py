@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from expertlens_jax.plot.columns import require
-from expertlens_jax.plot.style import COLORMAP, FAINT, MISSING, Figure, drawn, ink_on
+from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, drawn, ink_on, wrapped
+
+_CHANCE = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
+_DOTTED = (0, (1, 1.5))
 
 
 @drawn
@@ -66,3 +70,83 @@ def plot_mixture(places: pd.DataFrame) -> Figure:
     bar.set_label("Share of its units that are\na concept's experts, %", fontsize=7.5)
     bar.outline.set_visible(False)
     return figure
+
+
+@drawn
+def plot_together(together: pd.DataFrame, routers: pd.DataFrame | None = None) -> Figure:
+    """Draw how many times as often as by chance two experts are in one of the mixture's, by layer and kind of pair.
+
+    A panel a sentence set, on one axis: a line per kind of pair with its 95% interval, dotted for random weights (of
+    the first kind alone). With `routers` a last panel has how far the router's logits for what holds a concept's
+    experts are ahead of all others of their layers; hollow are random weights. Dashed is chance.
+
+    Args:
+      together: a row per sentence set, weights ("trained", or whose controls are dotted), layer and kind of pair:
+        sentences, weights, layer, pair, times_chance, ci_low, ci_high. Rows of all layers together are left out.
+      routers: a row per sentence set and weights: sentences, weights, lead, lead_ci_low, lead_ci_high.
+
+    >>> import expertlens_jax as el, pandas as pd
+    >>> rows = pd.DataFrame({"layer": [0, 1], "times_chance": [1.5, 3.0], "ci_low": 1.2, "ci_high": 3.5})
+    >>> figure = el.plot.together(rows.assign(sentences="facts", weights="trained", pair="same concept"))
+    >>> figure.axes[0].lines[0].get_ydata().tolist()
+    [1.5, 3.0]
+    """
+    require(together, "sentences", "weights", "layer", "pair", "times_chance", "ci_low", "ci_high")
+    together = together[together["layer"].astype(str) != "all"]
+    require(together, "layer")
+    together = together.assign(layer=together["layer"].astype(int))
+    if routers is not None:
+        require(routers, "sentences", "weights", "lead", "lead_ci_low", "lead_ci_high")
+        routers = routers[routers["lead"].notna()]
+    sets, kinds = list(dict.fromkeys(together["sentences"])), list(dict.fromkeys(together["pair"]))
+    shade = colours(kinds)
+    beside = routers is not None and len(routers) > 0
+    figure = Figure(figsize=(2.3 * len(sets) + (2.2 if beside else 0) + 0.5, 2.7), layout="constrained")
+    grid = figure.add_gridspec(1, len(sets) + beside)
+    panels = []
+    for at, name in enumerate(sets):
+        axes = figure.add_subplot(grid[0, at], sharey=panels[0] if panels else None)
+        panels.append(axes)
+        here = together[together["sentences"] == name]
+        for (weights, pair), line in here.groupby(["weights", "pair"], sort=False):
+            trained = weights == "trained"
+            if not trained and pair != kinds[0]:
+                continue
+            line = line.sort_values("layer")
+            label = pair if trained else f"{pair}, random weights"
+            known = label in axes.get_legend_handles_labels()[1]
+            style = {"linestyle": "-" if trained else _DOTTED, "marker": "o" if trained else "", "markersize": 2.5}
+            axes.plot(line["layer"], line["times_chance"], color=shade[pair], label="_" if known else label, **style)
+            if trained:
+                band = {"color": shade[pair], "alpha": 0.15, "linewidth": 0}
+                axes.fill_between(line["layer"], line["ci_low"], line["ci_high"], **band)
+        axes.axhline(1, **_CHANCE)
+        layers = sorted(set(here["layer"]))
+        axes.set_xticks(layers[:: -(-len(layers) // 8)])
+        axes.set_xlabel("Layer")
+        axes.set_title(wrapped(name, 2.0, 8.5), loc="left", fontweight="bold")
+        axes.tick_params(labelleft=at == 0)
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel("Two experts in one of the\nmixture's, times chance")
+    handles, labels = panels[0].get_legend_handles_labels()
+    if beside:
+        _draw_leads(figure.add_subplot(grid[0, len(sets)]), routers, sets)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, handlelength=1.6, columnspacing=1.2)
+    return figure
+
+
+def _draw_leads(axes: Axes, routers: pd.DataFrame, sets: list[str]) -> None:
+    """Draw each set's lead of the router, trained filled, random weights hollow beside it."""
+    for at, name in enumerate(sets):
+        here = routers[routers["sentences"] == name].reset_index(drop=True)
+        for number, row in enumerate(here.to_dict("records")):
+            x = at + 0.22 * (number - (len(here) - 1) / 2)
+            trained = row["weights"] == "trained"
+            axes.plot([x, x], [row["lead_ci_low"], row["lead_ci_high"]], color=INK, linewidth=1.2)
+            face = INK if trained else "white"
+            axes.plot(x, row["lead"], "o", color=INK, markerfacecolor=face, markersize=4.5)
+    axes.axhline(0, **_CHANCE)
+    axes.set_xlim(-0.6, len(sets) - 0.4)
+    axes.set_xticks(range(len(sets)), [wrapped(name, 1.6 / len(sets), 7) for name in sets])
+    axes.set_title("Router", loc="left", fontweight="bold")
+    axes.set_ylabel("Its logits' lead in average precision\n(hollow: random weights)")

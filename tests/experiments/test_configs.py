@@ -20,7 +20,7 @@ MEASURING = {
         "find_experts": ("",),
         "gemma": ("2b", "2b-it"),
     },
-    **{"gpt2": ("small", "xl"), "llama": ("1b", "3b-it"), "pythia": ("70m", "12b")},
+    **{"gpt2": ("small", "xl"), "llama": ("1b", "3b-it"), "pythia": ("70m", "12b"), "mixture": ("olmoe", "granite")},
 }
 SIZES = [(name, size) for name, sizes in MEASURING.items() for size in sizes]
 OTHERS = {"write_concepts": ("model", "endpoint", "mine", "novels"), "lenslet": ("2m", "tiny")}

@@ -31,6 +31,7 @@ SUITES = {
     "gemma": ("2b", "2b-it"),
     "gpt2": ("small", "xl"),
     "llama": ("1b", "3b-it"),
+    "mixture": ("olmoe", "granite"),
 }
 
 
@@ -122,7 +123,7 @@ def test_alignment_goes_without_the_controls_that_its_sentences_cannot_have(mine
     assert "lacks the word of its concept 'cat': 'It purrs.'" in part.reason
 
 
-@pytest.mark.parametrize("name", ["alignment", "training", "scale", "negatives"])
+@pytest.mark.parametrize("name", ["alignment", "training", "scale", "negatives", "mixture"])
 def test_one_concept_overlaps_with_none(name):
     facts = el.load_concepts("facts").subset(("cat",))
     module = importlib.import_module(f"experiments.{name}")
@@ -144,6 +145,14 @@ def test_an_encoder_is_not_asked_to_write(tmp_path):
     config.steering.away = config.steering.domains = ()
     steered, other = reproduce.plan(config, tmp_path)
     assert steered.state == "left out" and "is an encoder and writes nothing" in steered.reason
+    assert other.state == reproduce.WAITING
+
+
+def test_a_model_without_experts_is_not_asked_for_its_mixture(tmp_path):
+    config = small()
+    config.experiments = ("mixture", "negatives")
+    mixture, other = reproduce.plan(config, tmp_path)
+    assert mixture.state == "left out" and "lenslet-2m is no mixture of experts" in mixture.reason
     assert other.state == reproduce.WAITING
 
 

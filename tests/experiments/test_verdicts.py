@@ -4,7 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import alignment, localisation, negatives, organisation, polysemanticity, scale, stability, training
+from experiments import (
+    alignment,
+    localisation,
+    mixture,
+    negatives,
+    organisation,
+    polysemanticity,
+    scale,
+    stability,
+    training,
+)
 from expertlens_jax.analysis.conditions.equal_counts import COLUMNS, FEATURES, UNITS
 from expertlens_jax.report.alignment_findings import shown_rows
 from expertlens_jax.report.sparse_features_findings import conclude as conclude_sparse_features
@@ -226,6 +236,49 @@ def deep(change_high=-0.1, concepts=(20, 20), layers=4, weights="trained", block
 def test_localisation(rows, verdict, reason):
     (conclusion,) = localisation.conclude(pd.DataFrame(rows))
     expect(conclusion, verdict, reason)
+
+
+def spread(low=1.5, lead=(0.8, 0.5), concepts=20, random=0.3, kinds=("same concept", "other domains")):
+    """Rows of together.csv: pairs on one concept, and on two; of random weights too, with a lead of their own."""
+    rows = []
+    for weights, (value, lead_low) in {"trained": lead, "random_weights_0": (random, 0.1)}.items():
+        of = {"sentences": "facts", "weights": weights, "layer": "all", "times_chance": 2.0, "ci_low": low}
+        of |= {"concepts": concepts, "lead": value, "lead_ci_low": lead_low, "lead_ci_high": 1.0}
+        rows += [of | {"pair": pair} for pair in kinds if random is not None or weights == "trained"]
+    return rows
+
+
+def routed(lead=(0.05, 0.02), concepts=20, random=0.01):
+    of = {"sentences": "facts", "concepts": concepts, "own": 0.5, "layer": 0.45, "lead_ci_high": 0.1}
+    rows = [of | {"weights": "trained", "lead": lead[0], "lead_ci_low": lead[1]}]
+    return rows + [of | {"weights": "random_weights_0", "lead": random, "lead_ci_low": 0.0}] * (random is not None)
+
+
+@pytest.mark.parametrize(
+    ("together", "router", "divided", "knows", "reason"),
+    [
+        (spread(), routed(), "held", "held", ""),
+        (spread(low=0.9), routed(lead=(0.05, -0.01)), "not held", "not held", ""),
+        (spread(lead=(0.8, -0.1)), routed(random=0.06), "not held", "not held", ""),
+        (spread(random=0.9), routed(), "not held", "held", ""),
+        (
+            spread(random=None),
+            routed(random=None),
+            *("not testable",) * 2,
+            "there are no random_weights to compare with",
+        ),
+        (spread(concepts=5), routed(concepts=5), *("not testable",) * 2, "facts: 5 concepts give a least p of 0.062"),
+        (spread(kinds=("same concept",)), routed(), "not testable", "held", "facts: no concept has two domains"),
+        (spread(concepts=0), routed(concepts=0), *("not testable",) * 2, "facts: no concept has"),
+        (spread(lead=(NAN, NAN)), routed(lead=(NAN, NAN)), *("not testable",) * 2, "could not be computed"),
+    ],
+)
+def test_mixture(together, router, divided, knows, reason):
+    tables = {"together": pd.DataFrame(together), "router": pd.DataFrame(router)}
+    first, second = mixture.conclude(tables, threshold=0.5)
+    expect(first, divided, *([reason] if divided == "not testable" else []))
+    expect(second, knows, *([reason] if knows == "not testable" else []))
+    assert "facts, trained: same concept 2.00" in first.found
 
 
 def recovered(values=(0.9, 0.3), p=0.001, least_p=0.001, random=True):

@@ -62,7 +62,7 @@ def locate_in_mixture(
     )
 
 
-def units_of_mixture(expertise: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def units_of_mixture(expertise: xr.Dataset | xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
     """Return which units are within a mixture's experts, and which are its router's logits, bool `[units]` each.
 
     Raises:

@@ -38,6 +38,7 @@ from expertlens_jax.analysis.structure.senses import (
     similarity_of_halves,
     summarise_senses,
 )
+from expertlens_jax.analysis.structure.together import count_together, score_routers, summarise_together
 from expertlens_jax.analysis.tables import label
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.rows import each_row
@@ -279,7 +280,14 @@ def localisation(
 
 
 def mixture(
-    expertise: xr.Dataset, *, threshold: float = 0.5, by: str = "average_precision", sign: Sign = "up"
+    expertise: xr.Dataset,
+    *,
+    threshold: float = 0.5,
+    by: str = "average_precision",
+    sign: Sign = "up",
+    held_out: xr.Dataset | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Result:
     """Ask which experts of a mixture hold a concept's experts, and whether the router's logits know the concept too.
 
@@ -290,11 +298,17 @@ def mixture(
       threshold: on the score.
       by: the score by which experts are selected, a name in `el.SCORES`.
       sign: of it: "up", "down" or "both", see `select_experts`.
+      held_out: the same model's table from other sentences, of which the scores of the router in "router" are taken.
+      resamples: draws of the intervals' bootstrap over concepts.
+      seed: of those.
 
     Returns:
       A `Result`. Its table has a row per concept, layer and expert of the mixture, as `locate_in_mixture` describes:
       `experts` (the concept's units there), `enrichment` (1 is an even spread), `router` (the score of the router's
-      logit for it) ... Figure: "mixture".
+      logit for it) ... Tables beside it: "together" (a row per layer and kind of pair: how many times as often as by
+      chance two experts are in one of the mixture's, and how much oftener on one concept than on two) and "router" (the
+      scores of the logits that choose a concept's experts, beside the same layers' others). Figures: "mixture", and
+      "together" where there are pairs.
 
     Raises:
       SelectionError: this is no table of expertise, or has no units within a mixture's experts; or a threshold that no
@@ -313,31 +327,37 @@ def mixture(
     [[0.0, 0.0, 10.0, 4.0], [0.0, 1.0, 0.0, 0.0]]
     """
     table = locate_in_mixture(expertise, threshold, by=by, sign=sign)
+    others = None if held_out is None else locate_in_mixture(held_out, threshold, by=by, sign=sign)
+    draws = {"resamples": resamples, "seed": seed}
+    together = summarise_together(count_together(select_experts(expertise, threshold, by=by, sign=sign)), **draws)
+    tables = {"together": together, "router": score_routers(table, others, **draws)}
     names = table["concept"].unique()
     places = table.groupby(["layer", "expert"])[["experts", "units"]].sum()
     total = int(places["experts"].sum())
     if not total:
-        return Result("mixture", table, (f"At τ = {threshold:g} no concept has experts there. Lower the threshold.",))
+        told = f"At τ = {threshold:g} no concept has experts there. Lower the threshold."
+        return Result("mixture", table, (told,), tables=tables)
     dense = places["experts"] / total / (places["units"] / places["units"].sum())
     layer, expert = dense.idxmax()
     sentences = [
         f"At τ = {threshold:g} a concept has {total / len(names):.3g} experts within the mixture's, densest in "
         f"layer {layer}, expert {expert}: {dense.max():.2g} times an even spread (chance 1)."
     ]
-    holding = table[table["experts"] > 0]
-    most = holding.loc[holding.groupby("concept")["experts"].idxmax()]
-    whole = table.groupby("concept")["experts"].sum()[most["concept"]].to_numpy()
-    sentences.append(
-        f"That which holds most of a concept's has a share of {(most['experts'] / whole).mean():.2g} of them on "
-        f"average; an even spread gives each {(most['units'] / places['units'].sum() * len(names)).mean():.2g}, and "
-        "more to the first of them by chance."
-    )
-    if most["router"].notna().any():
+    figures = {"mixture": functools.partial(plot.mixture, table)}
+    pairs = together[(together["layer"] == ALL) & (together["concepts"] > 0)]
+    if len(pairs):
+        told = "; ".join(f"{row['pair']} {interval(row, 'times_chance')}" for row in pairs.to_dict("records"))
+        sentences.append(f"Two experts in a layer are in one of its mixture's, in times of chance (1): {told}.")
+        figures["together"] = functools.partial(plot.together, together.assign(sentences=SET, weights="trained"))
+    (known,) = tables["router"].to_dict("records")
+    if known["concepts"]:
+        whose = "" if held_out is None else ", in other sentences"
         sentences.append(
-            f"The router's logit for it has a mean {by.replace('_', ' ')} of {most['router'].mean():.2f}, and of "
-            f"{table['router'].mean():.2f} over all of the mixture's experts."
+            f"The router's logits for those that hold a concept's have a mean {by.replace('_', ' ')} of "
+            f"{known['own']:.2f}{whose}, and all logits of the same layers {known['layer']:.2f}: a difference of "
+            f"{interval(known, 'lead', 'lead_ci_low', 'lead_ci_high')} (chance 0)."
         )
-    return Result("mixture", table, tuple(sentences), {"mixture": functools.partial(plot.mixture, table)})
+    return Result("mixture", table, tuple(sentences), figures, tables)
 
 
 def polysemanticity(
