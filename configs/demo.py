@@ -5,7 +5,7 @@
     python -m experiments.alignment --config=configs/demo.py:novels --workdir=runs/novels
 
 NAME is alignment, stability, training, scale, localisation, organisation, polysemanticity, negatives, senses,
-detection, sparse_features, necessity or steering.
+detection, sparse_features, necessity or steering (and mixture, of a mixture of experts: configs/mixture.py).
 Settings that all of them read come first, then a section an experiment. `small` takes fewer concepts, to check the
 whole path in less time; `novels` is for alignment: the words that people rated, and the ratings by part of speech.
 Another model's suite imports `get_config` and changes what differs.

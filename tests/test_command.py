@@ -134,6 +134,9 @@ def command_help(*arguments):
 def test_help_is_of_the_suite_that_is_named():
     said = command_help("align", "--config", "pythia:1b")
     assert "Settings of the suite pythia:1b" in said and "--model=EleutherAI/pythia-1b " in said
+    own = command_help("mixture")
+    assert "Settings of the suite mixture" in own and "--model=allenai/OLMoE-1B-7B-0924 " in own
+    assert "--steering." not in own and "--experiments" not in own
 
 
 def test_a_launcher_has_the_same_help():
@@ -203,8 +206,8 @@ def test_a_suite_that_cannot_be_had(given, message, tmp_path, monkeypatch):
     ("given", "launcher", "message"),
     [
         ("demo:small", "find_experts", "isn't for find_experts: its setting 'negatives' is a section, where .* text"),
-        ("find_experts", "alignment", "isn't for alignment: .*that fit: demo, gemma, gpt2, llama, minilm, pythia"),
-        ("find_experts", "stability", "isn't for stability: .*that fit: demo, gemma, gpt2, llama, pythia"),
+        ("find_experts", "alignment", "isn't for alignment: .*that fit: demo, gemma, gpt2, llama, minilm, mixture, pythia"),
+        ("find_experts", "stability", "isn't for stability: .*that fit: demo, gemma, gpt2, llama, mixture, pythia"),
     ],
 )
 def test_another_launchers_suite_is_refused(given, launcher, message):
@@ -306,8 +309,8 @@ def test_a_setting_that_an_own_suite_lacks_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "config", "fitting"),
     [
-        ("reproduce", "minilm:small", "demo, gemma, gpt2, llama, pythia"),
-        ("stability", "minilm", "demo, gemma, gpt2, llama, pythia"),
+        ("reproduce", "minilm:small", "demo, gemma, gpt2, llama, mixture, pythia"),
+        ("stability", "minilm", "demo, gemma, gpt2, llama, mixture, pythia"),
         ("write-concepts", "lenslet", "write_concepts"),
     ],
 )
