@@ -15,6 +15,7 @@ from expertlens_jax.analysis.structure.hierarchy import members_of_domains
 from expertlens_jax.analysis.structure.matched_controls import MATCHES
 from expertlens_jax.analysis.structure.organisation import MAPS
 from expertlens_jax.analysis.structure.senses import find_homographs
+from expertlens_jax.cards import counted
 from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
 from expertlens_jax.experts.concept_tree import concept_domains
@@ -202,8 +203,8 @@ def check_stability(config: ml_collections.ConfigDict, datasets: Sequence[el.Con
             )
     if len(datasets[0].concepts) < 3:
         raise UnfitConceptsError(
-            f"there are {len(datasets[0].concepts)} concepts; an overlap matrix to correlate wants three or more. Name "
-            "more in --config.concepts=."
+            f"there are {counted(len(datasets[0].concepts), 'concept')}; an overlap matrix to correlate wants three or "
+            "more. Name more in --config.concepts=."
         )
     if settings.grid_positives and settings.grid_negatives:
         if not config.exclude_mentions:
@@ -313,7 +314,7 @@ def check_organisation(config: ml_collections.ConfigDict, datasets: Sequence[el.
     for concepts in datasets:
         if len(concepts.concepts) < 4:
             raise UnfitConceptsError(
-                f"{concepts.name} has {len(concepts.concepts)} concepts; a map wants four or more."
+                f"{concepts.name} has {counted(len(concepts.concepts), 'concept')}; a map wants four or more."
             )
 
 
@@ -388,5 +389,6 @@ def check_top(config: ml_collections.ConfigDict, datasets: Sequence[el.ConceptDa
     for top in config.negatives.top:
         if top > len(units) > 0:  # none are known of sites beside the usual ones
             raise SelectionError(
-                f"negatives.top holds {top}, and {model.name} has {len(units)} units; wanted at most that many"
+                f"negatives.top holds {top}, and {model.name} has {counted(len(units), 'unit')}; wanted at most that "
+                "many"
             )

@@ -7,6 +7,7 @@ import ml_collections
 import expertlens_jax as el
 from expertlens_jax.analysis.detecting.pairs import choose_and_try
 from expertlens_jax.analysis.steering.questions import check_necessity
+from expertlens_jax.cards import counted
 from expertlens_jax.data.in_place import find_words_in_place
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError, UnsupportedModelError
 
@@ -75,5 +76,6 @@ def check_model(config: ml_collections.ConfigDict, datasets: Sequence[el.Concept
     most = max(config.necessity.sizes)
     if 2 * most > len(units) > 0:  # none are known of sites beside the usual ones
         raise SelectionError(
-            f"necessity.sizes hold {most}, and {model.name} has {len(units)} units; wanted at most half of them."
+            f"necessity.sizes hold {most}, and {model.name} has {counted(len(units), 'unit')}; wanted at most half of "
+            "them."
         )

@@ -58,9 +58,18 @@ class Card:
         return f"<div><p><b>{html.escape(self.title)}</b></p>{facts}{shown}{more}</div>"
 
 
-def counted(number: int, what: str) -> str:
-    """Return "1 sentence" or "7,040 sentences"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def counted(number: int, what: str, several: str = "") -> str:
+    """Return "1 sentence" or "7,040 sentences".
+
+    Args:
+      number: how many.
+      what: it is called, of one.
+      several: what several are called, if not the same with an s, or with their verb.
+
+    >>> counted(1, "unit was", "units were"), counted(2, "category", "categories")
+    ('1 unit was', '2 categories')
+    """
+    return f"{number:,} {what if number == 1 else several or f'{what}s'}"
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ExpertLensError, HostError
 
 DATA, MODEL = "data", "model"
@@ -42,7 +43,7 @@ def make_mesh(model: int = 1) -> Mesh:
     devices = jax.devices()
     if model < 1 or len(devices) % model:
         raise ExpertLensError(
-            f"a mesh with model={model} was given; {len(devices)} devices can be shared out with "
+            f"a mesh with model={model} was given; {counted(len(devices), 'device')} can be shared out with "
             f"model={', '.join(str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0)}."
         )
     return auto_mesh(np.array(devices).reshape(-1, model), (DATA, MODEL))

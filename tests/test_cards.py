@@ -116,7 +116,7 @@ def test_responses_tell_what_was_read(made):
 
 def test_concepts_show_a_sentence_of_each(made):
     page = Page(made["concepts"]._repr_html_())
-    for each in ("3 concepts in 1 domains, 45 sentences", "ba a x", "de a x", "fi a x", "15"):
+    for each in ("3 concepts in 1 domain, 45 sentences", "ba a x", "de a x", "fi a x", "15"):
         assert each in page.text
     assert "... and 168 more" in el.load_concepts("facts")._repr_html_()
 
@@ -149,3 +149,17 @@ def test_a_card_without_values_leaves_their_names_out():
     assert (
         listed("abc", 2) == "a, b, and 1 more" and shortened("a\n b", 9) == "a b" and len(shortened("a" * 99, 10)) == 10
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((1, "unit"), "1 unit"),
+        ((0, "unit"), "0 units"),
+        ((7040, "sentence"), "7,040 sentences"),
+        ((1, "unit was", "units were"), "1 unit was"),
+        ((2, "category", "categories"), "2 categories"),
+    ],
+)
+def test_what_is_counted_agrees_with_its_number(given, said):
+    assert counted(*given) == said

@@ -206,7 +206,11 @@ def test_a_suite_that_cannot_be_had(given, message, tmp_path, monkeypatch):
     ("given", "launcher", "message"),
     [
         ("demo:small", "find_experts", "isn't for find_experts: its setting 'negatives' is a section, where .* text"),
-        ("find_experts", "alignment", "isn't for alignment: .*that fit: demo, gemma, gpt2, llama, minilm, mixture, pythia"),
+        (
+            "find_experts",
+            "alignment",
+            "isn't for alignment: .*that fit: demo, gemma, gpt2, llama, minilm, mixture, pythia",
+        ),
         ("find_experts", "stability", "isn't for stability: .*that fit: demo, gemma, gpt2, llama, mixture, pythia"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -64,3 +65,41 @@ def test_texts_are_in_plain_english():
         if phrase in line
     ]
     assert not found, "\n".join(found)
+
+
+VERBS_IN_S = {"is", "was", "has", "needs", "stands", "says", "as", "its"}
+
+
+def counts_before_plurals(tree: ast.AST):
+    """In what is told to users (errors, warnings), `{len(...)} units`: it would say "1 units".
+
+    Not of "2 of {len(units)} units", which is of several.
+    """
+    told = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise)
+        or (isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Error", "Warning", "Untestable")))
+    ]
+    messages = {id(each): each for node in told for each in ast.walk(node) if isinstance(each, ast.JoinedStr)}
+    for message in messages.values():
+        before = [ast.Constant(""), ast.Constant(""), *message.values]
+        for first, count, after in zip(before, before[1:], before[2:], strict=False):
+            if isinstance(count, ast.FormattedValue) and ast.unparse(count.value).startswith("len("):
+                of_several = isinstance(first, ast.Constant) and re.search(r"\b(of|all)( the| its)? $", first.value)
+                noun = re.match(r" ([a-z-]+s)\b", getattr(after, "value", "")) if not of_several else None
+                if noun and noun[1] not in VERBS_IN_S:
+                    yield f"{ast.unparse(count.value)} {noun[1]}"
+
+
+def test_one_thing_is_told_in_the_singular():
+    assert list(counts_before_plurals(ast.parse('raise ValueError(f"{len(x)} units, 2 of {len(x)} units")'))) == [
+        "len(x) units"
+    ]
+    rooms = [*(HERE / "expertlens_jax").rglob("*.py"), *(HERE / "experiments").glob("*.py")]
+    found = [
+        f"{file.relative_to(HERE)}: {each}; write {{counted(len(...), 'unit')}}"
+        for file in rooms
+        for each in counts_before_plurals(ast.parse(file.read_text()))
+    ]
+    assert len(rooms) > 200 and not found, "\n".join(found)

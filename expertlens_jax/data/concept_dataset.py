@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
-from expertlens_jax.cards import Card, listed, shortened
+from expertlens_jax.cards import Card, counted, listed, shortened
 from expertlens_jax.data.concept_files import to_rows, write_rows
 from expertlens_jax.data.splitting import split_sentences
 from expertlens_jax.data.words import find_mentions, mention_finder
@@ -67,7 +67,9 @@ class ConceptDataset:
         for field in ("domains", *_OF_EACH):
             given = len(getattr(self, field))
             if given != num_concepts and (given or field == "domains"):
-                raise ConceptDataError(f"{num_concepts} concepts need as many {field}, not {given}")
+                raise ConceptDataError(
+                    f"{counted(num_concepts, 'concept needs', 'concepts need')} as many {field}, not {given}"
+                )
         wanted = {"labels": (num_concepts, num_sentences), "negative_pool": (num_sentences,)}
         if self.own_negatives is not None:
             wanted["own_negatives"] = (num_concepts, num_sentences)
@@ -75,8 +77,8 @@ class ConceptDataset:
             array = getattr(self, field)
             if array.dtype != bool or array.shape != shape:
                 raise ConceptDataError(
-                    f"{field} must be bool {list(shape)} for {num_concepts} concepts and {num_sentences} "
-                    f"sentences, not {array.dtype} {list(array.shape)}"
+                    f"{field} must be bool {list(shape)} for {counted(num_concepts, 'concept')} and "
+                    f"{counted(num_sentences, 'sentence')}, not {array.dtype} {list(array.shape)}"
                 )
         for field in ("concepts", "sentences"):
             values = getattr(self, field)
@@ -97,8 +99,8 @@ class ConceptDataset:
 
     def __repr__(self) -> str:
         return (
-            f"ConceptDataset({self.name!r}: {len(self.concepts)} concepts in {len(set(self.domains))} "
-            f"domains, {len(self.sentences)} sentences)"
+            f"ConceptDataset({self.name!r}: {counted(len(self.concepts), 'concept')} in "
+            f"{counted(len(set(self.domains)), 'domain')}, {counted(len(self.sentences), 'sentence')})"
         )
 
     def _repr_html_(self) -> str:

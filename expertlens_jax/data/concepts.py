@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.axbench import axbench_columns, from_axbench, is_axbench
 from expertlens_jax.data.concept_dataset import ConceptDataset
 from expertlens_jax.data.gathering import NUMBER, Gathered, gather
@@ -448,8 +449,9 @@ def _check_memory(num_concepts: int, num_sentences: int, matrices: int) -> None:
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if wanted > _MOST_LABELS * there:
         raise BudgetError(
-            f"{num_concepts:,} concepts and {num_sentences:,} sentences have {wanted / 1e9:,.1f} GB of labels, and "
-            f"this machine has {there / 1e9:,.1f} GB of memory; load fewer concepts or sentences at a time"
+            f"{counted(num_concepts, 'concept')} and {counted(num_sentences, 'sentence')} have {wanted / 1e9:,.1f} GB "
+            f"of labels, and this machine has {there / 1e9:,.1f} GB of memory; load fewer concepts or sentences at a "
+            "time"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Unpack
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ConceptDataError
 from expertlens_jax.settings import Negatives, PlainNegatives, settings_of
@@ -117,13 +118,15 @@ def contrast_concepts(
         allowed = np.flatnonzero(given if given.any() else pool & ~bars)
         if len(allowed) < wanted and given.any():
             raise ConceptDataError(
-                f"concept {concept!r} needs at least {wanted} negative sentences and has {len(allowed)} of its own; "
-                "add some, or lower negatives_per_positive"
+                f"concept {concept!r} needs at least {counted(wanted, 'negative sentence')} and has {len(allowed)} of "
+                "its own; add some, or lower negatives_per_positive"
             )
         if len(allowed) < wanted:
             raise ConceptDataError(
-                f"concept {concept!r} needs at least {wanted} negative sentences and has {len(allowed)}: of "
-                f"{pool.sum()} in the pool, {(pool & bars).sum()} are its positives or mention it; add "
+                f"concept {concept!r} needs at least {counted(wanted, 'negative sentence')} and has {len(allowed)}: of "
+                f"{pool.sum()} in the pool, "
+                f"{counted((pool & bars).sum(), 'is its positive or mentions it', 'are its positives or mention it')}; "
+                "add "
                 "sentences" + (", or lower negatives_per_positive" if sampled and len(allowed) else "")
             )
         if sampled:

@@ -116,8 +116,9 @@ def gather(
     for row, name, number in zip(_first_rows(codes, len(concepts)), concepts, numbers, strict=True):
         if number < minimum_sentences:
             message = (
-                f"{place(row)}: concept {name!r}, which starts here, has {number} sentences, but at least "
-                f"{minimum_sentences} are needed; add some, leave it out, or lower minimum_sentences"
+                f"{place(row)}: concept {name!r}, which starts here, has {number} "
+                f"sentence{'' if number == 1 else 's'}, but at least {minimum_sentences} are needed; add some, leave "
+                "it out, or lower minimum_sentences"
             )
             problems.append((num_rows, message))
     if negatives is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from expertlens_jax.cards import listed
+from expertlens_jax.cards import counted, listed
 from expertlens_jax.data.concept_dataset import ConceptDataset
 from expertlens_jax.errors import ConceptDataError
 
@@ -40,7 +40,7 @@ def find_words_in_place(dataset: ConceptDataset, concepts: Sequence[str] | None 
     for concept in concepts:
         if concept not in dataset.concepts:
             raise ConceptDataError(
-                f"{dataset.name!r} has no concept {concept!r}; its {len(dataset.concepts)} are others."
+                f"{dataset.name!r} has no concept {concept!r}; it has {counted(len(dataset.concepts), 'other')}."
             )
     dataset.check_words("the probability of a concept's word in its sentences", concepts)
     finders = dataset.mention_finders()

@@ -8,6 +8,7 @@ import math
 import numpy as np
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.data.text import find_file, read_text
 from expertlens_jax.data.words import normal_name
@@ -39,13 +40,13 @@ class Raters:
     def __post_init__(self) -> None:
         if self.scores.shape != (len(self.pairs), len(self.raters)):
             raise RatingsError(
-                f"{self.name}: {len(self.pairs)} pairs and {len(self.raters)} raters need scores of that shape, not "
-                f"{list(self.scores.shape)}"
+                f"{self.name}: {counted(len(self.pairs), 'pair')} and {counted(len(self.raters), 'rater')} need scores "
+                f"of that shape, not {list(self.scores.shape)}"
             )
         if len(self.raters) < 2:
             raise RatingsError(
-                f"{self.name}: there are {len(self.raters)} raters; how far people agree needs two or more, a column "
-                "each"
+                f"{self.name}: {counted(len(self.raters), 'rater was', 'raters were')} given; how far people agree "
+                "needs two or more, a column each"
             )
         rated = ~np.isnan(self.scores)
         alone = [
@@ -91,7 +92,7 @@ def load_raters(path: epath.PathLike) -> Raters:
     pairs, scores = [], []
     for number, fields in rows[1:]:
         if len(fields) != 2 + len(raters) or not all(fields[:2]):
-            raise RatingsError(f"{file}:{number}: wanted two words and {len(raters)} ratings, not {fields}")
+            raise RatingsError(f"{file}:{number}: wanted two words and {counted(len(raters), 'rating')}, not {fields}")
         first, second = (word.lower() for word in fields[:2])
         key = frozenset((normal_name(first), normal_name(second)))
         if len(key) == 1:

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from expertlens_jax.cache_directory import cache_root
+from expertlens_jax.cards import counted
 from expertlens_jax.data.downloads import DownloadError, download, is_intact
 from expertlens_jax.data.known_ratings import COLLECTION, KNOWN, PARTS, KnownRatings
 from expertlens_jax.data.text import TextFile, find_file, read_text, tell_shadowed_file
@@ -124,8 +125,8 @@ def load_ratings(name_or_path: epath.PathLike) -> Ratings:
             scores_of[pair].append(score)
     if len(scores_of) < _MINIMUM_PAIRS:
         raise RatingsError(
-            f"{file}: {len(scores_of)} pairs of different words, but at least {_MINIMUM_PAIRS} are needed to "
-            "compare anything with them"
+            f"{file}: {counted(len(scores_of), 'pair')} of different words, but at least {_MINIMUM_PAIRS} are needed "
+            "to compare anything with them"
         )
     repeated = [pair for pair, scores in scores_of.items() if len(scores) > 1]
     if repeated and known is None:
@@ -202,7 +203,7 @@ def read_pairs(file: TextFile) -> list[tuple[str, str, float]]:
     pairs: list[tuple[str, str, float]] = []
     for number, line, fields in rows:
         if len(fields) != width or not all(fields[place] for place in places):
-            kept = f"{width} columns, as the first line has," if width > 3 else "two words and a number,"
+            kept = f"{counted(width, 'column')}, as the first line has," if width > 3 else "two words and a number,"
             raise RatingsError(
                 f"{file}:{number}: wanted {kept} separated by tabs, commas, semicolons or spaces, not {line!r}"
             )
@@ -268,7 +269,7 @@ def _find_columns(
     number, line, fields = first_row
     names = [" ".join(name.split()).lower() for name in header or [f"column {place + 1}" for place in range(width)]]
     if len(names) != width or len(fields) != width:
-        raise RatingsError(f"{file}:{number}: wanted {width} columns, as the first line has, not {line!r}")
+        raise RatingsError(f"{file}:{number}: wanted {counted(width, 'column')}, as the first line has, not {line!r}")
     words = [place for place, name in enumerate(names) if _WORD_NAME.fullmatch(name)]
     words = words if len(words) == 2 else [0, 1]
     rest = [place for place in range(width) if place not in words]
@@ -276,7 +277,7 @@ def _find_columns(
     numbers = by_name if len(by_name) == 1 else [place for place in rest if _is_number(fields[place])]
     if len(numbers) != 1:
         raise RatingsError(
-            f"{file}:{number}: {width} columns, and {len(numbers)} of them may be the rating: "
+            f"{file}:{number}: {counted(width, 'column')}, and {len(numbers)} of them may be the rating: "
             f"{', '.join(names[place] for place in numbers) or repr(line)}; keep two words and a number a line, or a "
             "header that calls the rating 'rating'"
         )

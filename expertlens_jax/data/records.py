@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.text import Text, TextFile, decode
 from expertlens_jax.errors import ConceptDataError
 
@@ -180,7 +181,7 @@ def check_no_problems(source: str, problems: Sequence[str]) -> None:
     if problems:
         listed = "\n  ".join(problems[:_MOST_PROBLEMS])
         more = f"\n  ... and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
-        raise ConceptDataError(f"{source}: {len(problems)} problems:\n  {listed}{more}")
+        raise ConceptDataError(f"{source}: {counted(len(problems), 'problem')}:\n  {listed}{more}")
 
 
 def as_text(value: Any, name: str, columns: Columns) -> str | None:
@@ -246,7 +247,11 @@ def _read_rows(file: TextFile, text: Text, columns: Columns, suffix: str, quoted
             row = row[:-1]
         if len(row) != len(found):
             problems.append(
-                (line, f"{file}:{line}: {len(row)} fields, but the header names {len(found)}: {', '.join(found)}")
+                (
+                    line,
+                    f"{file}:{line}: {counted(len(row), 'field')}, but the header names {len(found)}: "
+                    f"{', '.join(found)}",
+                )
             )
             continue
         lines.append(line)
@@ -369,8 +374,8 @@ def _is_quoted(text: Text) -> tuple[bool, str]:
         if not looks_quoted:
             return False, ""
         return False, (
-            f"{looks_quoted} fields look quoted, with their own quotes doubled, but others hold quotes as they are: "
-            "all quotes were read as part of the text"
+            f"{counted(looks_quoted, 'field')} looked quoted, with quotes doubled within, but others hold quotes as "
+            "they are: all quotes were read as part of the text"
         )
     if quotes.runs_on:
         with text.open() as lines:
@@ -379,11 +384,12 @@ def _is_quoted(text: Text) -> tuple[bool, str]:
             return True, ""
     elif quotes.doubled or quotes.header_inside:
         return True, ""
+    inside = counted(quotes.num_inside, "field is", "fields are")
     all_of_column = quotes.num_rows > 1 and any(quotes.columns_inside)
     spreadsheet = 1 < quotes.num_inside == quotes.commas == quotes.commas_inside
     if not quotes.runs_on and (all_of_column or spreadsheet):
-        return True, f"{quotes.num_inside} fields are in quotes, which were taken off"
-    return False, f"{quotes.num_inside} fields are in quotes, which were read as part of the text"
+        return True, f"{inside} in quotes, which were taken off"
+    return False, f"{inside} in quotes, which were read as part of the text"
 
 
 def _read_jsonl(file: TextFile, text: Text, columns: Columns) -> Records:

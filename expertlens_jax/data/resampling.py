@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ConceptDataError
 
@@ -169,8 +170,8 @@ def permuted_labels(contrast: Contrast, permutations: int, *, seed: int) -> Cont
             count = contrast.pool.sum() - contrast.pool[mine].sum() if shared else wanted
             if count < 1:
                 raise ConceptDataError(
-                    f"a random set of {size} sentences leaves none as negatives: {eligible.size} sentences can be "
-                    "drawn. Add sentences."
+                    f"a random set of {counted(size, 'sentence')} leaves none as negatives: "
+                    f"{counted(eligible.size, 'sentence')} can be drawn. Add sentences."
                 )
             rows.append(mine)
             sampled.append(negatives)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ConceptDataError
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def split_sentences(dataset: ConceptDataset, parts: int, *, seed: int, minimum_s
     """
     if parts < 2 or minimum_sentences < 0:
         raise ConceptDataError(
-            f"{parts} parts with at least {minimum_sentences} sentences were asked for; wanted 2 parts or more, and a "
-            "number that isn't below 0"
+            f"{parts} parts with at least {counted(minimum_sentences, 'sentence was', 'sentences were')} asked for; "
+            "wanted 2 parts or more, and a number that isn't below 0"
         )
     own = dataset.own_negatives
     serves = dataset.labels if own is None else np.concatenate([dataset.labels, own])
@@ -51,8 +52,9 @@ def split_sentences(dataset: ConceptDataset, parts: int, *, seed: int, minimum_s
     ]
     if few:
         raise ConceptDataError(
-            f"{dataset.name!r} can't be split into {parts} parts with at least {minimum_sentences} sentences of each "
-            f"concept: {', '.join(few[:10])}{' ...' if len(few) > 10 else ''}; add sentences, leave these concepts "
-            "out, or lower minimum_sentences"
+            f"{dataset.name!r} can't be split into {parts} parts with at least "
+            f"{counted(minimum_sentences, 'sentence')} of each concept: "
+            f"{', '.join(few[:10])}{' ...' if len(few) > 10 else ''}; add sentences, leave these concepts out, or "
+            "lower minimum_sentences"
         )
     return part_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ConceptDataError
 
@@ -31,7 +32,7 @@ def draw_sentences(concepts: ConceptDataset, count: int, *, draw: int = 0, seed:
         mine = np.random.default_rng([seed, *concept.encode()]).permutation(np.flatnonzero(labels))
         if len(mine) < (draw + 1) * count:
             raise ConceptDataError(
-                f"{concepts.name!r} has {len(mine)} sentences for {concept!r}, too few for {draw + 1} "
+                f"{concepts.name!r} has {counted(len(mine), 'sentence')} for {concept!r}, too few for {draw + 1} "
                 f"draw{'s' * (draw > 0)} of {count}; ask for fewer sentences, or leave the concept out"
             )
         keep[mine[draw * count : (draw + 1) * count]] = True

@@ -26,6 +26,7 @@ import numpy as np
 import scipy.io
 import xarray as xr
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.data.text import read_text
 from expertlens_jax.data.words import normal_name
@@ -73,8 +74,8 @@ class Things:
         rows = [row for row, concept in enumerate(self.concepts) if normal_name(concept) in wanted]
         if len(rows) < 3:
             raise RatingsError(
-                f"{len(rows)} of the {len(wanted)} concepts are among the {len(self.concepts)} objects of THINGS, and "
-                "at least 3 are needed to compare anything; its names are in unique_id.txt"
+                f"{len(rows)} of the {len(wanted)} concepts are among the {counted(len(self.concepts), 'object')} of "
+                "THINGS, and at least 3 are needed to compare anything; its names are in unique_id.txt"
             )
         pairs = list(itertools.combinations(rows, 2))
         first, second = np.array(pairs).T

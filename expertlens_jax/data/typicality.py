@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.ratings import read_pairs
 from expertlens_jax.data.text import find_file
 from expertlens_jax.data.words import normal_name
@@ -37,8 +38,9 @@ class Typicality:
     def __post_init__(self) -> None:
         if not len(self.concepts) == len(self.categories) == len(self.scores):
             raise RatingsError(
-                f"{self.name}: {len(self.concepts)} concepts, {len(self.categories)} categories and "
-                f"{len(self.scores)} scores were given; give one of each a rating"
+                f"{self.name}: {counted(len(self.concepts), 'concept')}, "
+                f"{counted(len(self.categories), 'category', 'categories')} and {counted(len(self.scores), 'score')} "
+                "were given; give one of each a rating"
             )
 
     def __repr__(self) -> str:
@@ -90,7 +92,7 @@ def load_typicality(path: epath.PathLike) -> Typicality:
         )
     if own:
         warnings.warn(
-            f"{file}: {len(own)} ratings are of a category in itself, such as {own[0]!r}, and are left out",
+            f"{file}: left out {counted(len(own), 'rating')} of a category in itself, such as {own[0]!r}",
             ExpertLensWarning,
             stacklevel=2,
         )

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import regex
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.languages import check_language, is_listed, lemmas, listed_forms, lower, words_of
 from expertlens_jax.errors import ConceptDataError
 
@@ -279,7 +280,8 @@ def _of_each(
         forms = [()] * len(concepts)
     if len(languages) != len(concepts) or len(forms) != len(concepts):
         raise ConceptDataError(
-            f"{len(concepts)} concepts need as many languages and lists of forms, not {len(languages)} and {len(forms)}"
+            f"{counted(len(concepts), 'concept needs', 'concepts need')} as many languages and lists of forms, not "
+            f"{len(languages)} and {len(forms)}"
         )
     return [check_language(code) for code in languages], [(each,) if isinstance(each, str) else each for each in forms]
 

@@ -16,6 +16,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.in_place import find_words_in_place
 from expertlens_jax.errors import SelectionError
@@ -185,8 +186,8 @@ def _choose_units(
     names = [str(name) for name in expertise["concept"].values]
     if names != list(concepts.concepts):
         raise SelectionError(
-            f"the table of expertise has {len(names)} concepts, such as {names[0]!r}, and {concepts.name!r} has "
-            f"{len(concepts.concepts)}, such as {concepts.concepts[0]!r}: give the same, in the same order "
+            f"the table of expertise has {counted(len(names), 'concept')}, such as {names[0]!r}, and {concepts.name!r} "
+            f"has {len(concepts.concepts)}, such as {concepts.concepts[0]!r}: give the same, in the same order "
             "(concepts.subset(...), expertise.sel(concept=...))."
         )
     table = read_provenance(expertise.attrs)

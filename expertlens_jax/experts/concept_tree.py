@@ -5,6 +5,7 @@ import scipy.cluster.hierarchy as hierarchy
 import xarray as xr
 from scipy.spatial.distance import squareform
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 
 
@@ -21,9 +22,11 @@ def concept_domains(table: xr.DataArray | xr.Dataset) -> np.ndarray:
     """
     domains = [str(name) for name in table["domain"].values] if "domain" in table.coords else []
     if len(set(domains)) < 2 or not all(domains):
+        number, lacking = len({*domains} - {""}), domains.count("")
         raise SelectionError(
-            f"the concepts have {len({*domains} - {''})} domains, and {domains.count('')} have none; wanted a domain "
-            "for each concept, and two or more of them. Give sentences a column 'domain', or choose more concepts."
+            f"the concepts have {counted(number, 'domain')}, and {counted(lacking, 'has', 'have')} none; wanted a "
+            "domain for each concept, and two or more of them. Give sentences a column 'domain', or choose more "
+            "concepts."
         )
     return np.array(domains)
 

@@ -8,6 +8,7 @@ import scipy.optimize
 import xarray as xr
 from jaxtyping import Bool, Integer, Real
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.selection import average_precision
 
@@ -28,7 +29,10 @@ def random_units(expertise: xr.Dataset, experts: np.ndarray, seed: int) -> np.nd
     """
     others = np.setdiff1d(expertise["unit"].values, experts)
     if len(others) < len(experts):
-        raise SelectionError(f"{len(experts)} units were chosen, and only {len(others)} others are left to draw from.")
+        raise SelectionError(
+            f"{counted(len(experts), 'unit was', 'units were')} chosen, and only "
+            f"{counted(len(others), 'other is', 'others are')} left to draw from."
+        )
     return np.sort(np.random.default_rng(seed).choice(others, len(experts), replace=False))
 
 
@@ -58,8 +62,8 @@ def matched_units(expertise: xr.Dataset, concept: str, experts: np.ndarray) -> n
         ignorant[here] = ~is_expert[here] & (precision[here] < np.median(precision[here]))
         if ignorant[here].sum() < is_expert[here].sum():
             raise SelectionError(
-                f"layer {layer}, {site} has {is_expert[here].sum()} experts on {concept!r}, and {ignorant[here].sum()} "
-                "units that know little of it to hold against them. Choose fewer experts."
+                f"layer {layer}, {site} has {counted(is_expert[here].sum(), 'expert')} on {concept!r}, and "
+                f"{ignorant[here].sum()} units that know little of it to hold against them. Choose fewer experts."
             )
     _, matched = match_by_activity(row, median[:, None], is_expert, ignorant)
     return np.sort(row["unit"].values[matched])
@@ -129,7 +133,8 @@ def place_matched_units(expertise: xr.Dataset, experts: np.ndarray, seed: int) -
     wanted = int(is_expert.sum())
     if 2 * wanted > len(is_expert):
         raise SelectionError(
-            f"{wanted} units were chosen, and only {len(is_expert) - wanted} others are left to draw from."
+            f"{counted(wanted, 'unit was', 'units were')} chosen, and only "
+            f"{counted(len(is_expert) - wanted, 'other is', 'others are')} left to draw from."
         )
     rng = np.random.default_rng(seed)
     drawn = np.zeros_like(is_expert)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import Contrast, contrast_concepts
 from expertlens_jax.errors import ResponsesError
@@ -172,7 +173,7 @@ def check_same_responses(expertise: xr.Dataset, responses: Responses) -> None:
     why = differences(table, own) if known else ""
     if not same_units or why or (not known and responses.model != named):
         raise ResponsesError(
-            f"these responses are of {len(units)} units of {responses.model}, the table of "
-            f"{expertise.sizes['unit']} units of {named}{f' ({why}, of table and responses)' if why else ''}. "
-            "Give the responses it was measured from."
+            f"these responses are of {counted(len(units), 'unit')} of {responses.model}, the table of "
+            f"{counted(expertise.sizes['unit'], 'unit')} of "
+            f"{named}{f' ({why}, of table and responses)' if why else ''}. Give the responses it was measured from."
         )

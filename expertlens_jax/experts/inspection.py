@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from etils import epath
 
-from expertlens_jax.cards import listed
+from expertlens_jax.cards import counted, listed
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import ResponsesError, RunDirectoryError, SelectionError
 from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS, Responses, as_responses
@@ -297,8 +297,8 @@ def _column(units: pd.DataFrame, address: Address, model: str) -> int:
         )
     here = units[at_site]
     raise SelectionError(
-        f"the unit {format_address(address)} was given; these responses of {model} have {len(here)} units at "
-        f"{site}, in layers {here['layer'].min()} to {here['layer'].max()} with channels {here['channel'].min()} to "
+        f"the unit {format_address(address)} was given; these responses of {model} have {counted(len(here), 'unit')} "
+        f"at {site}, in layers {here['layer'].min()} to {here['layer'].max()} with channels {here['channel'].min()} to "
         f"{here['channel'].max()}, and not this one."
     )
 

@@ -61,13 +61,13 @@ class Responses(xr.DataArray):
         values = np.asarray(values)
         if values.ndim != 2 or values.shape[0] != len(sentences):
             raise ResponsesError(
-                f"responses of shape {list(values.shape)} were given for {len(sentences)} sentences; wanted a row for "
-                "each sentence, and a column for each unit."
+                f"responses of shape {list(values.shape)} were given for {counted(len(sentences), 'sentence')}; wanted "
+                "a row for each sentence, and a column for each unit."
             )
         if len(units) != values.shape[1]:
             raise ResponsesError(
-                f"the units' table has {len(units)} rows, the responses {values.shape[1]} "
-                "columns; wanted a row for each column, in the same order."
+                f"the units' table has {counted(len(units), 'row')}, the responses "
+                f"{counted(values.shape[1], 'column')}; wanted a row for each column, in the same order."
             )
         read = {} if provenance is None else provenance.attributes()
         beside = {name: ("unit", as_column(units[name])) for name in UNIT_COLUMNS if name in units}

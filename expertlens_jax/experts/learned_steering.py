@@ -21,6 +21,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concept_dataset import ConceptDataset
 from expertlens_jax.errors import ConceptDataError, SelectionError, SettingError
 from expertlens_jax.experts.responses import record_responses
@@ -201,7 +202,7 @@ def learn_steering(
     check_loaded(model.params, model.name, "learning a steering")
     if concept not in concepts.concepts:
         raise ConceptDataError(
-            f"{concepts.name!r} has no concept {concept!r}; its {len(concepts.concepts)} are others."
+            f"{concepts.name!r} has no concept {concept!r}; it has {counted(len(concepts.concepts), 'other')}."
         )
     if learning.objective == "word":
         concepts.check_words("steering that is learned by a concept's word", [concept])
@@ -268,8 +269,8 @@ def _other_sentences(concepts: ConceptDataset, row: int) -> np.ndarray:
     found = np.flatnonzero(own)
     if len(found) < 2:
         raise ConceptDataError(
-            f"{concepts.name!r} has {len(found)} sentences that can stand against those of {concepts.concepts[row]!r}; "
-            "wanted 2 or more. Load it with other concepts."
+            f"{concepts.name!r} has {counted(len(found), 'sentence')} that can stand against those of "
+            f"{concepts.concepts[row]!r}; wanted 2 or more. Load it with other concepts."
         )
     return np.random.default_rng(0).permutation(found)
 
@@ -312,8 +313,8 @@ def _draw_words(
             start = max(len(ids) - learning.most_tokens, 0)  # the word stays, and what stands right before it
             if first <= start:
                 raise SettingError(
-                    f"most_tokens={learning.most_tokens} was given, and {word!r} alone has {len(ids) - first} tokens; "
-                    f"wanted {len(ids) - first + 1} or more."
+                    f"most_tokens={learning.most_tokens} was given, and {word!r} alone has "
+                    f"{counted(len(ids) - first, 'token')}; wanted {len(ids) - first + 1} or more."
                 )
             end = len(ids) - start
             token_ids[row, :end] = ids[start:]

@@ -7,6 +7,7 @@ from typing import Unpack
 import numpy as np
 import xarray as xr
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.expertise import BY_NEGATIVES
 from expertlens_jax.experts.fingerprints import OTHERS
@@ -212,7 +213,7 @@ def _check_top(top: int, num_units: int) -> int:
     if not isinstance(top, numbers.Integral) or isinstance(top, bool) or top < 1:
         raise SelectionError(f"top={top!r}; wanted a number of units, an integer of at least 1.")
     if top > num_units:
-        raise SelectionError(f"top={top}, but there are only {num_units} units; wanted at most that many.")
+        raise SelectionError(f"top={top}, but there are only {counted(num_units, 'unit')}; wanted at most that many.")
     return int(top)
 
 

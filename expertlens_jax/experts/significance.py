@@ -28,6 +28,7 @@ import scipy.special
 import scipy.stats
 from jaxtyping import Float, Float32, Float64
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.errors import ConceptDataError
 
@@ -96,8 +97,8 @@ def null_survival(
     positives, negatives = int(num_positives), int(num_negatives)
     if positives < 1 or negatives < 1 or not (negative_weight > 0 and math.isfinite(negative_weight)):
         raise ConceptDataError(
-            f"a null needs at least one positive, one negative and a weight above 0, not {num_positives} positives "
-            f"and {num_negatives} negatives of weight {negative_weight}"
+            "a null needs at least one positive, one negative and a weight above 0, not "
+            f"{counted(num_positives, 'positive')} and {counted(num_negatives, 'negative')} of weight {negative_weight}"
         )
     rng = np.random.default_rng(seed)
     finest = min(max(_PLACES, _PLACES_PER_POSITIVE * positives), max(_CELLS // positives, 2))

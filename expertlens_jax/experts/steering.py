@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.directions import is_directions
 from expertlens_jax.experts.scores import Sign, check_score, described
@@ -193,7 +194,10 @@ def steer(
     if units is not None:
         chosen = np.isin(precision["unit"].values, np.asarray(units))
         if chosen.sum() != len(set(np.asarray(units).tolist())):
-            raise SelectionError(f"{len(units)} units were given, and only {chosen.sum()} of them are in the table.")
+            raise SelectionError(
+                f"{counted(len(units), 'unit was', 'units were')} given, and only {chosen.sum()} of them are in the "
+                "table."
+            )
         sets = xr.DataArray(np.tile(chosen, (len(concepts), 1)), {"concept": list(concepts)}, ("concept", "unit"))
     elif top is None and threshold is None:
         sets = xr.ones_like(precision.sel(concept=list(concepts)), dtype=bool)
@@ -356,7 +360,7 @@ def _steer_units(
         if np.isnan(value).any():
             raise SelectionError(
                 f"method {method!r} needs {name}, and the table has it for {(~np.isnan(value)).sum()} of the "
-                f"{len(places)} units that steer {concept!r}. Raise top= of el.measure_distributions."
+                f"{counted(len(places), 'unit')} that steer {concept!r}. Raise top= of el.measure_distributions."
             )
         values.append(value)
     scale, shift = affine(*values)

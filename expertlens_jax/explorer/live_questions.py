@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ExpertLensError, SelectionError
 from expertlens_jax.experts.steering import METHODS, check_known_concepts, steer
 from expertlens_jax.experts.tracing import trace
@@ -249,7 +250,7 @@ def _text(asked: Mapping[str, Any], name: str) -> str:
     if not isinstance(text, str) or not text.strip():
         raise Refused(400, f"the {name} is empty.")
     if len(text) > MOST["characters"]:
-        raise Refused(400, f"the {name} has {len(text):,} characters; wanted at most {MOST['characters']:,}.")
+        raise Refused(400, f"the {name} has {counted(len(text), 'character')}; wanted at most {MOST['characters']:,}.")
     return text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.model import Model
@@ -137,7 +138,8 @@ def one_address(unit: Units, config: TransformerConfig | None = None) -> Address
     addresses = read_addresses(unit, config)
     if len(addresses) > 1:
         raise SelectionError(
-            f"{len(addresses)} units were given; wanted one, such as {format_address(addresses[0])!r}."
+            f"{counted(len(addresses), 'unit was', 'units were')} given; wanted one, such as "
+            f"{format_address(addresses[0])!r}."
         )
     return addresses[0]
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import UnsupportedModelError
 from expertlens_jax.models.activations import ACTIVATIONS
 from expertlens_jax.models.rotary import Rotary
@@ -184,8 +185,8 @@ class TransformerConfig:
             )
         if self.num_heads % self.num_kv_heads:
             raise UnsupportedModelError(
-                f"the config has {self.num_heads} attention heads and {self.num_kv_heads} key-value heads; "
-                "the first should be a multiple of the second."
+                f"the config has {counted(self.num_heads, 'attention head')} and "
+                f"{counted(self.num_kv_heads, 'key-value head')}; the first should be a multiple of the second."
             )
 
     @property

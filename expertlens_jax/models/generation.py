@@ -551,9 +551,9 @@ def _tokenize_prompts(model: Model, prompts: Sequence[str | np.ndarray], max_new
     room = model.config.max_tokens - int(lengths.max())
     if room < max_new_tokens:
         raise TokenizationError(
-            f"prompt {lengths.argmax()} has {lengths.max()} tokens; with max_new_tokens={max_new_tokens} "
+            f"prompt {lengths.argmax()} has {counted(lengths.max(), 'token')}; with max_new_tokens={max_new_tokens} "
             f"it is {max_new_tokens - room} more than {model.name}'s context of {model.config.max_tokens}. "
-            + (f"Shorten it, or ask for at most {room} new tokens." if room > 0 else "Shorten it.")
+            + (f"Shorten it, or ask for at most {counted(room, 'new token')}." if room > 0 else "Shorten it.")
         )
     return prompt_ids
 

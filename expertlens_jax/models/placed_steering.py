@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.gated_maps import GatedMap, GatedRows, GatedSteering, UnitGate
@@ -160,8 +161,8 @@ def check_row_steerings(steering: Any, num_rows: int) -> Sequence[Steering | Non
         return None
     if len(steering) != num_rows:
         raise SelectionError(
-            f"{len(steering)} steerings were given for {num_rows} rows. Give one for all rows, or a list with one, or "
-            "None, for each."
+            f"{counted(len(steering), 'steering was', 'steerings were')} given for {counted(num_rows, 'row')}. Give "
+            "one for all rows, or a list with one, or None, for each."
         )
     return steering
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ExpertLensWarning, UnsupportedSAEError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.sites import SITES, layer_widths
@@ -264,7 +265,9 @@ def _check_itself(sae: SAE) -> None:
     if not isinstance(sae.centred, bool | None):
         raise UnsupportedSAEError(f"centred={sae.centred!r} was given for {sae.name}; wanted True, False or None.")
     if sae.k is not None and not 1 <= sae.k <= features:
-        raise UnsupportedSAEError(f"{sae.name} keeps the {sae.k} largest features; wanted 1 to the {features} it has.")
+        raise UnsupportedSAEError(
+            f"{sae.name} keeps the {counted(sae.k, 'largest feature')}; wanted 1 to the {features} it has."
+        )
     if sae.normalize not in get_args(Normalization):
         raise UnsupportedSAEError(
             f"{sae.name} normalizes its input by {sae.normalize!r}; there are {', '.join(get_args(Normalization))}."
@@ -279,7 +282,9 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
             )
         bad = np.count_nonzero(~np.isfinite(np.asarray(array, np.float32)))
         if bad:
-            raise UnsupportedSAEError(f"the {name} of {sae.name} holds {bad} values that are NaN or infinite.")
+            raise UnsupportedSAEError(
+                f"the {name} of {sae.name} holds {counted(bad, 'value that is', 'values that are')} NaN or infinite."
+            )
     _check_itself(sae)
     read, channels = sae.encoder.shape[0], SITES[sae.site].channels(config)
     if not channels:
@@ -300,8 +305,8 @@ def _check_sae(sae: SAE, config: TransformerConfig, model: str) -> None:
         )
     if read != channels:
         raise UnsupportedSAEError(
-            f"{sae.name} reads {read} channels, and {sae.site} of {model} has {channels}: it was trained on another "
-            "model."
+            f"{sae.name} reads {counted(read, 'channel')}, and {sae.site} of {model} has {channels}: it was trained on "
+            "another model."
         )
     if not 0 <= sae.layer < config.num_layers:
         raise UnsupportedSAEError(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning, UnsupportedSAEError
 from expertlens_jax.models.sae import READABLE, SAE, Normalization, family_named
 from expertlens_jax.models.sae_places import HOOKS, Place, agreed, place_of_hook, places_of_path
@@ -220,8 +221,8 @@ def _load_gemma_scope_2(file: pathlib.Path, layer: int | None, site: str | None,
     arrays = _read(file, tensors, ["W_enc", "b_enc", "threshold"], ["W_dec", "b_dec"])
     if stated.get("width", arrays["b_enc"].size) != arrays["b_enc"].size:
         raise CheckpointError(
-            f"{config} says width={stated['width']}, and {file.name} has {arrays['b_enc'].size} features. Do they "
-            "belong to the same SAE?"
+            f"{config} says width={stated['width']}, and {file.name} has {counted(arrays['b_enc'].size, 'feature')}. "
+            "Do they belong to the same SAE?"
         )
     return SAE(
         encoder=arrays["W_enc"],
@@ -502,7 +503,10 @@ def _read(
     for name in used:
         bad = np.count_nonzero(~np.isfinite(arrays[name]))
         if bad:
-            raise CheckpointError(f"{name} in {file} holds {bad} values that are NaN or infinite. Get it again.")
+            raise CheckpointError(
+                f"{name} in {file} holds {counted(bad, 'value that is', 'values that are')} NaN or infinite. Get it "
+                "again."
+            )
     return {name: arrays[name] for name in used}
 
 

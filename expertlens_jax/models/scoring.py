@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import TokenizationError
 from expertlens_jax.models.causal import check_predicts
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention
@@ -74,7 +75,9 @@ def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: 
     """
     check_predicts(model, "and gives text no probability", "Score with a causal language model.")
     if len(prompts) != len(continuations):
-        raise TokenizationError(f"{len(prompts)} prompts and {len(continuations)} continuations were given.")
+        raise TokenizationError(
+            f"{counted(len(prompts), 'prompt')} and {counted(len(continuations), 'continuation')} were given."
+        )
     token_ids, own, first = [], [], []
     for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
         alone = _token_ids(model.tokenizer, prompt)[0] if prompt else []
@@ -85,7 +88,8 @@ def tokenize_continuations(model: Model, prompts: Sequence[str], continuations: 
             raise TokenizationError(f"row {row} has no token to score: {continuation!r} after {prompt!r}.")
         if len(together) > model.config.max_tokens:
             raise TokenizationError(
-                f"row {row} has {len(together)} tokens; {model.name} has positions for {model.config.max_tokens}."
+                f"row {row} has {counted(len(together), 'token')}; {model.name} has positions for "
+                f"{model.config.max_tokens}."
             )
         token_ids.append(np.asarray(together, np.int32))
         own.append(of_text)
@@ -227,7 +231,7 @@ def score_words(
     if not alike and (any(texts) or len(words) != len(prompts)):
         given = "words and lists of words" if any(texts) else f"{len(words)} lists of words"
         raise TokenizationError(
-            f"{given} were given for {len(prompts)} prompts. Give words, or a list for each prompt."
+            f"{given} were given for {counted(len(prompts), 'prompt')}. Give words, or a list for each prompt."
         )
     rows = []
     for place, prompt in enumerate(prompts):

@@ -20,7 +20,7 @@ from etils import epath
 from flax import struct
 from jax.core import Tracer
 
-from expertlens_jax.cards import Card, listed
+from expertlens_jax.cards import Card, counted, listed
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
 from expertlens_jax.models import hub
 from expertlens_jax.models.config import TransformerConfig
@@ -166,7 +166,7 @@ class Steering:
         where += f"; of {whose} {listed(within)}" if within else ""
         where += ")" if where else ""
         when = f", only {self._where}" if self.stages else ""
-        return f"Steering of {self.model}: {self.label or 'by hand'}; {len(self)} units{where}{when}"
+        return f"Steering of {self.model}: {self.label or 'by hand'}; {counted(len(self), 'unit')}{where}{when}"
 
     def _repr_html_(self) -> str:
         more = f"... of {len(self):,} units: .table" if len(self) > 8 else ""
@@ -694,4 +694,4 @@ def check_no_repeats(table: pd.DataFrame) -> None:
     """Raise SelectionError if a unit stands in two rows."""
     repeated = table.duplicated(["layer", "site", "channel"])
     if repeated.any():
-        raise SelectionError(f"{repeated.sum()} units are given twice; steer each once.")
+        raise SelectionError(f"{counted(repeated.sum(), 'unit is', 'units are')} given twice; steer each once.")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
@@ -132,12 +133,17 @@ class TorchPass:
         if mask.ndim != 2 or mask.shape[1] != before + number:
             raise SelectionError(
                 f"this steering applies at some tokens only, and PyTorch's attention mask is {list(mask.shape)}, which "
-                f"doesn't say where the {number} tokens stand; wanted [batch, tokens], of all tokens so far."
+                f"doesn't say where the {counted(number, 'token stands', 'tokens stand')}; wanted [batch, tokens], of "
+                "all tokens so far."
             )
         if self._by_part and (cache is None or (before and number > 1)):
             raise SelectionError(
                 "this steering applies only in the prompt or in its continuation, and this call of the PyTorch model "
-                + ("has no cache" if cache is None else f"adds {number} tokens to a cache that is filled already")
+                + (
+                    "has no cache"
+                    if cache is None
+                    else f"adds {counted(number, 'token')} to a cache that is filled already"
+                )
                 + ", so which of the two its tokens are isn't known. Use hf_model.generate(..., use_cache=True)."
             )
         self._positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, before:]

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning
 
 WEIGHT_FILES = (
@@ -164,7 +165,7 @@ def weight_paths(directory: pathlib.Path) -> list[pathlib.Path]:
     missing = [shard for shard in shards if not (directory / shard).exists()]
     if missing:
         raise CheckpointError(
-            f"{directory / start} names {len(shards)} shards, and {', '.join(missing)} "
+            f"{directory / start} names {counted(len(shards), 'shard')}, and {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing. Get the checkpoint again."
         )
     return [directory / shard for shard in shards]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import INK, STYLE, Figure, colours, drawn
@@ -58,7 +59,7 @@ def plot_alignment(tables: pd.DataFrame, results: pd.DataFrame, *, quantity: str
             result = results[(results["sentences"] == sentences) & (results["ratings"] == ratings)]
             if len(result) != 1:
                 raise ExpertLensError(
-                    f"results has {len(result)} rows for sentences {sentences!r} and ratings {ratings!r}; "
+                    f"results has {counted(len(result), 'row')} for sentences {sentences!r} and ratings {ratings!r}; "
                     "a panel wants exactly one"
                 )
             _pairs_panel(axes, tables[here], colour[sentences], width, height)

@@ -149,4 +149,6 @@ def _draw_leads(axes: Axes, routers: pd.DataFrame, sets: list[str]) -> None:
     axes.set_xlim(-0.6, len(sets) - 0.4)
     axes.set_xticks(range(len(sets)), [wrapped(name, 1.6 / len(sets), 7) for name in sets])
     axes.set_title("Router", loc="left", fontweight="bold")
-    axes.set_ylabel("Its logits' lead in average precision\n(hollow: random weights)")
+    axes.set_ylabel("Lead of its logits\n(average precision)")
+    axes.set_xlabel("hollow: random weights" if (routers["weights"] != "trained").any() else "")
+    axes.locator_params(axis="y", nbins=5)

@@ -8,6 +8,7 @@ import scipy.cluster.hierarchy as hierarchy
 import xarray as xr
 from matplotlib.lines import Line2D
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.experts.concept_tree import concept_domains, link_concepts
@@ -37,8 +38,8 @@ def plot_tree(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     """
     if len(overlap) < 2 or not np.isfinite(overlap.values).all():
         raise ExpertLensError(
-            f"the overlap of {len(overlap)} concepts can't be drawn as a tree: wanted two or more concepts, and a "
-            "finite number for every two"
+            f"the overlap of {counted(len(overlap), 'concept')} can't be drawn as a tree: wanted two or more concepts, "
+            "and a finite number for every two"
         )
     domains, linkage = concept_domains(overlap), link_concepts(overlap)
     tree = hierarchy.dendrogram(linkage, no_plot=True)

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from scipy.spatial.distance import squareform
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, drawn
 
@@ -94,8 +95,8 @@ def plot_overlap(overlap: xr.DataArray, *, quantity: str = "Overlap") -> Figure:
     different = values[~np.eye(len(values), dtype=bool)]
     if len(different) == 0 or not np.isfinite(different).all():
         raise ExpertLensError(
-            f"the overlap of {len(values)} concepts can't be drawn: a figure wants two or more, and a finite "
-            "number for every two"
+            f"the overlap of {counted(len(values), 'concept')} can't be drawn: a figure wants two or more, and a "
+            "finite number for every two"
         )
     order, domains, linkage = order_concepts(overlap)
     values = values[np.ix_(order, order)]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from expertlens_jax.analysis.statistics import least_p_of_ks
+from expertlens_jax.cards import counted
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import (
     LEVEL,
@@ -136,8 +137,8 @@ def compare_kinds(sentences: str, summary: pd.DataFrame, shared: pd.DataFrame) -
         if sum(able) < FEWEST_PAIRS:
             outcomes.append(
                 Untestable(
-                    f"{sentences}, {row.pair}: {sum(able)} pairs have experts enough to differ, fewer than "
-                    f"{FEWEST_PAIRS}"
+                    f"{sentences}, {row.pair}: {counted(sum(able), 'pair has', 'pairs have')} experts enough to "
+                    f"differ, fewer than {FEWEST_PAIRS}"
                 )
             )
         else:

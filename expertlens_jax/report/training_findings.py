@@ -4,6 +4,7 @@ import pandas as pd
 
 from expertlens_jax.analysis.similarity.alignment import MINIMUM_CONCEPTS
 from expertlens_jax.analysis.statistics import count_orders, least_p_of_permutations, least_p_of_signs
+from expertlens_jax.cards import counted
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.report.conclusions import (
     FEWEST_CONCEPTS,
@@ -81,7 +82,9 @@ def conclude(table: pd.DataFrame, settled: pd.DataFrame, *, threshold: float, pe
         line = line.sort_values("step").dropna(subset="value")
         if len(line) < 2:
             why = f": {notes.iloc[-1]}" if len(notes) else ""
-            grown.append(Untestable(f"{sentences}, {ratings} has a correlation at {len(line)} checkpoints{why}"))
+            grown.append(
+                Untestable(f"{sentences}, {ratings} has a correlation at {counted(len(line), 'checkpoint')}{why}")
+            )
             continue
         first, last = line.iloc[0], line.iloc[-1]
         sure = significant(last["p_value"], least_p, f"{permutations} permutations")

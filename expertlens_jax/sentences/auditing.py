@@ -24,6 +24,7 @@ import pandas as pd
 from etils import epath
 from scipy import sparse
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.rows import each_row
 from expertlens_jax.data.words import find_mentions, split_words
@@ -81,7 +82,7 @@ class Audit:
     def summary(self) -> str:
         """Return how many sentences have which problem, and which concepts have most, a line each."""
         total = sum(self.sentences.values())
-        lines = [f"{self.name}: {total} sentences of {len(self.sentences)} concepts."]
+        lines = [f"{self.name}: {counted(total, 'sentence')} of {counted(len(self.sentences), 'concept')}."]
         for row in each_row(self.accuracy):
             how = "the words beside its concept's" if row.by == "words" else "the model's responses to it"
             lines.append(
@@ -93,7 +94,7 @@ class Audit:
             if len(rows):
                 counts = rows["severity"].value_counts()
                 told = ", ".join(f"{counts[each]} {each}" for each in SEVERITIES if each in counts)
-                lines.append(f"{problem}: {rows['sentence'].nunique()} sentences ({told}).")
+                lines.append(f"{problem}: {counted(rows['sentence'].nunique(), 'sentence')} ({told}).")
         if self.table.empty:
             return "\n".join([*lines, "Nothing was found."])
         grave = self.table[self.table["severity"] != "low"]

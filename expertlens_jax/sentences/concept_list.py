@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import PACKAGED, load_concepts
 from expertlens_jax.data.ratings import load_ratings
 from expertlens_jax.data.text import find_file, read_text
@@ -111,7 +112,7 @@ def read_concept_list(name_or_path: epath.PathLike) -> list[Concept]:
             continue
         if len(fields) > len(columns):
             raise ConceptDataError(
-                f"{file}:{number}: {len(fields)} fields separated by tabs; wanted {' and '.join(columns)}"
+                f"{file}:{number}: {counted(len(fields), 'field')} separated by tabs; wanted {' and '.join(columns)}"
             )
         record = dict(zip(columns, fields, strict=False))
         try:

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import EndpointError
 from expertlens_jax.sentences.writing import Answer
 
@@ -175,8 +176,8 @@ def ask_endpoint(
             tell(f"{endpoint.url} {trouble}; asking again in {wait:.0f} s")
             sleep(wait)
     raise EndpointError(
-        f"{endpoint.url} {trouble}, in {endpoint.tries} tries one after the other. See whether it is up and the "
-        "address right; where it is only slow, raise endpoint.timeout or endpoint.tries."
+        f"{endpoint.url} {trouble}, in {counted(endpoint.tries, 'try', 'tries one after the other')}. See whether it "
+        "is up and the address right; where it is only slow, raise endpoint.timeout or endpoint.tries."
     )
 
 

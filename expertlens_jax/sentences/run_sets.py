@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import load_concepts
 from expertlens_jax.errors import ConceptDataError
 from expertlens_jax.run_directory import write_csv, write_text
@@ -77,6 +78,6 @@ def save_run_set(
     if without := [word for word, count in short.items() if not count]:
         others = sum(map(bool, counts.values()))
         raise ConceptDataError(
-            f"there isn't a sentence of {', '.join(map(repr, without))}; {others} other concepts are in {file}. "
-            f"{remedy}"
+            f"there isn't a sentence of {', '.join(map(repr, without))}; "
+            f"{counted(others, 'other concept is', 'other concepts are')} in {file}. {remedy}"
         )

@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import CorpusError, SelectionError
 from expertlens_jax.models.checkpoint import first_layers
@@ -72,7 +73,9 @@ def tokenize_pieces(tokenizer: Any, texts: Sequence[str], context: int) -> Token
     """
     added = tokenizer.num_special_tokens_to_add(pair=False)
     if added >= context:
-        raise CorpusError(f"context={context} has no room beside the {added} tokens that the tokenizer adds.")
+        raise CorpusError(
+            f"context={context} has no room beside the {counted(added, 'token')} that the tokenizer adds."
+        )
     ids: list[np.ndarray] = []
     own: list[np.ndarray] = []
     for start in range(0, len(texts), 4096):

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 from tqdm.auto import tqdm
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import CorpusError
 
 BLOCKS_PER_SEGMENT = 8
@@ -154,8 +155,8 @@ def tokenize_file(tokenizer: Any, path: epath.PathLike, *, lines_per_batch: int 
     largest = max(tokenizer.get_vocab().values())
     if largest >= len(tokenizer):
         raise CorpusError(
-            f"the tokenizer has {len(tokenizer)} tokens with ids up to {largest}; a model of {len(tokenizer)} tokens "
-            "has no embedding for those beyond. Give one whose ids have no holes, or leave --config.tokenizer out to "
+            f"the tokenizer has {counted(len(tokenizer), 'token')} with ids up to {largest}; a model of as many has no "
+            " embedding for those beyond. Give one whose ids have no holes, or leave --config.tokenizer out to "
             "train one."
         )
     if tokenizer.eos_token_id is None:

@@ -11,6 +11,7 @@ import jax
 import transformers
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import CorpusError
 from expertlens_jax.models.families import family_of
 from expertlens_jax.run_directory import open_run
@@ -141,7 +142,7 @@ def check_training(
         raise CorpusError(f"there is no tokenizer in {tokenizer}. Leave tokenizer out to train one on the corpus.")
     if len(passes) != len(files) or min(passes) < 1:
         raise CorpusError(
-            f"passes are {passes} for {len(files)} files; give each file a whole number of 1 or more, "
+            f"passes are {passes} for {counted(len(files), 'file')}; give each file a whole number of 1 or more, "
             "how often an epoch reads it, such as 1,3 for two files."
         )
     if schedule.rows % jax.local_device_count():

@@ -20,6 +20,7 @@ from etils import epath
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import CorpusError, ExpertLensError, ExpertLensWarning, SettingError
 from expertlens_jax.models.digests import digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model
@@ -179,10 +180,11 @@ def split_texts(model: Model, texts: list[str], settings: SAESettings) -> tuple[
     passes = settings.activations / size if size else math.inf
     if passes > settings.most_passes:
         raise CorpusError(
-            f"{len(texts)} texts give {size} tokens to train on (beside {count} of {len(order)} that are held out), "
-            f"and {settings.steps} steps of {settings.batch} ask for {settings.activations}: "
-            f"{'more than there can be' if not size else f'{passes:.1f} passes'}, of at most {settings.most_passes}. "
-            "Give more text, or fewer or smaller steps, or a larger most_passes in SAESettings."
+            f"{counted(len(texts), 'text gives', 'texts give')} {counted(size, 'token')} to train on (beside {count} "
+            f"of {len(order)} that are held out), and {counted(settings.steps, 'step')} of {settings.batch} ask for "
+            f"{settings.activations}: {'more than there can be' if not size else f'{passes:.1f} passes'}, of at most "
+            f"{settings.most_passes}. Give more text, or fewer or smaller steps, or a larger most_passes in "
+            "SAESettings."
         )
     sizes = np.cumsum([pieces.in_pool[row].sum() for row in order[:count]])
     return trained_on, choose_rows(pieces, np.sort(order[: 1 + np.searchsorted(sizes[:-1], MEASURED)]))

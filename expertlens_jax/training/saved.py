@@ -12,6 +12,7 @@ import numpy as np
 import transformers
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import CorpusError
 from expertlens_jax.models.digests import digest_tokenizer
 from expertlens_jax.models.saving import save_model
@@ -80,7 +81,7 @@ def saved_corpus(path: str, tokenizer: Any, context: int, directory: epath.Path)
     with file.open("rb") as opened:
         corpus = Corpus(name, np.load(opened), context)
     if not (~corpus.held_out).sum():
-        raise CorpusError(f"{path} holds {len(corpus.tokens)} tokens, less than a block of {context + 1}.")
+        raise CorpusError(f"{path} holds {counted(len(corpus.tokens), 'token')}, less than a block of {context + 1}.")
     return corpus
 
 

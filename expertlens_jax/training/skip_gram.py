@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from etils import epath
 from tqdm.auto import tqdm
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.words import split_words
 from expertlens_jax.errors import CorpusError, ExpertLensError
 from expertlens_jax.models.provenance import NUMBERS_VERSION
@@ -109,8 +110,8 @@ def train_word_vectors(
     model.build_vocab(paragraphs)
     if not len(model.wv):
         raise CorpusError(
-            f"no word occurs {minimum_count} times in {', '.join(map(str, files))}: there is nothing to train word "
-            "vectors on. Give more text."
+            f"no word occurs {counted(minimum_count, 'time')} in {', '.join(map(str, files))}: there is nothing to "
+            "train word vectors on. Give more text."
         )
     model.train(paragraphs, total_examples=model.corpus_count, epochs=epochs)
     return model.wv

@@ -87,7 +87,7 @@ def test_any_table_that_pandas_quotes_is_read_back_or_told(tmp_path_factory, sen
     [
         (
             ['cat\t"A cat!"', "cat\tTwo cats."],
-            "1 fields are in quotes, which were read as part of the text",
+            "1 field is in quotes, which were read as part of the text",
             ['"A cat!"', "Two cats."],
         ),
         (
@@ -352,7 +352,7 @@ def test_a_dataset_that_contradicts_itself_is_refused():
         el.ConceptDataset(
             "made", ("Cats.",), ("cat",), ("",), np.ones((1, 1), bool), np.ones(1, bool), np.ones((2, 1), bool)
         )
-    with pytest.raises(ConceptDataError, match="1 concepts need as many languages, not 2"):
+    with pytest.raises(ConceptDataError, match="1 concept needs as many languages, not 2"):
         el.ConceptDataset(
             "made", ("A.",), ("a",), ("",), np.ones((1, 1), bool), np.ones(1, bool), languages=("en", "de")
         )

@@ -595,7 +595,7 @@ def test_problems_come_from_all_parts_at_once(load, tmp_path):
 def test_labels_that_no_memory_holds_are_refused(monkeypatch):
     monkeypatch.setattr("expertlens_jax.data.concepts._MOST_LABELS", 1e-12)
     with pytest.raises(
-        BudgetError, match=r"1 concepts and 1 sentences have 0.0 GB of labels, and this machine has .* GB"
+        BudgetError, match=r"1 concept and 1 sentence have 0.0 GB of labels, and this machine has .* GB"
     ):
         el.load_concepts({"cat": ["Cats."]}, minimum_sentences=1)
 

@@ -170,7 +170,7 @@ def test_quoted_fields_may_hold_commas_and_newlines(load):
         (
             ".tsv",
             as_tsv([*ROWS, ("b", "owl", "Owl.")]),
-            r"mine.tsv:8: concept 'owl'.* 1 sentences.*at least 2",
+            r"mine.tsv:8: concept 'owl'.* 1 sentence,.*at least 2",
         ),
         (
             ".tsv",
@@ -298,7 +298,7 @@ def test_bad_subsets(load, concepts, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"domains": ()}, "1 concepts need as many domains, not 0"),
+        ({"domains": ()}, "1 concept needs as many domains, not 0"),
         ({"labels": np.ones((1, 3), bool)}, r"labels must be bool \[1, 2\] .* not bool \[1, 3\]"),
         ({"labels": np.ones((1, 2))}, r"labels must be bool .* not float64"),
         ({"negative_pool": np.ones(1, bool)}, r"negative_pool must be bool \[2\]"),

@@ -97,7 +97,7 @@ def test_forms_that_are_given_count_and_so_do_theirs():
     assert ("rodent",) in word_forms("mouse", forms=["rodent"])
     with pytest.raises(ConceptDataError, match="forms of 'mice' were given, which is no concept here"):
         find_mentions(["mouse"], sentences, forms={"mice": ["mouse"]})
-    with pytest.raises(ConceptDataError, match="1 concepts need as many languages and lists of forms, not 2 and 1"):
+    with pytest.raises(ConceptDataError, match="1 concept needs as many languages and lists of forms, not 2 and 1"):
         find_mentions(["mouse"], sentences, language=["en", "de"])
 
 

@@ -114,7 +114,7 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(el.ExpertLensError, match="organisation.neighbours is 0; wanted 1 or more"):
         run(config, workdir)
     with pytest.raises(
-        el.ExpertLensError, match="1 domains, and 0 have none; wanted a domain for each concept, and two"
+        el.ExpertLensError, match="1 domain, and 0 have none; wanted a domain for each concept, and two"
     ):
         run(settings(concepts=("animal", "cat", "dog")), workdir)
     with pytest.raises(el.ExpertLensError, match="has its own word and two members or more among the concepts"):

@@ -116,6 +116,6 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path):
         config.polysemanticity[name] = value
         with pytest.raises(el.ExpertLensError, match=message):
             run(config, workdir)
-    with pytest.raises(el.ExpertLensError, match="1 domains, and 0 have none"):
+    with pytest.raises(el.ExpertLensError, match="1 domain, and 0 have none"):
         run(settings(concepts=("cat", "dog")), workdir)
     assert not workdir.exists()

@@ -156,7 +156,7 @@ def test_when_experts_settle(rows, verdict, reason):
         ((0.1, 0.6), {}, "held", ""),
         ((0.6, 0.1), {}, "not held", ""),
         ((NAN, NAN), {}, "not testable", "facts, men has a correlation at 0 checkpoints: 2 of the 9 rated pairs"),
-        ((NAN, 0.6), {}, "not testable", "facts, men has a correlation at 1 checkpoints"),
+        ((NAN, 0.6), {}, "not testable", "facts, men has a correlation at 1 checkpoint"),
         ((0.1, 0.6), {"permutations": 9}, "not testable", "9 permutations give a least p of 0.1"),
     ],
 )

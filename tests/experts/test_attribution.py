@@ -149,7 +149,7 @@ def test_what_cannot_be_attributed_is_refused(model, concepts, expertise, given,
 
 
 def test_tables_of_other_concepts_and_models_are_refused(model, concepts, expertise):
-    with pytest.raises(SelectionError, match="has 1 concepts, such as 'bread', and 'short' has 2, such as 'cat'"):
+    with pytest.raises(SelectionError, match="has 1 concept, such as 'bread', and 'short' has 2, such as 'cat'"):
         el.attribute(model, concepts, expertise=expertise.sel(concept=["bread"]))
     other = el.load_model("lenslet-2m-seed1")
     with pytest.raises(SelectionError, match="is of lenslet-2m, and lenslet-2m-seed1 was given, which is another"):

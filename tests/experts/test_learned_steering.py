@@ -235,7 +235,7 @@ def test_an_encoder_learns_a_distribution_and_no_word(tmp_path, concepts):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"concept": "unicorn"}, ConceptDataError, "'short' has no concept 'unicorn'; its 2 are others."),
+        ({"concept": "unicorn"}, ConceptDataError, "'short' has no concept 'unicorn'; it has 2 others."),
         ({"steps": 0}, SettingError, "steps=0 was given; wanted a whole number of 1 or more."),
         ({"objective": "truth"}, SettingError, "objective='truth' was given; wanted one of word, distribution."),
         ({"sparsity": -1}, SettingError, "sparsity=-1 was given; wanted a number of 0 or more."),

@@ -148,5 +148,5 @@ def test_steering_units_that_are_not_there_is_refused(model):
     units = model.units.iloc[:3].assign(channel=999)
     with pytest.raises(SelectionError, match="no unit layer 0, site attn.q, channel 999"):
         el.steer_units(model, units)
-    with pytest.raises(SelectionError, match="1 units are given twice"):
+    with pytest.raises(SelectionError, match="1 unit is given twice"):
         el.steer_units(model, model.units.iloc[[0, 1, 1]])

@@ -401,7 +401,7 @@ def test_prompts_of_one_number_draw_alike(gpt2):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"steering": [None]}, "1 steerings were given for 4 rows. Give one for all rows, or a list with one, or None"),
+        ({"steering": [None]}, "1 steering was given for 4 rows. Give one for all rows, or a list with one, or None"),
         (
             {"steering": [None, None, "cat", None]},
             "a str was given as steering; wanted what el.steer or el.steer_units",

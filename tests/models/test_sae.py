@@ -301,7 +301,7 @@ def test_what_is_no_sae_or_holds_nan_is_refused(model):
     sae = by_hand(1, layer=0, site="resid")
     broken = sae.threshold.copy()
     broken[3] = np.inf
-    with pytest.raises(CheckpointError, match="the threshold of by hand holds 1 values that are NaN or infinite"):
+    with pytest.raises(CheckpointError, match="the threshold of by hand holds 1 value that is NaN or infinite"):
         model.with_sae(sae.replace(threshold=broken))
     with pytest.raises(CheckpointError, match=r"was given to with_sae; wanted el.load_sae\(...\) or el.SAE"):
         model.with_sae("saes/blocks.8.hook_resid_pre")

@@ -178,7 +178,7 @@ def test_damaged_files_are_refused(tmp_path):
         el.load_sae(save_sae_lens(tmp_path / "short", weights | {"b_enc": weights["b_enc"][1:]}, hook))
     broken = weights["W_enc"].clone()
     broken[3, 4] = float("nan")
-    with pytest.raises(CheckpointError, match="W_enc in .* holds 1 values that are NaN"):
+    with pytest.raises(CheckpointError, match="W_enc in .* holds 1 value that is NaN"):
         el.load_sae(save_sae_lens(tmp_path / "nan", weights | {"W_enc": broken}, hook))
     with pytest.raises(CheckpointError, match="is stored as I64; wanted floating point"):
         el.load_sae(save_sae_lens(tmp_path / "whole", weights | {"W_enc": broken.nan_to_num().long()}, hook))

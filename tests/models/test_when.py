@@ -374,7 +374,7 @@ def test_a_condition_travels_with_the_steering(lenslet, values, tmp_path):
         el.When(part="prompt", from_token=2, words=words, unit="L0 resid.pre 5", above=0.25, below=3)
     )
     assert repr(steering) == (
-        "Steering of lenslet-2m: seven; 1 units (1 at attn.v), only in the prompt, from token 2 on, at 'cat', 'ice "
+        "Steering of lenslet-2m: seven; 1 unit (1 at attn.v), only in the prompt, from token 2 on, at 'cat', 'ice "
         "cream', where L0 resid.pre 5 > 0.25 and < 3"
     )
     assert repr(steering.when) == (

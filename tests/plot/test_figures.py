@@ -272,7 +272,7 @@ def test_overlap_refuses_what_it_cannot_draw():
     overlap.data[1, 2] = np.nan
     with pytest.raises(ExpertLensError, match="overlap of 8 concepts can't be drawn"):
         plot.overlap(overlap)
-    with pytest.raises(ExpertLensError, match="overlap of 1 concepts can't be drawn"):
+    with pytest.raises(ExpertLensError, match="overlap of 1 concept can't be drawn"):
         plot.overlap(overlap_of(np.array(["a"])))
 
 

@@ -153,7 +153,7 @@ def test_what_was_found_is_told_drawn_and_saved(written, tmp_path):
     audit = written({("bat (animal)", 2): "It hangs upside down and sleeps all day."})
     told = audit.summary()
     assert told.startswith("senses: 160 sentences of 8 concepts.")
-    assert "lacks its word: 1 sentences (1 high)." in told and "bat (animal) 1 of 20" in told
+    assert "lacks its word: 1 sentence (1 high)." in told and "bat (animal) 1 of 20" in told
     assert "lacks its word" in repr(audit)
     audit.save(tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "audit.csv")["problem"].tolist() == audit.table["problem"].tolist()

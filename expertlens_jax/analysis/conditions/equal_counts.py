@@ -30,6 +30,7 @@ from expertlens_jax.analysis.statistics import (
     weighted_spearman,
 )
 from expertlens_jax.analysis.statistics.intervals import Statistic
+from expertlens_jax.cards import counted
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.ratio import ratio
@@ -150,8 +151,8 @@ def compare_at_equal_counts(
     smallest = min(sources, key=lambda source: len(source.subsets[0]))
     if len(smallest.subsets[0]) < top:
         raise SelectionError(
-            f"top={top} experts a concept were asked for, and {smallest.name} has {len(smallest.subsets[0])} that say "
-            "anything. Ask for fewer, or train an autoencoder of more features."
+            f"{counted(top, 'expert was', 'experts were')} asked for of each concept (top), and {smallest.name} has "
+            f"{len(smallest.subsets[0])} that say anything. Ask for fewer, or train an autoencoder of more features."
         )
     selections = {f"τ = {threshold:g}": {"threshold": threshold}, f"top {top}": {"top": top}}
     references = {"units": UNITS, "features": FEATURES}

@@ -16,6 +16,7 @@ import xarray as xr
 
 from expertlens_jax.analysis.conditions.stability import compare_conditions
 from expertlens_jax.analysis.tables import FindExperts, label
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.subsample import draw_sentences
 from expertlens_jax.errors import UnfitConceptsError
@@ -88,8 +89,8 @@ def check_grid(concepts: ConceptDataset, positives: Sequence[int], negatives: Se
     for number in negatives:
         if not 2 <= number <= pool:
             raise UnfitConceptsError(
-                f"stability.grid_negatives hold {number}; {concepts.name!r} has {pool} sentences that may be negatives."
-                f" Give numbers from 2 to {pool}."
+                f"stability.grid_negatives hold {number}; {concepts.name!r} has {counted(pool, 'sentence')} that may "
+                f"be negatives. Give numbers from 2 to {pool}."
             )
 
 

@@ -19,6 +19,7 @@ from expertlens_jax.analysis.statistics import (
     diagonal_p,
     mantel,
 )
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.overlap import jaccard
 from expertlens_jax.experts.ratio import ratio
@@ -58,8 +59,8 @@ def compare_conditions(
     names = [[str(name) for name in each["concept"].values] for each in (first, second)]
     if names[0] != names[1]:
         raise SelectionError(
-            f"the expert sets are of {len(names[0])} and {len(names[1])} concepts that differ or stand in another "
-            "order; wanted the same. Select them alike, as with experts.sel(concept=names)."
+            f"the expert sets are of {len(names[0])} and {counted(len(names[1]), 'concept')} that differ or stand in "
+            "another order; wanted the same. Select them alike, as with experts.sel(concept=names)."
         )
     versions = [each.attrs.get("numbers_version") for each in (first, second)]
     if None not in versions and versions[0] != versions[1]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
 from expertlens_jax.errors import ConceptDataError, SelectionError, UnfitConceptsError
@@ -58,8 +59,8 @@ def draw_examples(
         positives = rng.permutation(np.flatnonzero(row == 1))
         if len(positives) < examples.positives:
             raise ConceptDataError(
-                f"{examples.positives} positives were given, and the concept {concept!r} has {len(positives)} to "
-                "train on. Ask for fewer, or leave the concept out."
+                f"{counted(examples.positives, 'positive was', 'positives were')} given, and the concept {concept!r} "
+                f"has {len(positives)} to train on. Ask for fewer, or leave the concept out."
             )
         positives = positives[: examples.positives]
         chosen = order[row[order] == 0][:negatives]
@@ -143,14 +144,14 @@ def plan_examples(
     most = max(positives)
     if most > least:
         raise UnfitConceptsError(
-            f"positives holds {most}, and the concept {concept!r} has {least} positive sentences to train on in "
-            f"{where}. Ask for {least} at most, add sentences, or leave the concept out."
+            f"positives holds {most}, and the concept {concept!r} has {counted(least, 'positive sentence')} to train "
+            f"on in {where}. Ask for {least} at most, add sentences, or leave the concept out."
         )
     for share in label_noise:
         if round(share * most) == 0:
             raise UnfitConceptsError(
-                f"label_noise holds {share:g}, which of {most} positives a concept makes no label wrong. Ask for more "
-                "noise or more positives, or for no noise: label_noise=()."
+                f"label_noise holds {share:g}, which of {counted(most, 'positive')} a concept makes no label wrong. "
+                "Ask for more noise or more positives, or for no noise: label_noise=()."
             )
     fewer = [Examples(each) for each in sorted(positives) if each < most]
     return (Examples(most), *fewer, *(Examples(most, share) for share in label_noise))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from expertlens_jax.analysis.detecting.examples import concept_labels, plan_examples
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.contrast import contrast_concepts
 from expertlens_jax.data.resampling import split_halves
@@ -68,8 +69,9 @@ def pair_sets(
     same = set(train.sentences) & set(test.sentences)
     if same:
         raise UnfitConceptsError(
-            f"{len(same)} sentences of {test.name!r} are in {train.name!r} too, such as {min(same)!r}: what is learned "
-            "from can't be tried on. Take them out of one, or give one set alone, to try on a half of it."
+            f"{counted(len(same), 'sentence')} of {test.name!r} {'is' if len(same) == 1 else 'are'} in {train.name!r} "
+            f"too, such as {min(same)!r}: what is learned from can't be tried on. Take them out of one, or give one "
+            "set alone, to try on a half of it."
         )
     return train, test
 

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.stats
 
 from expertlens_jax.analysis.statistics import jackknife_over_concepts, spearman, weighted_spearman
+from expertlens_jax.cards import counted
 from expertlens_jax.data.raters import Raters
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import SelectionError
@@ -116,8 +117,8 @@ def noise_ceiling(raters: Raters) -> tuple[float, float]:
         row, column = np.argwhere(missing)[0]
         raise SelectionError(
             f"{raters.name}: {raters.raters[column]!r} didn't rate {'/'.join(raters.pairs[row])}, one of "
-            f"{int(missing.sum())} ratings that are missing; bounds want all of them: leave out such pairs or raters, "
-            "or ask split_half_ceiling."
+            f"{counted(int(missing.sum()), 'missing rating')}; bounds want all of them: leave out such pairs "
+            "or raters, or ask split_half_ceiling."
         )
     ranks = scipy.stats.rankdata(raters.scores, axis=0)
     lower, upper = [], []

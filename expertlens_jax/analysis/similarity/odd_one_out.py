@@ -7,6 +7,7 @@ import xarray as xr
 
 from expertlens_jax.analysis.similarity.alignment import check_similarity, concepts_along
 from expertlens_jax.analysis.statistics import mean_over_triplets
+from expertlens_jax.cards import counted
 from expertlens_jax.data.things import Things
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensError
@@ -74,8 +75,8 @@ def odd_one_out_accuracy(similarity: xr.DataArray, things: Things) -> OddOneOut:
     triplets = triplets[(triplets >= 0).all(axis=1)]
     if not len(triplets):
         raise ExpertLensError(
-            f"none of the {len(things.triplets)} triplets has all its three objects among the {len(concepts)} "
-            f"concepts, and {int((rows >= 0).sum())} of them are objects of THINGS"
+            f"none of the {len(things.triplets)} triplets has all its three objects among the "
+            f"{counted(len(concepts), 'concept')}, and {int((rows >= 0).sum())} of them are objects of THINGS"
         )
     used = np.unique(triplets)
     values = np.asarray(similarity.values, np.float64)

@@ -12,6 +12,7 @@ import xarray as xr
 
 from expertlens_jax.analysis.similarity.alignment import MINIMUM_PAIRS, similarity_of_pairs
 from expertlens_jax.analysis.statistics import jackknife_over_concepts, spearman, weighted_spearman
+from expertlens_jax.cards import counted
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.errors import ExpertLensError
 
@@ -38,14 +39,15 @@ def align_within_domains(
     """
     if len(domains) != similarity.sizes.get("concept", -1):
         raise ExpertLensError(
-            f"{len(domains)} domains were given for {similarity.sizes.get('concept', 0)} concepts; give one of each"
+            f"{counted(len(domains), 'domain was', 'domains were')} given for "
+            f"{counted(similarity.sizes.get('concept', 0), 'concept')}; give one of each"
         )
     if minimum_pairs < 3:
         raise ExpertLensError(f"minimum_pairs is {minimum_pairs}; wanted 3 or more")
     rated, of_pairs = similarity_of_pairs(similarity, ratings)
     named = np.array([str(domain) for domain in domains], object)
     within = (named[rated.first] == named[rated.second]) & (named[rated.first] != "")
-    rows, counted = [], []
+    rows, rated_within = [], []
     for domain in dict.fromkeys(named[rated.first][within]):
         here = within & (named[rated.first] == domain)
         row = {"scope": domain, "pairs": int(here.sum()), "note": ""}
@@ -55,18 +57,18 @@ def align_within_domains(
             row["note"] = "the similarity or the ratings are all the same"
         else:
             row["spearman"] = rho
-            counted.append(here)
+            rated_within.append(here)
         rows.append(row)
 
     def mean(weights: np.ndarray) -> np.ndarray:
-        return np.mean([weighted_spearman(of_pairs, rated.scores, weights * here) for here in counted], axis=0)
+        return np.mean([weighted_spearman(of_pairs, rated.scores, weights * here) for here in rated_within], axis=0)
 
     def pooled(weights: np.ndarray) -> np.ndarray:
         return weighted_spearman(of_pairs, rated.scores, weights)
 
     enough = len(rated.scores) >= minimum_pairs
     for scope, statistic, there, some in (
-        ("mean", mean, np.any(counted, axis=0) if counted else within, bool(counted)),
+        ("mean", mean, np.any(rated_within, axis=0) if rated_within else within, bool(rated_within)),
         ("pooled", pooled, np.ones(len(rated.scores), bool), enough),
     ):
         row: dict[str, Any] = {"scope": scope, "pairs": int(np.sum(there)), "note": ""}

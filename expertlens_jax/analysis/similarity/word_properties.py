@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from etils import epath
 
+from expertlens_jax.cards import counted
 from expertlens_jax.data.text import find_file, read_text
 from expertlens_jax.data.words import normal_name
 from expertlens_jax.errors import ExpertLensError
@@ -45,7 +46,9 @@ def word_property_similarities(path: epath.PathLike, concepts: Sequence[str]) ->
     found: dict[str, tuple[int, list[float]]] = {}
     for number, (word, *fields) in rows[1:]:
         if len(fields) != len(names):
-            raise ExpertLensError(f"{file}:{number}: wanted a word and {len(names)} numbers, not {[word, *fields]}")
+            raise ExpertLensError(
+                f"{file}:{number}: wanted a word and {counted(len(names), 'number')}, not {[word, *fields]}"
+            )
         key = normal_name(word)
         if key in found:
             raise ExpertLensError(f"{file}:{number}: {word!r} is at line {found[key][0]} too; keep one of them")

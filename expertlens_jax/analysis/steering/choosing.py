@@ -29,6 +29,7 @@ from expertlens_jax.analysis.steering.effects import (
     write_each,
 )
 from expertlens_jax.analysis.steering.trials import count_together
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concept_dataset import ConceptDataset
 from expertlens_jax.errors import SelectionError, UnsupportedModelError
 from expertlens_jax.experts.inspection import top_experts
@@ -131,14 +132,14 @@ def choose_steering(
     ]
     if not candidates or not concepts or not most_perplexity > 0:
         raise SelectionError(
-            f"{len(candidates)} candidates, {len(concepts)} concepts and most_perplexity={most_perplexity} were given; "
-            "wanted one or more of each, and a number above 0."
+            f"{counted(len(candidates), 'candidate')}, {counted(len(concepts), 'concept')} and "
+            f"most_perplexity={most_perplexity} were given; wanted one or more of each, and a number above 0."
         )
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if not prompts or num_seeds < 1:
         raise SelectionError(
-            f"{len(prompts)} prompts and num_seeds={num_seeds} were given; wanted one prompt or more, each continued "
-            "once or more."
+            f"{counted(len(prompts), 'prompt')} and num_seeds={num_seeds} were given; wanted one prompt or more, each "
+            "continued once or more."
         )
     if LEARNED in methods and sentences is None:
         raise SelectionError('method "learned" learns from sentences, and none were given: sentences=concepts.')

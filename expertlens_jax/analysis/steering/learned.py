@@ -19,6 +19,7 @@ from expertlens_jax import plot
 from expertlens_jax.analysis.result import Result, interval
 from expertlens_jax.analysis.statistics import bootstrap_mean
 from expertlens_jax.analysis.steering.trials import Kept
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.learned_steering import Learning, learn_steering
@@ -82,7 +83,10 @@ def learned_units(
     check_known_concepts(expertise, names)
     scores = {score: score_units(expertise, score) for score in by}
     if not names or not scores:
-        raise SelectionError(f"{len(names)} concepts and {len(scores)} scores were given; wanted one or more of each.")
+        raise SelectionError(
+            f"{counted(len(names), 'concept')} and {counted(len(scores), 'score')} were given; wanted one or more of "
+            "each."
+        )
     units = pd.DataFrame({name: expertise[name].values for name in ("layer", "site", "channel")})
     places = {key: place for place, key in enumerate(units.itertuples(index=False, name=None))}
 

@@ -27,6 +27,7 @@ from expertlens_jax.analysis.steering.necessity import (
 )
 from expertlens_jax.analysis.steering.trials import Kept
 from expertlens_jax.analysis.structure.senses import check_order
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.scores import check_score, score_units
@@ -105,8 +106,8 @@ def necessity(
         raise SelectionError("one concept was given; what units are needed for wants others beside it.")
     if 2 * counts[-1] > expertise.sizes["unit"]:
         raise SelectionError(
-            f"counts go up to {counts[-1]}, and the table has {expertise.sizes['unit']} units; wanted at most half of "
-            "them, so that as many others are left to hold against them."
+            f"counts go up to {counts[-1]}, and the table has {counted(expertise.sizes['unit'], 'unit')}; wanted at "
+            "most half of them, so that as many others are left to hold against them."
         )
     words = read_words(model, concepts)
     typical = typical_activations(model, concepts, expertise) if "median" in ablations else None

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from expertlens_jax.analysis.statistics import bootstrap_mean
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.concept_tree import concept_domains
 from expertlens_jax.experts.controls import match_by_activity
@@ -56,9 +57,9 @@ def _check_same_network(expertise: xr.Dataset, held_out: xr.Dataset) -> None:
     why = differences(*known) if len(known) == 2 else ""
     if why or expertise.sizes["unit"] != held_out.sizes["unit"]:
         raise SelectionError(
-            f"the held-out table is of {held_out.sizes['unit']} units of {held_out.attrs.get('model')}, the table of "
-            f"expertise of {expertise.sizes['unit']} of {expertise.attrs.get('model')}{f' ({why})' if why else ''}. "
-            "Measure both of the same model, alike."
+            f"the held-out table is of {counted(held_out.sizes['unit'], 'unit')} of {held_out.attrs.get('model')}, the "
+            f"table of expertise of {expertise.sizes['unit']} of "
+            f"{expertise.attrs.get('model')}{f' ({why})' if why else ''}. Measure both of the same model, alike."
         )
 
 

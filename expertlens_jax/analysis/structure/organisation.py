@@ -11,6 +11,7 @@ from sklearn.manifold import TSNE, smacof, trustworthiness
 from threadpoolctl import threadpool_limits
 
 from expertlens_jax.analysis.statistics import p_of_draws
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.concept_tree import concept_distances, concept_domains, concept_names
 from expertlens_jax.experts.ratio import ratio
@@ -44,7 +45,7 @@ def map_concepts(overlap: xr.DataArray, method: str = "mds", neighbours: int = 5
     if method not in MAPS:
         raise SelectionError(f"a map by {method!r} was given; wanted one of {', '.join(MAPS)}.")
     if len(overlap) < 4:
-        raise SelectionError(f"a map of {len(overlap)} concepts says nothing; wanted four or more.")
+        raise SelectionError(f"a map of {counted(len(overlap), 'concept')} says nothing; wanted four or more.")
     distance = concept_distances(overlap)
     number = len(distance)
     centring = np.eye(number) - 1 / number
@@ -231,8 +232,8 @@ def graph_concepts(
     """
     if len(overlap) < 2 or neighbours < 1:
         raise SelectionError(
-            f"a graph of {len(overlap)} concepts with {neighbours} edges of each was asked for; wanted two concepts or "
-            "more, and one edge or more."
+            f"a graph of {counted(len(overlap), 'concept')} with {counted(neighbours, 'edge')} of each was asked for; "
+            "wanted two concepts or more, and one edge or more."
         )
     domains, names = concept_domains(overlap), concept_names(overlap)
     words = [str(word).lower() for word in (words or names)]

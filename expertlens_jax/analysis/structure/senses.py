@@ -21,6 +21,7 @@ import xarray as xr
 
 from expertlens_jax.analysis.conditions.stability import cross_jaccard
 from expertlens_jax.analysis.statistics import bootstrap_mean, least_p_of_signs
+from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError, UnfitConceptsError
 
@@ -182,6 +183,6 @@ def check_order(similarity: xr.DataArray | xr.Dataset, concepts: ConceptDataset,
         pairs = zip([*names, None], [*concepts.concepts, None], strict=False)
         at, (one, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
         raise SelectionError(
-            f"{what} has {len(names)} concepts and {concepts.name!r} has {len(concepts.concepts)}; number {at + 1} is "
-            f"{one!r} there and {other!r} here. Give the sentence set that it was measured on, as it was."
+            f"{what} has {counted(len(names), 'concept')} and {concepts.name!r} has {len(concepts.concepts)}; number "
+            f"{at + 1} is {one!r} there and {other!r} here. Give the sentence set that it was measured on, as it was."
         )

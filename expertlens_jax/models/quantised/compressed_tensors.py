@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from expertlens_jax.cards import counted
 from expertlens_jax.errors import CheckpointError, UnsupportedModelError
 from expertlens_jax.models.quantised.matrices import (
     FLOATS,
@@ -120,7 +121,9 @@ def _read_scheme(settings: Mapping[str, Any]) -> Scheme:
                 raise UnsupportedModelError(f"{', '.join(unknown)} of a group of modules, which isn't known")
     schemes = {_scheme_of(settings, group) for group in groups}
     if len(schemes) != 1:
-        raise UnsupportedModelError(f"config_groups with {len(schemes)} ways of quantising, of which one can be read")
+        raise UnsupportedModelError(
+            f"config_groups with {counted(len(schemes), 'way')} of quantising, of which one can be read"
+        )
     return schemes.pop()
 
 

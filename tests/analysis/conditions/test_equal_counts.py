@@ -184,7 +184,9 @@ def test_features_that_say_nothing_are_told(ratings):
         SelectionError, match="all 10 features of SAE features are silent in facts and stories: no conc"
     ):
         make_sources({FEATURES: tables(10, silent=10)}, tables(20), draws=2, seed=0)
-    with pytest.raises(SelectionError, match="top=8 experts a concept were asked for, and SAE features has 7 that say"):
+    with pytest.raises(
+        SelectionError, match="8 experts were asked for of each concept .top., and SAE features has 7 that say"
+    ):
         compare_at_equal_counts(
             make_sources({FEATURES: tables(10, silent=3)}, tables(20), draws=2, seed=0), [ratings], threshold=0.7, top=8
         )

@@ -79,7 +79,7 @@ def test_a_file_has_a_column_for_each_rater(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b,ann\nx,y,1\n", "there are 1 raters; how far people agree needs two or more"),
+        ("a,b,ann\nx,y,1\n", "1 rater was given; how far people agree needs two or more"),
         ("a,b,ann,ann\nx,y,1,2\n", "give each its own name"),
         ("a,b,ann,bob\nx,y,1\n", r"people.csv:2: wanted two words and 2 ratings, not \['x', 'y', '1'\]"),
         ("a,b,ann,bob\nx,y,1,high\n", "people.csv:2: the rating 'high' of 'bob' is no finite number"),

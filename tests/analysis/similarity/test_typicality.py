@@ -100,7 +100,7 @@ def test_what_a_file_may_hold(tmp_path):
     assert repr(ratings) == "Typicality('mine': 4 ratings in 3 categories)"
     said = " ".join(str(each.message) for each in told)
     assert "1 of 4 concepts are rated more than once in their category, and get the mean; the first is 'robin'" in said
-    assert "1 ratings are of a category in itself, such as 'bird', and are left out" in said
+    assert "left out 1 rating of a category in itself, such as 'bird'" in said
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_where_nothing_fits_none_is_chosen(model, expertise):
     ("given", "message"),
     [
         ({"concepts": ["cat", "unicorn"]}, "unicorn"),
-        ({"concepts": ["cat"], "methods": ()}, "0 candidates, 1 concepts and most_perplexity=1.5 were given; wanted"),
+        ({"concepts": ["cat"], "methods": ()}, "0 candidates, 1 concept and most_perplexity=1.5 were given; wanted"),
         ({"concepts": []}, "16 candidates, 0 concepts"),
         ({"concepts": ["cat"], "most_perplexity": 0}, "most_perplexity=0 were given"),
         ({"concepts": ["cat"], "prompts": ()}, "0 prompts and num_seeds=2 were given; wanted one prompt or more"),

@@ -128,7 +128,7 @@ def test_the_order_of_concepts_does_not_matter():
 
 
 def test_domains_are_needed():
-    with pytest.raises(SelectionError, match="1 domains, and 0 have none; wanted a domain for each concept"):
+    with pytest.raises(SelectionError, match="1 domain, and 0 have none; wanted a domain for each concept"):
         recover_domains(overlap_of(np.eye(3), ["a", "a", "a"]))
     with pytest.raises(SelectionError, match="and 2 have none"):
         relate_domains(overlap_of(np.eye(3), ["a", "", ""]))
@@ -254,5 +254,5 @@ def test_edges_within_domains_are_held_against_permuted_domains():
 
 
 def test_a_graph_of_one_concept_is_refused():
-    with pytest.raises(SelectionError, match="a graph of 1 concepts with 3 edges of each was asked for"):
+    with pytest.raises(SelectionError, match="a graph of 1 concept with 3 edges of each was asked for"):
         graph_concepts(overlap_of(np.ones((1, 1)), ["a"]))
