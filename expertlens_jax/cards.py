@@ -10,6 +10,7 @@ import html
 import textwrap
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
 WIDTH = 110
@@ -58,7 +59,7 @@ class Card:
         return f"<div><p><b>{html.escape(self.title)}</b></p>{facts}{shown}{more}</div>"
 
 
-def counted(number: int, what: str, several: str = "") -> str:
+def counted(number: int | np.integer, what: str, several: str = "") -> str:
     """Return "1 sentence" or "7,040 sentences".
 
     Args:

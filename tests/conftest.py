@@ -83,22 +83,16 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 jax.config.update("jax_enable_compilation_cache", False)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def programs_of_one_file(request):
-    """Compiles as the file wants it, and keeps programs for the next file, unless there are too many."""
+def compile_as_wanted(request):
+    """Compiles as a file or a test wants it, and keeps programs for the next, unless there are too many."""
     quickly = is_compiled_quickly(request.node, request.path)
     clear_programs(quickly)
     with quick_compilation() if quickly else contextlib.nullcontext():
         yield
 
 
-@pytest.fixture(autouse=True)
-def programs_of_one_test(request):
-    """Compiles as the test itself wants it, in a file that otherwise compiles as users do."""
-    quickly = is_compiled_quickly(request.node, request.path)
-    clear_programs(quickly)
-    with quick_compilation() if quickly else contextlib.nullcontext():
-        yield
+programs_of_one_file = pytest.fixture(autouse=True, scope="module")(compile_as_wanted)
+programs_of_one_test = pytest.fixture(autouse=True)(compile_as_wanted)  # in a file that otherwise compiles as users do
 
 
 def is_compiled_quickly(node: pytest.Item | pytest.Collector, path: pathlib.Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +11,7 @@ from matplotlib.axes import Axes
 from expertlens_jax.plot.columns import require
 from expertlens_jax.plot.style import COLORMAP, FAINT, INK, MISSING, Figure, colours, drawn, ink_on, wrapped
 
-_CHANCE = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
+_CHANCE: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 0}
 _DOTTED = (0, (1, 1.5))
 
 
@@ -101,7 +103,8 @@ def plot_together(together: pd.DataFrame, routers: pd.DataFrame | None = None) -
     sets, kinds = list(dict.fromkeys(together["sentences"])), list(dict.fromkeys(together["pair"]))
     shade = colours(kinds)
     beside = routers is not None and len(routers) > 0
-    figure = Figure(figsize=(2.3 * len(sets) + (2.2 if beside else 0) + 0.5, 2.7), layout="constrained")
+    width = max(4.0, 2.3 * len(sets) + (2.2 if beside else 0) + 0.5)
+    figure = Figure(figsize=(width, 2.7), layout="constrained")
     grid = figure.add_gridspec(1, len(sets) + beside)
     panels = []
     for at, name in enumerate(sets):
@@ -115,12 +118,13 @@ def plot_together(together: pd.DataFrame, routers: pd.DataFrame | None = None) -
             line = line.sort_values("layer")
             label = pair if trained else f"{pair}, random weights"
             known = label in axes.get_legend_handles_labels()[1]
-            style = {"linestyle": "-" if trained else _DOTTED, "marker": "o" if trained else "", "markersize": 2.5}
-            axes.plot(line["layer"], line["times_chance"], color=shade[pair], label="_" if known else label, **style)
+            style: dict[str, Any] = {"linestyle": "-" if trained else _DOTTED, "color": shade[pair], "markersize": 2.5}
+            style |= {"marker": "o" if trained else "", "label": "_" if known else label}
+            axes.plot(line["layer"], line["times_chance"], **style)
             if trained:
-                band = {"color": shade[pair], "alpha": 0.15, "linewidth": 0}
-                axes.fill_between(line["layer"], line["ci_low"], line["ci_high"], **band)
-        axes.axhline(1, **_CHANCE)
+                low, high = line["ci_low"], line["ci_high"]
+                axes.fill_between(line["layer"], low, high, color=shade[pair], alpha=0.15, linewidth=0)
+        axes.axhline(1, label="chance", **_CHANCE)
         layers = sorted(set(here["layer"]))
         axes.set_xticks(layers[:: -(-len(layers) // 8)])
         axes.set_xlabel("Layer")
@@ -131,7 +135,8 @@ def plot_together(together: pd.DataFrame, routers: pd.DataFrame | None = None) -
     handles, labels = panels[0].get_legend_handles_labels()
     if beside:
         _draw_leads(figure.add_subplot(grid[0, len(sets)]), routers, sets)
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, handlelength=1.6, columnspacing=1.2)
+    columns = min(len(labels), max(2, int(width / 1.4)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=1.6, columnspacing=1.2)
     return figure
 
 

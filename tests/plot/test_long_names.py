@@ -147,11 +147,12 @@ def runs():
     return plot.runs(concepts, pairs, agreement, alignment, threshold=0.5)
 
 
-def together():
-    axes = {"sentences": SETS, "weights": ("trained", "random_weights_0")}
+def together(sets=SETS, routers=True):
+    axes = {"sentences": sets, "weights": ("trained", "random_weights_0")}
     pairs = ("same concept", "same domain", "other domains")
     rows = table(axes | {"layer": range(48), "pair": pairs}, times_chance=12.5, ci_low=11.0, ci_high=14.0)
-    return plot.together(rows, table(axes, lead=0.05, lead_ci_low=0.01, lead_ci_high=0.09))
+    leads = table(axes, lead=0.05, lead_ci_low=0.01, lead_ci_high=0.09)
+    return plot.together(rows, leads if routers else None)
 
 
 def services():
@@ -347,6 +348,7 @@ CASES = {
     "steering_choice": steering_choice,
     "steering_cost": lambda: plot.steering_cost(curves()),
     "together": together,
+    "together, one set": lambda: together(SETS[:1], routers=False),
     "training": training,
     "tree": lambda: plot.tree(overlap_of(12), quantity=MEASURE),
     "tree, many": lambda: plot.tree(overlap_of(80), quantity=MEASURE),

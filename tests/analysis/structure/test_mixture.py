@@ -152,7 +152,7 @@ def test_the_figure_has_a_line_a_kind_and_chance():
     lines, router = figure.axes
     assert [line.get_ydata()[0] for line in lines.lines[-1:]] == [1] and len(lines.lines) == 5
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        *(CONCEPT, DOMAIN, OTHERS, f"{CONCEPT}, random weights"),
+        *(CONCEPT, DOMAIN, OTHERS, f"{CONCEPT}, random weights", "chance"),
     ]
     assert (
         router.lines[-1].get_ydata()[0] == 0
