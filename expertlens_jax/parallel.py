@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
@@ -66,6 +67,20 @@ def mesh_of(params: Any) -> Mesh | None:
         if isinstance(sharding, NamedSharding):
             return sharding.mesh
     return None
+
+
+def num_devices(params: Any) -> int | None:
+    """Return over how many devices parameters are laid out, as arrays or as what has their shapes; None while traced.
+
+    >>> import jax.numpy as jnp
+    >>> from expertlens_jax import parallel
+    >>> parallel.num_devices({"kernel": jnp.ones((2, 3))})
+    1
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
+        return None
+    mesh = mesh_of(params)
+    return 1 if mesh is None else mesh.size
 
 
 def place(params: Mapping[str, Any], *, all_hosts: bool = False) -> tuple[Mesh, Mapping[str, Any]]:

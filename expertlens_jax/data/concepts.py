@@ -90,13 +90,13 @@ def load_concepts(
 
     >>> import expertlens_jax as el
     >>> el.load_concepts("facts")
-    ConceptDataset('facts': 176 concepts in 16 domains, 7040 sentences)
+    ConceptDataset('facts': 176 concepts in 16 domains, 7,040 sentences)
     >>> el.load_concepts({"cat": ["A cat sat.", "Two cats."], "dog": ["Dogs bark.", "A dog ran."]}, minimum_sentences=2)
-    ConceptDataset('concepts': 2 concepts in 1 domains, 4 sentences)
+    ConceptDataset('concepts': 2 concepts in 1 domain, 4 sentences)
     >>> polite = {"polite": ["Thank you so much!", "Could you help me, please?"]}
     >>> rude = {"polite": ["Get lost.", "What do you want?"]}
     >>> el.load_concepts(positives=polite, negatives=rude, words="", minimum_sentences=2)
-    ConceptDataset('concepts': 1 concepts in 1 domains, 4 sentences)
+    ConceptDataset('concepts': 1 concept in 1 domain, 4 sentences)
 
     A table's columns, in any order, whatever their case:
 

@@ -220,7 +220,7 @@ def learn_steering(
         draw = _draw_words(model, word, others, rows, learning)
     else:
         draw = _draw_texts(model, others, own, rows, learning)
-    network = Transformer(model.config, Taps(names, "mean"), jnp.dtype(model.dtype))
+    network = Transformer(model.config, Taps(names, "mean"), jnp.dtype(model.dtype), devices=mesh.size)
 
     widths = model.config.site_channels()
     zeros = {site: np.zeros((model.config.num_layers, widths[site]), np.float32) for site in names}

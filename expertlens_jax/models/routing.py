@@ -202,7 +202,14 @@ def by_blocks(rows: jax.Array, kernels: jax.Array, order: _Order) -> jax.Array:
     )
 
 
-def multiply(product, x: jax.Array, kernels: jax.Array, routing: Routing, mesh: Mesh | None) -> jax.Array:  # noqa: ANN001
+def multiply(
+    product,  # noqa: ANN001
+    x: jax.Array,
+    kernels: jax.Array,
+    routing: Routing,
+    mesh: Mesh | None,
+    devices: int | None = None,
+) -> jax.Array:
     """Compute `into_experts` or `out_of_experts` in the way that suits the experts and where they are.
 
     Grouped if they are `LARGE`: on one device by itself, and on CPUs also on each of a mesh whose `model` axis divides
@@ -210,10 +217,18 @@ def multiply(product, x: jax.Array, kernels: jax.Array, routing: Routing, mesh: 
     four TPU v5e, libtpu's compiler estimates 80 times as many cycles for grouped ones. Where a pass isn't told the mesh
     that rows are split over, they would be gathered to be sorted, and so products are dense; as they are where the axis
     doesn't divide the experts, each of which is then split by its channels.
+
+    Args:
+      product: which of the two.
+      x: what it takes.
+      kernels: `[experts, inputs, outputs]`.
+      routing: of the tokens.
+      mesh: that the pass is told, if any.
+      devices: over how many devices it runs, whatever it is told; None: unknown, and then taken for all that there are.
     """
     num_experts, *size = kernels.shape
     small = num_experts * size[0] * size[1] < LARGE
-    apart = num_experts % mesh.shape[MODEL] == 0 if mesh is not None else jax.device_count() == 1
+    apart = num_experts % mesh.shape[MODEL] == 0 if mesh is not None else (devices or jax.device_count()) == 1
     if small or not apart:
         return product(x, kernels, routing)
 
@@ -280,6 +295,7 @@ class IntoExperts(nn.Module):
     taps: Taps
     dtype: jnp.dtype
     mesh: Mesh | None = None
+    devices: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, routing: Routing, inputs: LayerInputs) -> jax.Array:
@@ -287,7 +303,7 @@ class IntoExperts(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
         kernels = parameter(self, "kernels", init, (c.num_experts, x.shape[-1], c.d_mlp), self.dtype)
-        outputs = multiply(into_experts, x, kernels, routing, self.mesh)
+        outputs = multiply(into_experts, x, kernels, routing, self.mesh, self.devices)
         if c.weighted_inputs:  # behind the product, which is the same
             outputs *= routing.weights_by_expert[..., None]
         if c.mlp_bias:
@@ -307,6 +323,7 @@ class OutOfExperts(nn.Module):
     taps: Taps
     dtype: jnp.dtype
     mesh: Mesh | None = None
+    devices: int | None = None
 
     @nn.compact
     def __call__(
@@ -322,7 +339,7 @@ class OutOfExperts(nn.Module):
         by_expert = activations.reshape(*activations.shape[:2], c.num_experts, c.d_mlp)
         if c.weighted_inputs:
             routing = Routing(routing.experts, jnp.ones_like(routing.weights), routing.num_experts)
-        outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh)
+        outputs = multiply(out_of_experts, by_expert, kernels, routing, self.mesh, self.devices)
         if c.mlp_bias:
             biases = parameter(self, "biases", nn.initializers.zeros, (c.num_experts, c.d_model), self.dtype)
             outputs += jnp.matmul(routing.weights_by_expert, biases.astype(jnp.float32))
@@ -351,6 +368,7 @@ class RoutedMLP(nn.Module):
     taps: Taps
     dtype: jnp.dtype
     mesh: Mesh | None = None
+    devices: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, inputs: LayerInputs) -> jax.Array:
@@ -358,12 +376,12 @@ class RoutedMLP(nn.Module):
         c = self.config
         router = TappedLinear("mlp.router", c, use_bias=c.router_bias, taps=self.taps, dtype=self.dtype, name="router")
         routing = route(router(x, inputs), c, self.mesh)
-        into = partial(IntoExperts, config=c, taps=self.taps, dtype=self.dtype, mesh=self.mesh)
+        into = partial(IntoExperts, config=c, taps=self.taps, dtype=self.dtype, mesh=self.mesh, devices=self.devices)
         up = into("mlp.up", name="up")(x, routing, inputs)
         gate = into("mlp.gate", name="gate")(x, routing, inputs) if c.gated else None
         act = activate(gate, up, c)
         act = Tap("mlp.act", c, self.taps, name="act")(act, inputs, routing.reached)
-        down = OutOfExperts(c, self.taps, self.dtype, self.mesh, name="down")
+        down = OutOfExperts(c, self.taps, self.dtype, self.mesh, self.devices, name="down")
         shared = self._shared(x, inputs) if c.d_shared else None
         return split_channels(down(split_channels(act, self.mesh), routing, inputs, shared), self.mesh)
 

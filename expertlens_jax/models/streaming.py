@@ -119,11 +119,26 @@ class Program(Generic[R]):
     def __call__(self, network: Transformer, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> R:
         """Run it."""
         chosen = self.compiled if streamed_layers(params) is None else self.function
-        return chosen(network, params, *args, **kwargs)
+        return chosen(_told_devices(network, params), params, *args, **kwargs)
+
+    def trace(self, network: Transformer, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> jax.stages.Traced:
+        """Trace what would be compiled for these parameters, or for what has their shapes and their places."""
+        return self.compiled.trace(_told_devices(network, params), params, *args, **kwargs)
+
+    def lower(self, network: Transformer, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        """Lower the same."""
+        return self.trace(network, params, *args, **kwargs).lower()
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the compiled function has beside its call: `lower`, `trace` and the like."""
+        """Return what the compiled function has beside its call, `trace` and `lower`."""
         return getattr(self.compiled, name)
+
+
+def _told_devices(network: Transformer, params: Mapping[str, Any]) -> Transformer:
+    """Return the network told over how many devices it runs, if that matters to it and wasn't told: a mixture."""
+    if not network.config.num_experts or network.devices is not None:
+        return network
+    return network.clone(devices=parallel.num_devices(params))
 
 
 def program(*, static: Collection[str] = (), donate: Collection[str] = ()) -> Callable[[Callable[..., R]], Program[R]]:
@@ -277,4 +292,4 @@ def _leave(
 
 
 def _fields(network: Transformer) -> tuple[Any, ...]:
-    return network.config, network.taps, network.dtype, network.keeps, network.mesh
+    return network.config, network.taps, network.dtype, network.keeps, network.mesh, network.devices

@@ -45,7 +45,7 @@ class TorchHooks:
         self.remove()
 
     def __repr__(self) -> str:
-        state = f"{len(self._handles)} hooks in PyTorch" if self._handles else "removed from PyTorch"
+        state = f"{counted(len(self._handles), 'hook')} in PyTorch" if self._handles else "removed from PyTorch"
         return f"{self._steering!r}, {state}"
 
 
@@ -59,7 +59,7 @@ def hook_torch(steering: Steering, hf_model: Any) -> TorchHooks:
     >>> steering = el.Steering([0.0], [3.0], units=((0, "mlp.act", 5),), channels=(("mlp.act", None),), model="mine")
     >>> with steering.to_torch(hf_model) as hooks:
     ...     print(hooks)  # hf_model(...) and hf_model.generate(...) are steered here
-    Steering of mine: by hand; 1 units (1 at mlp.act), 1 hooks in PyTorch
+    Steering of mine: by hand; 1 unit (1 at mlp.act), 1 hook in PyTorch
 
     Args:
       steering: from `el.steer` or `el.steer_units`. One that applies at some tokens only is told where by what enters

@@ -37,6 +37,7 @@ class Block(nn.Module):
     dtype: jnp.dtype
     keeps: bool = False
     mesh: Mesh | None = None
+    devices: int | None = None
 
     @nn.compact
     def __call__(
@@ -55,7 +56,8 @@ class Block(nn.Module):
         inputs = dataclasses.replace(inputs, **told)
         x = Tap("resid.pre", c, self.taps, name="pre")(x, inputs)
         attention = Attention(c, self.taps, self.dtype, self.keeps, self.mesh, name="attn")
-        mlp = (RoutedMLP if c.num_experts else MLP)(c, self.taps, self.dtype, self.mesh, name="mlp")
+        layers = self.taps, self.dtype, self.mesh
+        mlp = RoutedMLP(c, *layers, self.devices, name="mlp") if c.num_experts else MLP(c, *layers, name="mlp")
 
         def attend(y: jax.Array) -> jax.Array:
             return attention(gather_channels(y, self.mesh), inputs, options)
@@ -206,6 +208,9 @@ class Ends(nn.Module):
     """Whether keys and values are kept, for generation."""
     mesh: Mesh | None = None
     """What the parameters are split over, if activations are laid out on it too: see `sharding.py`."""
+    devices: int | None = None
+    """Over how many devices it runs, of which mixtures' products depend where there is no mesh; None: unknown, and then
+    taken for all that there are. A `Program` tells it by itself."""
 
     @nn.nowrap
     def _enter(
@@ -329,7 +334,7 @@ class Transformer(Ends):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
             check_constancy_invariants=False,  # for which the block would be traced twice
-        )(c, self.taps, self.dtype, self.keeps, self.mesh, name="layers")
+        )(c, self.taps, self.dtype, self.keeps, self.mesh, self.devices, name="layers")
         carry, _ = blocks(carry, options, inputs, saes)
         return self._leave(embedder, carry, inputs)
 

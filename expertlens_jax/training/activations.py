@@ -161,7 +161,7 @@ def prepare_reading(model: Model, layer: int, site: str) -> SiteReader:
     layer = int(layer)
     mesh, params = parallel.place(model.params)
     config = dataclasses.replace(model.config.first_layers(layer + 1), head=None, head_bias=False)
-    network = Transformer(config, Taps(captured=(site,)), jnp.dtype(model.dtype))
+    network = Transformer(config, Taps(captured=(site,)), jnp.dtype(model.dtype), devices=mesh.size)
     lower = first_layers(params, config)
     return SiteReader(network, lower, mesh, layer, padding_id(model.tokenizer, model.config.vocab_size))
 

@@ -132,6 +132,18 @@ def test_operations_of_one_way_of_several():
     assert compile_for.matmul_flops(jax.jit(work).trace(jnp.ones((5, 5)), True).jaxpr) == 2 * 5**3
 
 
+def test_a_mixture_over_several_devices_is_traced_as_these_would_run_it_whatever_this_process_has():
+    """Over one device large experts' products are grouped; where rows are split over four, they are dense."""
+    sizes = programs.Sizes(tokens_per_batch=64)
+
+    def is_grouped(devices):
+        mesh = jax.sharding.AbstractMesh((devices, 1), (parallel.DATA, parallel.MODEL))
+        config = programs.find_config("OLMoE-1B-7B").first_layers(1)
+        return "ragged_dot" in str(programs.recording_of(mesh, config, sizes).jaxpr)
+
+    assert is_grouped(1) and not is_grouped(4)
+
+
 def test_operations_of_recording_are_the_layers_and_not_the_heads():
     sizes = programs.Sizes(tokens_per_batch=64)
     mesh = parallel.make_mesh()

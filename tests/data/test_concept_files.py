@@ -97,7 +97,7 @@ def test_any_table_that_pandas_quotes_is_read_back_or_told(tmp_path_factory, sen
         ),
         (
             ['cat\t"A ""cat""."', 'cat\t"Cats!" he said.'],
-            "1 fields look quoted, .* others hold quotes as they are",
+            "1 field looked quoted, .* others hold quotes as they are",
             ['"A ""cat""."', '"Cats!" he said.'],
         ),
         # A spreadsheet's text with tabs has quotes around commas.

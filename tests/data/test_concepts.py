@@ -63,7 +63,7 @@ def test_packaged_sets_are_whole(name):
     assert dataset.negative_pool.all()
     assert (dataset.concepts[0], dataset.domains[0]) == ("animal", "animal")
     assert not (dataset.labels & ~dataset.mentions()).any()
-    assert repr(dataset) == f"ConceptDataset({name!r}: 176 concepts in 16 domains, 7040 sentences)"
+    assert repr(dataset) == f"ConceptDataset({name!r}: 176 concepts in 16 domains, 7,040 sentences)"
 
 
 def test_the_senses_are_two_words_each_and_no_sentence_holds_another_concepts_word():
@@ -178,7 +178,7 @@ def test_quoted_fields_may_hold_commas_and_newlines(load):
             r"mine.tsv:8: concept 'dog' is in domain 'pet' here and in 'animal' at .*mine.tsv:4",
         ),
         (".tsv", as_tsv([*ROWS, ("food", "bread", "Rye\tbread.")]), "mine.tsv:8: 4 fields, .* names 3"),
-        (".csv", "concept,sentence\ncat\n", "mine.csv:2: 1 fields, .* names 2: concept, sentence"),
+        (".csv", "concept,sentence\ncat\n", "mine.csv:2: 1 field, .* names 2: concept, sentence"),
         (".csv", 'concept,sentence\ncat,"A cat.\ndog,A dog.\n', "mine.csv:2: not a .csv row: unexpected end"),
         (".jsonl", as_jsonl(ROWS) + "{concept: 1}\n", "mine.jsonl:7: broken JSON: .* at column 2"),
         (".jsonl", '["cat", "A cat."]\n', "mine.jsonl:1: wanted a JSON object"),

@@ -144,7 +144,7 @@ def test_a_pool_of_its_own_needs_no_correction():
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        (tiny(["a cat"], [[1]]), {}, "concept 'cat' needs at least 1 negative sentences and has 0: of 1 in"),
+        (tiny(["a cat"], [[1]]), {}, "concept 'cat' needs at least 1 negative sentence and has 0: of 1 in"),
         (tiny(["a cat", "cats"], [[1, 0]]), {}, "concept 'cat' needs .* 2 are its positives or mention it"),
         (
             tiny(["a cat", "a", "b"], [[1, 0, 0]]),

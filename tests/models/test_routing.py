@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from jax.sharding import NamedSharding, PartitionSpec
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 import expertlens_jax as el
@@ -20,10 +21,12 @@ from expertlens_jax.errors import CheckpointError, SelectionError, UnsupportedMo
 from expertlens_jax.models import routing
 from expertlens_jax.models.addresses import locate_units, read_address
 from expertlens_jax.models.families import family_of
+from expertlens_jax.models.model import respond
 from expertlens_jax.models.quantised.mxfp4 import dequantise, quantised_tensor
 from expertlens_jax.models.routing import into_experts, out_of_experts, route
 from expertlens_jax.models.steering import check_fit
-from expertlens_jax.models.taps import keep_reached, pool_by_expert
+from expertlens_jax.models.taps import Taps, keep_reached, pool_by_expert
+from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import StoredTensor
 from expertlens_jax.report.hub_card import write_steering_card
 from expertlens_jax.training.activations import prepare_reading
@@ -110,8 +113,8 @@ def test_large_experts_are_grouped_on_one_accelerator_and_nowhere_else(monkeypat
     found = route(jnp.ones((1, 3, 4)), config_with())
     x, kernels = jnp.ones((1, 3, 16)), jnp.ones((4, 16, 11))
 
-    def lowered(platform, mesh=None):
-        product = jax.jit(lambda x, kernels: routing.multiply(into_experts, x, kernels, found, mesh))
+    def lowered(platform, mesh=None, devices=None):
+        product = jax.jit(lambda x, kernels: routing.multiply(into_experts, x, kernels, found, mesh, devices))
         return "ragged_dot" in product.trace(x, kernels).lower(lowering_platforms=(platform,)).as_text()
 
     assert not lowered("tpu")
@@ -121,6 +124,31 @@ def test_large_experts_are_grouped_on_one_accelerator_and_nowhere_else(monkeypat
     assert not lowered("tpu", mesh=el.parallel.make_mesh())
     assert not lowered("cpu", mesh=el.parallel.make_mesh())
     assert not lowered("tpu", mesh=jax.sharding.AbstractMesh((1, 3), ("data", "model")))
+    assert lowered("tpu", devices=1) and not lowered("tpu", devices=8)
+
+
+def test_products_follow_where_parameters_are_and_not_what_the_process_has(monkeypatch):
+    """A process of one device traces for four what four would run, and one of eight, on one of them, what one would."""
+    config = config_with(num_experts=16)
+    network, token = Transformer(config, Taps(("mlp.router",))), jnp.zeros((1, 1), jnp.int32)
+    params = network.init(jax.random.key(0), token, token > -1, token > -1)["params"]
+    ids = np.arange(256).reshape(16, 16) % 7
+    rows = ids.astype(np.int32), ids > -1, ids > -1
+    monkeypatch.setattr(routing, "LARGE", 1)
+    before = np.asarray(respond.compiled(network, params, *rows, None))
+    here = respond(network, params, *rows, None)  # in blocks, as before it was told
+    assert np.asarray(here).tobytes() == before.tobytes()
+
+    def is_grouped(*places):
+        shapes = params
+        if places:
+            whole = NamedSharding(jax.sharding.AbstractMesh(places, ("data", "model")), PartitionSpec())
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), params)
+        return "ragged_dot" in str(respond.trace(network, shapes, *rows, None).jaxpr)
+
+    assert is_grouped() and is_grouped(1, 1) and not is_grouped(4, 1)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert is_grouped() and not is_grouped(4, 1)
 
 
 @pytest.mark.parametrize("grouped", [routing.by_instruction, routing.by_blocks])

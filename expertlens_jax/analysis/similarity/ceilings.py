@@ -116,9 +116,9 @@ def noise_ceiling(raters: Raters) -> tuple[float, float]:
     if missing.any():
         row, column = np.argwhere(missing)[0]
         raise SelectionError(
-            f"{raters.name}: {raters.raters[column]!r} didn't rate {'/'.join(raters.pairs[row])}, one of "
-            f"{counted(int(missing.sum()), 'missing rating')}; bounds want all of them: leave out such pairs "
-            "or raters, or ask split_half_ceiling."
+            f"{raters.name}: {raters.raters[column]!r} didn't rate {'/'.join(raters.pairs[row])}, and "
+            f"{counted(int(missing.sum()), 'rating is', 'ratings are')} missing in all; bounds want every one: leave "
+            "out such pairs or raters, or ask split_half_ceiling."
         )
     ranks = scipy.stats.rankdata(raters.scores, axis=0)
     lower, upper = [], []

@@ -226,7 +226,7 @@ def test_labels_of_one_kind_or_too_few_to_halve_are_told_by_the_concepts_name(se
     labels[2] = False
     with pytest.raises(ConceptDataError, match="concept 'bread' has no positive sentences"):
         el.analysis.detection(nobody, dataclasses.replace(facts, labels=labels), stories)
-    with pytest.raises(ConceptDataError, match="'cat' needs at least 1 negative sentences and has 0"):
+    with pytest.raises(ConceptDataError, match="'cat' needs at least 1 negative sentence and has 0"):
         el.analysis.detection(nobody, facts.subset(("cat",)), stories.subset(("cat",)))
     labels = facts.labels.copy()
     labels[2, np.flatnonzero(labels[2])[3:]] = False

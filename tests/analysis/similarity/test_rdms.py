@@ -72,7 +72,7 @@ def test_the_bounds_of_the_noise_ceiling_are_rsatoolboxs():
 def test_a_bound_wants_every_rating():
     made = raters()
     made.scores[3, 2] = np.nan
-    with pytest.raises(SelectionError, match="made: 'r2' didn't rate w3/w0, one of 1 ratings that are missing"):
+    with pytest.raises(SelectionError, match="made: 'r2' didn't rate w3/w0, and 1 rating is missing in all"):
         noise_ceiling(made)
     assert np.isnan(el.analysis.to_rsatoolbox(made).dissimilarities[2]).sum() == 1
 

@@ -121,7 +121,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, text, message):
 
 
 def test_what_does_not_fit_is_told():
-    with pytest.raises(RatingsError, match="mine: 2 concepts, 1 categories and 2 scores were given"):
+    with pytest.raises(RatingsError, match="mine: 2 concepts, 1 category and 2 scores were given"):
         el.Typicality("mine", ("a", "b"), ("c",), np.ones(2))
     with pytest.raises(SelectionError, match="minimum_concepts=2 was given; wanted 3 or more"):
         align_typicality(made(), rated(), minimum_concepts=2)

@@ -55,7 +55,7 @@ def test_what_is_left_beside_them_is_the_partial_correlation_of_ranks(tmp_path):
         ("word\tf\nw0\t1\nw1\tmany\n", "words.tsv:3: 'f' is 'many', which is no finite number; leave the word out"),
         ("word\tf\nw0\t1\nw1\tnan\n", "'f' is 'nan', which is no finite number"),
         ("word\tf\nw0\t1\nW0\t2\n", "words.tsv:3: 'W0' is at line 2 too; keep one of them"),
-        ("word\tf\nw0\t1\t2\n", "words.tsv:2: wanted a word and 1 numbers"),
+        ("word\tf\nw0\t1\t2\n", "words.tsv:2: wanted a word and 1 number"),
         ("word\nw0\n", r"the columns after the word are \[\]; give each a name of its own"),
         ("word\tf\tf\nw0\t1\t2\n", "give each a name of its own"),
         ("word\tf\nw0\t1\nw1\t2\nowl\t3\n", "words.tsv has 2 of the 12 concepts; at least 3 are needed"),

@@ -244,7 +244,7 @@ def made_table(model):
     ("given", "message"),
     [
         ({"counts": (0,)}, r"counts=\(0,\) were given; wanted numbers of units, integers of at least 1"),
-        ({"counts": (2000,)}, "counts go up to 2000, and the table has 2048 units; wanted at most half"),
+        ({"counts": (2000,)}, "counts go up to 2000, and the table has 2,048 units; wanted at most half"),
         ({"by": ("accuracy",)}, "Unknown score 'accuracy'"),
         ({"by": ()}, "by is empty; name a score"),
         ({"by": ("cohens_d",)}, "needs cohens_d, which this table of expertise doesn't have"),
