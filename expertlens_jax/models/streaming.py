@@ -122,11 +122,11 @@ class Program(Generic[R]):
         return chosen(_told_devices(network, params), params, *args, **kwargs)
 
     def trace(self, network: Transformer, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> jax.stages.Traced:
-        """Trace what would be compiled for these parameters, or for what has their shapes and their places."""
+        """Return what would be compiled, traced for these parameters or for what has their shapes and places."""
         return self.compiled.trace(_told_devices(network, params), params, *args, **kwargs)
 
     def lower(self, network: Transformer, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> jax.stages.Lowered:
-        """Lower the same."""
+        """Return the same, lowered."""
         return self.trace(network, params, *args, **kwargs).lower()
 
     def __getattr__(self, name: str) -> Any:
