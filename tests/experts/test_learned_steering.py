@@ -167,7 +167,7 @@ def test_the_word_becomes_likelier_after_texts_that_it_was_not_learned_on(model,
     steered = score_words(model, BEGINNINGS, ["cat"], steering=learned)
     assert (steered > plain + 1).all()
     assert (learned.table["scale"] == 1).all() and set(learned.table["site"]) == {*SITES}
-    assert repr(learned) == "Steering of lenslet-2m: cat, learned (word); 1024 units (512 at attn.v, 512 at mlp.down)"
+    assert repr(learned) == "Steering of lenslet-2m: cat, learned (word); 1,024 units (512 at attn.v, 512 at mlp.down)"
 
 
 def test_more_fluency_makes_the_word_rarer_and_the_text_more_like_the_models_own(model, concepts):

@@ -96,7 +96,7 @@ def test_scores_are_those_of_generation_under_the_same_steering():
 
 def test_what_has_no_score_is_refused(pair, tmp_path):
     model, _ = pair
-    with pytest.raises(TokenizationError, match="1 prompts and 2 continuations"):
+    with pytest.raises(TokenizationError, match="1 prompt and 2 continuations"):
         score_continuations(model, ["a"], ["b", "c"])
     with pytest.raises(TokenizationError, match="row 1 has no token to score: ''"):
         score_continuations(model, ["a", "b"], [" c", ""])

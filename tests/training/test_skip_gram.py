@@ -102,7 +102,7 @@ def test_progress_is_shown_a_pass(corpus, capsys):
 def test_what_cannot_be_trained_on_is_refused(corpus, tmp_path, monkeypatch):
     with pytest.raises(CorpusError, match="no text file nowhere.txt to train word vectors on. Give UTF-8 text"):
         check_corpora([corpus[0], "nowhere.txt"])
-    with pytest.raises(CorpusError, match="no word occurs 9999 times in .*plain.txt: there is nothing to train"):
+    with pytest.raises(CorpusError, match="no word occurs 9,999 times in .*plain.txt: there is nothing to train"):
         train_word_vectors(corpus[:1], minimum_count=9999)
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     with pytest.raises(CorpusError, match="line 1 of .*latin.txt is not UTF-8"):
