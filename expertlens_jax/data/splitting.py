@@ -24,7 +24,7 @@ def split_sentences(dataset: ConceptDataset, parts: int, *, seed: int, minimum_s
     """
     if parts < 2 or minimum_sentences < 0:
         raise ConceptDataError(
-            f"{parts} parts with at least {counted(minimum_sentences, 'sentence was', 'sentences were')} asked for; "
+            f"{counted(parts, 'part')} with at least {counted(minimum_sentences, 'sentence')} were asked for; "
             "wanted 2 parts or more, and a number that isn't below 0"
         )
     own = dataset.own_negatives

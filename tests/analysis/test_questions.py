@@ -336,7 +336,7 @@ def test_ratings_that_share_no_pairs_say_so_and_are_drawn(tables):
         (lambda t, r: el.analysis.alignment(t, r, method="jacard", threshold=0.7), "Choose from: jaccard"),
         (lambda t, r: el.analysis.alignment(el.cosine(t), r, threshold=0.7), "compared already, and threshold=0.7"),
         (lambda t, r: el.analysis.baselines(t, {}, r, threshold=0.7), "wanted a dict of names and similarities"),
-        (lambda t, r: el.analysis.stability({"facts": t}, threshold=0.7), "stability was given 1 tables"),
+        (lambda t, r: el.analysis.stability({"facts": t}, threshold=0.7), "stability was given 1 table"),
         (lambda t, r: el.analysis.stability(t, threshold=0.7), "wanted a dict of two or more"),
         (
             lambda t, r: el.analysis.organisation(t.drop_vars("domain"), threshold=0.7),
@@ -344,7 +344,7 @@ def test_ratings_that_share_no_pairs_say_so_and_are_drawn(tables):
         ),
         (lambda t, r: el.analysis.localisation(t, thresholds=()), "was given no threshold"),
         (lambda t, r: el.analysis.settling({0: t, 9: t}, thresholds=()), "settling was given no threshold"),
-        (lambda t, r: el.analysis.settling({9: t}), "settling was given 1 tables; wanted a dict of two or more"),
+        (lambda t, r: el.analysis.settling({9: t}), "settling was given 1 table; wanted a dict of two or more"),
         (lambda t, r: el.analysis.settling({0: t, 9: t.isel(unit=slice(9))}), "aren't the same. Measure all"),
         (lambda t, r: el.analysis.localisation(t, thresholds=7), "a number from 0 to 1"),
         (

@@ -206,7 +206,7 @@ def test_a_set_that_cannot_be_split_says_whose_sentences_are_few():
     ):
         made().split(minimum_sentences=2)
     assert [part.labels.sum(1).tolist() for part in made().split(minimum_sentences=1)] == [[1, 1], [1, 1]]
-    with pytest.raises(ConceptDataError, match="1 parts with at least 5"):
+    with pytest.raises(ConceptDataError, match="1 part with at least 5"):
         made().split(1)
 
 

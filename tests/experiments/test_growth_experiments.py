@@ -177,7 +177,7 @@ def test_figures_are_there_the_claims_told_and_a_run_goes_on(runs, experiment, m
         (negatives, {"negatives__ratios": (1, -2)}, "negatives_per_positive must be a number above 0"),
         (negatives, {"negatives__ratios": (1, 500), "sampled": True}, "or lower negatives_per_positive"),
         (negatives, {"negatives__top": (0,)}, "negatives.top holds 0; wanted numbers of experts"),
-        (negatives, {"negatives__top": (5000,)}, "lenslet-2m has 4608 units; wanted at most that many"),
+        (negatives, {"negatives__top": (5000,)}, "lenslet-2m has 4,608 units; wanted at most that many"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused_at_once(shared, tmp_path, experiment, changes, message):

@@ -70,7 +70,7 @@ def test_a_single_set_is_chosen_on_in_one_half_and_tried_on_in_the_other():
         ({"learned": -1}, "necessity.learned is -1; wanted a number of concepts, or 0 for none"),
         ({"learned_price": 0.0}, "necessity.learned_price is 0, at which learning changes all units"),
         ({"concepts": 1}, "necessity.concepts is 1; wanted 2 or more, or 0 for all"),
-        ({"sizes": (50, 5000)}, "necessity.sizes hold 5000, and lenslet-2m has 2048 units; wanted at most half"),
+        ({"sizes": (50, 5000)}, "necessity.sizes hold 5000, and lenslet-2m has 2,048 units; wanted at most half"),
     ],
 )
 def test_settings_that_cannot_be_are_told_before_anything_is_written(tmp_path, changes, message):

@@ -122,7 +122,7 @@ def test_tokens_are_of_these_texts(tmp_path):
     ("flags", "message"),
     [
         (["--config.corpus=absent.txt"], "there is no text file absent.txt"),
-        (["--config.passes=(1,2)"], "passes are (1, 2) for 1 files; give each file a whole number"),
+        (["--config.passes=(1,2)"], "passes are (1, 2) for 1 file; give each file a whole number"),
         (["--config.recipe.optimizer=sgd"], "Unknown optimizer 'sgd'. Choose from: adamw, muon"),
         (["--config.tokenizer=nowhere"], "there is no tokenizer in nowhere"),
     ],

@@ -104,7 +104,7 @@ def test_the_users_own_autoencoders_are_taken_instead(shared, done):
         ),
         (dict(sparse_features__texts=("nowhere.txt",)), CorpusError, "nowhere.txt"),
         (dict(sparse_features__saes=("nowhere",)), ExpertLensError, "nowhere holds no sparse autoencoder"),
-        (dict(concepts=("cat",)), ConceptDataError, "concept 'cat' needs at least 1 negative sentences and has 0"),
+        (dict(concepts=("cat",)), ConceptDataError, "concept 'cat' needs at least 1 negative sentence and has 0"),
     ],
 )
 def test_wrong_settings_are_explained_before_anything_is_written(shared, tmp_path, changes, error, message):

@@ -137,7 +137,7 @@ def test_settings_that_cannot_be_met_are_refused_at_once(tmp_path, changes, mess
     [
         ({"concepts": ("cat", "zebra")}, SelectionError, "'zebra' isn't in this table"),
         ({"domains": ("fruit",)}, SelectionError, "no concepts of a domain 'fruit'"),
-        ({"counts": (10, 4000)}, SelectionError, "4000 units were chosen, and only 608 others are left"),
+        ({"counts": (10, 4000)}, SelectionError, "4,000 units were chosen, and only 608 others are left"),
         ({"away": (("cat", "zebra"),)}, ConceptDataError, "'stories' has no concept 'zebra'"),
     ],
 )

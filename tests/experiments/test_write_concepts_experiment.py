@@ -181,9 +181,7 @@ def test_concepts_that_fall_short_are_told(chat, tmp_path):
 
 def test_a_concept_without_sentences_loses_no_others(chat, tmp_path):
     chat.answer = lambda prompt, asked: "No." if '"violin"' in prompt else chat_server.write_list(prompt, 5 * asked)
-    with pytest.raises(
-        ConceptDataError, match=r"there isn't a sentence of 'violin'; 1 other concepts are in .*run\.tsv"
-    ):
+    with pytest.raises(ConceptDataError, match=r"there isn't a sentence of 'violin'; 1 other concept is in .*run\.tsv"):
         write_concepts.run(endpoint(chat), tmp_path / "run")
     assert el.load_concepts(tmp_path / "run" / "run.tsv").concepts == ("cello",)
 

@@ -241,7 +241,7 @@ def test_dead_features_are_told(model, texts, tmp_path):
         (dict(layer=9), SelectionError, "layer=9 was given; lenslet-2m has layers 0 to 3"),
         (dict(site="attn.zz"), SelectionError, "the site 'attn.zz' is to be read; .* Did you mean attn.z"),
         (dict(checkpoint_every=0), SettingError, "checkpoint_every=0 was given"),
-        (dict(texts=["The cat sat."]), CorpusError, r"1 texts give 0 tokens to train on \(beside 1 of 1"),
+        (dict(texts=["The cat sat."]), CorpusError, r"1 text gives 0 tokens to train on \(beside 1 of 1"),
         (
             dict(settings=SAESettings(k=4, features=48, steps=200)),
             CorpusError,

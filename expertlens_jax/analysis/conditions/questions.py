@@ -15,6 +15,7 @@ from expertlens_jax.analysis.conditions.settling import follow_training
 from expertlens_jax.analysis.conditions.stability import compare_conditions
 from expertlens_jax.analysis.given import SET, given_experts, given_ratings, given_thresholds
 from expertlens_jax.analysis.result import Result, interval
+from expertlens_jax.cards import counted
 from expertlens_jax.data.ratings import Ratings
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.scores import Sign
@@ -59,7 +60,7 @@ def stability(
     """
     named = isinstance(tables, Mapping) and not isinstance(tables, xr.Dataset)
     if not named or len(tables) < 2:
-        given = f"{len(tables)} tables" if named else f"a {type(tables).__name__}"
+        given = counted(len(tables), "table") if named else f"a {type(tables).__name__}"
         raise SelectionError(
             f"stability was given {given}; wanted a dict of two or more: {{'facts': ..., 'stories': ...}}."
         )
@@ -131,7 +132,7 @@ def settling(
     """
     named = isinstance(checkpoints, Mapping) and not isinstance(checkpoints, xr.Dataset)
     if not named or len(checkpoints) < 2:
-        given = f"{len(checkpoints)} tables" if named else f"a {type(checkpoints).__name__}"
+        given = counted(len(checkpoints), "table") if named else f"a {type(checkpoints).__name__}"
         raise SelectionError(f"settling was given {given}; wanted a dict of two or more: {{0: ..., 512: ...}}.")
     thresholds = given_thresholds("settling", thresholds)
     rated = given_ratings(ratings) if isinstance(ratings, Ratings | str) or len(ratings) else []
