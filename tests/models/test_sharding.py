@@ -126,6 +126,7 @@ def test_same_model_as_on_one_device(reports, name):
     assert found["responses"] < 2e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["read", "restored"])
 @pytest.mark.parametrize("name", CASES)
 def test_no_device_holds_more_than_its_share(reports, name, how):
@@ -141,6 +142,7 @@ def test_no_device_holds_more_than_its_share(reports, name, how):
     assert share < found["whole"] / axis * 1.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_random_weights_keep_the_layout(reports, name):
     assert reports[name]["random keeps its layout"] and reports[name]["random is the same"]

@@ -156,6 +156,7 @@ def test_steering_at_some_tokens_is_the_same_over_devices(mixture, name):
     assert changed > 0.1
 
 
+@pytest.mark.long
 def test_steering_a_continuation_is_the_same_over_devices(mixture):
     apart, changed = mixture["the continuation"]
     assert apart < 2e-5 and changed > 1e-3
