@@ -38,8 +38,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     seeds = config.random_weights if config.localisation.controls else ()
     tables = Tables()
     for concepts in this.datasets:
-        for weights, seed in {TRAINED: None, **{f"random_weights_{seed}": seed for seed in seeds}}.items():
-            expertise = this.expertise(this.model if seed is None else this.random_model(seed), concepts)
+        for weights, model in this.by_weights(seeds):
+            expertise = this.expertise(model, concepts)
             found = el.analysis.localisation(expertise, thresholds=config.thresholds, **this.resampling)
             layers = len(set(expertise["layer"].values.tolist()))
             tables.add("localisation", found.table, sentences=concepts.name, weights=weights)

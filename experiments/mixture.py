@@ -42,8 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     """Run the experiment."""
     this = start(config, workdir, sources, check, check_model)
     threshold, tables = config.drawn_threshold, Tables()
-    for weights, seed in {TRAINED: None, **{f"random_weights_{seed}": seed for seed in config.random_weights}}.items():
-        model = this.model if seed is None else this.random_model(seed)
+    for weights, model in this.by_weights(config.random_weights):
         expertise = [this.expertise(model, concepts) for concepts in this.datasets]
         for i, concepts in enumerate(this.datasets):
             held_out = expertise[(i + 1) % len(expertise)] if len(expertise) > 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -15,6 +15,7 @@ import expertlens_jax as el
 from expertlens_jax import plot
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.report.conclusions import CONCLUSIONS, Conclusion, write_conclusions
+from expertlens_jax.report.localisation_findings import TRAINED
 from expertlens_jax.run_directory import open_run, write_csv
 
 from .expertise import saved_expertise
@@ -51,6 +52,12 @@ class Run:
     def random_model(self, seed: int) -> el.Model:
         """Return the config's model with random weights."""
         return el.randomize_weights(self.model, seed)
+
+    def by_weights(self, random_seeds: Sequence[int]) -> Iterator[tuple[str, el.Model]]:
+        """Yield the config's model, and with random weights by each seed, after what the column `weights` calls it."""
+        yield TRAINED, self.model
+        for seed in random_seeds:
+            yield f"random_weights_{seed}", self.random_model(seed)
 
     @property
     def resampling(self) -> dict[str, int]:
