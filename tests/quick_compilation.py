@@ -19,35 +19,42 @@ MOST_MAPS = 20_000
 
 compiler = jax._src.compiler
 get_compile_options = compiler.get_compile_options
-were_quick: bool | None = None  # how the programs that this process keeps were compiled
+quickly = False  # how a program is compiled now
+kept: set[bool] = set()  # how those were that this process keeps: quickly, as users do, or some this way and some that
 
 
-def get_quick_options(*args, env_options_overrides=None, **options):
-    return get_compile_options(*args, env_options_overrides=FLAGS | (env_options_overrides or {}), **options)
+def options_as_wanted(*args, env_options_overrides=None, **options):
+    """Stands for JAX's own function in the process of the tests, and marks how each program is compiled."""
+    kept.add(quickly)
+    overrides = FLAGS | (env_options_overrides or {}) if quickly else env_options_overrides
+    return get_compile_options(*args, env_options_overrides=overrides, **options)
+
+
+compiler.get_compile_options = options_as_wanted
 
 
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
     """Within it, what this process compiles is not optimised."""
-    before = jax.config.read("jax_disable_most_optimizations"), compiler.get_compile_options
+    global quickly
+    before = jax.config.read("jax_disable_most_optimizations"), quickly
     jax.config.update("jax_disable_most_optimizations", True)
-    compiler.get_compile_options = get_quick_options
+    quickly = True
     try:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", before[0])
-        compiler.get_compile_options = before[1]
+        quickly = before[1]
 
 
-def clear_programs(quickly: bool) -> None:
-    """Forgets all programs when they are many, and when they were compiled the other way.
+def clear_programs(wanted: bool) -> None:
+    """Forgets all programs when they are many, and when one was compiled the other way.
 
     A table recorded by programs of both ways has ties broken by their roundings: sentences that begin alike.
     """
-    global were_quick
-    if were_quick not in (None, quickly) or num_maps() > MOST_MAPS:
+    if kept - {wanted} or num_maps() > MOST_MAPS:
         jax.clear_caches()
-    were_quick = quickly
+        kept.clear()
 
 
 def num_maps() -> int:
