@@ -24,6 +24,8 @@ import pytest
 import torch
 
 HERE = pathlib.Path(__file__).parent
+
+gc.disable()  # until all is imported: what a module makes, it keeps
 sys.path[:0] = [str(HERE), str(HERE / "models")]
 
 from quick_compilation import clear_programs, quick_compilation  # noqa: E402
@@ -47,6 +49,7 @@ WITH_MODELS = (
     *("test_one_sort.py", "test_sae_training.py", "test_sae_step.py", "test_activations.py", "test_skip_gram.py"),
     *("test_learned_steering.py", "test_learned_units.py", "test_word_vectors.py", "test_ranking_as_compiled.py"),
     *("test_scores.py", "test_comparing.py", "test_live.py", "test_questions.py", "test_question.py"),
+    *("test_expertise.py", "test_significance.py"),
 )
 """Files in other folders whose tests run models or processes: most of their time is compilation."""
 
@@ -58,6 +61,7 @@ COMPILED_QUICKLY = (
     *("test_expertise.py", "test_ranking.py", "test_significance.py", "test_resampling.py", "test_distributions.py"),
     *("test_tracing.py", "test_one_sort.py", "test_pipeline.py", "test_word_vectors.py"),
     *("test_question.py", "test_comparing.py", "test_live.py", "test_auditing.py", "test_skip_gram.py"),
+    *("test_cards.py", "test_live_page.py", "test_page.py"),
     *("test_split_recording.py", "test_logits.py", "test_sharding.py", "test_lm_eval_files.py", "test_gguf_files.py"),
     *("test_token_ids.py", "test_token_masks.py", "test_torch_hooks.py", "test_training_step.py"),
 )
@@ -113,6 +117,7 @@ def begun(item: pytest.Item) -> tuple[bool, int, str, bool]:
 def pytest_collection_finish() -> None:
     """What is imported stays for ever: Python needn't look through its half a million objects for rubbish again."""
     gc.freeze()
+    gc.enable()
     gc.set_threshold(20_000, 20, 20)
 
 
@@ -142,7 +147,7 @@ def one_case_each(items: list[pytest.Item]) -> list[pytest.Item]:
         if item.get_closest_marker("unit") or (every and not every.args):
             cases[item.nodeid].append(item)
         else:  # of the named parameters each value, with one of the others'
-            values = [str(item.callspec.indices[name]) for name in every.args] if every else []
+            values = [repr(item.callspec.params[name]) for name in every.args] if every else []
             cases[" ".join([item.nodeid.partition("[")[0], *values])].append(item)
     chosen = [each[zlib.crc32(name.encode()) % len(each)] for name, each in cases.items()]
     return [item for item in chosen if not item.get_closest_marker("long")]

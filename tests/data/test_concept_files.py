@@ -150,6 +150,7 @@ def test_label_0_is_a_negative_of_that_concept_and_of_no_other(load):
     assert contrast_concepts(dataset, negatives_per_positive=2).num_negatives.tolist() == [2, 3, 4]
 
 
+@pytest.mark.models  # compiles for long: a case of four each time
 @pytest.mark.parametrize(("sampled", "exclude_mentions"), [(False, True), (False, False), (True, True)])
 def test_expertise_with_labels_is_scikit_learns(load, sampled, exclude_mentions):
     generator = np.random.default_rng(0)

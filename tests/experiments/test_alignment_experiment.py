@@ -150,6 +150,7 @@ def everything(inputs, tmp_path_factory):
     return workdir, done, options
 
 
+@pytest.mark.long
 def test_every_base_rate_has_the_librarys_numbers(everything, finished, inputs):
     workdir, done, _ = everything
     table = pd.read_csv(workdir / "alignment.csv")

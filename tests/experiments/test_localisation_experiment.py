@@ -59,6 +59,7 @@ def test_figures_hold_sites_thresholds_and_domains(finished):
     assert "mlp, random weights" in (finished / "figures" / "depth_facts.svg").read_text()
 
 
+@pytest.mark.long
 def test_started_again_it_takes_its_tables_and_writes_the_same_bytes(finished):
     table = finished / "expertise" / "lenslet-2m_facts" / "expertise.zarr" / "zarr.json"
     before, written = (finished / "localisation.csv").read_bytes(), pathlib.Path(table).stat().st_mtime_ns

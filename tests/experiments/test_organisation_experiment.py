@@ -91,6 +91,7 @@ def test_figures_are_there_and_name_concepts_and_domains(finished):
     assert "TF-IDF of the sentences" in (finished / "figures" / "recovery.svg").read_text()
 
 
+@pytest.mark.long
 def test_started_again_it_takes_its_tables_and_writes_the_same_bytes(finished, capsys):
     table = pathlib.Path(finished / "expertise" / "lenslet-2m_facts" / "expertise.zarr" / "zarr.json")
     files = ("recovery", "map", "misplaced", "hierarchy")

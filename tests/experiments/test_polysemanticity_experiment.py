@@ -94,6 +94,7 @@ def test_figures_are_there(finished):
     assert "Pairs of the same domain" in svg and "median KS" in svg
 
 
+@pytest.mark.long
 def test_started_again_it_takes_its_tables_and_writes_the_same_bytes(finished):
     table = pathlib.Path(finished / "expertise" / "lenslet-2m_stories" / "expertise.zarr" / "zarr.json")
     files = ("spread", "shared_summary", "matched")

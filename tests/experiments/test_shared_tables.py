@@ -19,6 +19,7 @@ from expertlens_jax.experts import pipeline, poolings
 from expertlens_jax.models.packaged import packaged_directory
 
 
+@pytest.mark.long
 def test_a_shared_table_of_another_model_of_the_same_name_is_refused(tmp_path):
     config = get_config("small")
     concepts = el.load_concepts("facts").subset(("cat", "dog", "car"))
@@ -42,6 +43,7 @@ def asking():
     return config
 
 
+@pytest.mark.long
 def test_tables_of_one_model_and_sentences_record_once_and_sort_together(asking, tmp_path, monkeypatch):
     model, concepts = el.load_model("lenslet-2m"), el.load_concepts("facts").subset(("cat", "dog", "car", "bus"))
     bare = dict(halves=False, permutations=0, transport=False, significant_bits=12)

@@ -102,6 +102,7 @@ def test_each_concept_s_own_negatives_equal_scikit_learn(values, contrast):
     assert_close(rank_units(values, contrast), reference(values, contrast), values)
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(values=responses_to_all, contrast=contrasts(pool_size=20), seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_sentences_and_units_does_not_matter(values, contrast, seed):

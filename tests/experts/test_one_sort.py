@@ -121,6 +121,7 @@ def test_a_store_gives_the_bytes_of_a_run_without_and_records_once(model, tmp_pa
     assert [each.name for each in store.glob("*-*") if each.suffix != ".lock"] == [next(store.glob("*-*[0-9a-f]")).name]
 
 
+@pytest.mark.long
 def test_fewer_sentences_and_fewer_concepts_are_read_from_it(model, tmp_path, monkeypatch):
     fewer = [draw_sentences(CONCEPTS, 3), draw_sentences(CONCEPTS, 2, draw=1), CONCEPTS.subset(CONCEPTS.concepts[:3])]
     want = [find(model, each, tmp_path / f"without{i}", **BARE) for i, each in enumerate(fewer)]
@@ -163,6 +164,7 @@ def entries(store):
     return sorted(file.parent for file in store.glob(f"*/{response_store.VALUES}"))
 
 
+@pytest.mark.long
 def test_it_holds_no_more_than_its_limit_and_the_last_used_stay(model, tmp_path):
     size = 4 * 30 * 9 * 512  # 30 sentences, 4,608 units
     store = el.ResponseStore(tmp_path / "store", limit=2 * size + 100)

@@ -149,6 +149,7 @@ def test_threads_that_rank_wait_for_what_the_first_chunk_compiles(monkeypatch):
     assert len(seen) == 6 and seen[:2] == ["begins", "ends"]
 
 
+@pytest.mark.models  # compiles for long: a case of four each time
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
 def test_every_unit_s_slope_and_area_are_those_of_the_samples_themselves(sampled, ties):

@@ -83,6 +83,7 @@ def test_host_sort_and_device_sort_give_the_same_bytes(how, ties):
         assert np.concatenate(host, axis=1).tobytes() == units.tobytes()
 
 
+@pytest.mark.long
 @one_cpu
 def test_blocks_on_eight_devices_give_the_bytes_of_one(tmp_path):
     values, contrast = case(8 * 200, ties=False)

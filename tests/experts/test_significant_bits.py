@@ -73,6 +73,7 @@ def test_no_size_of_batch_breaks_ties_of_sentences_that_begin_alike(model, conce
     assert mean_rounded < mean / 50
 
 
+@pytest.mark.long
 def test_a_run_rounds_as_recording_does_and_says_so(model, concepts, tmp_path):
     asked = dict(sites="attn.v", significant_bits=12)
     responses = el.record_responses(model, concepts.sentences, **asked)

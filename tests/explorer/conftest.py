@@ -5,13 +5,15 @@ import shutil
 
 import pytest
 from explored_run import Shown
+from quick_compilation import quick_compilation
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory):
-    return Shown(tmp_path_factory.mktemp("explored"))
+    with quick_compilation():  # a session's fixture is made before a file says how it compiles
+        return Shown(tmp_path_factory.mktemp("explored"))
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ VIEWS = {
     "search?q=tiger": "Search",
     "verdicts": "Verdicts",
 }
+BEST = "unit/{}/{}/{}"  # the best unit on cats, see the fixture `best`
 
 
 @pytest.fixture(scope="module")
@@ -244,21 +245,22 @@ def test_a_link_to_what_is_not_there_says_so(opened, view):
     page.wait_for_function(f"!location.hash.includes('{view}')")
 
 
+@pytest.mark.every_case("scheme")
+@pytest.mark.parametrize("view", [*VIEWS, BEST])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_violation(opened, scheme, best):
+def test_axe_finds_no_serious_violation(opened, scheme, view, best):
     from axe_playwright_python.sync_playwright import Axe
 
-    for view in [*VIEWS, "unit/{}/{}/{}".format(*best)]:
-        page = opened(view, color_scheme=scheme)
-        found = Axe().run(page, options={"preload": False}).response["violations"]  # which fetches the style sheets
-        serious = [each for each in found if each["impact"] in ("serious", "critical")]
-        assert not serious, (view, [(each["id"], each["nodes"][0]["html"]) for each in serious])
+    page = opened(view.format(*best), color_scheme=scheme)
+    found = Axe().run(page, options={"preload": False}).response["violations"]  # which fetches the style sheets
+    serious = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert not serious, [(each["id"], each["nodes"][0]["html"]) for each in serious]
 
 
-def test_narrow_screens_do_not_scroll_sideways(opened, best):
-    for view in [*VIEWS, "unit/{}/{}/{}".format(*best)]:
-        page = opened(view, viewport={"width": 360, "height": 740})
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
+@pytest.mark.parametrize("view", [*VIEWS, BEST])
+def test_narrow_screens_do_not_scroll_sideways(opened, view, best):
+    page = opened(view.format(*best), viewport={"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_the_theme_turns(opened):

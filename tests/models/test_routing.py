@@ -93,6 +93,7 @@ def test_dense_and_grouped_products_are_the_same(idle, rows_per_block, monkeypat
         np.testing.assert_allclose(out_of_experts(ours, back, found, grouped), want, atol=1e-4)
 
 
+@pytest.mark.long
 def test_gradients_flow_through_blocks():
     rng = np.random.default_rng(0)
     x, logits = (rng.normal(size=(2, 7, size)).astype(np.float32) for size in (16, 4))

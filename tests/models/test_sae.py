@@ -412,6 +412,7 @@ def test_finding_is_recording_and_measuring(carrying, tmp_path, options):
             )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(jax.default_backend() != "cpu" or jax.local_device_count() > 1, reason="compares with one CPU")
 def test_features_are_the_same_over_eight_devices(directory, carrying, tmp_path):
     for i, sae in enumerate(carrying.saes):

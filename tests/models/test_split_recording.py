@@ -46,6 +46,7 @@ def report():
     return json.loads(said.splitlines()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model_axis", ["2", "4", "8"])
 def test_the_same_responses_and_one_gather_of_the_residual_stream_a_layer(report, model_axis):
     found = report[model_axis]

@@ -186,6 +186,7 @@ def test_hooks_in_pytorch_steer_at_the_same_tokens_of_a_text_that_is_read(pair):
             np.testing.assert_allclose(hooks.run(reference, IDS, MASK)[MASK], ours[MASK], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 def test_what_pytorch_cannot_tell_is_refused(pair):
     reference, _, steering = pair
@@ -206,6 +207,7 @@ def test_what_pytorch_cannot_tell_is_refused(pair):
             reference(ids, attention_mask=torch.ones(3, 1, 9, 9))
 
 
+@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 def test_at_every_token_is_as_without_a_condition(pair):
     """To the bit, though another program computes it."""
@@ -214,6 +216,7 @@ def test_at_every_token_is_as_without_a_condition(pair):
     np.testing.assert_array_equal(model(IDS, MASK, steering=everywhere), model(IDS, MASK, steering=steering))
 
 
+@pytest.mark.compiled_quickly
 def test_other_positions_words_units_and_bounds_compile_nothing(lenslet, values):
     rows = lenslet.tokenizer(["A cat sat there."])["input_ids"]
     gated = lenslet.units.query("site == 'resid' or site == 'mlp.down' and layer == 3").head(2)
@@ -286,6 +289,7 @@ def steered_tokens(model, sentences, steering, **options):
     ]
 
 
+@pytest.mark.compiled_quickly
 @pytest.mark.long
 def test_words_are_steered_at_the_tokens_that_pooling_takes_for_theirs(lenslet, values):
     """In tracing, in recording, and of token ids, which are decoded."""
@@ -304,6 +308,7 @@ def test_words_are_steered_at_the_tokens_that_pooling_takes_for_theirs(lenslet, 
     )
 
 
+@pytest.mark.compiled_quickly
 def test_of_several_words_each_is_steered_and_all_conditions_have_to_hold(lenslet, values):
     both = el.When(words=["cat", "run"])
     assert steered_tokens(lenslet, SENTENCES[:2], values.only(both)) == [[" cat"], [" cat", "s", " ran"]]
@@ -313,6 +318,7 @@ def test_of_several_words_each_is_steered_and_all_conditions_have_to_hold(lensle
     assert steered_tokens(lenslet, ["Zwei Katzen."], values.only(german)) == [[" K", "at", "zen"]]
 
 
+@pytest.mark.compiled_quickly
 def test_words_that_are_cut_off_or_stand_in_a_conversation_are_found_where_they_are(lenslet, values):
     long = "It rained and " * 40 + "the cat sat."
     steering = values.only(el.When(words="cat"))
@@ -368,6 +374,7 @@ def test_scoring_tells_a_prompt_from_its_continuation(lenslet):
 # Steerings as values.
 
 
+@pytest.mark.compiled_quickly
 def test_a_condition_travels_with_the_steering(lenslet, values, tmp_path):
     words = ("cat", "ice cream")
     steering = values.only(
@@ -401,6 +408,7 @@ def test_a_condition_travels_with_the_steering(lenslet, values, tmp_path):
     assert "only from token 2 on, digest" in recorded.provenance.steering
 
 
+@pytest.mark.compiled_quickly
 def test_steerings_that_are_joined_apply_each_when_it_did(lenslet, values):
     first, later = el.When(words="cat"), el.When(from_token=3)
     doubled = dataclasses.replace(values, scale=np.full(1, 2.0, np.float32), shift=np.zeros(1, np.float32))
@@ -431,6 +439,7 @@ def test_gradients_flow_through_what_applies_at_some_tokens(lenslet, values):
     assert abs(float(early[0])) > 1e-3 and float(late[0]) == 0.0
 
 
+@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("name", ["qwen2_moe", "llama", "gpt_neox"])
 def test_sites_are_known_in_the_order_in_which_they_are_computed(name, tmp_path):
     """Of a mixture with a shared expert, a gated model, and one whose branches stand side by side."""
@@ -455,6 +464,7 @@ def test_sites_are_known_in_the_order_in_which_they_are_computed(name, tmp_path)
 # What can't be met.
 
 
+@pytest.mark.compiled_quickly
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -483,6 +493,7 @@ def test_conditions_that_cannot_hold_are_told(given, message):
         el.When(**given)
 
 
+@pytest.mark.compiled_quickly
 def test_units_that_are_not_known_in_time_are_told(lenslet, values):
     with pytest.raises(
         SelectionError, match="which has no such unit: attn.k has the channels 0 to 127, in layers 0 to 3"
@@ -514,6 +525,7 @@ def test_units_that_are_not_known_in_time_are_told(lenslet, values):
             el.steer_units(lenslet, values.table, when=when)
 
 
+@pytest.mark.compiled_quickly
 def test_calls_that_know_no_prompt_or_no_words_say_so(lenslet, values):
     prompted = values.only(el.When(part="prompt"))
     token_ids = lenslet.tokenizer(["A dog"])["input_ids"]
@@ -552,6 +564,7 @@ class SlowTokenizer:
         return str(token_id)
 
 
+@pytest.mark.compiled_quickly
 def test_what_is_no_condition_and_a_second_one_are_told(lenslet, values):
     with pytest.raises(SettingError, match=r"when='prompt' was given; wanted el.When\(part, from_token, words, unit\)"):
         el.steer_units(lenslet, values.table, when="prompt")
@@ -564,6 +577,7 @@ def test_what_is_no_condition_and_a_second_one_are_told(lenslet, values):
         lenslet([[5, 6]], steering=torn)
 
 
+@pytest.mark.compiled_quickly
 def test_files_that_cannot_carry_a_condition_say_so(lenslet, values, tmp_path):
     steering = values.at_strength(1.0).only(el.When(part="continuation"))
     for carrier, save in (

@@ -52,6 +52,7 @@ def test_a_pass_holds_each_activation_once_and_is_what_the_model_holds_there(mod
     assert np.abs(np.diff(nearest)).mean() > 3  # shuffled, not read along
 
 
+@pytest.mark.long
 def test_a_batch_follows_from_seed_and_step_alone(model, stream):
     again = dataclasses.replace(stream)
     for step in (7, 0, 4):

@@ -174,6 +174,7 @@ def sparse_data(rng: np.random.Generator, directions: np.ndarray, count: int) ->
     return (x * np.sqrt(x.shape[1]) / np.linalg.norm(x, axis=1).mean()).astype(np.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "own",
     [dict(kind="topk", k=3), dict(kind="jumprelu", penalty=0.05, bandwidth=0.5), dict(kind="relu", penalty=0.3)],

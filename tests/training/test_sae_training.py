@@ -116,6 +116,7 @@ def test_what_is_reported_is_what_numpy_finds(model, texts, trained):
     assert found.loss_recovered == pytest.approx(recovered) and trained.quality.loss_recovered < 1
 
 
+@pytest.mark.long
 def test_a_perfect_dictionary_recovers_all_of_the_loss(model, texts):
     eye = np.concatenate([np.eye(128), -np.eye(128)], axis=1).astype(np.float32)
     both = el.SAE(eye, np.zeros(256, np.float32), layer=2, site="resid")
@@ -277,6 +278,7 @@ def test_decoders_that_do_not_fit_are_explained(model, texts, trained, tmp_path)
         el.training.load_decoder(tmp_path)
 
 
+@pytest.mark.long
 def test_filler_rows_change_no_loss(model, texts, trained):
     pieces = tokenize_pieces(model.tokenizer, texts[:3], 64)
     once = losses_on(model, pieces, trained.sae, trained.decoder)
