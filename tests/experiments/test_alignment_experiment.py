@@ -184,6 +184,7 @@ def test_every_base_rate_has_the_librarys_numbers(everything, finished, inputs):
     assert not (finished[0] / "figures" / "base_rates.png").exists()
 
 
+@pytest.mark.long
 def test_controls_by_tokens_are_the_experts_of_those_tokens(everything, inputs, tmp_path):
     workdir, _, _ = everything
     concepts = el.load_concepts(inputs / "syllables.tsv")

@@ -89,6 +89,7 @@ def test_responses_are_kept_of_the_own_model_and_sentences_alone(asking, tmp_pat
     assert read_store(asking, tmp_path, read_only=False) is None
 
 
+@pytest.mark.long
 def test_embeddings_are_read_unrounded_by_the_pass_that_finds_the_experts(asking, tmp_path, monkeypatch):
     asking.concepts, asking.sites = ("cat", "car"), ("attn.v",)
     this = Run(asking, tmp_path, Sources())

@@ -34,6 +34,7 @@ def test_a_weighted_pool_equals_scikit_learn(values, contrast):
     assert_close(rank_units(values, contrast), reference(values, contrast), values)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("units_per_block", [7, 64])
 def test_the_number_of_blocks_does_not_matter(units_per_block):
     values, concepts = random_case()
@@ -117,6 +118,7 @@ def test_the_number_of_threads_changes_no_byte(monkeypatch):
     assert np.stack(list(rank_units(values, contrast).measured().values())).tobytes() == of_all.tobytes()
 
 
+@pytest.mark.long
 def test_programs_have_no_loop_whose_turns_are_unknown_and_none_over_concepts_or_positives():
     """Loops of a length that the compiler doesn't know wait for the device at each turn; those over P are P steps."""
     values, _ = case(128, ties=False)

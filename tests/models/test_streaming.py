@@ -110,6 +110,7 @@ def test_all_that_reads_a_model_reads_a_streamed_one_alike(neox):
     assert el.logit_effect(plain, unit, count=3).equals(el.logit_effect(model, unit, count=3))
 
 
+@pytest.mark.long
 @pytest.mark.compiled_quickly
 def test_the_bar_says_how_fast_tokens_are_read_and_where_layers_are(neox, capsys):
     el.record_responses(neox[1], SENTENCES, progress=True)

@@ -101,6 +101,7 @@ def check_generated(reference, model, steering):
     return np.stack(ours.log_probs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 @pytest.mark.compiled_quickly
 def test_from_a_token_on_is_what_a_hook_does_at_those_tokens(pair):
@@ -216,6 +217,7 @@ def test_at_every_token_is_as_without_a_condition(pair):
     np.testing.assert_array_equal(model(IDS, MASK, steering=everywhere), model(IDS, MASK, steering=steering))
 
 
+@pytest.mark.long
 @pytest.mark.compiled_quickly
 def test_other_positions_words_units_and_bounds_compile_nothing(lenslet, values):
     rows = lenslet.tokenizer(["A cat sat there."])["input_ids"]
@@ -318,6 +320,7 @@ def test_of_several_words_each_is_steered_and_all_conditions_have_to_hold(lensle
     assert steered_tokens(lenslet, ["Zwei Katzen."], values.only(german)) == [[" K", "at", "zen"]]
 
 
+@pytest.mark.long
 @pytest.mark.compiled_quickly
 def test_words_that_are_cut_off_or_stand_in_a_conversation_are_found_where_they_are(lenslet, values):
     long = "It rained and " * 40 + "the cat sat."

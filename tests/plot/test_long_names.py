@@ -397,6 +397,7 @@ def test_files_of_any_kind_and_resolution_have_room(name):
             assert inside.x0 > 0 and inside.y0 > 0 and inside.x1 < figure.bbox.x1 and inside.y1 < figure.bbox.y1, text
 
 
+@pytest.mark.long
 def test_an_svg_names_a_font_for_every_machine(tmp_path):
     _, svg, pdf = plot.save_figure(CASES["lines"](), tmp_path / "lines")
     styles = set(re.findall(r"font[^;\"]*: ?[^;\"]*sans[^;\"]*", svg.read_text(), re.IGNORECASE))
@@ -404,6 +405,7 @@ def test_an_svg_names_a_font_for_every_machine(tmp_path):
     assert pdf.read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.long
 def test_a_figure_saved_by_hand_is_in_the_same_style(tmp_path):
     figure = CASES["lines"]()
     figure.savefig(tmp_path / "own.svg")

@@ -144,6 +144,7 @@ def test_what_only_repeats_the_control_leaves_nothing():
     assert 0.92 <= np.mean([row.ci_low <= 0 <= row.ci_high for row in results]) <= 0.98
 
 
+@pytest.mark.long
 def test_p_of_two_equally_good_similarities_is_uniform():
     rng = np.random.default_rng(5)
     ps = []

@@ -94,6 +94,7 @@ def test_the_variance_is_of_every_two_triplets_that_share_a_concept_with_many():
     assert (got.high - got.low) / 2 / quantile == pytest.approx(error, rel=0.03)
 
 
+@pytest.mark.long
 def test_the_interval_covers_the_truth():
     """Where people and similarity each see the objects through noise of their own: 300 simulated copies of THINGS."""
     rng = np.random.default_rng(2)

@@ -215,6 +215,7 @@ GRAPHS = {  # concepts and pairs: as sparse as WordSim-353, SimLex-999 and MEN a
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_the_interval_covers_the_truth(graph):
     """Simulated coverage over three kinds of noise and three correlations, 100 graphs each: 93% to 97%."""
@@ -239,6 +240,7 @@ def test_the_interval_covers_the_truth(graph):
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
+@pytest.mark.long
 def test_p_is_uniform_under_the_null():
     """Ratings and similarities each depend on their concepts, but not on one another.
 
