@@ -21,7 +21,7 @@ from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
 from expertlens_jax.experts.measuring import measure
 from expertlens_jax.experts.orders import order_on_device
-from expertlens_jax.models import digests, generation, scoring
+from expertlens_jax.models import decoding, digests, scoring
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import FAMILIES, family_of
 from expertlens_jax.models.model import apply, respond
@@ -240,7 +240,7 @@ def generating(mesh: Mesh, name: str, part: str) -> jax.stages.Traced:
     config, slots = find_config(name), 2 * TOKENS
     network, params = Transformer(config, dtype=jnp.bfloat16, keeps=True), parameters(mesh, config)
     rows = 64 * mesh.shape[parallel.DATA]
-    request = generation.Request(
+    request = decoding.Request(
         draws=shaped(mesh, (rows,), jnp.int32, parallel.DATA),
         prompt_ids=shaped(mesh, (rows, TOKENS), jnp.int32, parallel.DATA),
         mask=shaped(mesh, (rows, slots), bool, parallel.DATA),
@@ -248,17 +248,17 @@ def generating(mesh: Mesh, name: str, part: str) -> jax.stages.Traced:
         sampling=Sampling(key=jax.random.key(0), temperature=1.0, top_p=None, top_k=None),
     )
     real = shaped(mesh, (rows,), bool, parallel.DATA)
-    state = jax.eval_shape(lambda real: generation.start_state(real, TOKENS), real)
+    state = jax.eval_shape(lambda real: decoding.start_state(real, TOKENS), real)
     run = network, params, None, request
     if part == "prefill":
-        return generation.prefill.trace(*run, _state_laid_out(mesh, state))
-    state = _state_laid_out(mesh, jax.eval_shape(lambda *run: generation.prefill(network, *run), *run[1:], state))
+        return decoding.prefill.trace(*run, _state_laid_out(mesh, state))
+    state = _state_laid_out(mesh, jax.eval_shape(lambda *run: decoding.prefill(network, *run), *run[1:], state))
     if part == "step":
-        return generation.step.trace(*run, state)
-    return generation.decode.trace(*run, state, np.int32(TOKENS))
+        return decoding.step.trace(*run, state)
+    return decoding.decode.trace(*run, state, np.int32(TOKENS))
 
 
-def _state_laid_out(mesh: Mesh, state: generation.State) -> generation.State:
+def _state_laid_out(mesh: Mesh, state: decoding.State) -> decoding.State:
     """Rows split over devices; the cache's rows come after its layers, and scalars are whole."""
 
     def lay_out(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -81,7 +81,8 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.models.model import Model
     from expertlens_jax.models.sae import SAE
     from expertlens_jax.models.sae_files import load_sae
-    from expertlens_jax.models.steering import Steering, load_steering, steer_units
+    from expertlens_jax.models.steering import Steering, steer_units
+    from expertlens_jax.models.steering_files import load_steering
     from expertlens_jax.models.when import When
     from expertlens_jax.parallel import connect_hosts, make_mesh
     from expertlens_jax.report.pushing import push

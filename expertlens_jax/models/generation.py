@@ -14,27 +14,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from expertlens_jax import parallel
 from expertlens_jax.cards import counted, shortened
-from expertlens_jax.errors import SelectionError, SettingError, TokenizationError
+from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.causal import check_predicts
-from expertlens_jax.models.chat import Message, conversation_ids, end_of_turn, is_conversation, messages_of
+from expertlens_jax.models.chat import end_of_turn
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.models.interventions import Intervention, PlacedIntervention
+from expertlens_jax.models.decoding import Request, State, decode, prefill, refill, start_state, step
+from expertlens_jax.models.interventions import Intervention
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.placed_steering import LaidOut
-from expertlens_jax.models.sampling import Sampling, draw_tokens
+from expertlens_jax.models.prompts import (
+    Prompt,
+    as_conversations,
+    continuation,
+    each_prompt,
+    pad_left,
+    tokenize_prompts,
+)
+from expertlens_jax.models.sampling import Sampling
 from expertlens_jax.models.steering import Steering
-from expertlens_jax.models.streaming import program, run, streamed_layers
-from expertlens_jax.models.tokens import bucket_lengths, check_token_ids, warn_of_doubles
+from expertlens_jax.models.tokens import bucket_lengths
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.when import ReadText
 from expertlens_jax.settings import Chat, check_chat
-
-Prompt = str | Sequence[int] | np.ndarray | Sequence[Message]
-"""A text, its token ids, or a conversation."""
 
 _WHOLE, _ROWS = 5, 20
 """Up to so many texts are shown whole; of more, so many and shortened."""
@@ -163,8 +167,8 @@ def generate(
     The cat ▸hedral, and
     """
     _check_options(model, max_new_tokens, temperature, top_k, top_p)
-    prompts, chats = _as_conversations(model, _each_prompt(prompts), check_chat(chat))
-    prompt_ids = _tokenize_prompts(model, prompts, max_new_tokens)
+    prompts, chats = as_conversations(model, each_prompt(prompts), check_chat(chat))
+    prompt_ids = tokenize_prompts(model, prompts, max_new_tokens)
     draw_of = _check_draws(draws, len(prompts))
     lengths = [len(ids) for ids in prompt_ids]
     text = ReadText(model.tokenizer, prompt_ids, lengths, goes_on=True, texts=prompts)
@@ -190,7 +194,7 @@ def generate(
     for start in range(0, len(prompts), num_rows):
         batch = prompt_ids[start : start + num_rows]
         rows = np.minimum(start + np.arange(num_rows), len(prompts) - 1)  # fillers repeat the last prompt
-        token_ids, mask = parallel.split_rows(_pad([prompt_ids[row] for row in rows], prompt_slots, slots), mesh)
+        token_ids, mask = parallel.split_rows(pad_left([prompt_ids[row] for row in rows], prompt_slots, slots), mesh)
         real = parallel.split_rows(np.arange(num_rows) < len(batch), mesh)
         numbers, of_row = np.unique(draw_of[rows], return_inverse=True)
         if len(numbers) >= len(batch):
@@ -217,191 +221,6 @@ def generate(
     )
     shown = tuple(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt) for prompt in prompts)
     return Generations(shown, texts, *zip(*generated, strict=True))
-
-
-# The jitted parts.
-
-
-@struct.dataclass
-class Request:
-    """What is asked of a batch, and stays the same while it is decoded."""
-
-    draws: jax.Array | np.ndarray
-    """int32 `[rows]`: the number of each row's draws; with `of_row`, `[draws]`."""
-    prompt_ids: jax.Array
-    """int32 `[rows, prompt slots]`, padded on the left."""
-    mask: jax.Array
-    """bool `[rows, slots]`: False at the padding before a prompt, True at it and all that follows."""
-    end_ids: jax.Array | np.ndarray
-    """int32 `[ends]`: the tokens that end a row, any of them."""
-    sampling: Sampling
-    interventions: tuple[PlacedIntervention, ...] = ()
-    of_row: jax.Array | None = None
-    """int32 `[rows]`: which of the draws a row takes; None where each has its own."""
-
-
-@struct.dataclass
-class State:
-    """How far a batch has come."""
-
-    cache: Mapping[str, Any] | None
-    """Keys and values, `[layers, rows, kv_heads, slots, head_dim]` each."""
-    token_ids: jax.Array
-    """int32 `[rows, new slots]`: the tokens chosen so far."""
-    log_probs: jax.Array
-    """float32 `[rows, new slots]`."""
-    lengths: jax.Array
-    """int32 `[rows]`: tokens chosen so far, none counted after a row's end."""
-    done: jax.Array
-    """bool `[rows]`."""
-    steps: jax.Array
-    """int32 scalar: tokens chosen so far by rows that aren't done."""
-
-
-def start_state(real: jax.Array, new_slots: int) -> State:
-    """Return a state where nothing is cached or chosen yet.
-
-    Rows that aren't `real` (bool `[rows]`: fillers) are done.
-    """
-    new = jnp.zeros((len(real), new_slots))
-    lengths = jnp.zeros(len(real), jnp.int32)
-    return State(None, new.astype(jnp.int32), new, lengths, done=~real, steps=jnp.int32(0))
-
-
-@program()
-def prefill(
-    network: Transformer,
-    params: Mapping[str, Any],
-    steering: LaidOut | None,
-    request: Request,
-    state: State,
-) -> State:
-    """Run the prompts into an empty cache, and chooses every row's first token."""
-    logits, cache = _next_logits(network, params, steering, request, None, request.prompt_ids, 0)
-    return _choose(request, dataclasses.replace(state, cache=cache), logits)
-
-
-@program(static=["count"])
-def refill(
-    network: Transformer,
-    params: Mapping[str, Any],
-    steering: LaidOut | None,
-    request: Request,
-    state: State,
-    count: int,
-) -> State:
-    """Do what `step` does, with the cache made anew of the prompts and the `count` tokens chosen so far."""
-    token_ids = jnp.concatenate([request.prompt_ids, state.token_ids[:, :count]], axis=1)
-    logits, cache = _next_logits(network, params, steering, request, None, token_ids, 0)
-    return _choose(request, dataclasses.replace(state, cache=cache), logits)
-
-
-@program(donate=["state"])
-def step(
-    network: Transformer,
-    params: Mapping[str, Any],
-    steering: LaidOut | None,
-    request: Request,
-    state: State,
-) -> State:
-    """Run every row's last token and chooses the next; rows that are done go along unheeded."""
-    last = jax.lax.dynamic_slice_in_dim(state.token_ids, state.steps - 1, 1, axis=1)
-    slot = request.prompt_ids.shape[1] + state.steps - 1
-    logits, cache = _next_logits(network, params, steering, request, state.cache, last, slot)
-    return _choose(request, dataclasses.replace(state, cache=cache), logits)
-
-
-@program(donate=["state"])
-def decode(
-    network: Transformer,
-    params: Mapping[str, Any],
-    steering: LaidOut | None,
-    request: Request,
-    state: State,
-    max_new_tokens: jax.Array | int,
-) -> State:
-    """Step until every row is done or has `max_new_tokens`."""
-    if streamed_layers(params) is not None:
-        while state.steps < max_new_tokens and not state.done.all():
-            state = step(network, params, steering, request, state)
-        return state
-    return jax.lax.while_loop(
-        lambda state: (state.steps < max_new_tokens) & ~state.done.all(),
-        lambda state: step(network, params, steering, request, state),
-        state,
-    )
-
-
-def _next_logits(
-    network: Transformer,
-    params: Mapping[str, Any],
-    steering: LaidOut | None,
-    request: Request,
-    cache: Mapping[str, Any] | None,
-    token_ids: jax.Array,
-    first_slot: jax.Array | int,
-) -> tuple[jax.Array, Mapping[str, Any]]:
-    """Logits `[rows, vocabulary]` after the last of `token_ids` `[rows, tokens]`, and the cache with them."""
-    logits, written = run(
-        network,
-        params,
-        token_ids,
-        request.mask,
-        jnp.ones(token_ids.shape, bool),
-        first_slot,
-        variables={"steering": steering, "cache": cache},
-        interventions=request.interventions,
-        sown=["new"],
-    )
-    return logits[:, -1], _remember(cache, written["new"], first_slot, request.mask.shape[1])
-
-
-def _remember(
-    cache: Mapping[str, Any] | None, new: Mapping[str, Any], first_slot: jax.Array | int, slots: int
-) -> Mapping[str, Any]:
-    """Put keys and values of new tokens into their slots of the cache, an empty one if there is none."""
-    if cache is None:
-        cache = jax.tree.map(lambda each: jnp.zeros((*each.shape[:3], slots, each.shape[4]), each.dtype), new)
-    return jax.tree.map(
-        lambda old, each: jax.lax.dynamic_update_slice_in_dim(old, each, first_slot, axis=3), cache, new
-    )
-
-
-def _choose(request: Request, state: State, logits: jax.Array) -> State:
-    """Chooses every row's next token by its logits `[rows, vocabulary]`."""
-    chosen = draw_tokens(request.sampling, request.draws, state.steps, logits, request.of_row)
-    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), chosen[:, None], axis=1)
-
-    def put(values: jax.Array, new: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(values, new, state.steps, axis=1)
-
-    return dataclasses.replace(
-        state,
-        token_ids=put(state.token_ids, chosen[:, None]),
-        log_probs=put(state.log_probs, log_probs),
-        lengths=state.lengths + ~state.done,
-        done=state.done | jnp.isin(chosen, request.end_ids),
-        steps=state.steps + 1,
-    )
-
-
-# From text to tokens and back.
-
-
-def continuation(
-    tokenizer: Any, prompt_ids: np.ndarray, token_ids: np.ndarray, end_ids: np.ndarray | Sequence[int] = ()
-) -> str:
-    """Return the text that tokens add to a prompt's, without special ones and the one that ends it.
-
-    Both are decoded together, since a tokenizer may drop the space before the first word of what it is given.
-    """
-    if len(token_ids) and token_ids[-1] in end_ids:
-        token_ids = token_ids[:-1]
-
-    def text(ids: np.ndarray) -> str:
-        return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-    return text(np.concatenate([prompt_ids, token_ids]))[len(text(prompt_ids)) :]
 
 
 def _stream(
@@ -466,98 +285,6 @@ def _check_draws(draws: Sequence[int] | np.ndarray | None, num_prompts: int) -> 
     return given.astype(np.int32)
 
 
-def _as_conversations(
-    model: Model, prompts: Sequence[Any], chat: Chat | None
-) -> tuple[tuple[str | np.ndarray, ...], bool]:
-    """Prompts with each conversation as its token ids, texts too if they stand in one; and whether there is any."""
-    written, any_chat = [], False
-    for prompt in prompts:
-        talks = is_conversation(prompt)
-        if talks and chat is not None:
-            raise SettingError(
-                f"chat={chat!r} was given beside a conversation, which says by itself who speaks. Give one of them."
-            )
-        turns = None
-        if talks:
-            turns = list(prompt)
-        elif isinstance(prompt, str) and chat is not None:
-            turns = messages_of(prompt, chat)
-        any_chat |= turns is not None
-        written.append(prompt if turns is None else np.asarray(conversation_ids(model.tokenizer, turns), np.int64))
-    return tuple(written), any_chat
-
-
-def _each_prompt(prompts: Any) -> tuple[Any, ...]:
-    """Prompts one by one: texts, conversations, and token ids as int `[tokens]`."""
-    if isinstance(prompts, str) or is_conversation(prompts):
-        return (prompts,)
-    if isinstance(prompts, Mapping):
-        raise TokenizationError(
-            f"a mapping with {', '.join(map(str, prompts))} was given for prompts. Give the ids it holds: "
-            'generate(model, encoded["input_ids"]).'
-        )
-    prompts = list(prompts)
-    if prompts and all(np.ndim(each) == 0 and not isinstance(each, str) for each in prompts):
-        prompts = [prompts]  # one prompt's ids
-    return tuple(
-        each if isinstance(each, str) or is_conversation(each) else _prompt_ids(number, each)
-        for number, each in enumerate(prompts)
-    )
-
-
-def _prompt_ids(number: int, prompt: Any) -> np.ndarray:
-    """Return a prompt's ids as an array; an empty list has no type of its own."""
-    ids = np.asarray(prompt)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        raise TokenizationError(
-            f"prompt {number} is neither a text nor the token ids of one: {ids.dtype} of shape {list(ids.shape)} was "
-            "given, and ids are integers, [tokens]."
-        )
-    return ids.astype(np.int64)
-
-
-def _tokenize_prompts(model: Model, prompts: Sequence[str | np.ndarray], max_new_tokens: int) -> list[np.ndarray]:
-    """Token ids of each prompt, int32 `[tokens]`, that leave room for the new tokens."""
-    if not prompts:
-        raise TokenizationError("no prompts were given; give one or more.")
-    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-    encoded = {"input_ids": [], "special_tokens_mask": []}
-    if texts:
-        encoded = model.tokenizer(
-            texts, padding=False, truncation=False, return_special_tokens_mask=True, verbose=False
-        )
-    own = [np.asarray(mask) == 0 for mask in encoded["special_tokens_mask"]]
-    remedy = "Take it off the text, or give its token ids: model.tokenizer(text, add_special_tokens=False)"
-    warn_of_doubles(model.tokenizer, texts, [np.asarray(ids) for ids in encoded["input_ids"]], own, remedy)
-    of_texts = iter(encoded["input_ids"])
-    prompt_ids = [np.asarray(next(of_texts) if isinstance(prompt, str) else prompt) for prompt in prompts]
-    check_token_ids(
-        prompt_ids,
-        vocab_size=model.config.vocab_size,
-        model=model.name,
-        tokenizer=model.tokenizer,
-        texts=[prompt if isinstance(prompt, str) else f"ids {prompt.tolist()}" for prompt in prompts],
-    )
-    prompt_ids = [ids.astype(np.int32) for ids in prompt_ids]
-    lengths = np.array([len(ids) for ids in prompt_ids])
-    if not lengths.all():
-        empty = int(lengths.argmin())
-        text = model.tokenizer.bos_token or model.tokenizer.eos_token
-        start = f"such as {text!r}, which stands between texts" if text else "any word"
-        raise TokenizationError(
-            f"prompt {empty} is {prompts[empty]!r}, without a single token, and this "
-            f"tokenizer puts none before a text (BOS). The model needs one to start from, {start}."
-        )
-    room = model.config.max_tokens - int(lengths.max())
-    if room < max_new_tokens:
-        raise TokenizationError(
-            f"prompt {lengths.argmax()} has {counted(lengths.max(), 'token')}; with max_new_tokens={max_new_tokens} "
-            f"it is {max_new_tokens - room} more than {model.name}'s context of {model.config.max_tokens}. "
-            + (f"Shorten it, or ask for at most {counted(room, 'new token')}." if room > 0 else "Shorten it.")
-        )
-    return prompt_ids
-
-
 def _refill_at(config: TransformerConfig, longest: int, max_new_tokens: int) -> int | None:
     """After how many new tokens the cache must be made anew, if ever.
 
@@ -580,13 +307,3 @@ def _num_rows(wanted: int, most: int, multiple: int) -> int:
     grain = power if power <= 8 else power // 8
     rounded = -(-wanted // grain) * grain
     return min(-(-rounded // multiple), max(most // multiple, 1)) * multiple
-
-
-def _pad(prompt_ids: Sequence[np.ndarray], prompt_slots: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a request's prompts, int32 `[rows, prompt_slots]`, and mask, bool `[rows, slots]`."""
-    token_ids = np.zeros((len(prompt_ids), prompt_slots), np.int32)
-    mask = np.ones((len(prompt_ids), slots), bool)
-    for i, ids in enumerate(prompt_ids):
-        token_ids[i, prompt_slots - len(ids) :] = ids
-        mask[i, : prompt_slots - len(ids)] = False
-    return token_ids, mask

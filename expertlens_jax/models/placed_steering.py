@@ -19,7 +19,8 @@ from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.gated_maps import GatedMap, GatedRows, GatedSteering, UnitGate
 from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sites import node_at
-from expertlens_jax.models.steering import Steering, check_fit, put_values, why_other
+from expertlens_jax.models.steering import Steering, put_values
+from expertlens_jax.models.steering_fit import check_fit, why_other
 from expertlens_jax.models.when import ReadText, When, listed_tokens
 
 SteeringCollection = Mapping[str, Any]

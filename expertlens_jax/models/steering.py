@@ -5,9 +5,7 @@ parameters, where the sites read it (`taps.py`).
 """
 
 import dataclasses
-import json
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,11 +20,10 @@ from jax.core import Tracer
 
 from expertlens_jax.cards import Card, counted, listed
 from expertlens_jax.errors import ExpertLensWarning, SelectionError
-from expertlens_jax.models import hub
-from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.digests import digest_json
-from expertlens_jax.models.provenance import Provenance, differences, read_provenance
+from expertlens_jax.models.provenance import Provenance
 from expertlens_jax.models.sites import SITES, check_no_summaries, layer_widths
+from expertlens_jax.models.steering_fit import check_fit, check_unit_there, why_other
 from expertlens_jax.models.units import check_experts, experts_of
 from expertlens_jax.models.when import When, check_comes_first, check_when
 
@@ -301,36 +298,9 @@ class Steering:
 
         Versions that don't know `when` refuse the file of a steering that has one, and read all others.
         """
-        stored: dict[str, Any] = {
-            "model": self.model,
-            "label": self.label,
-            "provenance": None if self.provenance is None else self.provenance.attributes(),
-            "transferred_to": self.transferred_to,
-            "channels": dict(self.channels),
-        }
-        if self.stages:
-            stored["parts"] = [
-                {"when": None if when is None else when.given} | _columns(part)
-                for (_, when), part in zip(self.stages, self.parts, strict=True)
-            ]
-        else:
-            stored |= _columns(self)
-        path = epath.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(stored) + "\n")
+        from expertlens_jax.models.steering_files import save_steering  # it imports this file
 
-
-def _columns(steering: Steering) -> dict[str, Sequence[Any]]:
-    """Return a steering's units and maps, as a file has them."""
-    layers, sites, channels = zip(*steering.units, strict=True) if steering.units else ((), (), ())
-    return {
-        "layer": layers,
-        "site": sites,
-        "channel": channels,
-        **({} if steering.experts is None else {"expert": steering.experts}),
-        "scale": np.asarray(steering.scale, np.float64).tolist(),
-        "shift": np.asarray(steering.shift, np.float64).tolist(),
-    }
+        save_steering(self, path)
 
 
 def _is_one_stage(first: Steering, second: Steering) -> bool:
@@ -370,219 +340,6 @@ def _join(first: Steering, second: Steering) -> Steering:
 def _only_shifts(steering: Steering) -> bool:
     """Return whether all scales are known, and 1."""
     return not isinstance(steering.scale, Tracer) and bool((np.asarray(steering.scale) == 1).all())
-
-
-STEERING = "steering.json"
-"""The file of a repository that is a steering."""
-
-SOUGHT = hub.Sought(
-    "steering",
-    f"A steering is a {STEERING} that el.push wrote; a table of expertise is opened by el.open_expertise, a model is "
-    "loaded by el.load_model.",
-    SelectionError,
-    "steering's file",
-)
-
-
-def load_steering(
-    path: epath.PathLike,
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-) -> Steering:
-    """Load what `Steering.save` wrote, or `el.push` into a repository of the hub.
-
-        steering = el.load_steering("cat.json")
-        steering = el.load_steering("someone/cat-steering", revision="v1")
-
-    Args:
-      path: the file, here or in a bucket; or a directory with a `steering.json` in it, as a repository is when it is
-        copied here. What doesn't exist as a path and has the form `owner/name` is taken for a repository's id; one with
-        the ending `.json` is always a path.
-      revision: of the repository: a branch, tag or commit.
-      cache_dir: where downloads are kept; default huggingface_hub's own.
-      token: of the hub, for gated and private repositories; default the one logged in with (`hf auth login`).
-
-    Raises:
-      SelectionError: there is no such file or repository, it can't be reached, or it holds something else; or settings
-        of the hub beside a path.
-
-    Warns:
-      ExpertLensWarning: a path here is taken, and could be a repository's id; or the file is of version 0.1.0, which
-        says no more of the model than its name; that is then all that a call can go by.
-
-    >>> import expertlens_jax as el, tempfile
-    >>> model = el.load_model("lenslet-2m")
-    >>> path = f"{tempfile.mkdtemp()}/silence.json"
-    >>> el.steer_units(model, model.units.head(2), label="silence").save(path)
-    >>> el.load_steering(path)
-    Steering of lenslet-2m: silence; 2 units (2 at attn.q)
-    """
-    path = _steering_file(path, revision, cache_dir, token)
-    try:
-        stored = json.loads(path.read_text())
-        parts = stored.get("parts", [stored])
-        for part in parts:
-            columns = ("layer", "site", "channel", "scale", "shift", *(["expert"] if "expert" in part else []))
-            lengths = {len(part[name]) for name in columns}
-            if len(lengths) > 1:
-                raise ValueError(f"columns of {sorted(lengths)} units")
-        layers, sites, channels, scale, shift = (
-            [value for part in parts for value in part[name]] for name in ("layer", "site", "channel", "scale", "shift")
-        )
-        numbers = np.array([layers, channels, scale, shift], np.float64)
-        if not np.isfinite(numbers).all() or (numbers[:2] % 1).any() or (numbers[:2] < 0).any():
-            raise ValueError("layers or channels that aren't whole numbers, or a number that isn't finite")
-        experts = [expert for part in parts for expert in part.get("expert", ())]
-        if len(experts) not in (0, len(layers)) or not all(type(each) is int and each >= -1 for each in experts):
-            raise ValueError("experts that aren't whole numbers, -1 of none, or that some units lack")
-        whens = [None if part.get("when") is None else When(**part["when"]) for part in parts]
-        if "provenance" not in stored:
-            warnings.warn(
-                ExpertLensWarning(
-                    f"{path} was saved by an earlier version, which says no more of the model than its name, "
-                    f"{stored['model']}: whether it is the one that the steering is given to, only the name can tell. "
-                    "Make the steering again from a table of this version."
-                ),
-                stacklevel=2,
-            )
-        return Steering(
-            scale=np.array(scale, np.float32),
-            shift=np.array(shift, np.float32),
-            units=tuple(zip(layers, sites, channels, strict=True)),
-            channels=tuple(stored["channels"].items()),
-            model=stored["model"],
-            label=stored["label"],
-            provenance=read_provenance(stored.get("provenance") or {}),
-            transferred_to=stored.get("transferred_to", ""),
-            stages=tuple((len(part["layer"]), when) for part, when in zip(parts, whens, strict=True))
-            if "parts" in stored
-            else (),
-            experts=tuple(experts) if any("expert" in part for part in parts) else None,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SelectionError(f"{path} is no steering that steering.save wrote ({error!r}).") from error
-
-
-def _steering_file(
-    path: epath.PathLike,
-    revision: str | None,
-    cache_dir: str | os.PathLike[str] | None,
-    token: str | bool | None,
-) -> epath.Path:
-    """Return the file that is meant: at a path, in a directory, or of a repository, which is fetched.
-
-    Raises:
-      SelectionError: there is none.
-    """
-    fetched = hub.find_file(path, STEERING, SOUGHT, revision=revision, cache_dir=cache_dir, token=token)
-    if fetched is not None:
-        return epath.Path(fetched)
-    here = epath.Path(path)
-    if here.is_file():
-        return here
-    if here.is_dir():
-        if not (here / STEERING).is_file():
-            raise SelectionError(
-                f"{path} is a directory here that has no {STEERING}. Give the steering's file; for a repository of "
-                "that name, run from another directory."
-            )
-        hub.warn_of_path(path, SOUGHT, stacklevel=4)
-        return here / STEERING
-    raise SelectionError(f"there is no steering {path}; write one with steering.save({str(path)!r}).")
-
-
-def check_fit(steering: Steering, config: TransformerConfig, model: str) -> None:
-    """Refuse a steering whose units a model doesn't have.
-
-    Args:
-      steering: of any model.
-      config: of the model.
-      model: its name, for errors.
-
-    Raises:
-      SelectionError: a site or layer isn't there, or has other channels, or a mixture's other experts have them; or is
-        a summary, see `sites.py`.
-    """
-    check_no_summaries(site for site, _ in steering.channels)
-    own = config.site_channels()
-    for site, width in steering.channels:
-        highest = max((channel for _, of, channel in steering.units if of == site), default=-1)
-        if site not in own or (own[site] != width if width is not None else highest >= own[site]):
-            there = f"has {width} channels" if width is not None else f"has a channel {highest}"
-            here = f"{own[site]}" if site in own else "no such site"
-            raise SelectionError(
-                f"this steering is of {steering.model} and doesn't fit {model}: {site} {there} there, "
-                f"{here} here. Make it from an expertise table of {model}."
-            )
-    for layer, site, channel in steering.units if config.layers_differ else ():
-        width = _width(layer, site, config)
-        if layer < config.num_layers and channel >= width:
-            raise SelectionError(
-                f"this steering is of {steering.model} and doesn't fit {model}: it has the unit L{layer} {site} "
-                f"{channel}, and that layer has {width} channels of {site} here. Make it from an expertise table of "
-                f"{model}."
-            )
-    deepest = max((layer for layer, _, _ in steering.units), default=0)
-    if deepest >= config.num_layers:
-        raise SelectionError(
-            f"this steering is of {steering.model} and doesn't fit {model}: it has units in layer {deepest}, and "
-            f"{model} has layers 0 to {config.num_layers - 1}. Make it from an expertise table of {model}."
-        )
-    if steering.experts is not None:
-        _check_same_experts(steering, config, model)
-    for _, when in steering.stages:
-        _check_unit_there(when, config, model)
-
-
-def _check_same_experts(steering: Steering, config: TransformerConfig, model: str) -> None:
-    """Refuse a steering whose units are of other experts in a model than in its own."""
-    given = steering.table
-    own = experts_of(given, config)
-    other = np.flatnonzero(given["expert"].to_numpy() != own)
-    if other.size:
-        first = int(other[0])
-        layer, site, channel = steering.units[first]
-        there, here = (f"expert {e}'s" if e >= 0 else "no expert's" for e in (given["expert"][first], own[first]))
-        raise SelectionError(
-            f"this steering is of {steering.model} and doesn't fit {model}: L{layer} {site} {channel} is {there} "
-            f"there, and {here} here ({other.size} of {len(given)} units). Make it from an expertise table of {model}."
-        )
-
-
-def _check_unit_there(when: When | None, config: TransformerConfig, model: str) -> None:
-    """Refuse a condition by a unit that a model doesn't have."""
-    if when is None or when.unit is None:
-        return
-    own = config.site_channels()
-    layer, site, channel = when.unit
-    width = _width(layer, site, config)
-    if channel >= width:
-        there = f"{site} has the channels 0 to {own[site] - 1}" if site in own else f"its sites are {', '.join(own)}"
-        only = f", of which layer {layer} has {width}" if layer < config.num_layers and width < own.get(site, 0) else ""
-        raise SelectionError(
-            f"a steering that applies only {when} doesn't fit {model}, which has no such unit: {there}, in layers 0 to "
-            f"{config.num_layers - 1}{only}."
-        )
-
-
-def _width(layer: int, site: str, config: TransformerConfig) -> int:
-    """Return how many channels a site has in a layer; 0 where there is no such layer or site."""
-    known = site in SITES and 0 <= layer < config.num_layers
-    return layer_widths(SITES[site], config)[layer] if known else 0
-
-
-def why_other(steering: Steering, model: str, provenance: Provenance | None) -> str:
-    """Return what shows that a steering is of another model, to end a sentence with.
-
-    It is "" if it is of this one.
-    """
-    if steering.provenance is None or provenance is None:
-        return "." if steering.model != model else ""
-    if steering.provenance.same_model(provenance):
-        return ""
-    return f" ({differences(steering.provenance, provenance, model_only=True)})."
 
 
 def put_values(
@@ -678,7 +435,7 @@ def steer_units(
     )
     if when is None:
         return steering
-    _check_unit_there(check_when(when), model.config, model.name)
+    check_unit_there(check_when(when), model.config, model.name)
     return steering.only(when)
 
 

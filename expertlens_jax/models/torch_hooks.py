@@ -19,7 +19,8 @@ from expertlens_jax.errors import SelectionError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.sites import SITES
-from expertlens_jax.models.steering import Steering, check_fit
+from expertlens_jax.models.steering import Steering
+from expertlens_jax.models.steering_fit import check_fit
 from expertlens_jax.models.units import site_units
 from expertlens_jax.models.when import When
 

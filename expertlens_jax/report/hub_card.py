@@ -22,7 +22,8 @@ from expertlens_jax.models.hub import REPOSITORY
 from expertlens_jax.models.packaged import packaged_models
 from expertlens_jax.models.provenance import Provenance, read_provenance
 from expertlens_jax.models.sites import check_no_summaries, in_block_order
-from expertlens_jax.models.steering import STEERING, Steering
+from expertlens_jax.models.steering import Steering
+from expertlens_jax.models.steering_files import STEERING
 
 FIGURE = "experts.png"
 SHOWN = 20

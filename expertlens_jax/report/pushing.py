@@ -19,7 +19,8 @@ from expertlens_jax.experts.selection import average_precision, select_experts
 from expertlens_jax.experts.table import PACKED, STORE, open_expertise, pack_table, read_progress
 from expertlens_jax.models.hub_writing import Target, check_target, look_at, named, write_files
 from expertlens_jax.models.model import Model
-from expertlens_jax.models.steering import STEERING, Steering, load_steering
+from expertlens_jax.models.steering import Steering
+from expertlens_jax.models.steering_files import STEERING, load_steering
 from expertlens_jax.plot.localisation_figures import plot_localisation
 from expertlens_jax.report.hub_card import FIGURE, can_be_drawn, write_expertise_card, write_steering_card
 

@@ -24,7 +24,7 @@ from expertlens_jax.models.families import family_of
 from expertlens_jax.models.model import respond
 from expertlens_jax.models.quantised.mxfp4 import dequantise, quantised_tensor
 from expertlens_jax.models.routing import into_experts, out_of_experts, route
-from expertlens_jax.models.steering import check_fit
+from expertlens_jax.models.steering_fit import check_fit
 from expertlens_jax.models.taps import Taps, keep_reached, pool_by_expert
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import StoredTensor

@@ -20,7 +20,7 @@ from expertlens_jax.experts.token_masks import pool_over_words
 from expertlens_jax.models.model import apply
 from expertlens_jax.models.scoring import score_continuations
 from expertlens_jax.models.sites import SITES as ALL_SITES
-from expertlens_jax.models.steering import load_steering
+from expertlens_jax.models.steering_files import load_steering
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.when import _STAGE_OF
 from expertlens_jax.report.hub_card import write_steering_card

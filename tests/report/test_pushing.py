@@ -19,7 +19,7 @@ from expertlens_jax import command
 from expertlens_jax.errors import ExpertLensWarning, HubError, RunDirectoryError, SelectionError
 from expertlens_jax.experts.steering import METHODS
 from expertlens_jax.experts.table import PACKED, pack_table
-from expertlens_jax.models.steering import STEERING
+from expertlens_jax.models.steering_files import STEERING
 from expertlens_jax.report.hub_card import METHOD_TEXTS, write_expertise_card, write_steering_card
 from expertlens_jax.report.pushing import write_folder
 
