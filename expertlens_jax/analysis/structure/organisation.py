@@ -232,7 +232,7 @@ def graph_concepts(
     """
     if len(overlap) < 2 or neighbours < 1:
         raise SelectionError(
-            f"a graph of {counted(len(overlap), 'concept')} with {counted(neighbours, 'edge')} of each was asked for; "
+            f"graph_concepts was given {counted(len(overlap), 'concept')} and {neighbours=}, edges from each; "
             "wanted two concepts or more, and one edge or more."
         )
     domains, names = concept_domains(overlap), concept_names(overlap)

@@ -254,5 +254,7 @@ def test_edges_within_domains_are_held_against_permuted_domains():
 
 
 def test_a_graph_of_one_concept_is_refused():
-    with pytest.raises(SelectionError, match="a graph of 1 concept with 3 edges of each was asked for"):
+    with pytest.raises(
+        SelectionError, match="was given 1 concept and neighbours=3, edges from each; wanted two concepts or more"
+    ):
         graph_concepts(overlap_of(np.ones((1, 1)), ["a"]))
