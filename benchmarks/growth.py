@@ -92,7 +92,8 @@ def main() -> None:
 def grow_positives(num_sentences: int = 6400, num_units: int = 512, rounds: int = 5) -> None:
     """Prints ranking's ratio to np.argsort over the positives of a concept, with transport and without."""
     import expertlens_jax as el
-    from expertlens_jax.experts.ranking import _num_cores, rank_units
+    from expertlens_jax.experts.ranking import rank_units
+    from expertlens_jax.parallel import num_cores
 
     values = np.random.default_rng(0).standard_normal((num_sentences, num_units), np.float32)
     by_unit = np.ascontiguousarray(values.T)
@@ -112,7 +113,7 @@ def grow_positives(num_sentences: int = 6400, num_units: int = 512, rounds: int 
         for work in works:
             work()  # compiles
         floor, ours, without = np.min([[processor_seconds(work) for work in works] for _ in range(rounds)], axis=0)
-        cores = floor * _num_cores()
+        cores = floor * num_cores()
         print(f"| {positives:,} | {len(names)} | {ours / cores:.2f} | {without / cores:.2f} |", flush=True)
 
 

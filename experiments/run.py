@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import ml_collections
 import pandas as pd
@@ -20,6 +21,8 @@ from expertlens_jax.run_directory import open_run, write_csv
 
 from .expertise import saved_expertise
 from .sources import Sources
+
+Made = TypeVar("Made")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,3 +136,17 @@ def start(
     open_run(run.workdir, config.to_dict())
     print(f"Writing to {run.workdir}")
     return run
+
+
+def describe_meanwhile(made: Iterable[Made], describe: Callable[[Made], pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows that describe all that is made: those of each are computed while the next is made."""
+    describing = ThreadPoolExecutor(1)
+    try:
+        parts: list[Future[pd.DataFrame]] = []
+        for each in made:
+            parts.append(describing.submit(describe, each))
+            for part in filter(Future.done, parts):
+                part.result()  # tells at once of what went wrong
+        return pd.concat([part.result() for part in parts], ignore_index=True)
+    finally:
+        describing.shutdown(cancel_futures=True)  # whatever has stopped it, nobody waits for what is left

@@ -23,7 +23,6 @@ in `expertise/`; killed and started again, it goes on where it was.
 import functools
 
 import ml_collections
-import pandas as pd
 from etils import epath
 
 from expertlens_jax import plot
@@ -34,7 +33,7 @@ from expertlens_jax.report.stability_findings import conclude, tell
 
 from .checks import check_stability as check
 from .launch import launch
-from .run import start
+from .run import describe_meanwhile, start
 from .sources import Sources
 
 
@@ -52,8 +51,8 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
         models={name: functools.partial(this.named_model, name) for name in settings.models},
         seed=config.seed,
     )
-    parts = [describe_comparison(each, config.thresholds, **this.draws) for each in comparisons]
-    table = pd.concat(parts, ignore_index=True)
+    draws = {"thresholds": config.thresholds, **this.draws}
+    table = describe_meanwhile(comparisons, functools.partial(describe_comparison, **draws))
     this.write({"stability": table})
     this.draw("stability", plot.stability(table[table["threshold"] == threshold]))
     fewer = table["kind"] == "fewer"
@@ -63,7 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     sizes = settings.grid_positives, settings.grid_negatives
     if all(sizes):
         cells = make_grid(this.model, this.datasets[0], this.expertise, *sizes, seed=config.seed)
-        grid = pd.concat([describe_cell(cell, config.thresholds, **this.draws) for cell in cells], ignore_index=True)
+        grid = describe_meanwhile(cells, functools.partial(describe_cell, **draws))
         this.write({"grid": grid})
         this.draw("stability_grid", plot.grid(grid[grid["threshold"] == threshold]))
     found = conclude(table, threshold=threshold, permutations=config.permutations)

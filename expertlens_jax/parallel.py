@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -24,6 +25,11 @@ DATA, MODEL = "data", "model"
 
 HEARTBEAT_SECONDS = 20
 """After how long without a sign of life a host is taken for dead; the others stop then."""
+
+
+def num_cores() -> int:
+    """Return how many cores of the host this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_mesh(model: int = 1) -> Mesh:

@@ -20,7 +20,6 @@ into a table with names.
 
 import functools
 import operator
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -255,14 +254,10 @@ def _rank_on_host(
     starts = range(0, widest, chunk)
     for start in starts[:1]:  # alone: threads that all find nothing compiled would each compile the same program
         progress(rank(start))
-    with ThreadPoolExecutor(_num_cores()) as threads:
+    with ThreadPoolExecutor(parallel.num_cores()) as threads:
         for num_units in threads.map(rank, starts[1:]):
             progress(num_units)
     return ranking
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _rank_on_devices(

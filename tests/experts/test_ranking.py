@@ -143,7 +143,7 @@ def test_threads_that_rank_wait_for_what_the_first_chunk_compiles(monkeypatch):
         return run
 
     monkeypatch.setattr(parallel, "on_each_device", watched)
-    monkeypatch.setattr(ranking, "_num_cores", lambda: 4)
+    monkeypatch.setattr(ranking.parallel, "num_cores", lambda: 4)
     values, contrast = case(3 * 128 * jax.local_device_count(), ties=False)  # three chunks
     rank_units(values, contrast, transport=False)
     assert len(seen) == 6 and seen[:2] == ["begins", "ends"]

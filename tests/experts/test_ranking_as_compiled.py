@@ -114,7 +114,7 @@ for name, given in (("host", blocks), ("devices", on_devices)):
 def test_the_number_of_threads_changes_no_byte(monkeypatch):
     values, contrast = case(1000, ties=False)
     of_all = np.stack(list(rank_units(values, contrast).measured().values()))
-    monkeypatch.setattr("expertlens_jax.experts.ranking._num_cores", lambda: 1)
+    monkeypatch.setattr("expertlens_jax.parallel.num_cores", lambda: 1)
     assert np.stack(list(rank_units(values, contrast).measured().values())).tobytes() == of_all.tobytes()
 
 
