@@ -154,7 +154,7 @@ def find_experts(
             truncate=recording.truncate,
             chat=recording.chat,
         )
-    prepared = prepare_recording(model, concepts.sentences, recording, tokens=tokens, all_hosts=True)
+    prepared = prepare_recording(model, concepts.sentences, recording, tokens=tokens, all_hosts=True, all_layers=False)
     job = plan_job(prepared, concepts, contrasts, negatives, statistics)
     scratch = workdir / "scratch"
     plan = plan_passes(

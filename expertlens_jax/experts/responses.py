@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.experts.budget import tokens_per_batch_of
+from expertlens_jax.experts.budget import free_on_device, free_on_host, tokens_per_batch_of
 from expertlens_jax.experts.labelled_responses import Responses
+from expertlens_jax.models.checkpoint import up_to_layer
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
 from expertlens_jax.models.gated_maps import at_rows
 from expertlens_jax.models.interventions import Intervention, PlacedIntervention, describe_interventions
@@ -96,7 +97,8 @@ def record_responses(
             f"record_responses was given pool_over={recording.pool_over!r}, and knows no concepts whose words these "
             "would be. Give it to el.find_experts."
         )
-    prepared = prepare_recording(model, sentences, recording, offsets=goes_by_words(steering))
+    acts = steering is not None or bool(interventions)
+    prepared = prepare_recording(model, sentences, recording, offsets=goes_by_words(steering), all_layers=acts)
     tokens = prepared.tokens
     text = ReadText(model.tokenizer, tokens.ids, texts=sentences, offsets=tokens.offsets, own=tokens.in_pool)
     placed = model.place_steering(steering, text)
@@ -232,6 +234,7 @@ def prepare_recording(
     tokens: Tokens | None = None,
     offsets: bool = False,
     all_hosts: bool = False,
+    all_layers: bool = True,
 ) -> PreparedRecording:
     """Check what will be recorded, and lay the model out on its devices.
 
@@ -243,6 +246,8 @@ def prepare_recording(
         are (`recording.pool_over`, see `token_masks`) is only written down.
       offsets: whether it should be known where in its sentence each token stands.
       all_hosts: whether the devices of all processes work on each batch, or this process's only.
+      all_layers: whether the layers above the last that an SAE reads are run too, where features are recorded. What
+        steers or intervenes goes by all of them.
 
     Raises:
       SelectionError: an unknown site or pooling.
@@ -264,7 +269,11 @@ def prepare_recording(
         tokenizer=model.tokenizer,
         texts=sentences,
     )
-    mesh, params = parallel.place(model.params, all_hosts=all_hosts)
+    config, params = model.config, model.params
+    if not all_layers and (read := model.saes_at(sites)):
+        room = (free_on_device() or free_on_host()) // 2
+        config, params = up_to_layer(config, params, max(sae.layer for sae in read), most_bytes=room)
+    mesh, params = parallel.place(params, all_hosts=all_hosts)
     tokens_per_batch = recording.tokens_per_batch
     if tokens_per_batch is None:
         tokens_per_batch = tokens_per_batch_of(mesh.devices.flat[0].platform)
@@ -285,7 +294,7 @@ def prepare_recording(
     )
     split = mesh if mesh.shape.get(parallel.MODEL, 1) > 1 else None
     return PreparedRecording(
-        network=Transformer(model.config, Taps(sites, pooling), jnp.dtype(model.dtype), mesh=split),
+        network=Transformer(config, Taps(sites, pooling), jnp.dtype(model.dtype), mesh=split),
         params=params,
         mesh=mesh,
         tokens=tokens,

@@ -13,11 +13,12 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
+from expertlens_jax import parallel
 from expertlens_jax.errors import CheckpointError
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.families.family import Family
 from expertlens_jax.models.sharding import layer_sharding, parameter_sharding
-from expertlens_jax.models.streaming import Offload, StreamedLayers
+from expertlens_jax.models.streaming import Offload, StreamedLayers, streamed_layers
 from expertlens_jax.models.tensor_names import Named, by_base_name, wrapper_prefix
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.weights import DTYPES, StoredTensor, Weights
@@ -194,6 +195,31 @@ def first_layers(params: Mapping[str, Any], config: TransformerConfig) -> dict[s
         whole = flat[path]
         parts[path] = whole if whole.shape == shape else whole[tuple(slice(0, size) for size in shape)]
     return traverse_util.unflatten_dict(parts, sep="/")
+
+
+def up_to_layer(
+    config: TransformerConfig, params: Mapping[str, Any], layer: int, *, most_bytes: int
+) -> tuple[TransformerConfig, Mapping[str, Any]]:
+    """Return a network's config and parameters up to a layer, where those above needn't run.
+
+    The lower layers are copied, unless they are streamed: then they come one by one, and no others.
+
+    Args:
+      config: of the network.
+      params: of the network, on the devices.
+      layer: the last one that runs.
+      most_bytes: that the copy may take on a device. The whole network is returned where it would take more, and where
+        several hosts hold parts of it.
+    """
+    lower = config.first_layers(layer + 1)
+    if streamed_layers(params) is not None:
+        return lower, params
+    shapes, whole = parameter_shapes(lower), traverse_util.flatten_dict(dict(params), sep="/")
+    copied = sum(math.prod(shape) * whole[path].dtype.itemsize for path, shape in shapes.items() if "layers/" in path)
+    too_much = copied > most_bytes * (parallel.num_devices(params) or 1)
+    if layer + 1 == config.num_layers or too_much or jax.process_count() > 1:
+        return config, params
+    return lower, first_layers(params, lower)
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,10 @@ from sklearn.metrics import average_precision_score
 
 import expertlens_jax as el
 from expertlens_jax.errors import CheckpointError, ExpertLensWarning, RunDirectoryError, SelectionError
+from expertlens_jax.experts import responses
 from expertlens_jax.experts.budget import Budget
+from expertlens_jax.experts.responses import prepare_recording
+from expertlens_jax.models.checkpoint import up_to_layer
 from expertlens_jax.models.families import family_of
 from expertlens_jax.models.model import respond
 from expertlens_jax.models.sae import check_saes
@@ -391,6 +394,32 @@ def test_expertise_of_features_is_scikit_learns(carrying):
             assert expertise["average_precision"].values[concept, unit] == pytest.approx(want, abs=1e-6)
     ties = [np.unique(column).size < len(SENTENCES) for column in responses.values.T]
     assert np.mean(ties) > 0.5  # zeros of features that don't fire
+
+
+@pytest.mark.parametrize("offload", [None, "host"])
+def test_layers_above_the_last_that_is_read_do_not_run(directory, offload, monkeypatch):
+    low = el.load_model(directory, offload=offload).with_sae(by_hand(2, layer=1, site="mlp.down"))
+    recording = el.Recording(sites="sae")
+    whole = prepare_recording(low, SENTENCES, recording)
+    lower = prepare_recording(low, SENTENCES, recording, all_layers=False)
+    assert (whole.network.config.num_layers, lower.network.config.num_layers) == (3, 2)
+    assert whole.provenance == lower.provenance and lower.units.equals(whole.units)
+    for batch in whole.batches():
+        np.testing.assert_array_equal(lower.respond(batch), whole.respond(batch))
+    if offload is None:
+        copied, there = (jax.tree.leaves(each.params["layers"]) for each in (lower, whole))
+        assert {len(each) for each in copied} == {2} and {len(each) for each in there} == {3}
+        size = sum(each.nbytes for each in copied)
+        for most, layers in ((size - 1, 3), (size, 2)):  # where a copy of them has no room, all of them run
+            config, params = up_to_layer(low.config, low.params, 1, most_bytes=most)
+            assert config.num_layers == len(jax.tree.leaves(params["layers"])[0]) == layers
+            assert params["embed"]["token"] is low.params["embed"]["token"]  # what isn't of layers isn't copied
+    ran = []
+    monkeypatch.setattr(responses, "up_to_layer", lambda *given, **room: ran.append(given) or given[:2])
+    el.record_responses(low, SENTENCES, sites="sae", steering=el.steer_units(low, low.units.head(1)))
+    assert not ran  # what acts on activations goes by all layers
+    el.record_responses(low, SENTENCES, sites="sae")
+    assert ran
 
 
 @pytest.mark.long
