@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+_PIECE = 128
+
 
 @struct.dataclass
 class Sampling:
@@ -40,7 +42,7 @@ def draw_tokens(
       int32 `[rows]`; without a temperature the likeliest tokens.
     """
     if sampling.temperature is None:
-        return logits.argmax(-1).astype(jnp.int32)
+        return first_largest(logits)
     filtered = divide_by_temperature(logits, sampling.temperature)
     if sampling.top_k is not None:
         filtered = keep_top_k(filtered, sampling.top_k)
@@ -56,7 +58,29 @@ def draw_tokens(
     noises = jax.lax.optimization_barrier(jax.vmap(noise)(jnp.asarray(draws)))
     if of_row is not None:
         noises = noises[of_row]
-    return (noises + filtered).argmax(-1).astype(jnp.int32)
+    return first_largest(noises + filtered)
+
+
+def first_largest(values: jax.Array) -> jax.Array:
+    """Return where the largest of each row `[..., vocabulary]` stands, the first of equals: int32 `[...]`, as argmax.
+
+    XLA's CPU takes forty times as long for the place of a maximum as for the maximum. So there the largest is looked
+    for in pieces, and its place in one piece alone.
+    """
+    return jax.lax.platform_dependent(values, cpu=_first_largest_by_pieces, default=_argmax)
+
+
+def _argmax(values: jax.Array) -> jax.Array:
+    return values.argmax(-1).astype(jnp.int32)
+
+
+def _first_largest_by_pieces(values: jax.Array) -> jax.Array:
+    beyond = -values.shape[-1] % _PIECE
+    padded = jnp.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, beyond)], constant_values=-jnp.inf)
+    pieces = jax.lax.optimization_barrier(padded).reshape(*values.shape[:-1], -1, _PIECE)
+    piece = _argmax(pieces.max(-1))
+    within = _argmax(jnp.take_along_axis(pieces, piece[..., None, None], axis=-2)[..., 0, :])
+    return piece * _PIECE + within
 
 
 def divide_by_temperature(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:

@@ -5,6 +5,7 @@ import json
 
 import families
 import hooks
+import hypothesis.extra.numpy
 import jax
 import numpy as np
 import pytest
@@ -508,6 +509,20 @@ def test_filters_keep_ties_together():
     kept = [True, True, True, False]
     np.testing.assert_array_equal(np.isfinite(sampling.keep_top_k(logits, 2)), kept)
     np.testing.assert_array_equal(np.isfinite(sampling.keep_top_p(logits, 0.7)), kept)
+
+
+@hypothesis.given(
+    hypothesis.extra.numpy.arrays(
+        np.float32,
+        hypothesis.strategies.sampled_from([(3, 1), (2, 127), (2, 128), (3, 129), (2, 300)]),
+        elements=hypothesis.strategies.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0, np.inf, np.nan]),
+        fill=hypothesis.strategies.sampled_from([-np.inf, -1.0, 0.0]),
+    )
+)
+def test_the_first_of_the_largest_is_numpys(values):
+    found = sampling.first_largest(values)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, values.argmax(-1))
 
 
 def test_one_prompt_is_one_row_and_prints_as_text(gpt2):
