@@ -86,7 +86,7 @@ def stated_budget(budget: Budget, scratch: epath.Path) -> Budget:
       budget: as given.
       scratch: the directory that responses would spill to; a bucket is no place for it.
     """
-    device = _SHARE * (free_on_device() or 0)
+    device = _SHARE * free_on_device()
     host = _SHARE * free_on_host()
     disk = _SHARE * free_disk(scratch) if is_local(scratch) else 0
     free = {"device": device, "host": host, "disk": disk}
@@ -94,15 +94,20 @@ def stated_budget(budget: Budget, scratch: epath.Path) -> Budget:
     return dataclasses.replace(budget, **lacking)
 
 
-def free_on_device() -> int | None:
-    """Return the free bytes of each of this process's devices; None on a CPU, and where the device doesn't say."""
+def free_on_device() -> int:
+    """Return the free bytes of each of this process's devices; 0 on a CPU, and where the device doesn't say."""
     stats = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
-    return stats["bytes_limit"] - stats["bytes_in_use"] if stats else None
+    return stats["bytes_limit"] - stats["bytes_in_use"] if stats else 0
 
 
 def free_on_host() -> int:
     """Return the free bytes of the host's memory."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_for_model() -> int:
+    """Return the free bytes where a model's parameters are: on a device, or on a CPU in the host's memory."""
+    return free_on_host() if jax.default_backend() == "cpu" else free_on_device()
 
 
 def free_disk(path: epath.Path) -> int:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.experts.budget import free_on_device, free_on_host, tokens_per_batch_of
+from expertlens_jax.experts.budget import free_for_model, tokens_per_batch_of
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.models.checkpoint import up_to_layer
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
@@ -271,8 +271,7 @@ def prepare_recording(
     )
     config, params = model.config, model.params
     if not all_layers and (read := model.saes_at(sites)):
-        room = (free_on_device() or free_on_host()) // 2
-        config, params = up_to_layer(config, params, max(sae.layer for sae in read), most_bytes=room)
+        config, params = up_to_layer(config, params, max(sae.layer for sae in read), most_bytes=free_for_model() // 2)
     mesh, params = parallel.place(params, all_hosts=all_hosts)
     tokens_per_batch = recording.tokens_per_batch
     if tokens_per_batch is None:
