@@ -9,7 +9,6 @@ one of each value of the parameters that the marker names; those marked `long` a
 
 import atexit
 import collections
-import contextlib
 import gc
 import os
 import pathlib
@@ -17,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import zlib
+from collections.abc import Iterator
 
 import hypothesis
 import jax
@@ -24,8 +24,6 @@ import pytest
 import torch
 
 HERE = pathlib.Path(__file__).parent
-
-gc.disable()  # until all is imported: what a module makes, it keeps
 sys.path[:0] = [str(HERE), str(HERE / "models")]
 
 from quick_compilation import clear_programs, quick_compilation  # noqa: E402
@@ -91,7 +89,7 @@ def compile_as_wanted(request):
     """Compiles as a file or a test wants it, and keeps programs for the next, unless there are too many."""
     quickly = is_compiled_quickly(request.node, request.path)
     clear_programs(quickly)
-    with quick_compilation() if quickly else contextlib.nullcontext():
+    with quick_compilation(quickly):
         yield
 
 
@@ -100,8 +98,10 @@ programs_of_one_test = pytest.fixture(autouse=True)(compile_as_wanted)  # in a f
 
 
 def is_compiled_quickly(node: pytest.Item | pytest.Collector, path: pathlib.Path) -> bool:
-    named = {path.name, path.relative_to(HERE).parts[0]} & {*COMPILED_QUICKLY}
-    return bool(named or node.get_closest_marker("compiled_quickly"))
+    marker = node.get_closest_marker("compiled_quickly")
+    if marker is not None:  # a test's own before its file's: `compiled_quickly(False)` takes it out of that
+        return marker.args != (False,)
+    return not {path.name, path.relative_to(HERE).parts[0]}.isdisjoint(COMPILED_QUICKLY)
 
 
 def begun(item: pytest.Item) -> tuple[bool, int, str, bool]:
@@ -114,11 +114,16 @@ def begun(item: pytest.Item) -> tuple[bool, int, str, bool]:
     return of_file, long, str(item.path), is_compiled_quickly(item, item.path)
 
 
-def pytest_collection_finish() -> None:
-    """What is imported stays for ever: Python needn't look through its half a million objects for rubbish again."""
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(20_000, 20, 20)
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported stays for ever: Python needn't look through its half a million objects for rubbish."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

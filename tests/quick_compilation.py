@@ -34,12 +34,12 @@ compiler.get_compile_options = options_as_wanted
 
 
 @contextlib.contextmanager
-def quick_compilation() -> Iterator[None]:
-    """Within it, what this process compiles is not optimised."""
+def quick_compilation(wanted: bool = True) -> Iterator[None]:
+    """Within it, what this process compiles is not optimised; or, within one that says so, is again, if not wanted."""
     global quickly
     before = jax.config.read("jax_disable_most_optimizations"), quickly
-    jax.config.update("jax_disable_most_optimizations", True)
-    quickly = True
+    jax.config.update("jax_disable_most_optimizations", wanted)
+    quickly = wanted
     try:
         yield
     finally:

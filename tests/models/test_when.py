@@ -25,6 +25,8 @@ from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.when import _STAGE_OF
 from expertlens_jax.report.hub_card import write_steering_card
 
+pytestmark = pytest.mark.compiled_quickly
+
 CASES = {case.name: case for case in families.CASES}
 NAMES = ("gpt2", "llama", "gpt_neox")
 TOLERANCE = 1e-5  # absolute, float32, on logits of order 1
@@ -103,7 +105,6 @@ def check_generated(reference, model, steering):
 
 @pytest.mark.long
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
-@pytest.mark.compiled_quickly
 def test_from_a_token_on_is_what_a_hook_does_at_those_tokens(pair):
     reference, model, steering = pair
     when = el.When(from_token=3)
@@ -117,7 +118,6 @@ def test_from_a_token_on_is_what_a_hook_does_at_those_tokens(pair):
     assert np.abs(ours - plain)[MASK & ~before].max() > 0.1
 
 
-@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 @pytest.mark.parametrize("part", ["prompt", "continuation"])
 def test_in_generation_a_part_is_what_a_hook_does_at_its_tokens(pair, part):
@@ -132,7 +132,6 @@ def test_in_generation_a_part_is_what_a_hook_does_at_its_tokens(pair, part):
 
 
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
-@pytest.mark.compiled_quickly
 def test_where_a_unit_fires_is_what_a_hook_does_where_it_fires(pair):
     """The unit's site is steered too, in its layer, which is read before."""
     reference, model, steering = pair
@@ -166,7 +165,6 @@ def by_a_unit(model, steering):
     return el.steer_units(model, units, scale=0.5, shift=2.0, when=when)
 
 
-@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("part", ["prompt", "continuation"])
 def test_hooks_in_pytorch_steer_at_the_same_tokens_of_a_text_that_is_written(pair, part):
     """By part; and, joined to that, from a token on where a unit fires."""
@@ -178,7 +176,6 @@ def test_hooks_in_pytorch_steer_at_the_same_tokens_of_a_text_that_is_written(pai
     assert np.abs(steered - hf_generate(reference, model.tokenizer)[1]).max() > 1e-3  # and the hooks are gone
 
 
-@pytest.mark.compiled_quickly
 def test_hooks_in_pytorch_steer_at_the_same_tokens_of_a_text_that_is_read(pair):
     reference, model, steering = pair
     for each in (steering.only(el.When(from_token=2)), by_a_unit(model, steering)):
@@ -187,7 +184,6 @@ def test_hooks_in_pytorch_steer_at_the_same_tokens_of_a_text_that_is_read(pair):
             np.testing.assert_allclose(hooks.run(reference, IDS, MASK)[MASK], ours[MASK], atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 def test_what_pytorch_cannot_tell_is_refused(pair):
     reference, _, steering = pair
@@ -208,7 +204,6 @@ def test_what_pytorch_cannot_tell_is_refused(pair):
             reference(ids, attention_mask=torch.ones(3, 1, 9, 9))
 
 
-@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("pair", ["gpt_neox"], indirect=True)
 def test_at_every_token_is_as_without_a_condition(pair):
     """To the bit, though another program computes it."""
@@ -218,7 +213,6 @@ def test_at_every_token_is_as_without_a_condition(pair):
 
 
 @pytest.mark.long
-@pytest.mark.compiled_quickly
 def test_other_positions_words_units_and_bounds_compile_nothing(lenslet, values):
     rows = lenslet.tokenizer(["A cat sat there."])["input_ids"]
     gated = lenslet.units.query("site == 'resid' or site == 'mlp.down' and layer == 3").head(2)
@@ -239,6 +233,7 @@ def test_other_positions_words_units_and_bounds_compile_nothing(lenslet, values)
 
 
 @pytest.mark.long
+@pytest.mark.compiled_quickly(False)  # to the last bit
 def test_streamed_layers_give_the_same(tmp_path):
     directory = families.save(families.make_hf_model(CASES["gpt_neox"]), tmp_path)
     model, streamed = (el.load_model(directory, **given) for given in ({}, {"offload": "host"}))
@@ -250,7 +245,6 @@ def test_streamed_layers_give_the_same(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.compiled_quickly
 def test_rows_of_a_batch_are_steered_each_by_its_own_condition(lenslet, values):
     """As each is by itself: in reading, writing and scoring; beside rows that are steered at every token, or not."""
     units = lenslet.units.query("site == 'mlp.down'").sample(60, random_state=0)
@@ -291,7 +285,6 @@ def steered_tokens(model, sentences, steering, **options):
     ]
 
 
-@pytest.mark.compiled_quickly
 @pytest.mark.long
 def test_words_are_steered_at_the_tokens_that_pooling_takes_for_theirs(lenslet, values):
     """In tracing, in recording, and of token ids, which are decoded."""
@@ -310,7 +303,6 @@ def test_words_are_steered_at_the_tokens_that_pooling_takes_for_theirs(lenslet, 
     )
 
 
-@pytest.mark.compiled_quickly
 def test_of_several_words_each_is_steered_and_all_conditions_have_to_hold(lenslet, values):
     both = el.When(words=["cat", "run"])
     assert steered_tokens(lenslet, SENTENCES[:2], values.only(both)) == [[" cat"], [" cat", "s", " ran"]]
@@ -321,7 +313,6 @@ def test_of_several_words_each_is_steered_and_all_conditions_have_to_hold(lensle
 
 
 @pytest.mark.long
-@pytest.mark.compiled_quickly
 def test_words_that_are_cut_off_or_stand_in_a_conversation_are_found_where_they_are(lenslet, values):
     long = "It rained and " * 40 + "the cat sat."
     steering = values.only(el.When(words="cat"))
@@ -333,7 +324,6 @@ def test_words_that_are_cut_off_or_stand_in_a_conversation_are_found_where_they_
     assert found == [" cat"]  # and not the template's own
 
 
-@pytest.mark.compiled_quickly
 def test_generation_steers_the_words_of_the_prompt(lenslet, values):
     """As if the prompt, and no new token, were read with the steering: texts, ids and conversations alike."""
     units = lenslet.units.query("site == 'mlp.down'").sample(60, random_state=0)
@@ -354,7 +344,6 @@ def test_generation_steers_the_words_of_the_prompt(lenslet, values):
 # Scoring.
 
 
-@pytest.mark.compiled_quickly
 def test_scoring_tells_a_prompt_from_its_continuation(lenslet):
     """What a prompt's steering does to the first of the new tokens, one of the continuation can't."""
     units = lenslet.units.query("site == 'mlp.down'").sample(60, random_state=0)
@@ -377,7 +366,6 @@ def test_scoring_tells_a_prompt_from_its_continuation(lenslet):
 # Steerings as values.
 
 
-@pytest.mark.compiled_quickly
 def test_a_condition_travels_with_the_steering(lenslet, values, tmp_path):
     words = ("cat", "ice cream")
     steering = values.only(
@@ -411,7 +399,6 @@ def test_a_condition_travels_with_the_steering(lenslet, values, tmp_path):
     assert "only from token 2 on, digest" in recorded.provenance.steering
 
 
-@pytest.mark.compiled_quickly
 def test_steerings_that_are_joined_apply_each_when_it_did(lenslet, values):
     first, later = el.When(words="cat"), el.When(from_token=3)
     doubled = dataclasses.replace(values, scale=np.full(1, 2.0, np.float32), shift=np.zeros(1, np.float32))
@@ -430,7 +417,6 @@ def test_steerings_that_are_joined_apply_each_when_it_did(lenslet, values):
 
 
 @pytest.mark.long
-@pytest.mark.compiled_quickly
 def test_gradients_flow_through_what_applies_at_some_tokens(lenslet, values):
     rows = lenslet.tokenizer(["A cat sat there."])["input_ids"]
 
@@ -442,7 +428,6 @@ def test_gradients_flow_through_what_applies_at_some_tokens(lenslet, values):
     assert abs(float(early[0])) > 1e-3 and float(late[0]) == 0.0
 
 
-@pytest.mark.compiled_quickly
 @pytest.mark.parametrize("name", ["qwen2_moe", "llama", "gpt_neox"])
 def test_sites_are_known_in_the_order_in_which_they_are_computed(name, tmp_path):
     """Of a mixture with a shared expert, a gated model, and one whose branches stand side by side."""
@@ -467,7 +452,6 @@ def test_sites_are_known_in_the_order_in_which_they_are_computed(name, tmp_path)
 # What can't be met.
 
 
-@pytest.mark.compiled_quickly
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -496,7 +480,6 @@ def test_conditions_that_cannot_hold_are_told(given, message):
         el.When(**given)
 
 
-@pytest.mark.compiled_quickly
 def test_units_that_are_not_known_in_time_are_told(lenslet, values):
     with pytest.raises(
         SelectionError, match="which has no such unit: attn.k has the channels 0 to 127, in layers 0 to 3"
@@ -528,7 +511,6 @@ def test_units_that_are_not_known_in_time_are_told(lenslet, values):
             el.steer_units(lenslet, values.table, when=when)
 
 
-@pytest.mark.compiled_quickly
 def test_calls_that_know_no_prompt_or_no_words_say_so(lenslet, values):
     prompted = values.only(el.When(part="prompt"))
     token_ids = lenslet.tokenizer(["A dog"])["input_ids"]
@@ -567,7 +549,6 @@ class SlowTokenizer:
         return str(token_id)
 
 
-@pytest.mark.compiled_quickly
 def test_what_is_no_condition_and_a_second_one_are_told(lenslet, values):
     with pytest.raises(SettingError, match=r"when='prompt' was given; wanted el.When\(part, from_token, words, unit\)"):
         el.steer_units(lenslet, values.table, when="prompt")
@@ -580,7 +561,6 @@ def test_what_is_no_condition_and_a_second_one_are_told(lenslet, values):
         lenslet([[5, 6]], steering=torn)
 
 
-@pytest.mark.compiled_quickly
 def test_files_that_cannot_carry_a_condition_say_so(lenslet, values, tmp_path):
     steering = values.at_strength(1.0).only(el.When(part="continuation"))
     for carrier, save in (
