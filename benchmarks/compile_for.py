@@ -19,7 +19,6 @@ import concurrent.futures
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import re
 import sys
@@ -34,6 +33,7 @@ from targets import TARGETS, Target, find_targets, without_accelerators
 
 from expertlens_jax.errors import ExpertLensError
 from expertlens_jax.experts.budget import format_bytes
+from expertlens_jax.parallel import num_cores
 
 CAPTION = "Estimates by XLA's compilers for accelerators that are not there; nothing here was measured."
 
@@ -130,8 +130,7 @@ def choose(asked: argparse.Namespace) -> list[tuple[Target, Program]]:
 
 def compile_all(work: Sequence[tuple[Target, Program]], tokens_per_batch: int | None = None) -> list[Row]:
     """Compiles programs, as many at once as there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(cores) as threads:
+    with concurrent.futures.ThreadPoolExecutor(num_cores()) as threads:
         started = [threads.submit(compile_one, target, program, tokens_per_batch) for target, program in work]
         rows = []
         for (target, program), each in zip(work, started, strict=True):

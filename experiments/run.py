@@ -149,4 +149,4 @@ def describe_meanwhile(made: Iterable[Made], describe: Callable[[Made], pd.DataF
                 part.result()  # tells at once of what went wrong
         return pd.concat([part.result() for part in parts], ignore_index=True)
     finally:
-        describing.shutdown(cancel_futures=True)  # whatever has stopped it, nobody waits for what is left
+        describing.shutdown(cancel_futures=True)  # whatever has stopped it, what isn't begun is left

@@ -269,14 +269,14 @@ def prepare_recording(
         tokenizer=model.tokenizer,
         texts=sentences,
     )
-    config, params = model.config, model.params
-    if not all_layers and (read := model.saes_at(sites)):
-        config, params = up_to_layer(config, params, max(sae.layer for sae in read), most_bytes=free_for_model() // 2)
+    config, params, saes = model.config, model.params, model.saes_at(sites)
+    if saes and not all_layers:
+        config, params = up_to_layer(config, params, max(sae.layer for sae in saes), most_bytes=free_for_model() // 2)
     mesh, params = parallel.place(params, all_hosts=all_hosts)
     tokens_per_batch = recording.tokens_per_batch
     if tokens_per_batch is None:
         tokens_per_batch = tokens_per_batch_of(mesh.devices.flat[0].platform)
-    saes = parallel.replicate(model.saes_at(sites), mesh)
+    saes = parallel.replicate(saes, mesh)
     provenance = dataclasses.replace(
         model.provenance,
         tokenizer=digest_tokenizer(model.tokenizer),

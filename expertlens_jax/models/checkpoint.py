@@ -214,10 +214,11 @@ def up_to_layer(
     lower = config.first_layers(layer + 1)
     if streamed_layers(params) is not None:
         return lower, params
+    if layer + 1 == config.num_layers or jax.process_count() > 1:
+        return config, params
     shapes, whole = parameter_shapes(lower), traverse_util.flatten_dict(dict(params), sep="/")
     copied = sum(math.prod(shape) * whole[path].dtype.itemsize for path, shape in shapes.items() if "layers/" in path)
-    too_much = copied > most_bytes * (parallel.num_devices(params) or 1)
-    if layer + 1 == config.num_layers or too_much or jax.process_count() > 1:
+    if copied > most_bytes * (parallel.num_devices(params) or 1):
         return config, params
     return lower, first_layers(params, lower)
 

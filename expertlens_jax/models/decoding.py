@@ -71,8 +71,7 @@ def prefill(
     state: State,
 ) -> State:
     """Run the prompts into an empty cache, and choose every row's first token."""
-    logits, cache = _next_logits(network, params, steering, request, None, request.prompt_ids, 0)
-    return _choose(request, dataclasses.replace(state, cache=cache), logits)
+    return _read_and_choose(network, params, steering, request, state, request.prompt_ids, 0)
 
 
 @program(static=["count"])
@@ -86,8 +85,7 @@ def refill(
 ) -> State:
     """Do what `step` does, with the cache made anew of the prompts and the `count` tokens chosen so far."""
     token_ids = jnp.concatenate([request.prompt_ids, state.token_ids[:, :count]], axis=1)
-    logits, cache = _next_logits(network, params, steering, request, None, token_ids, 0)
-    return _choose(request, dataclasses.replace(state, cache=cache), logits)
+    return _read_and_choose(network, params, steering, request, dataclasses.replace(state, cache=None), token_ids, 0)
 
 
 @program(donate=["state"])
@@ -101,8 +99,7 @@ def step(
     """Run every row's last token and choose the next; rows that are done go along unheeded."""
     last = jax.lax.dynamic_slice_in_dim(state.token_ids, state.steps - 1, 1, axis=1)
     slot = request.prompt_ids.shape[1] + state.steps - 1
-    logits, cache = _next_logits(network, params, steering, request, state.cache, last, slot)
-    return _choose(request, dataclasses.replace(state, cache=cache), logits)
+    return _read_and_choose(network, params, steering, request, state, last, slot)
 
 
 @program(donate=["state"])
@@ -126,16 +123,16 @@ def decode(
     )
 
 
-def _next_logits(
+def _read_and_choose(
     network: Transformer,
     params: Mapping[str, Any],
     steering: LaidOut | None,
     request: Request,
-    cache: Mapping[str, Any] | None,
+    state: State,
     token_ids: jax.Array,
     first_slot: jax.Array | int,
-) -> tuple[jax.Array, Mapping[str, Any]]:
-    """Logits `[rows, vocabulary]` after the last of `token_ids` `[rows, tokens]`, and the cache with them."""
+) -> State:
+    """Run `token_ids` `[rows, tokens]` into the state's cache, a new one if it has none, and choose what follows."""
     logits, written = run(
         network,
         params,
@@ -143,11 +140,12 @@ def _next_logits(
         request.mask,
         jnp.ones(token_ids.shape, bool),
         first_slot,
-        variables={"steering": steering, "cache": cache},
+        variables={"steering": steering, "cache": state.cache},
         interventions=request.interventions,
         sown=["new"],
     )
-    return logits[:, -1], _remember(cache, written["new"], first_slot, request.mask.shape[1])
+    cache = _remember(state.cache, written["new"], first_slot, request.mask.shape[1])
+    return _choose(request, dataclasses.replace(state, cache=cache), logits[:, -1])
 
 
 def _remember(

@@ -93,15 +93,15 @@ def mantel(
 
     def count_extreme(drawn: np.ndarray) -> int:
         rows, both = np.empty_like(ranks[0]), np.empty_like(ranks[0])
-        extreme = 0
+        count = 0
         for places in drawn:
             # Rows move, then columns, into memory that is used again: far quicker than to look up pair by pair. Each
             # pair is summed twice; centred ranks are whole or half numbers, whose sums are exact in any order.
             np.take(ranks[0], places, axis=0, out=rows, mode="clip")
             np.take(rows, places, axis=1, out=both, mode="clip")
             permuted = np.einsum("ij,ij->", both, ranks[1]) / 2
-            extreme += abs(permuted) >= (abs(rho) - 1e-12) * scale  # 1e-12: the same ranks, summed otherwise
-        return int(extreme)
+            count += int(abs(permuted) >= (abs(rho) - 1e-12) * scale)  # 1e-12: the same ranks, summed otherwise
+        return count
 
     rng = np.random.default_rng(seed)
     extreme = 0
