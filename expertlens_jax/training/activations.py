@@ -24,6 +24,7 @@ from expertlens_jax.errors import CorpusError, SelectionError
 from expertlens_jax.models.checkpoint import first_layers
 from expertlens_jax.models.model import Model, capture
 from expertlens_jax.models.sites import check_activation_site
+from expertlens_jax.models.streaming import check_loaded
 from expertlens_jax.models.taps import Taps
 from expertlens_jax.models.tokens import Tokens, batches, padding_id
 from expertlens_jax.models.transformer import Transformer
@@ -148,8 +149,9 @@ def prepare_reading(model: Model, layer: int, site: str) -> SiteReader:
 
     Raises:
       SelectionError: the model doesn't have the layer or the site, or the site is a summary, is within the experts of
-        a mixture, or is wider in some layers than in others.
+        a mixture, or is wider in some layers than in others; or its layers are streamed.
     """
+    check_loaded(model.params, model.name, "reading activations for an autoencoder")
     if check_activation_site(model.config, site, model.name, "read", alike=True).by_expert and model.config.num_experts:
         raise SelectionError(
             f"no autoencoder can be trained on {site} of {model.name}: each of its experts has its own, at the tokens "

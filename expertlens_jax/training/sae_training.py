@@ -119,7 +119,7 @@ def train_sae(
       The autoencoder, and how good it is.
 
     Raises:
-      SelectionError: the model has no such layer or site, or the site is a summary of another.
+      SelectionError: the model has no such layer or site, the site is a summary of another, or layers are streamed.
       CorpusError: too little text, or none; or a site that holds nothing but zeros.
       SettingError: a batch that can't be split over the devices.
       RunDirectoryError: the directory holds another training, or another process is writing there.

@@ -1,5 +1,7 @@
 """One launch: what it looks at is loaded once in a process, and what it concluded is kept as data."""
 
+import itertools
+import time
 import weakref
 
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 import expertlens_jax as el
 from configs.demo import get_config
 from experiments import reproduce
-from experiments.run import Run
+from experiments.run import Run, describe_meanwhile
 from experiments.sources import Sources
 from expertlens_jax.report.conclusions import CONCLUSIONS, Conclusion, Verdict, read_conclusions, write_conclusions
 
@@ -106,3 +108,16 @@ def test_the_end_of_a_run_prints_and_returns_what_it_concluded(tmp_path, capsys)
     assert capsys.readouterr().out == (
         f"\na table\n\nNot held: Experts exist.\n\nTables and figures are in {tmp_path}\n"
     )
+
+
+def test_what_is_made_is_described_in_order_and_an_error_stops_the_making():
+    found = describe_meanwhile(range(5), lambda number: pd.DataFrame({"number": [number, 10 * number]}))
+    assert found["number"].tolist() == [0, 0, 1, 10, 2, 20, 3, 30, 4, 40] and found.index.tolist() == [*range(10)]
+
+    def slowly_for_ever():
+        for number in itertools.count():
+            time.sleep(0.001)
+            yield number
+
+    with pytest.raises(ZeroDivisionError):
+        describe_meanwhile(slowly_for_ever(), lambda number: pd.DataFrame({"share": [1 / (2 - number)]}))

@@ -133,3 +133,9 @@ def test_an_empty_file_is_explained(tmp_path):
 def test_places_that_are_not_there_are_explained(model, layer, site, message):
     with pytest.raises(SelectionError, match=message):
         prepare_reading(model, layer, site)
+
+
+def test_a_model_whose_layers_are_streamed_is_refused(tmp_path):
+    streamed = el.load_model("lenslet-2m", offload="host")
+    with pytest.raises(SelectionError, match=r"reading activations .* needs all layers .* Load it without offload="):
+        el.training.train_sae(streamed, TEXTS, tmp_path / "sae", layer=1)
