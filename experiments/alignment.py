@@ -26,7 +26,7 @@ from expertlens_jax.models.sae_named import carry_each
 from expertlens_jax.report.alignment_findings import COLUMNS, conclude, drawn_rows, label_measures, shown_rows, tell
 from expertlens_jax.report.conclusions import Conclusion
 
-from .baselines import check, check_model, compare_concepts, embeddings_beside, word_vector_files
+from .baselines import check, check_model, compare_concepts, kept_beside, word_vector_files
 from .launch import launch
 from .run import start
 from .sources import Sources
@@ -40,20 +40,22 @@ def run(config: ml_collections.ConfigDict, workdir: epath.Path, sources: Sources
     tables = Tables()
     for concepts in this.datasets:
         print(f"\n{concepts!r}")
-        expertise = this.expertise(this.model, concepts, beside=embeddings_beside(config))
+        expertise = this.expertise(this.model, concepts, **kept_beside(config))
+        experts = el.select_experts(expertise, threshold=threshold)
+        counts = count_experts(experts)
+        this.draw(f"overlap_{concepts.name}", plot.overlap(el.jaccard(experts)))
+        this.draw(f"localisation_{concepts.name}", plot.localisation(counts))
+        print(f"Its first figures are in {this.workdir / 'figures'}")
         measures = compare_concepts(this, concepts, expertise, vectors, carrying)
         drawn = next(
             m for m in measures if (m.name, m.threshold, m.negatives_per_positive) == ("jaccard", threshold, ratio)
         )
-        experts = el.select_experts(expertise, threshold=threshold)
         found = align_measures(measures, drawn, this.ratings, concepts.name, progress=True, **this.draws)
         found["experts"] = experts.sum("unit").to_series().rename("experts").reset_index()
-        found["localisation"] = count_experts(experts)
+        found["localisation"] = counts
         for name, table in found.items():
             tables.add(name, table.assign(sentences=concepts.name))
         this.write({f"overlap_{concepts.name}": drawn.similarity.to_pandas().reset_index()})
-        this.draw(f"overlap_{concepts.name}", plot.overlap(drawn.similarity))
-        this.draw(f"localisation_{concepts.name}", plot.localisation(found["localisation"]))
 
     joined = tables.joined()
     table = joined["alignment"]

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import xarray as xr
@@ -10,7 +11,7 @@ from etils import epath
 
 import expertlens_jax as el
 from expertlens_jax.analysis.similarity import compared
-from expertlens_jax.analysis.similarity.control_tables import check_own_tokens, check_words_present
+from expertlens_jax.analysis.similarity.control_tables import OWN_TOKENS, check_own_tokens, check_words_present
 from expertlens_jax.analysis.similarity.embeddings import EMBEDDED
 from expertlens_jax.analysis.similarity.measures import Measure, check_measures
 from expertlens_jax.analysis.similarity.word_vectors import check_word_vectors
@@ -160,12 +161,16 @@ def read_comparison(
     )
 
 
-def embeddings_beside(config: ml_collections.ConfigDict) -> tuple[tuple[str, str], ...]:
-    """Return what embeddings want of the pass that finds the experts.
+def kept_beside(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return what else to keep of the pass that finds the experts, as arguments of `Run.expertise`.
 
-    Nothing where it reads sentences otherwise than they are read to embed them: in a chat.
+    What embeddings are made of, but where sentences stand in a chat, which isn't how they are read to embed them; and
+    responses over the tokens that the controls by own tokens are pooled over.
     """
-    return () if config.chat else EMBEDDED
+    return {
+        "beside": () if config.chat else EMBEDDED,
+        "also_over": tuple(OWN_TOKENS.values()) if config.own_tokens else (),
+    }
 
 
 def compare_concepts(

@@ -63,6 +63,7 @@ def saved_expertise(
     keep: bool = False,
     own: bool = True,
     beside: tuple[tuple[str, str], ...] = (),
+    also_over: tuple[PoolOver, ...] = (),
     **changes: object,
 ) -> xr.Dataset:
     """Return the table of expertise of a model and a sentence set; measure what of it isn't there yet.
@@ -83,6 +84,7 @@ def saved_expertise(
         are kept for these, and slopes of the transport measured. Responses that are there are read in any case.
       own: whether the sentences are the config's own, of which stability asks samples; others are measured without.
       beside: with `keep`, what else to keep of the same pass over the sentences, see `el.ResponseStore`.
+      also_over: with `keep`, over which other tokens to keep responses of the same pass, for tables of `pool_over`.
       **changes: other negatives than the config's, by the plain names of `el.Negatives`; they become part of the
         table's name.
 
@@ -117,7 +119,7 @@ def saved_expertise(
             transport=keep and name == plain and wants_transport(config),
             permutations=el.Resampling(0, together[0].seed),
         ),
-        store=read_store(config, root, read_only=not keep, beside=beside),
+        store=read_store(config, root, read_only=not keep, beside=beside, pool_over=also_over),
     )
     return (el.select_negatives(table, asked) if len(together) > 1 else table).load()
 
@@ -179,11 +181,18 @@ def tables_root(config: ml_collections.ConfigDict, workdir: epath.Path) -> epath
 
 
 def read_store(
-    config: ml_collections.ConfigDict, root: epath.Path, *, read_only: bool, beside: tuple[tuple[str, str], ...] = ()
+    config: ml_collections.ConfigDict,
+    root: epath.Path,
+    *,
+    read_only: bool,
+    beside: tuple[tuple[str, str], ...] = (),
+    pool_over: tuple[PoolOver, ...] = (),
 ) -> el.ResponseStore | None:
     """Return where responses are kept, beside the tables; None where the config keeps none, or in a bucket."""
     limit = int(config.get("kept_gigabytes", 0) * GB)
-    return el.ResponseStore(root / "responses", limit, read_only, beside) if limit > 0 and is_local(root) else None
+    if limit <= 0 or not is_local(root):
+        return None
+    return el.ResponseStore(root / "responses", limit, read_only, beside, pool_over)
 
 
 def wants_transport(config: ml_collections.ConfigDict) -> bool:

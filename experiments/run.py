@@ -76,7 +76,7 @@ class Run:
         """Return the table of a model and a sentence set, see `saved_expertise`.
 
         The responses of the config's own model to its own sentences are kept, since several tables are made of them,
-        and with them what `beside` says.
+        and with them what `beside` and `also_over` say.
         """
         own = any(concepts is each for each in self.datasets)
         keep = own and self.sources.holds(model, self.config) and not {"pool_over", "sae"} & changes.keys()

@@ -1,7 +1,8 @@
 """What ranking is asked, as arrays: which sentences count for and against which concepts, in groups of a size.
 
 Made once from contrasts, they serve every block of units. Several contrasts over the same sentences are answered
-from one sort: the concepts, sets of permuted labels, each half of the sentences.
+from one sort: the concepts, sets of permuted labels, each half of the sentences. Those that differ by the weight of a
+negative alone, as base rates do, are also answered from the same counts.
 """
 
 import dataclasses
@@ -31,24 +32,24 @@ _FEWEST_OTHERS = 8
         *("positives", "others", "other_kinds", "own_in_pool", "per_negative", "num_positives", "num_negatives"),
         *("low", "high", "per_low", "per_high", "stretches", "per_fraction", "per_place"),
     ],
-    meta_fields=["contrast", "removes_only"],
+    meta_fields=["contrasts", "removes_only"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Concepts of one contrast, C of them, whose entries (positives and corrections) are about as many.
+    """Concepts of a contrast, C of them, whose entries (positives and corrections) are about as many.
 
     Sentences are places among the ranked ones; pads are the place after the last.
     """
 
-    contrast: int
-    """Which of the contrasts."""
+    contrasts: tuple[int, ...]
+    """Which of the contrasts: W of them, which differ by the weights of negatives alone."""
     removes_only: bool
     """Every entry is taken out of the pool: no sentence is added, and the pool holds all positives."""
     positives: np.ndarray  # int32 [C, P]
     others: np.ndarray  # int32 [C, O], the corrected sentences besides positives that the pool holds
     other_kinds: np.ndarray  # int32 [C, O]: REMOVED, ADDED, PAD
     own_in_pool: np.ndarray  # int32 [C], 1 where the pool holds the positives, which then aren't negatives
-    per_negative: np.ndarray  # float32 [C], how many negatives weigh as much as a positive
+    per_negative: np.ndarray  # float32 [W, C], how many negatives weigh as much as a positive in each contrast
     num_positives: np.ndarray  # int32 [C]
     num_negatives: np.ndarray  # int32 [C]
     # What would be multiplied and then added is divided by a reciprocal instead, for the same bytes on all devices:
@@ -78,7 +79,9 @@ class ConceptSets:
     pool_size: int  # of the first contrast
     transport: bool  # whether its slopes of the linear transport are measured
     scores: tuple[str, ...]  # which of `settings.MORE_SCORES` are
-    in_pool: tuple[np.ndarray | None, ...]  # of each contrast, bool [T], or None if the pool is all of them
+    # Of each contrast, bool [T], or None if the pool is all of them, or that of an earlier contrast, by whose counts it
+    # is answered.
+    in_pool: tuple[np.ndarray | None, ...]
     groups: tuple[Group, ...]
     rows: tuple[np.ndarray, ...]  # of each contrast, int32 [its concepts], where each is in its groups one by one
 
@@ -129,18 +132,39 @@ def concept_sets(
     sentences = np.flatnonzero(ranked[:-1]).astype(np.int32)
     place = np.full(num_all + 1, sentences.size, np.int32)
     place[sentences] = np.arange(sentences.size)
-    groups, rows, pools = [], [], []
-    for number, each in enumerate(contrasts):
-        pools.append(None if each.pool[sentences].all() else each.pool[sentences])
-        members, of_contrast = _grouped(each, number, place)
+    groups: list[Group] = []
+    rows, pools = [np.empty(0, np.int32)] * len(contrasts), [None] * len(contrasts)
+    for alike in _counted_alike(contrasts):
+        each = contrasts[alike[0]]
+        pools[alike[0]] = None if each.pool[sentences].all() else each.pool[sentences]
+        weights = np.stack([contrasts[number].negative_weight for number in alike])
+        members, of_contrast = _grouped(each, alike, weights, place)
         groups += of_contrast
-        rows.append(np.argsort(np.concatenate([*members, []])).astype(np.int32))
+        for number in alike:
+            rows[number] = np.argsort(np.concatenate([*members, []])).astype(np.int32)
     return ConceptSets(
         sentences, num_all, int(contrast.pool.sum()), transport, tuple(scores), tuple(pools), tuple(groups), tuple(rows)
     )
 
 
-def _grouped(contrast: Contrast, number: int, place: np.ndarray) -> tuple[list[np.ndarray], list[Group]]:
+def _counted_alike(contrasts: Sequence[Contrast]) -> list[tuple[int, ...]]:
+    """Return the contrasts' numbers, those together that differ by the weights of negatives alone."""
+    counted = ("positives", "pool", "corrected", "corrections")
+    found: list[tuple[int, ...]] = []
+    for number, each in enumerate(contrasts):
+        for place, alike in enumerate(found):
+            first = contrasts[alike[0]]
+            if all(np.array_equal(getattr(each, name), getattr(first, name)) for name in counted):
+                found[place] = (*alike, number)
+                break
+        else:
+            found.append((number,))
+    return found
+
+
+def _grouped(
+    contrast: Contrast, alike: tuple[int, ...], weights: np.ndarray, place: np.ndarray
+) -> tuple[list[np.ndarray], list[Group]]:
     """Concepts in groups of about as many entries: which of them, and their arrays."""
     own_in_pool, others, kinds = _own_positives_apart(contrast)
     num_positives, num_others = contrast.num_positives, np.array([len(each) for each in others], int)
@@ -153,7 +177,14 @@ def _grouped(contrast: Contrast, number: int, place: np.ndarray) -> tuple[list[n
         members[-1].append(concept)
     return [np.array(each) for each in members], [
         _group(
-            contrast, number, place, np.array(each), own_in_pool, [others[c] for c in each], [kinds[c] for c in each]
+            contrast,
+            alike,
+            weights,
+            place,
+            np.array(each),
+            own_in_pool,
+            [others[c] for c in each],
+            [kinds[c] for c in each],
         )
         for each in members
     ]
@@ -161,14 +192,15 @@ def _grouped(contrast: Contrast, number: int, place: np.ndarray) -> tuple[list[n
 
 def _group(
     contrast: Contrast,
-    number: int,
+    alike: tuple[int, ...],
+    weights: np.ndarray,
     place: np.ndarray,
     concepts: np.ndarray,
     own_in_pool: np.ndarray,
     others: list[np.ndarray],
     kinds: list[np.ndarray],
 ) -> Group:
-    """Return the arrays of some concepts of a contrast."""
+    """Return the arrays of some concepts of contrasts `alike`, the first of which is given, with weights `[W, C]`."""
     num_positives, num_negatives = contrast.num_positives[concepts], contrast.num_negatives[concepts]
     width = int(num_positives.max())
     most = max(map(len, others))
@@ -183,13 +215,13 @@ def _group(
     stretches, fractions = begins // num_positives, begins % num_positives / num_positives
     stretches[-1], fractions[-1] = num_negatives - 1, 0
     return Group(
-        contrast=number,
+        contrasts=alike,
         removes_only=bool(own_in_pool[concepts].all() and not (other_kinds == ADDED).any()),
         positives=place[contrast.positives[concepts, :width]],
         others=place[sentences],
         other_kinds=other_kinds,
         own_in_pool=own_in_pool[concepts].astype(np.int32),
-        per_negative=(1 / contrast.negative_weight[concepts].astype(np.float64)).astype(np.float32),
+        per_negative=(1 / weights[:, concepts].astype(np.float64)).astype(np.float32),
         num_positives=num_positives.astype(np.int32),
         num_negatives=num_negatives.astype(np.int32),
         low=low.astype(np.int32),

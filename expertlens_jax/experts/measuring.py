@@ -106,11 +106,15 @@ def measure(orders: Orders, sets: ConceptSets) -> tuple[Ranking, tuple[jax.Array
     units = _measure_units(orders.keys, orders.pools[0])
     parts = [[] for _ in sets.rows]
     for group, entries, positives in zip(sets.groups, orders.entries, orders.positives, strict=True):
-        pool = orders.pools[group.contrast]
-        if group.contrast:
-            parts[group.contrast].append(_precision_only(group, entries, pool, len(orders.keys)))
+        first = group.contrasts[0]
+        if first:
+            counts = _count_for_precision(group, entries, orders.pools[first], len(orders.keys))
         else:
-            parts[0].append(_measure_group(group, entries, positives, orders, units, sets))
+            ranking, counts = _measure_group(group, entries, positives, orders, units, sets)
+            parts[0].append(ranking)
+        for number, per_negative in zip(group.contrasts, group.per_negative, strict=True):
+            if number:
+                parts[number].append(_average_precision(group, counts, per_negative))
     first, *others = (
         jax.tree.map(lambda *of_groups, rows=rows: jnp.concatenate(of_groups)[rows], *each)
         for each, rows in zip(parts, sets.rows, strict=True)
@@ -267,12 +271,12 @@ def _count(group: Group, entries: Array, pool_at_least: Array, pool_above: Array
     return _Counts(positives, positives_above, gained, added, pool_at_least + added, above)
 
 
-def _average_precision(group: Group, counts: _Counts) -> jax.Array:
-    """[C, B]."""
+def _average_precision(group: Group, counts: _Counts, per_negative: Array) -> jax.Array:
+    """[C, B], where so many negatives [C] weigh as much as a positive."""
     positives, negatives, gained = (
         each.astype(jnp.float32) for each in (counts.positives, counts.negatives, counts.gained)
     )
-    precision = positives / (positives + negatives / _by_unit(group.per_negative, group, counts))
+    precision = positives / (positives + negatives / _by_unit(per_negative, group, counts))
     total = _total(jnp.where(gained > 0, gained * precision, 0)).value()
     return total / _by_unit(group.num_positives, group, counts)
 
@@ -282,7 +286,7 @@ def _average_precision_down(group: Group, kinds: jax.Array, counts: _Counts) -> 
     positives = (group.num_positives[:, None] - counts.positives_above).astype(jnp.float32)
     assert counts.above is not None  # as in `_measure_group`
     negatives = (group.num_negatives[:, None] - counts.above).astype(jnp.float32)
-    precision = positives / (positives + negatives / _by_unit(group.per_negative, group, counts))
+    precision = positives / (positives + negatives / _by_unit(group.per_negative[0], group, counts))
     total = _total(jnp.where(kinds == POSITIVE, precision, 0)).value()
     return total / _by_unit(group.num_positives, group, counts)
 
@@ -326,10 +330,10 @@ def _by_unit(numbers: Array, group: Group, counts: _Counts) -> jax.Array:
     return jnp.asarray(numbers)[..., None].astype(jnp.float32) + nothing.astype(jnp.float32)
 
 
-def _precision_only(group: Group, entries: Array, pool: Pool | None, size: int) -> jax.Array:
-    """[C, B]."""
+def _count_for_precision(group: Group, entries: Array, pool: Pool | None, size: int) -> _Counts:
+    """Count what average precision alone asks for."""
     ranks = jnp.minimum(entries[:-1] >> 2, size)
-    return _average_precision(group, _count(group, entries, ranks if pool is None else _at(pool.counts, ranks), None))
+    return _count(group, entries, ranks if pool is None else _at(pool.counts, ranks), None)
 
 
 def _measure_group(
@@ -339,8 +343,8 @@ def _measure_group(
     orders: Orders,
     units: _Units,
     sets: ConceptSets,
-) -> Ranking:
-    """Of [C, B] each."""
+) -> tuple[Ranking, _Counts]:
+    """Of [C, B] each, and what was counted for it."""
     size = len(orders.keys)
     kinds, ranks = entries[:-1] & 3, jnp.minimum(entries[:-1] >> 2, size)
     pool = orders.pools[0]
@@ -377,7 +381,7 @@ def _measure_group(
 
     median, p90 = map(quantile, group.low, group.high, group.per_low, group.per_high)
     ranking = Ranking(
-        average_precision=_average_precision(group, counts),
+        average_precision=_average_precision(group, counts, group.per_negative[0]),
         positive_median=median,
         positive_p90=p90,
         positive_mean=(units.centre + positive_mean) / units.scale,
@@ -396,7 +400,7 @@ def _measure_group(
         means = positive_mean, negative_mean
         cohens_d = _cohens_d(positive_values, is_positive, means, size, (num_positives, num_negatives))
         ranking = ranking._replace(cohens_d=cohens_d)
-    return ranking
+    return ranking, counts
 
 
 def _transport_slope(

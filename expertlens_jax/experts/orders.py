@@ -69,7 +69,7 @@ def responses_of(keys: Int32[Array, "*shape"]) -> Float32[jax.Array, "*shape"]:
 
 def positives_apart(group: Group) -> bool:
     """Return whether a group's positives are also sorted by themselves."""
-    return group.contrast == 0 and group.others.shape[1] > 0
+    return group.contrasts[0] == 0 and group.others.shape[1] > 0
 
 
 def _looked_up(group: Group, num_ranked: int) -> tuple[np.ndarray | jax.Array, np.ndarray | jax.Array]:

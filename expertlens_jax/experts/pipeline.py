@@ -34,13 +34,13 @@ from expertlens_jax.experts.planning import (
     most_results,
     plan_job,
 )
-from expertlens_jax.experts.poolings import pooled_otherwise, reading_together
+from expertlens_jax.experts.poolings import pooled_otherwise, pooled_over, reading_together, tokens_over
 from expertlens_jax.experts.ranking import rank_blocks
 from expertlens_jax.experts.response_buffers import DeviceBuffer, HostBuffer, Layout, ResponseBuffer
 from expertlens_jax.experts.response_store import ResponseStore, StoredResponses
 from expertlens_jax.experts.responses import PreparedRecording, SentenceBar, one_behind, prepare_recording
 from expertlens_jax.experts.significance import familywise_p, null_distributions, p_values, q_values
-from expertlens_jax.experts.token_masks import check_pool_over, pool_over_words
+from expertlens_jax.experts.token_masks import check_pool_over
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.provenance import setting_defaults
 from expertlens_jax.run_directory import only_writer, open_run
@@ -141,19 +141,10 @@ def find_experts(
     negatives = [each for _, each, *_ in gathered]
     check_each_once(negatives)
     workdir = epath.Path(workdir)
-    check_pool_over(recording.pool_over)
+    pool_over = check_pool_over(recording.pool_over)
     check_one_host(budget.store)
     contrasts = [contrast_concepts(concepts, each) for each in negatives]
-    tokens = None
-    if recording.pool_over != "all":
-        tokens = pool_over_words(
-            model.tokenizer,
-            concepts,
-            recording.pool_over,
-            max_tokens=model.config.max_tokens,
-            truncate=recording.truncate,
-            chat=recording.chat,
-        )
+    tokens = tokens_over(model, concepts, pool_over, recording)
     prepared = prepare_recording(model, concepts.sentences, recording, tokens=tokens, all_hosts=True, all_layers=False)
     job = plan_job(prepared, concepts, contrasts, negatives, statistics)
     scratch = workdir / "scratch"
@@ -184,7 +175,9 @@ def find_experts(
         done = table.Progress.of(parallel.from_first_host(start))
         spans = [(job.layer_starts[first], job.layer_starts[last]) for first, last in plan.layers]
         waiting = [number for number, units in enumerate(spans) if not done.covers(*units)]
-        kept = kept_responses(budget.store, model, job, progress) if budget.store is not None and waiting else None
+        kept = None
+        if budget.store is not None and waiting:
+            kept = kept_responses(budget.store, model, concepts, recording, job, progress)
         for number in waiting:
             first, last = spans[number]
             label = f"pass {number + 1} of {len(spans)}: " if len(spans) > 1 else ""
@@ -267,10 +260,13 @@ def check_one_host(store: ResponseStore | None) -> None:
         )
 
 
-def kept_responses(store: ResponseStore, model: Model, job: Job, progress: bool) -> StoredResponses | None:
+def kept_responses(
+    store: ResponseStore, model: Model, concepts: ConceptDataset, recording: Recording, job: Job, progress: bool
+) -> StoredResponses | None:
     """Return all layers' responses in the store, recorded there if they aren't yet; None if they can't be kept.
 
-    What the store keeps beside them is recorded by the same pass, and never rounded.
+    What the store keeps beside them is recorded by the same pass: as far as its limit allows, first what is pooled
+    otherwise, which is never rounded, then what is pooled over other tokens.
     """
     found = store.find(job.recording)
     if found is not None:
@@ -279,18 +275,38 @@ def kept_responses(store: ResponseStore, model: Model, job: Job, progress: bool)
         return found
     with store.entry(job.recording) as room, contextlib.ExitStack() as stack:
         if room is not None:
-            others = [
-                unrounded(pooled_otherwise(model, job.recording, site, pooling))
-                for site, pooling in (() if job.recording.saes else store.beside)
-            ]
-            others = [each for each in others if store.find(each) is None]
-            rooms = [
-                (each, stack.enter_context(store.entry(each)))
-                for each in (others if store.may_hold(job.recording, *others) else ())
-            ]
+            otherwise, over = (
+                [each for each in recordings if store.find(each) is None]
+                for recordings in recorded_beside(store, model, concepts, recording, job.recording)
+            )
+            allowed = ([*otherwise, *over], otherwise, [])
+            others = next(each for each in allowed if store.may_hold(job.recording, *each))
+            rooms = [(each, stack.enter_context(store.entry(each))) for each in others]
             beside = [(each, its) for each, its in rooms if its is not None]
             record(job.recording, job.layout, room, (0, job.recording.num_layers), "", progress, beside)
     return room
+
+
+def recorded_beside(
+    store: ResponseStore, model: Model, concepts: ConceptDataset, recording: Recording, prepared: PreparedRecording
+) -> tuple[list[PreparedRecording], list[PreparedRecording]]:
+    """Return what a store keeps beside a recording: what is pooled otherwise, and what is pooled over other tokens.
+
+    Beside features of autoencoders it is nothing.
+
+    Raises:
+      SelectionError, ConceptDataError: see `pooled_otherwise` and `pool_over_words`.
+    """
+    if prepared.saes:
+        return [], []
+    otherwise = [unrounded(pooled_otherwise(model, prepared, site, pooling)) for site, pooling in store.beside]
+    tokens = {each: tokens_over(model, concepts, each, recording) for each in store.pool_over}
+    over = [
+        pooled_over(prepared, each, its)
+        for each, its in tokens.items()
+        if its is not None and each != recording.pool_over
+    ]
+    return otherwise, over
 
 
 def unrounded(recording: PreparedRecording) -> PreparedRecording:
@@ -321,7 +337,7 @@ def record(
 ) -> None:
     """Put all sentences through the model, and the responses of some layers into their place.
 
-    With recordings of the same tokens `beside`, which go into places of their own by the same pass, it is all layers.
+    With recordings of the same sentences `beside`, which the same pass puts into places of their own, it is all layers.
     """
     num_sentences = len(layout.row_of)
     respond = reading_together([prepared, *(each for each, _ in beside)], layers)

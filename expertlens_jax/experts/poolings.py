@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
+from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import SelectionError
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.experts.responses import (
@@ -20,12 +21,14 @@ from expertlens_jax.experts.responses import (
     prepare_recording,
     round_to_bits,
 )
+from expertlens_jax.experts.token_masks import PoolOver, pool_over_words
+from expertlens_jax.models.digests import digest_tokens
 from expertlens_jax.models.model import Model, respond_together
 from expertlens_jax.models.sites import SITES, check_sites
 from expertlens_jax.models.taps import Taps, check_pooling
-from expertlens_jax.models.tokens import Batch
+from expertlens_jax.models.tokens import Batch, Tokens, pool_mask_of
 from expertlens_jax.models.units import units_table
-from expertlens_jax.settings import Recording
+from expertlens_jax.settings import Recording, check_chat
 
 if TYPE_CHECKING:
     from expertlens_jax.experts.response_store import ResponseStore
@@ -107,6 +110,36 @@ def pooled_otherwise(model: Model, recording: PreparedRecording, site: str, pool
     )
 
 
+def tokens_over(model: Model, concepts: ConceptDataset, pool_over: PoolOver, recording: Recording) -> Tokens | None:
+    """Return the sentences' tokens with those in the pool that are pooled over; None for all, as `tokenize` gives them.
+
+    Args:
+      model: whose tokenizer and context they are of.
+      concepts: the sentences.
+      pool_over: which tokens.
+      recording: how the sentences are read else.
+
+    Raises:
+      ConceptDataError, TokenizationError: see `pool_over_words`.
+    """
+    if pool_over == "all":
+        return None
+    return pool_over_words(
+        model.tokenizer,
+        concepts,
+        pool_over,
+        max_tokens=model.config.max_tokens,
+        truncate=recording.truncate,
+        chat=check_chat(recording.chat),
+    )
+
+
+def pooled_over(recording: PreparedRecording, pool_over: PoolOver, tokens: Tokens) -> PreparedRecording:
+    """Return a recording of the same sentences and units, pooled over other tokens, from `tokens_over`."""
+    provenance = dataclasses.replace(recording.provenance, pool_over=pool_over, tokens_sha256=digest_tokens(tokens))
+    return dataclasses.replace(recording, tokens=tokens, provenance=provenance)
+
+
 def reading_together(
     recordings: Sequence[PreparedRecording], layers: tuple[int, int] | None = None
 ) -> Callable[[Batch], tuple[jax.Array, ...]]:
@@ -115,19 +148,28 @@ def reading_together(
     They are not computed yet when it returns.
 
     Args:
-      recordings: of the same tokens, those after the first from `pooled_otherwise`.
+      recordings: of the same sentences, those after the first from `pooled_otherwise` or `pooled_over`.
       layers: of one recording alone, from which layer up to which; None for all.
     """
     first, *others = recordings
     if not others:
         return lambda batch: (first.respond(batch, layers=layers),)
-    taps = [each.network.taps for each in others]
+    otherwise = [each for each in others if each.tokens is first.tokens]
+    over = [each for each in others if each.tokens is not first.tokens]
+    taps = [each.network.taps for each in otherwise]
     beside = tuple((each.sites[0], each.pooling) for each in taps)
     network = first.network.clone(taps=dataclasses.replace(first.network.taps, beside=beside))
+    # As `respond_together` gives them, and where each stands among them.
+    given = [first, *otherwise, *over]
+    places = [next(place for place, one in enumerate(given) if one is each) for each in recordings]
 
     def respond(batch: Batch) -> tuple[jax.Array, ...]:
-        arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, batch.pool_mask), first.mesh)
+        masks = [pool_mask_of(each.tokens, batch.rows, batch.token_ids.shape) for each in over]
+        pool_mask = np.stack([batch.pool_mask, *masks], axis=-1) if masks else batch.pool_mask
+        arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, pool_mask), first.mesh)
         parts = respond_together(network, first.params, *arrays)
-        return tuple(round_to_bits(part, each.significant_bits) for part, each in zip(parts, recordings, strict=True))
+        return tuple(
+            round_to_bits(parts[place], each.significant_bits) for place, each in zip(places, recordings, strict=True)
+        )
 
     return respond

@@ -28,6 +28,7 @@ from etils import epath
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import BudgetError, ExpertLensWarning
+from expertlens_jax.experts.token_masks import PoolOver, check_pool_over
 from expertlens_jax.models.digests import digest_json
 from expertlens_jax.run_directory import is_local
 
@@ -59,12 +60,17 @@ class ResponseStore:
     """(site, pooling) pairs, such as ("resid", "mean"): whenever sentences are read to keep a model's responses, its
     responses there are kept too, from the same pass, as they are computed whatever `significant_bits` says, if the
     limit is enough for both. Not of the site "sae"."""
+    pool_over: tuple[PoolOver, ...] = ()
+    """Which of a sentence's tokens, "concept" or "others" (see `Recording`): whenever `find_experts` reads sentences to
+    keep a model's responses, those pooled over these tokens are kept too, from the same pass, for a table of them, if
+    the limit is enough for all. They are the first to make room."""
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
           BudgetError: a bucket's directory, a limit that isn't a number of bytes, or what is no pair `beside`.
+          SelectionError: other tokens to pool over.
         """
         directory = os.fspath(self.directory)
         object.__setattr__(self, "directory", directory)
@@ -80,6 +86,10 @@ class ResponseStore:
                 '(("resid", "mean"),).'
             )
         object.__setattr__(self, "beside", tuple((site, pooling) for site, pooling in self.beside))
+        given = (self.pool_over,) if isinstance(self.pool_over, str) else tuple(self.pool_over)
+        for each in given:
+            check_pool_over(each)
+        object.__setattr__(self, "pool_over", tuple(each for each in dict.fromkeys(given) if each != "all"))
         if not isinstance(self.limit, numbers.Integral) or isinstance(self.limit, bool) or self.limit < 0:
             raise BudgetError(f"the limit of a store of responses is {self.limit!r}; wanted bytes, from 0 on.")
 
@@ -105,8 +115,10 @@ class ResponseStore:
                 shutil.rmtree(entry, ignore_errors=True)
                 continue
             if stored is not None:
-                with contextlib.suppress(OSError):
-                    os.utime(entry)
+                # Those over some tokens serve one table, others several: so these are kept longer.
+                if prepared.provenance.pool_over == "all":
+                    with contextlib.suppress(OSError):
+                        os.utime(entry)
                 return stored
         return None
 

@@ -5,7 +5,7 @@ around it. Pooled over the word's tokens alone, or over all the others, a respon
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -15,17 +15,18 @@ from expertlens_jax.models.tokens import Tokens, holds_any, tokenize
 from expertlens_jax.settings import Chat
 
 PoolOver = Literal["all", "concept", "others"]
-POOLED_OVER = ("all", "concept", "others")
+POOLED_OVER: tuple[str, ...] = get_args(PoolOver)
 
 
-def check_pool_over(pool_over: str) -> None:
-    """Refuse what is none of `POOLED_OVER`.
+def check_pool_over(pool_over: str) -> PoolOver:
+    """Return which tokens are pooled over.
 
     Raises:
-      SelectionError: it is none of them.
+      SelectionError: they are none of `POOLED_OVER`.
     """
     if pool_over not in POOLED_OVER:
         raise SelectionError(f"pool_over {pool_over!r} was given; wanted one of {', '.join(POOLED_OVER)}.")
+    return cast(PoolOver, pool_over)
 
 
 def pool_over_words(

@@ -43,7 +43,7 @@ from expertlens_jax.models.sites import (
 )
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import digest_parameters, program, run, streamed_layers, whole_shapes
-from expertlens_jax.models.taps import Pooling, Taps, check_pooling, response_name
+from expertlens_jax.models.taps import Pooling, Taps, check_pooling, response_name, response_over
 from expertlens_jax.models.tokens import as_rows, check_token_ids
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
@@ -521,13 +521,20 @@ def respond_together(
 ) -> tuple[jax.Array, ...]:
     """Run one jitted pass for the responses of the network's taps, and for each of those beside them.
 
+    `pool_mask` may be `[batch, tokens, pools]`: the taps' sites are pooled over each.
+
     Returns:
-      What `respond` returns, and of each site and pooling of `network.taps.beside` the same, in their order: float32
-      `[batch, units]`.
+      What `respond` returns with the first pool, of each site and pooling of `network.taps.beside` the same, in their
+      order, and what `respond` returns with each further pool: float32 `[batch, units]`.
     """
     _, sown = run(network, params, token_ids, attention_mask, pool_mask, sown=["responses"])
     taps = network.taps
-    wanted = [(taps.sites, "response"), *(((site,), response_name(each)) for site, each in taps.beside)]
+    further = range(pool_mask.shape[-1] - 1 if pool_mask.ndim == 3 else 0)
+    wanted = [
+        (taps.sites, "response"),
+        *(((site,), response_name(each)) for site, each in taps.beside),
+        *((taps.sites, response_over(number)) for number in further),
+    ]
     together = [
         take_columns(collect_responses(sown["responses"], sites, what), own_columns(network.config, sites))
         for sites, what in wanted

@@ -63,6 +63,11 @@ def response_name(pooling: Pooling) -> str:
     return f"response_{pooling}"
 
 
+def response_over(number: int) -> str:
+    """Return what responses are sown under that are pooled over one of `LayerInputs.other_pools`."""
+    return f"response_over_{number}"
+
+
 @struct.dataclass
 class LayerInputs:
     """What every layer needs to know of the tokens it is given, as opposed to what stands at them."""
@@ -77,6 +82,8 @@ class LayerInputs:
     """int32 scalar: the slot of the first token among the keys; 0 without a cache."""
     key_positions: jax.Array | None = None
     """int32 `[batch, keys]`, counted as `positions`; None unless the model's attention asks for it (ALiBi, chunks)."""
+    other_pools: tuple[jax.Array, ...] = ()
+    """As `pool_mask`, of further responses of the taps' sites, pooled in the same way over other tokens."""
     interventions: tuple[PlacedIntervention | GatedMap, ...] = ()
     """And before them what is steered at some tokens only."""
     token_ids: jax.Array | None = None
@@ -224,6 +231,8 @@ def tap(
             pooled = {
                 what: pool_by_expert(values, inputs.pool_mask, pooling, reached) for what, pooling in poolings.items()
             }
+            for number, mask in enumerate(inputs.other_pools if name in taps.sites else ()):
+                pooled[response_over(number)] = pool_by_expert(values, mask, taps.pooling, reached)
             sow_last(module, "responses", name, pooled)
         if name in taps.captured:
             captured = take_channels(values, chosen_channels(module, name), reached)

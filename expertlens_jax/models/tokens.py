@@ -330,13 +330,29 @@ def batches(
             rows = members[start : start + num_rows]
             token_ids = np.full((num_rows, length), pad_id, np.int32)
             attention_mask = np.zeros((num_rows, length), bool)
-            pool_mask = np.zeros((num_rows, length), bool)
-            # Filler rows repeat the last sentence, so that no row is without a token.
-            for i, row in enumerate(np.pad(rows, (0, num_rows - len(rows)), mode="edge")):
+            for i, row in enumerate(_filled_up(rows, num_rows)):
                 token_ids[i, : lengths[row]] = tokens.ids[row]
                 attention_mask[i, : lengths[row]] = True
-                pool_mask[i, : lengths[row]] = tokens.in_pool[row]
-            yield Batch(rows, token_ids, attention_mask, pool_mask)
+            yield Batch(rows, token_ids, attention_mask, pool_mask_of(tokens, rows, token_ids.shape))
+
+
+def pool_mask_of(tokens: Tokens, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return which tokens of a batch enter the pool, bool `[batch, tokens]` of this shape.
+
+    Args:
+      tokens: `[S]` sentences.
+      rows: which of them the batch begins with.
+      shape: of the batch.
+    """
+    mask = np.zeros(shape, bool)
+    for i, row in enumerate(_filled_up(rows, len(mask))):
+        mask[i, : len(tokens.in_pool[row])] = tokens.in_pool[row]
+    return mask
+
+
+def _filled_up(rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return so many rows: filler repeats the last sentence, so that none is without a token."""
+    return np.pad(rows, (0, num_rows - len(rows)), mode="edge")
 
 
 def row_shapes(found: Iterable[Batch]) -> list[tuple[int, int]]:

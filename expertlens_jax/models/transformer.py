@@ -227,12 +227,14 @@ class Ends(nn.Module):
         c = self.config
         counted = jnp.maximum(jnp.cumsum(attention_mask, axis=1, dtype=jnp.int32) - 1, 0)
         positions = jax.lax.dynamic_slice_in_dim(counted, first_slot, token_ids.shape[1], axis=1)
+        pool_mask, *other_pools = [pool_mask] if pool_mask.ndim == 2 else jnp.moveaxis(pool_mask, -1, 0)
         inputs = LayerInputs(
             positions,
             pool_mask,
             attention_mask,
             jnp.asarray(first_slot, jnp.int32),
             counted if c.alibi is not None or c.chunks else None,
+            tuple(other_pools),
             interventions,
             token_ids=token_ids if interventions else None,
             features=chosen_channels(self, "sae"),
@@ -311,7 +313,8 @@ class Transformer(Ends):
           token_ids: int `[batch, tokens]`.
           attention_mask: bool `[batch, tokens]` (`[batch, slots]` with a cache), False at padding, on
             whichever side; positions count from each row's first True.
-          pool_mask: bool `[batch, tokens]`, the tokens whose activations enter the pooled responses.
+          pool_mask: bool `[batch, tokens]`, the tokens whose activations enter the pooled responses; or
+            `[batch, tokens, pools]`, for responses over each, see `taps.response_over`.
           first_slot: int scalar, the first token's slot in the cache.
           saes: sparse autoencoders that `check_saes` passed, if `taps` asks for the site `sae`.
           interventions: applied after any steering at all tokens, in this order; see `place_interventions`.

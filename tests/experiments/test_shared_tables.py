@@ -8,7 +8,7 @@ import expertlens_jax as el
 from configs.demo import get_config
 from configs.find_experts import get_config as config_of_find_experts
 from configs.minilm import get_config as config_of_minilm
-from experiments.baselines import embeddings_beside
+from experiments.baselines import kept_beside
 from experiments.expertise import asked_together, read_store, saved_expertise, tables_root, wants_transport
 from experiments.run import Run
 from experiments.sources import Sources
@@ -93,9 +93,9 @@ def test_responses_are_kept_of_the_own_model_and_sentences_alone(asking, tmp_pat
 def test_embeddings_are_read_unrounded_by_the_pass_that_finds_the_experts(asking, tmp_path, monkeypatch):
     asking.concepts, asking.sites = ("cat", "car"), ("attn.v",)
     this = Run(asking, tmp_path, Sources())
-    concepts, beside = this.datasets[0], embeddings_beside(asking)
+    concepts = this.datasets[0]
     want = embed_concepts(this.model, concepts)
-    found = this.expertise(this.model, concepts, beside=beside)
+    found = this.expertise(this.model, concepts, **kept_beside(asking))
     alone = el.record_responses(this.model, concepts.sentences, sites="attn.v", significant_bits=12)
     told = el.measure_expertise(alone, concepts)
     np.testing.assert_array_equal(found["average_precision"], told["average_precision"])
@@ -106,9 +106,22 @@ def test_embeddings_are_read_unrounded_by_the_pass_that_finds_the_experts(asking
 
 def test_embeddings_are_not_read_by_a_pass_in_a_chat():
     config = get_config("small")
-    assert embeddings_beside(config) == EMBEDDED
+    assert kept_beside(config)["beside"] == EMBEDDED
     config.chat = "user"
-    assert embeddings_beside(config) == ()
+    assert kept_beside(config)["beside"] == ()
+
+
+def test_controls_by_own_tokens_are_of_the_pass_that_finds_the_experts(asking, tmp_path, monkeypatch):
+    asking.concepts, asking.sites, asking.own_tokens = ("cat", "car"), ("attn.v",), True
+    this = Run(asking, tmp_path / "together", Sources())
+    concepts, alone = this.datasets[0], Run(asking, tmp_path / "alone", this.sources)
+    want = {over: alone.expertise(this.model, concepts, pool_over=over) for over in ("concept", "others")}
+    this.expertise(this.model, concepts, **kept_beside(asking))
+    monkeypatch.setattr(pipeline, "record", None)  # would be called
+    for over, table in want.items():
+        assert this.expertise(this.model, concepts, pool_over=over).identical(table)
+    asking.own_tokens = False
+    assert kept_beside(asking)["also_over"] == ()
 
 
 def test_slopes_of_the_transport_are_measured_where_steering_reads_them():

@@ -1,5 +1,7 @@
 """Several poolings of one pass: the bytes that a pass for each gives, also where a store keeps them for later."""
 
+import json
+import os
 import re
 
 import jax
@@ -8,7 +10,7 @@ import pytest
 from jax import lax
 
 import expertlens_jax as el
-from expertlens_jax.errors import BudgetError, SelectionError
+from expertlens_jax.errors import BudgetError, ConceptDataError, SelectionError
 from expertlens_jax.experts import measuring, pipeline, poolings, response_store, responses
 from expertlens_jax.experts.poolings import record_poolings
 
@@ -70,6 +72,60 @@ def test_a_store_keeps_nothing_beside_that_its_limit_has_no_room_for(model, conc
         store = el.ResponseStore(tmp_path / f"kept{limit}", limit, beside=(("attn.k", "mean"),))
         el.find_experts(model, concepts, tmp_path / f"run{limit}", store=store, **FINDING)
         assert len(list((tmp_path / f"kept{limit}").glob("*/entry.json"))) == entries
+
+
+@pytest.mark.parametrize("offload", [None, "host"])
+def test_what_is_pooled_over_other_tokens_is_recorded_by_the_same_pass(model, concepts, offload, tmp_path, monkeypatch):
+    model = model if offload is None else el.load_model("lenslet-2m", offload=offload)
+    over = ("all", "concept", "others")
+    finding = FINDING | {"significant_bits": 12, "sites": ("attn.v", "mlp.up")}
+    want = [el.find_experts(model, concepts, tmp_path / f"alone_{each}", pool_over=each, **finding) for each in over]
+    store = el.ResponseStore(tmp_path / "kept", beside=(("resid", "mean"),), pool_over=over)
+    assert store.pool_over == ("concept", "others")
+    monkeypatch.setattr(responses, "respond", refuse)
+    got = [el.find_experts(model, concepts, tmp_path / "all", store=store, **finding)]
+    monkeypatch.setattr(poolings, "respond_together", refuse)
+    got += [
+        el.find_experts(model, concepts, tmp_path / each, store=store, pool_over=each, **finding) for each in over[1:]
+    ]
+    for number, (table, alone) in enumerate(zip(got, want, strict=True)):
+        assert table["average_precision"].values.tobytes() == alone["average_precision"].values.tobytes(), over[number]
+        assert table.attrs == alone.attrs
+
+
+def test_what_is_kept_over_some_tokens_makes_room_first(model, concepts, tmp_path):
+    size = 4 * len(concepts.sentences) * response_store.UNITS_PER_BLOCK
+    held = tmp_path / "kept"
+    for number, (limit, entries) in enumerate(((4 * size - 1, 2), (4 * size, 4))):
+        store = el.ResponseStore(
+            held / f"{number}", limit, beside=(("attn.k", "mean"),), pool_over=("concept", "others")
+        )
+        el.find_experts(model, concepts, tmp_path / f"all{number}", store=store, **FINDING)
+        assert len(list((held / f"{number}").glob("*/entry.json"))) == entries  # all of them, or none over some tokens
+    for entry in (held / "1").glob("*/"):
+        os.utime(entry, (1, 1))
+    for over in ("others", "all", "concept"):
+        el.find_experts(model, concepts, tmp_path / over, store=store, pool_over=over, **FINDING)
+    used = {
+        json.loads((entry / "entry.json").read_text())["key"].get("pool_over", "all"): entry.stat().st_mtime
+        for entry in (held / "1").glob("*/")
+        if "attn.v" in (entry / "entry.json").read_text()
+    }
+    assert used["all"] > 1 and used["concept"] == used["others"] == 1
+
+
+def test_tokens_that_cannot_be_pooled_over_are_refused_before_the_model_runs(model, concepts, tmp_path, monkeypatch):
+    with pytest.raises(SelectionError, match="pool_over 'word' was given; wanted one of all, concept, others"):
+        el.ResponseStore(tmp_path, pool_over=("word",))
+    store = el.ResponseStore(tmp_path / "kept", pool_over="concept")
+    monkeypatch.setattr(responses, "respond", refuse)
+    monkeypatch.setattr(poolings, "respond_together", refuse)
+    labels = np.eye(2, dtype=bool)
+    without = el.ConceptDataset(
+        "made", ("It ran off.", "A dog ran."), ("cat", "dog"), ("a", "a"), labels, labels.any(0)
+    )
+    with pytest.raises(ConceptDataError, match="pool_over='concept' can't be met by 1 of 2 sentences .* 'It ran off.'"):
+        el.find_experts(model, without, tmp_path / "run", store=store, **FINDING)
 
 
 def test_poolings_that_cannot_be_are_refused_before_the_model_runs(model, concepts, tmp_path, monkeypatch):

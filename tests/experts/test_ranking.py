@@ -1,11 +1,13 @@
 """Blocks ranked where they lie: the host's sort against the device's, eight devices against one, and refusals."""
 
+import dataclasses
 import time
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import average_precision_score
 
 from expertlens_jax import parallel
 from expertlens_jax.data.concepts import ConceptDataset
@@ -192,3 +194,24 @@ def test_one_positive_a_concept_is_ranked_and_transported_to():
         np.testing.assert_allclose(ranking.auroc[row], area, atol=1e-6)
         np.testing.assert_array_equal(ranking.transport_slope[row], transport_slope(values[~mine], values[mine]))
         np.testing.assert_allclose(ranking.positive_median[row], values[row], atol=1e-6)
+
+
+@pytest.mark.parametrize("sort_on_host", [True, False])
+def test_contrasts_that_differ_by_weights_alone_are_counted_once(sort_on_host):
+    values, first = case(64, ties=True)
+    _, sampled = case(64, ties=True, sampled=True)
+    heavier, lighter = (dataclasses.replace(first, negative_weight=each * first.negative_weight) for each in (9, 0.1))
+    contrasts = (first, heavier, sampled, lighter)
+    sets = concept_sets(*contrasts, transport=False)
+    assert {group.contrasts for group in sets.groups} == {(0, 1, 3), (2,)}
+    blocks = np.broadcast_to(values, (jax.local_device_count(), *values.shape))
+    ranking, others = rank_blocks(blocks, sets, sort_on_host=sort_on_host)
+    together = (ranking.average_precision, *others)
+    assert len(together) == len(contrasts)
+    for got, contrast in zip(together, contrasts, strict=True):
+        alone, _ = rank_blocks(blocks, concept_sets(contrast, transport=False), sort_on_host=sort_on_host)
+        assert np.asarray(got).tobytes() == np.asarray(alone.average_precision).tobytes()
+        labels = np.arange(30) == contrast.positives[..., None]
+        weight = contrast.weights()[1]
+        want = average_precision_score(labels[1].any(axis=0), values[:, 5], sample_weight=weight)
+        np.testing.assert_allclose(np.asarray(got)[0, 1, 5], want, atol=1e-6)
