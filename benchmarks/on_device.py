@@ -39,11 +39,11 @@ from sklearn.metrics import average_precision_score
 
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.experts import ranking
-from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.experts.concept_sets import concept_sets
 from expertlens_jax.models.config import TransformerConfig
 from expertlens_jax.models.model import respond
 from expertlens_jax.models.taps import Taps
+from expertlens_jax.models.tokens import tokens_per_batch_of
 from expertlens_jax.models.transformer import Transformer
 
 TOTAL_SECONDS = 460  # under eight minutes, with what comes before and after the steps

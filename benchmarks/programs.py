@@ -17,7 +17,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from expertlens_jax import parallel
 from expertlens_jax.data.contrast import Contrast
 from expertlens_jax.experts import ranking, response_buffers
-from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.experts.concept_sets import ConceptSets, concept_sets
 from expertlens_jax.experts.measuring import measure
 from expertlens_jax.experts.orders import order_on_device
@@ -28,6 +27,7 @@ from expertlens_jax.models.model import apply, respond
 from expertlens_jax.models.sampling import Sampling
 from expertlens_jax.models.sharding import parameter_sharding
 from expertlens_jax.models.taps import Taps
+from expertlens_jax.models.tokens import tokens_per_batch_of
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.training.pretrain import Recipe, init_state, train_step
 

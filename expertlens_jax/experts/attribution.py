@@ -20,7 +20,6 @@ from expertlens_jax.cards import counted
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.data.in_place import find_words_in_place
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.experts.budget import tokens_per_batch_of
 from expertlens_jax.experts.fingerprints import digest_concepts
 from expertlens_jax.experts.labelled_responses import UNIT_COLUMNS, as_column, as_text
 from expertlens_jax.experts.selection import average_precision
@@ -32,7 +31,7 @@ from expertlens_jax.models.provenance import differences, read_provenance
 from expertlens_jax.models.scoring import tokenize_continuations
 from expertlens_jax.models.sites import check_no_summaries, check_sites
 from expertlens_jax.models.streaming import check_loaded
-from expertlens_jax.models.tokens import batches, padding_id
+from expertlens_jax.models.tokens import batches, padding_id, tokens_per_batch_of
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
 

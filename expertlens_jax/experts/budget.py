@@ -19,20 +19,6 @@ GB = 10**9
 _SHARE = 0.5  # of what is free, by default: the model's activations and the ranking need the rest
 
 
-TOKENS_PER_BATCH = {"cpu": 1024, "tpu": 2048}
-"""Of each device. On a CPU what a layer hands on then stays in its caches, and few sentences need little filler; on a
-TPU it stays in the cores' own memory, which libtpu's estimates prefer to twice as many (see benchmarks/README.md)."""
-_TOKENS_ELSEWHERE = 8192  # a GPU's kernels are told one by one, so each should have more to do
-
-
-def tokens_per_batch_of(platform: str) -> int:
-    """Return about how many tokens each device of a platform ("cpu", "tpu", ...) should record at a time.
-
-    A function of the kind of device alone, so that no response depends on their number or on what else they hold.
-    """
-    return TOKENS_PER_BATCH.get(platform, _TOKENS_ELSEWHERE)
-
-
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """Bytes that responses may take, in each place, and in how many passes over the sentences they are recorded.

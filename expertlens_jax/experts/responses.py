@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.errors import SelectionError
-from expertlens_jax.experts.budget import free_for_model, tokens_per_batch_of
+from expertlens_jax.experts.budget import free_for_model
 from expertlens_jax.experts.labelled_responses import Responses
 from expertlens_jax.models.checkpoint import up_to_layer
 from expertlens_jax.models.digests import digest_json, digest_tokenizer, digest_tokens
@@ -29,7 +29,16 @@ from expertlens_jax.models.sites import SITES, check_sites, layer_widths, own_co
 from expertlens_jax.models.steering import Steering
 from expertlens_jax.models.streaming import streamed_layers
 from expertlens_jax.models.taps import Taps, check_pooling
-from expertlens_jax.models.tokens import Batch, Tokens, batches, check_token_ids, padding_id, row_shapes, tokenize
+from expertlens_jax.models.tokens import (
+    Batch,
+    Tokens,
+    batches,
+    check_token_ids,
+    padding_id,
+    row_shapes,
+    tokenize,
+    tokens_per_batch_of,
+)
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.units import units_table
 from expertlens_jax.models.when import ReadText, goes_by_words

@@ -11,6 +11,11 @@ from expertlens_jax.errors import ExpertLensWarning, TokenizationError
 from expertlens_jax.models.chat import Content, in_conversation
 from expertlens_jax.settings import Chat
 
+TOKENS_PER_BATCH = {"cpu": 1024, "tpu": 2048}
+"""Of each device. On a CPU what a layer hands on then stays in its caches, and few sentences need little filler; on a
+TPU it stays in the cores' own memory, which libtpu's estimates prefer to twice as many (see benchmarks/README.md)."""
+_TOKENS_ELSEWHERE = 8192  # a GPU's kernels are told one by one, so each should have more to do
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
@@ -294,6 +299,14 @@ def padding_id(tokenizer: Any, vocab_size: int | None = None) -> int:
         "different lengths can't be batched. Set tokenizer.pad_token to any token of its vocabulary, save it "
         "beside the model with tokenizer.save_pretrained, and load again."
     )
+
+
+def tokens_per_batch_of(platform: str) -> int:
+    """Return about how many tokens each device of a platform ("cpu", "tpu", ...) should read at a time.
+
+    A function of the kind of device alone, so that no response depends on their number or on what else they hold.
+    """
+    return TOKENS_PER_BATCH.get(platform, _TOKENS_ELSEWHERE)
 
 
 def batches(

@@ -10,7 +10,7 @@ with epy.lazy_api_imports(globals()):
     from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, init_state, train_step
     from expertlens_jax.training.sae_quality import SAEQuality, measure_sae
     from expertlens_jax.training.sae_step import SAESettings
-    from expertlens_jax.training.sae_training import TrainedSAE, train_sae
+    from expertlens_jax.training.sae_training import TrainedSAE, train_sae, train_saes
     from expertlens_jax.training.skip_gram import train_word_vectors
     from expertlens_jax.training.tokenizer import train_tokenizer
 
@@ -31,6 +31,7 @@ __all__ = [
     "tokenize_file",
     "train_language_model",
     "train_sae",
+    "train_saes",
     "train_step",
     "train_tokenizer",
     "train_word_vectors",

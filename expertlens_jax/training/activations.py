@@ -26,11 +26,9 @@ from expertlens_jax.models.model import Model, capture
 from expertlens_jax.models.sites import check_activation_site
 from expertlens_jax.models.streaming import check_loaded
 from expertlens_jax.models.taps import Taps
-from expertlens_jax.models.tokens import Tokens, batches, padding_id
+from expertlens_jax.models.tokens import Tokens, batches, padding_id, tokens_per_batch_of
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.training.corpus import read_lines
-
-TOKENS_PER_BATCH = 4096
 
 Texts = ConceptDataset | Sequence[str] | str | epath.PathLike
 
@@ -113,13 +111,18 @@ class SiteReader:
     layer: int
     pad_id: int
 
+    @property
+    def tokens_per_batch(self) -> int:
+        """About how many tokens each device takes at a time."""
+        return tokens_per_batch_of(self.mesh.devices.flat[0].platform)
+
     def read(self, tokens: Tokens) -> np.ndarray:
         """Return the activations at the texts' own tokens, one after another: float32 `[tokens, channels]`."""
         found: list[np.ndarray] = [np.zeros(0)] * len(tokens.ids)
         waiting = None  # one batch is computed while the one before is copied to the host
         shards = self.mesh.shape[parallel.DATA]
         multiple = self.mesh.shape.get(parallel.MODEL, 1)
-        sizes = {"tokens_per_batch": TOKENS_PER_BATCH, "shards": shards, "rows_multiple": multiple}
+        sizes = {"tokens_per_batch": self.tokens_per_batch, "shards": shards, "rows_multiple": multiple}
         for batch in itertools.chain(batches(tokens, pad_id=self.pad_id, **sizes), [None]):
             if waiting is not None:
                 earlier, activations = waiting

@@ -21,9 +21,9 @@ from expertlens_jax.models.interventions import At, PlacedIntervention, interven
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sae import SAE, check_saes, encode
 from expertlens_jax.models.streaming import program, run
-from expertlens_jax.models.tokens import Tokens, bucket_lengths, padding_id
+from expertlens_jax.models.tokens import Tokens, bucket_lengths, padding_id, tokens_per_batch_of
 from expertlens_jax.models.transformer import Transformer
-from expertlens_jax.training.activations import TOKENS_PER_BATCH, Texts, prepare_reading, read_texts, tokenize_pieces
+from expertlens_jax.training.activations import Texts, prepare_reading, read_texts, tokenize_pieces
 
 ROWS = 1024
 """Activations that are encoded at once."""
@@ -153,7 +153,9 @@ def losses_on(model: Model, pieces: Tokens, sae: SAE, decoder: jax.Array) -> tup
     shards, multiple = mesh.shape[parallel.DATA], mesh.shape.get(parallel.MODEL, 1)
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     totals, count = np.zeros(3), 0
-    for arrays in _of_one_shape(pieces, padding_id(model.tokenizer, model.config.vocab_size), shards, multiple):
+    tokens_per_batch = tokens_per_batch_of(mesh.devices.flat[0].platform)
+    pad_id = padding_id(model.tokenizer, model.config.vocab_size)
+    for arrays in _of_one_shape(pieces, pad_id, tokens_per_batch, shards, multiple):
         placed = parallel.split_rows(arrays, mesh)
         count += int(arrays[-1].sum())
         for which in (CLEAN, SPLICED, ZEROED):
@@ -164,13 +166,15 @@ def losses_on(model: Model, pieces: Tokens, sae: SAE, decoder: jax.Array) -> tup
     return clean, spliced, zeroed
 
 
-def _of_one_shape(pieces: Tokens, pad_id: int, shards: int, multiple: int) -> Iterator[tuple[np.ndarray, ...]]:
+def _of_one_shape(
+    pieces: Tokens, pad_id: int, tokens_per_batch: int, shards: int, multiple: int
+) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches that are all of one shape, so that one program does: ids, real tokens, own tokens, and which are scored.
 
     A text's first token has nothing before it, and isn't scored; nor are those that the tokenizer adds.
     """
     length = int(bucket_lengths(np.array([max(map(len, pieces.ids))]))[0])
-    rows = max(TOKENS_PER_BATCH // length // multiple, 1) * multiple * shards
+    rows = max(tokens_per_batch // length // multiple, 1) * multiple * shards
     for start in range(0, len(pieces.ids), rows):
         ids, own = np.full((rows, length), pad_id, np.int32), np.zeros((rows, length), bool)
         real = np.zeros((rows, length), bool)

@@ -4,19 +4,21 @@ On the way it logs and keeps checkpoints to go on from; at the end it is written
 on texts that it wasn't trained on.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pandas as pd
 from etils import epath
+from jax.sharding import Mesh
 from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
@@ -43,6 +45,10 @@ from expertlens_jax.training.sae_quality import SAEQuality, measure_on_pieces
 from expertlens_jax.training.sae_step import SAESettings, SAEState, init_sae, sae_step
 from expertlens_jax.training.saved import write_directory
 
+Directory = TypeVar("Directory", bound=epath.PathLike)
+
+OF_STREAM = ("batch", "buffer", "context", "held_out", "seed")
+"""Settings that decide which activations come when."""
 MEASURED = 2**14
 """The most activations of held-out texts that the finished autoencoder is measured on, about."""
 
@@ -138,30 +144,132 @@ def train_sae(
     >>> trained.sae.num_features, trained.decoder.shape, el.load_sae(trained.directory).site
     (64, (64, 128), 'resid')
     """
-    settings = settings or SAESettings()
-    workdir = epath.Path(workdir)
+    asked = {workdir: settings or SAESettings()}
+    (trained,) = _train_together(model, texts, asked, layer, site, checkpoint_every, progress, after_checkpoint)
+    _warn_of_dead(trained, asked[workdir])
+    return trained
+
+
+def train_saes(
+    model: Model,
+    texts: Texts,
+    settings: Mapping[Directory, SAESettings],
+    *,
+    layer: int,
+    site: str = "resid",
+    checkpoint_every: int = 500,
+    progress: bool = False,
+    after_checkpoint: Callable[[], object] = lambda: None,
+) -> list[TrainedSAE]:
+    """Train several sparse autoencoders on one stream of activations: the model reads the texts once for all of them.
+
+    For a sweep, or for random twins: reading is most of a training's time where the model is large. Each ends as
+    `train_sae` would end it, on one device with the same bytes, and goes on from its own last checkpoint.
+
+    Args:
+      model: from `load_model`.
+      texts: see `train_sae`.
+      settings: of each training, by the directory that becomes its own. What decides which activations come when
+        (`batch`, `buffer`, `context`, `held_out`, `seed`) has to be the same.
+      layer: from 0.
+      site: that holds activations.
+      checkpoint_every: steps.
+      progress: shows a bar.
+      after_checkpoint: is called after each checkpoint of each.
+
+    Returns:
+      The autoencoders, in the order of `settings`.
+
+    Raises:
+      SettingError: no settings, or some that ask for other activations.
+      CorpusError, RunDirectoryError, SelectionError, TokenizationError, UnsupportedSAEError: see `train_sae`.
+
+    Warns:
+      ExpertLensWarning: features are dead at the end of one.
+
+    >>> import expertlens_jax as el, pathlib, tempfile
+    >>> runs, wanted = pathlib.Path(tempfile.mkdtemp()), dict(features=64, steps=4, batch=64, buffer=4)
+    >>> sweep = {runs / f"k{k}": el.training.SAESettings(k=k, **wanted) for k in (2, 8)}
+    >>> concepts = el.load_concepts("facts")
+    >>> trained = el.training.train_saes(el.load_model("lenslet-2m"), concepts.sentences[:200], sweep, layer=1)
+    >>> [(each.sae.k, each.directory.parent.name) for each in trained]
+    [(2, 'k2'), (8, 'k8')]
+    """
+    found = _train_together(model, texts, settings, layer, site, checkpoint_every, progress, after_checkpoint)
+    for trained, how in zip(found, settings.values(), strict=True):
+        _warn_of_dead(trained, how)
+    return found
+
+
+def _train_together(
+    model: Model,
+    texts: Texts,
+    asked: Mapping[Directory, SAESettings],
+    layer: int,
+    site: str,
+    checkpoint_every: int,
+    progress: bool,
+    after_checkpoint: Callable[[], object],
+) -> list[TrainedSAE]:
+    """Train autoencoders that aren't there yet, by their directories, and read all of them."""
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, int) or checkpoint_every < 1:
         raise SettingError(f"checkpoint_every={checkpoint_every!r} was given; wanted a number of steps, from 1 on.")
+    shared = _check_same_stream(asked)
     mesh = parallel.data_mesh()
-    if settings.batch % mesh.size:
-        raise SettingError(f"batch={settings.batch} can't be split over {mesh.size} devices; wanted a multiple.")
+    if shared.batch % mesh.size:
+        raise SettingError(f"batch={shared.batch} can't be split over {mesh.size} devices; wanted a multiple.")
     reader = prepare_reading(model, layer, site)
-    directory = workdir / f"layer{layer}_{site}"
-    stated = Place(reader.layer, site, f"layer={layer}, site={site!r} were given")
-    agreed(Path(directory), [stated, *places_of_path(Path(directory))], None, None)
-    trained_on, held_out = split_texts(model, read_texts(texts), settings)
+    directories = {epath.Path(workdir): epath.Path(workdir) / f"layer{layer}_{site}" for workdir in asked}
+    for directory in directories.values():
+        stated = Place(reader.layer, site, f"layer={layer}, site={site!r} were given")
+        agreed(Path(directory), [stated, *places_of_path(Path(directory))], None, None)
+    texts = read_texts(texts)
+    longest = max(asked.values(), key=lambda settings: settings.steps / settings.most_passes)
+    trained_on, held_out = split_texts(model, texts, longest)
     question = {
-        **{"layer": reader.layer, "site": site, "settings": dataclasses.asdict(settings), "model": model.name},
-        **{"model_digest": model.digest, "dtype": model.dtype, "tokenizer": digest_tokenizer(model.tokenizer)},
+        **{"layer": reader.layer, "site": site, "model": model.name, "model_digest": model.digest},
+        **{"dtype": model.dtype, "tokenizer": digest_tokenizer(model.tokenizer)},
         **{"trained_on": digest_tokens(trained_on), "held_out": digest_tokens(held_out)},
     }
-    with only_writer(workdir):
-        open_run(workdir, question)
-        if not (directory / "cfg.json").exists():
-            stream = ActivationStream(reader, trained_on, settings.batch, settings.buffer, settings.seed)
-            state, scale = _train(stream, settings, workdir, mesh, checkpoint_every, progress, after_checkpoint)
-            _save(directory, model, reader, site, state, scale, settings)
-        return _read(directory, model, held_out, workdir, settings)
+    with contextlib.ExitStack() as stack:
+        for workdir, settings in zip(directories, asked.values(), strict=True):
+            stack.enter_context(only_writer(workdir))
+            open_run(workdir, question | {"settings": dataclasses.asdict(settings)})
+        stream = ActivationStream(reader, trained_on, shared.batch, shared.buffer, shared.seed)
+        begun = [
+            stack.enter_context(_begun(workdir, directories[workdir], settings, stream, mesh))
+            for workdir, settings in zip(directories, asked.values(), strict=True)
+            if not (directories[workdir] / "cfg.json").exists()
+        ]
+        _take_steps(begun, stream, mesh, checkpoint_every, progress, after_checkpoint)
+        for each in begun:
+            _save(each.directory, model, reader, site, each.state, each.scale, each.settings)
+        return [
+            _read(directories[workdir], model, held_out, workdir, settings)
+            for workdir, settings in zip(directories, asked.values(), strict=True)
+        ]
+
+
+def _check_same_stream(asked: Mapping[Directory, SAESettings]) -> SAESettings:
+    """Return settings of a stream of activations that are the same for all.
+
+    Raises:
+      SettingError: they differ, there are none, or a directory is there twice.
+    """
+    if not asked:
+        raise SettingError("no settings were given; wanted el.training.SAESettings by directory, one or more.")
+    if len({epath.Path(workdir) for workdir in asked}) < len(asked):
+        raise SettingError(f"{', '.join(map(str, asked))} were given; wanted a directory for each training.")
+    (first, shared), *others = asked.items()
+    for workdir, settings in others:
+        for name in OF_STREAM:
+            if getattr(settings, name) != getattr(shared, name):
+                raise SettingError(
+                    f"{name}={getattr(shared, name)!r} is set for {first}, and {getattr(settings, name)!r} for "
+                    f"{workdir}. What is trained together reads the same activations: {', '.join(OF_STREAM)} have to "
+                    "be the same. Train them one by one, with el.training.train_sae."
+                )
+    return shared
 
 
 def split_texts(model: Model, texts: list[str], settings: SAESettings) -> tuple[Tokens, Tokens]:
@@ -190,18 +298,49 @@ def split_texts(model: Model, texts: list[str], settings: SAESettings) -> tuple[
     return trained_on, choose_rows(pieces, np.sort(order[: 1 + np.searchsorted(sizes[:-1], MEASURED)]))
 
 
-def _train(
-    stream: ActivationStream,
-    settings: SAESettings,
-    workdir: epath.Path,
-    mesh: jax.sharding.Mesh,
-    checkpoint_every: int,
-    progress: bool,
-    after_checkpoint: Callable[[], object],
-) -> tuple[SAEState, float]:
-    """Return all steps that aren't taken yet; the state after them, and what activations were multiplied by."""
+@dataclasses.dataclass
+class _Begun:
+    """A training that isn't finished."""
+
+    workdir: epath.Path
+    directory: epath.Path
+    settings: SAESettings
+    checkpoints: ocp.CheckpointManager
+    scale: float
+    """What activations are multiplied by."""
+    state: SAEState
+    logged: list[dict[str, Any]]
+    """Rows of its table."""
+
+    def take(self, step: int, x: jax.Array, keep: bool) -> str:
+        """Take a step on activations, and `keep` a checkpoint; return how it went where that is logged, else ""."""
+        self.state, numbers = sae_step(self.state, x, self.settings)
+        done, told = step + 1, ""
+        if done % max(1, self.settings.steps // 50) == 0 or done == self.settings.steps:
+            numbers = {name: float(value) for name, value in numbers.items()}
+            self._check_finite(numbers, done)
+            self.logged.append({"step": done, "activations": done * self.settings.batch, **numbers})
+            told = f"error {numbers['error']:.3f}, L0 {numbers['l0']:.1f}"
+        if keep:
+            write_csv(self.workdir / "training.csv", pd.DataFrame(self.logged))
+            self.checkpoints.save(done, args=ocp.args.StandardSave(self.state))
+        return told
+
+    def _check_finite(self, numbers: dict[str, float], step: int) -> None:
+        if not math.isfinite(numbers["loss"]):
+            raise ExpertLensError(
+                f"the loss is {numbers['loss']} at step {step} in {self.workdir}: the training came apart. Use a lower "
+                f"rate than {self.settings.rate:g} in SAESettings, and another workdir."
+            )
+
+
+@contextlib.contextmanager
+def _begun(
+    workdir: epath.Path, directory: epath.Path, settings: SAESettings, stream: ActivationStream, mesh: Mesh
+) -> Generator[_Begun]:
+    """Give a training at its start, or at its last checkpoint."""
     spread = saved_json(workdir / "activations.json", lambda: _spread(stream))
-    scale, mean = spread["scale"], np.array(spread["mean"], np.float32)
+    mean = np.array(spread["mean"], np.float32)
     state = parallel.replicate(init_sae(len(mean), settings, mean), mesh)
     kept = workdir / "checkpoints"
     kept = kept.resolve() if is_local(kept) else kept  # orbax takes no relative path
@@ -209,26 +348,36 @@ def _train(
     with ocp.CheckpointManager(kept, options=options) as checkpoints:
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(state))
-        first, every = int(state.step), max(1, settings.steps // 50)
-        logged = _rows_up_to(workdir / "training.csv", first)
-        steps = range(first, settings.steps)
-        bar = tqdm(
-            steps, initial=first, total=settings.steps, desc="training an SAE", unit="step", disable=not progress
-        )
+        logged = _rows_up_to(workdir / "training.csv", int(state.step))
+        yield _Begun(workdir, directory, settings, checkpoints, spread["scale"], state, logged)
+
+
+def _take_steps(
+    begun: Sequence[_Begun],
+    stream: ActivationStream,
+    mesh: Mesh,
+    checkpoint_every: int,
+    progress: bool,
+    after_checkpoint: Callable[[], object],
+) -> None:
+    """Take all steps that aren't taken yet, of all trainings on one batch of activations after the other."""
+    taken = [int(each.state.step) for each in begun]
+    first, last = min(taken, default=0), max((each.settings.steps for each in begun), default=0)
+    what = "training an SAE" if len(begun) < 2 else f"training {len(begun)} SAEs"
+    with tqdm(
+        range(first, last), initial=first, total=last, desc=what, unit="step", disable=not (progress and begun)
+    ) as bar:
         for step in bar:
-            x = parallel.split_rows(stream.at(step) * np.float32(scale), mesh)
-            state, numbers = sae_step(state, x, settings)
-            done = step + 1
-            if done % every == 0 or done == settings.steps:
-                numbers = {name: float(value) for name, value in numbers.items()}
-                _check_finite(numbers, done, settings)
-                logged.append({"step": done, "activations": done * settings.batch, **numbers})
-                bar.set_postfix_str(f"error {numbers['error']:.3f}, L0 {numbers['l0']:.1f}", refresh=False)
-            if done % checkpoint_every == 0 or done == settings.steps:
-                write_csv(workdir / "training.csv", pd.DataFrame(logged))
-                checkpoints.save(done, args=ocp.args.StandardSave(state))
-                after_checkpoint()
-    return state, scale
+            activations = stream.at(step)
+            for each, already in zip(begun, taken, strict=True):
+                if not already <= step < each.settings.steps:
+                    continue
+                x = parallel.split_rows(activations * np.float32(each.scale), mesh)
+                keep = (step + 1) % checkpoint_every == 0 or step + 1 == each.settings.steps
+                if told := each.take(step, x, keep):
+                    bar.set_postfix_str(told, refresh=False)
+                if keep:
+                    after_checkpoint()
 
 
 def _spread(stream: ActivationStream) -> dict[str, Any]:
@@ -240,14 +389,6 @@ def _spread(stream: ActivationStream) -> dict[str, Any]:
         raise CorpusError(f"the activations of this site are {what}, so there is nothing to learn. Choose another one.")
     scale = math.sqrt(x.shape[1]) / length
     return {"scale": scale, "mean": [float(each) for each in (x.mean(0, dtype=np.float64) * scale).astype(np.float32)]}
-
-
-def _check_finite(numbers: dict[str, float], step: int, settings: SAESettings) -> None:
-    if not math.isfinite(numbers["loss"]):
-        raise ExpertLensError(
-            f"the loss is {numbers['loss']} at step {step}: the training came apart. Use a lower rate than "
-            f"{settings.rate:g} in SAESettings, and another workdir."
-        )
 
 
 def _rows_up_to(path: epath.Path, step: int) -> list[dict[str, Any]]:
@@ -300,12 +441,16 @@ def _read(
         workdir / "quality.json", lambda: dataclasses.asdict(measure_on_pieces(model, sae, decoder, held_out))
     )
     dead = len(json.loads((directory / "dead.json").read_text())["dead"])
+    training = pd.read_csv(workdir / "training.csv")
+    return TrainedSAE(sae, decoder, directory, SAEQuality(**quality), dead / settings.features, training)
+
+
+def _warn_of_dead(trained: TrainedSAE, settings: SAESettings) -> None:
+    dead = round(trained.dead_share * settings.features)
     if dead:
         message = (
-            f"{dead} of {settings.features} features of {sae.name} are dead: they fired at none of the last "
+            f"{dead} of {settings.features} features of {trained.sae.name} are dead: they fired at none of the last "
             f"{min(settings.dead_after, settings.steps) * settings.batch} activations. They answer to nothing, and no "
             "concept has them for experts; train fewer features, or for longer."
         )
         warnings.warn(ExpertLensWarning(message), stacklevel=3)
-    training = pd.read_csv(workdir / "training.csv")
-    return TrainedSAE(sae, decoder, directory, SAEQuality(**quality), dead / settings.features, training)

@@ -14,7 +14,7 @@ from expertlens_jax.models.loading import randomize_weights
 from expertlens_jax.models.model import Model
 from expertlens_jax.training.activations import Texts
 from expertlens_jax.training.sae_step import SAESettings
-from expertlens_jax.training.sae_training import TrainedSAE, train_sae
+from expertlens_jax.training.sae_training import TrainedSAE, train_saes
 
 RANDOM = "random weights"
 TWINS = {"frozen decoder": "decoder", "frozen encoder": "encoder", RANDOM: ""}
@@ -49,15 +49,20 @@ def train_with_twins(
     Returns:
       By name, the model that carries them, and how each was trained; first those that are no twins.
     """
-    found = {}
-    for each in (name, *twins):
-        source = randomize_weights(model, seed) if each == RANDOM else model
-        how = dataclasses.replace(settings, frozen=TWINS.get(each, ""))
-        trained = []
-        for layer in layers:
-            print(f"Training {each} of {site} in layer {layer}, unless they are there")
-            directory = workdir / each.replace(" ", "_") / f"layer{layer}"
-            trained.append(train_sae(source, texts, directory, layer=layer, site=site, settings=how, progress=True))
-            print(trained[-1])
-        found[each] = source.with_sae(*(one.sae for one in trained)), trained
-    return found
+    trained: dict[str, list[TrainedSAE]] = {each: [] for each in (name, *twins)}
+    sources = {each: randomize_weights(model, seed) if each == RANDOM else model for each in trained}
+    own = [each for each in trained if each != RANDOM]  # of one model: it reads the texts once for all of them
+    for names in (own, [each for each in trained if each == RANDOM]):
+        for layer in layers if names else ():
+            print(f"Training {', '.join(names)} of {site} in layer {layer}, unless they are there")
+            asked = {
+                workdir / each.replace(" ", "_") / f"layer{layer}": dataclasses.replace(
+                    settings, frozen=TWINS.get(each, "")
+                )
+                for each in names
+            }
+            found = train_saes(sources[names[0]], texts, asked, layer=layer, site=site, progress=True)
+            for each, sae in zip(names, found, strict=True):
+                trained[each].append(sae)
+                print(sae)
+    return {each: (sources[each].with_sae(*(one.sae for one in saes)), saes) for each, saes in trained.items()}

@@ -1,5 +1,6 @@
 """Sparse autoencoders: trained and written as SAELens does, read back bit for bit; killed runs end with equal bytes."""
 
+import dataclasses
 import json
 
 import families
@@ -22,6 +23,7 @@ from expertlens_jax.models.families import family_of
 from expertlens_jax.models.sae import READABLE
 from expertlens_jax.models.sae_saving import hook_name
 from expertlens_jax.models.scoring import score_continuations
+from expertlens_jax.training import activations, sae_training
 from expertlens_jax.training.activations import tokenize_pieces
 from expertlens_jax.training.sae_quality import losses_on
 from expertlens_jax.training.sae_step import SAESettings
@@ -140,11 +142,64 @@ def test_a_killed_run_ends_with_the_same_bytes(model, texts, trained, tmp_path, 
         el.training.train_sae(model, texts, tmp_path, **given, after_checkpoint=stop)
     assert not (tmp_path / "layer1_resid").exists()
     again = el.training.train_sae(model, texts, tmp_path, **given)
-    for file in ("layer1_resid/sae_weights.safetensors", "layer1_resid/cfg.json", "training.csv", "quality.json"):
+    for file in FILES:
         assert (tmp_path / file).read_bytes() == (trained.directory.parent / file).read_bytes(), file
     read = el.training.train_sae(model, texts, tmp_path, **given)  # finished: nothing is trained
     np.testing.assert_array_equal(read.decoder, again.decoder)
     assert read.training.equals(again.training) and read.training["step"].tolist() == list(range(1, 13))
+
+
+FILES = ("layer1_resid/sae_weights.safetensors", "layer1_resid/cfg.json", "training.csv", "quality.json")
+
+
+def test_what_is_trained_together_is_what_is_trained_alone_and_read_once(model, texts, trained, tmp_path, monkeypatch):
+    shorter = dataclasses.replace(SETTINGS, k=2, features=32, steps=7)
+    frozen = dataclasses.replace(SETTINGS, frozen="decoder")
+    asked = {tmp_path / "as_it_was": SETTINGS, tmp_path / "shorter": shorter, tmp_path / "frozen": frozen}
+    alone = {
+        each.name: el.training.train_sae(model, texts, tmp_path / f"{each.name}_alone", layer=1, settings=how)
+        for each, how in asked.items()
+        if how is not SETTINGS
+    } | {"as_it_was": trained}
+    read, buffers = activations.SiteReader.read, []
+    monkeypatch.setattr(activations.SiteReader, "read", lambda *args: buffers.append(1) or read(*args))
+    written = []
+
+    def stop():
+        written.append(0)
+        if len(written) == 5:  # the third of them ends a checkpoint behind the first two
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        el.training.train_saes(model, texts, asked, layer=1, checkpoint_every=5, after_checkpoint=stop)
+    buffers.clear()
+    again = el.training.train_saes(model, texts, asked, layer=1, checkpoint_every=5)
+    assert len(buffers) == 3 + 3  # steps 5 to 12, of three in a buffer, for all; and held-out texts for each
+    for done, workdir in zip(again, asked, strict=True):
+        assert done.directory.parent == workdir and len(done.training) == asked[workdir].steps
+        for file in FILES:
+            assert (workdir / file).read_bytes() == (alone[workdir.name].directory.parent / file).read_bytes(), file
+    buffers.clear()
+    monkeypatch.setattr(sae_training, "measure_on_pieces", None)  # would be called
+    read_again = el.training.train_saes(model, texts, asked, layer=1)
+    assert not buffers and [each.quality for each in read_again] == [each.quality for each in again]
+
+
+def test_what_reads_other_activations_is_not_trained_together(model, texts, tmp_path):
+    for changes in (dict(batch=32), dict(seed=1), dict(buffer=2), dict(context=8), dict(held_out=0.2)):
+        other = dataclasses.replace(SETTINGS, **changes)
+        ((name, value),) = changes.items()
+        message = rf"{name}={getattr(SETTINGS, name)} is set for .*/a, and {value} for .*/b. What is trained together"
+        with pytest.raises(SettingError, match=message):
+            el.training.train_saes(model, texts, {tmp_path / "a": SETTINGS, tmp_path / "b": other}, layer=1)
+    with pytest.raises(SettingError, match="no settings were given"):
+        el.training.train_saes(model, texts, {}, layer=1)
+    with pytest.raises(SettingError, match="wanted a directory for each training"):
+        el.training.train_saes(model, texts, {f"{tmp_path}/a": SETTINGS, f"{tmp_path}/a/": SETTINGS}, layer=1)
+    longer = dataclasses.replace(SETTINGS, steps=2000)
+    with pytest.raises(CorpusError, match=r"2,000 steps of 64 ask for 128000: .* passes, of at most 10"):
+        el.training.train_saes(model, texts, {tmp_path / "a": SETTINGS, tmp_path / "b": longer}, layer=1)
+    assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.long
