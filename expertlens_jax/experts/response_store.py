@@ -63,7 +63,7 @@ class ResponseStore:
     pool_over: tuple[PoolOver, ...] = ()
     """Which of a sentence's tokens, "concept" or "others" (see `Recording`): whenever `find_experts` reads sentences to
     keep a model's responses, those pooled over these tokens are kept too, from the same pass, for a table of them, if
-    the limit is enough for all. They are the first to make room."""
+    the limit is enough for all. Reading them doesn't keep them longer, as it does others."""
 
     def __post_init__(self) -> None:
         """Check the values.
