@@ -25,12 +25,13 @@ from expertlens_jax.models.tokens import (
     check_token_ids,
     padding_id,
     row_shapes,
+    tokens_per_batch_of,
     warn_of_doubles,
 )
 from expertlens_jax.models.transformer import Transformer
 from expertlens_jax.models.when import ReadText
 
-_TOKENS_PER_BATCH = 4096
+_MOST_TOKENS = 4096  # of a batch of a device: each has a number for every token of the vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +123,9 @@ def score_continuations(
         each.
       interventions: from `el.intervene`, applied after the steering; default none. Rows are read in any order and
         batches, so a function has to take any row.
-      tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for 4,096, or as
-        many as these rows have, rounded up to a power of two.
+      tokens_per_batch: about how many tokens, padding included, each device takes at a time; None for as many as
+        recording takes on this kind of device, at most 4,096, or as many as these rows have, rounded up to a power of
+        two.
 
     Returns:
       float32 `[tokens]` a row: natural logs. The tokens are those that the prompt and its continuation have, tokenized
@@ -171,7 +173,8 @@ def score_tokens(
     network = Transformer(model.config, dtype=jnp.dtype(model.dtype))
     scored: list[np.ndarray] = [np.zeros(0, np.float32)] * len(token_ids)
     if tokens_per_batch is None:
-        tokens_per_batch = min(_TOKENS_PER_BATCH, _tokens_of_one_length(token_ids))
+        read = tokens_per_batch_of(mesh.devices.flat[0].platform)
+        tokens_per_batch = min(_MOST_TOKENS, read, _tokens_of_one_length(token_ids))
     all_batches = functools.partial(
         batches,
         continued.tokens,

@@ -219,8 +219,8 @@ def _train_together(
     if shared.batch % mesh.size:
         raise SettingError(f"batch={shared.batch} can't be split over {mesh.size} devices; wanted a multiple.")
     reader = prepare_reading(model, layer, site)
-    directories = {epath.Path(workdir): epath.Path(workdir) / f"layer{layer}_{site}" for workdir in asked}
-    for directory in directories.values():
+    runs = [(epath.Path(workdir), epath.Path(workdir) / f"layer{layer}_{site}", how) for workdir, how in asked.items()]
+    for _, directory, _ in runs:
         stated = Place(reader.layer, site, f"layer={layer}, site={site!r} were given")
         agreed(Path(directory), [stated, *places_of_path(Path(directory))], None, None)
     texts = read_texts(texts)
@@ -232,22 +232,19 @@ def _train_together(
         **{"trained_on": digest_tokens(trained_on), "held_out": digest_tokens(held_out)},
     }
     with contextlib.ExitStack() as stack:
-        for workdir, settings in zip(directories, asked.values(), strict=True):
+        for workdir, _, settings in runs:
             stack.enter_context(only_writer(workdir))
             open_run(workdir, question | {"settings": dataclasses.asdict(settings)})
         stream = ActivationStream(reader, trained_on, shared.batch, shared.buffer, shared.seed)
         begun = [
-            stack.enter_context(_begun(workdir, directories[workdir], settings, stream, mesh))
-            for workdir, settings in zip(directories, asked.values(), strict=True)
-            if not (directories[workdir] / "cfg.json").exists()
+            stack.enter_context(_begun(workdir, directory, settings, stream, mesh))
+            for workdir, directory, settings in runs
+            if not (directory / "cfg.json").exists()
         ]
         _take_steps(begun, stream, mesh, checkpoint_every, progress, after_checkpoint)
         for each in begun:
             _save(each.directory, model, reader, site, each.state, each.scale, each.settings)
-        return [
-            _read(directories[workdir], model, held_out, workdir, settings)
-            for workdir, settings in zip(directories, asked.values(), strict=True)
-        ]
+        return [_read(directory, model, held_out, workdir, settings) for workdir, directory, settings in runs]
 
 
 def _check_same_stream(asked: Mapping[Directory, SAESettings]) -> SAESettings:
