@@ -50,7 +50,12 @@ def test_a_batch_is_no_larger_than_its_rows_need(pair, monkeypatch):
     assert shapes == [(2, 16), (4, 8)]  # three rows of 8 tokens, and so 32 a batch
     shapes.clear()
     score_continuations(pair[0], PROMPTS * 300, CONTINUATIONS * 300)
-    assert shapes == [(256, 16)] * 2 + [(512, 8)] * 2  # 4,096 tokens
+    assert shapes == [(64, 16)] * 5 + [(128, 8)] * 8  # 1,024 tokens, as recording takes on a CPU
+    shapes.clear()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(scoring, "tokens_per_batch_of", lambda platform: 8192)
+        score_continuations(pair[0], PROMPTS * 300, CONTINUATIONS * 300)
+    assert shapes == [(256, 16)] * 2 + [(512, 8)] * 2  # at most 4,096
     shapes.clear()
     many = score_continuations(pair[0], PROMPTS, CONTINUATIONS, tokens_per_batch=4096)
     assert shapes == [(256, 16), (512, 8)]
