@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.models.config import TransformerConfig
-from expertlens_jax.run_directory import is_local, write_csv
+from expertlens_jax.run_directory import write_csv
+from expertlens_jax.training.checkpoints import kept_checkpoints, rows_before
 from expertlens_jax.training.corpus import Corpus, Mixture
 from expertlens_jax.training.pretrain import Recipe, TrainState, held_out_loss, init_state, train_step
 
@@ -78,14 +79,9 @@ def train(
     state = parallel.replicate(init_state(config, recipe, jax.random.key(seed)), parallel.data_mesh())
     if progress:
         print(f"{sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} parameters")
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    kept = workdir / "checkpoints"
-    kept = kept.resolve() if is_local(kept) else kept  # orbax takes no relative path
-    with ocp.CheckpointManager(kept, options=options) as checkpoints:
-        if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(state))
-            if progress:
-                print(f"Going on from step {int(state.step)}")
+    with kept_checkpoints(workdir, state) as (checkpoints, state):
+        if progress and checkpoints.latest_step() is not None:
+            print(f"Going on from step {int(state.step)}")
 
         def checkpoint(step: int, state: TrainState) -> None:
             checkpoints.save(step, args=ocp.args.StandardSave(state))
@@ -106,8 +102,8 @@ def _steps(
     progress: bool,
 ) -> TrainState:
     first = int(state.step)
-    logged = _rows_before(workdir / "training.csv", first + 1)
-    evaluated = _rows_before(workdir / "evaluation.csv", first)
+    logged = rows_before(workdir / "training.csv", first + 1)
+    evaluated = rows_before(workdir / "evaluation.csv", first)
     mesh = parallel.data_mesh()
     tokens_per_step = schedule.rows * schedule.context
     started, started_at = time.perf_counter(), first
@@ -138,14 +134,6 @@ def _steps(
             write_csv(workdir / "training.csv", pd.DataFrame(logged))
             bar.set_postfix_str(f"loss {numbers['loss']:.3f}, {speed:,.0f} tokens/s")
     return state
-
-
-def _rows_before(path: epath.Path, step: int) -> list[dict[str, Any]]:
-    """Return the rows of a run's table of steps before this one; those after are made again."""
-    if not path.exists():
-        return []
-    table = pd.read_csv(path)
-    return table[table["step"] < step].to_dict("records")
 
 
 def evaluate(

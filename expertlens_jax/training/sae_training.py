@@ -9,21 +9,18 @@ import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pandas as pd
 from etils import epath
-from jax.sharding import Mesh
-from tqdm.auto import tqdm
 
 from expertlens_jax import parallel
 from expertlens_jax.cards import counted
-from expertlens_jax.errors import CorpusError, ExpertLensError, ExpertLensWarning, SettingError
+from expertlens_jax.errors import CorpusError, ExpertLensWarning, SettingError
 from expertlens_jax.models.digests import digest_tokenizer, digest_tokens
 from expertlens_jax.models.model import Model
 from expertlens_jax.models.sae import SAE
@@ -31,7 +28,7 @@ from expertlens_jax.models.sae_files import load_decoder, load_sae
 from expertlens_jax.models.sae_places import Place, agreed, places_of_path
 from expertlens_jax.models.sae_saving import save_sae
 from expertlens_jax.models.tokens import Tokens, check_token_ids
-from expertlens_jax.run_directory import is_local, only_writer, open_run, saved_json, write_csv
+from expertlens_jax.run_directory import only_writer, open_run, saved_json
 from expertlens_jax.training.activations import (
     ActivationStream,
     SiteReader,
@@ -41,8 +38,9 @@ from expertlens_jax.training.activations import (
     read_texts,
     tokenize_pieces,
 )
+from expertlens_jax.training.sae_loop import begun_training, take_steps
 from expertlens_jax.training.sae_quality import SAEQuality, measure_on_pieces
-from expertlens_jax.training.sae_step import SAESettings, SAEState, init_sae, sae_step
+from expertlens_jax.training.sae_step import SAESettings, SAEState
 from expertlens_jax.training.saved import write_directory
 
 Directory = TypeVar("Directory", bound=epath.PathLike)
@@ -220,12 +218,11 @@ def _train_together(
         raise SettingError(f"batch={shared.batch} can't be split over {mesh.size} devices; wanted a multiple.")
     reader = prepare_reading(model, layer, site)
     runs = [(epath.Path(workdir), epath.Path(workdir) / f"layer{layer}_{site}", how) for workdir, how in asked.items()]
+    stated = Place(reader.layer, site, f"layer={layer}, site={site!r} were given")
     for _, directory, _ in runs:
-        stated = Place(reader.layer, site, f"layer={layer}, site={site!r} were given")
         agreed(Path(directory), [stated, *places_of_path(Path(directory))], None, None)
-    texts = read_texts(texts)
     longest = max(asked.values(), key=lambda settings: settings.steps / settings.most_passes)
-    trained_on, held_out = split_texts(model, texts, longest)
+    trained_on, held_out = split_texts(model, read_texts(texts), longest)
     question = {
         **{"layer": reader.layer, "site": site, "model": model.name, "model_digest": model.digest},
         **{"dtype": model.dtype, "tokenizer": digest_tokenizer(model.tokenizer)},
@@ -237,11 +234,11 @@ def _train_together(
             open_run(workdir, question | {"settings": dataclasses.asdict(settings)})
         stream = ActivationStream(reader, trained_on, shared.batch, shared.buffer, shared.seed)
         begun = [
-            stack.enter_context(_begun(workdir, directory, settings, stream, mesh))
+            stack.enter_context(begun_training(workdir, directory, settings, stream, mesh))
             for workdir, directory, settings in runs
             if not (directory / "cfg.json").exists()
         ]
-        _take_steps(begun, stream, mesh, checkpoint_every, progress, after_checkpoint)
+        take_steps(begun, stream, mesh, checkpoint_every, progress, after_checkpoint)
         for each in begun:
             _save(each.directory, model, reader, site, each.state, each.scale, each.settings)
         return [_read(directory, model, held_out, workdir, settings) for workdir, directory, settings in runs]
@@ -293,107 +290,6 @@ def split_texts(model: Model, texts: list[str], settings: SAESettings) -> tuple[
         )
     sizes = np.cumsum([pieces.in_pool[row].sum() for row in order[:count]])
     return trained_on, choose_rows(pieces, np.sort(order[: 1 + np.searchsorted(sizes[:-1], MEASURED)]))
-
-
-@dataclasses.dataclass
-class _Begun:
-    """A training that isn't finished."""
-
-    workdir: epath.Path
-    directory: epath.Path
-    settings: SAESettings
-    checkpoints: ocp.CheckpointManager
-    scale: float
-    """What activations are multiplied by."""
-    state: SAEState
-    logged: list[dict[str, Any]]
-    """Rows of its table."""
-
-    def take(self, step: int, x: jax.Array, keep: bool) -> str:
-        """Take a step on activations, and `keep` a checkpoint; return how it went where that is logged, else ""."""
-        self.state, numbers = sae_step(self.state, x, self.settings)
-        done, told = step + 1, ""
-        if done % max(1, self.settings.steps // 50) == 0 or done == self.settings.steps:
-            numbers = {name: float(value) for name, value in numbers.items()}
-            self._check_finite(numbers, done)
-            self.logged.append({"step": done, "activations": done * self.settings.batch, **numbers})
-            told = f"error {numbers['error']:.3f}, L0 {numbers['l0']:.1f}"
-        if keep:
-            write_csv(self.workdir / "training.csv", pd.DataFrame(self.logged))
-            self.checkpoints.save(done, args=ocp.args.StandardSave(self.state))
-        return told
-
-    def _check_finite(self, numbers: dict[str, float], step: int) -> None:
-        if not math.isfinite(numbers["loss"]):
-            raise ExpertLensError(
-                f"the loss is {numbers['loss']} at step {step} in {self.workdir}: the training came apart. Use a lower "
-                f"rate than {self.settings.rate:g} in SAESettings, and another workdir."
-            )
-
-
-@contextlib.contextmanager
-def _begun(
-    workdir: epath.Path, directory: epath.Path, settings: SAESettings, stream: ActivationStream, mesh: Mesh
-) -> Generator[_Begun]:
-    """Give a training at its start, or at its last checkpoint."""
-    spread = saved_json(workdir / "activations.json", lambda: _spread(stream))
-    mean = np.array(spread["mean"], np.float32)
-    state = parallel.replicate(init_sae(len(mean), settings, mean), mesh)
-    kept = workdir / "checkpoints"
-    kept = kept.resolve() if is_local(kept) else kept  # orbax takes no relative path
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    with ocp.CheckpointManager(kept, options=options) as checkpoints:
-        if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(state))
-        logged = _rows_up_to(workdir / "training.csv", int(state.step))
-        yield _Begun(workdir, directory, settings, checkpoints, spread["scale"], state, logged)
-
-
-def _take_steps(
-    begun: Sequence[_Begun],
-    stream: ActivationStream,
-    mesh: Mesh,
-    checkpoint_every: int,
-    progress: bool,
-    after_checkpoint: Callable[[], object],
-) -> None:
-    """Take all steps that aren't taken yet, of all trainings on one batch of activations after the other."""
-    taken = [int(each.state.step) for each in begun]
-    first, last = min(taken, default=0), max((each.settings.steps for each in begun), default=0)
-    what = "training an SAE" if len(begun) < 2 else f"training {len(begun)} SAEs"
-    with tqdm(
-        range(first, last), initial=first, total=last, desc=what, unit="step", disable=not (progress and begun)
-    ) as bar:
-        for step in bar:
-            activations = stream.at(step)
-            for each, already in zip(begun, taken, strict=True):
-                if not already <= step < each.settings.steps:
-                    continue
-                x = parallel.split_rows(activations * np.float32(each.scale), mesh)
-                keep = (step + 1) % checkpoint_every == 0 or step + 1 == each.settings.steps
-                if told := each.take(step, x, keep):
-                    bar.set_postfix_str(told, refresh=False)
-                if keep:
-                    after_checkpoint()
-
-
-def _spread(stream: ActivationStream) -> dict[str, Any]:
-    """Return what activations are multiplied by, to have the mean length sqrt(channels), and their mean then."""
-    x = np.concatenate([stream.at(step) for step in range(stream.buffer)])
-    length = float(np.linalg.norm(x, axis=1).mean(dtype=np.float64))
-    if not math.isfinite(length) or length == 0:
-        what = "0 everywhere" if length == 0 else "not finite"
-        raise CorpusError(f"the activations of this site are {what}, so there is nothing to learn. Choose another one.")
-    scale = math.sqrt(x.shape[1]) / length
-    return {"scale": scale, "mean": [float(each) for each in (x.mean(0, dtype=np.float64) * scale).astype(np.float32)]}
-
-
-def _rows_up_to(path: epath.Path, step: int) -> list[dict[str, Any]]:
-    """Return the rows of a run's table up to a step; those after are made again."""
-    if not path.exists():
-        return []
-    table = pd.read_csv(path)
-    return table[table["step"] <= step].to_dict("records")
 
 
 def _save(

@@ -52,8 +52,8 @@ def train_with_twins(
     trained: dict[str, list[TrainedSAE]] = {each: [] for each in (name, *twins)}
     sources = {each: randomize_weights(model, seed) if each == RANDOM else model for each in trained}
     own = [each for each in trained if each != RANDOM]  # of one model: it reads the texts once for all of them
-    for names in (own, [each for each in trained if each == RANDOM]):
-        for layer in layers if names else ():
+    for names in filter(None, (own, [each for each in trained if each == RANDOM])):
+        for layer in layers:
             print(f"Training {', '.join(names)} of {site} in layer {layer}, unless they are there")
             asked = {
                 workdir / each.replace(" ", "_") / f"layer{layer}": dataclasses.replace(
