@@ -7,7 +7,7 @@ negative alone, as base rates do, are also answered from the same counts.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -135,37 +135,30 @@ def concept_sets(
     groups: list[Group] = []
     rows, pools = [np.empty(0, np.int32)] * len(contrasts), [None] * len(contrasts)
     for alike in _counted_alike(contrasts):
-        each = contrasts[alike[0]]
-        pools[alike[0]] = None if each.pool[sentences].all() else each.pool[sentences]
-        weights = np.stack([contrasts[number].negative_weight for number in alike])
-        members, of_contrast = _grouped(each, alike, weights, place)
-        groups += of_contrast
+        first, each = next(iter(alike.items()))
+        pools[first] = None if each.pool[sentences].all() else each.pool[sentences]
+        members, of_contrasts = _grouped(alike, place)
+        groups += of_contrasts
+        one_by_one = np.argsort(np.concatenate([*members, []])).astype(np.int32)
         for number in alike:
-            rows[number] = np.argsort(np.concatenate([*members, []])).astype(np.int32)
+            rows[number] = one_by_one
     return ConceptSets(
         sentences, num_all, int(contrast.pool.sum()), transport, tuple(scores), tuple(pools), tuple(groups), tuple(rows)
     )
 
 
-def _counted_alike(contrasts: Sequence[Contrast]) -> list[tuple[int, ...]]:
-    """Return the contrasts' numbers, those together that differ by the weights of negatives alone."""
-    counted = ("positives", "pool", "corrected", "corrections")
-    found: list[tuple[int, ...]] = []
+def _counted_alike(contrasts: Sequence[Contrast]) -> list[dict[int, Contrast]]:
+    """Return the contrasts by their numbers, those together that differ by the weights of negatives alone."""
+    found: dict[tuple, dict[int, Contrast]] = {}
     for number, each in enumerate(contrasts):
-        for place, alike in enumerate(found):
-            first = contrasts[alike[0]]
-            if all(np.array_equal(getattr(each, name), getattr(first, name)) for name in counted):
-                found[place] = (*alike, number)
-                break
-        else:
-            found.append((number,))
-    return found
+        counted = (each.positives, each.pool, each.corrected, each.corrections)
+        found.setdefault(tuple((array.shape, array.tobytes()) for array in counted), {})[number] = each
+    return list(found.values())
 
 
-def _grouped(
-    contrast: Contrast, alike: tuple[int, ...], weights: np.ndarray, place: np.ndarray
-) -> tuple[list[np.ndarray], list[Group]]:
-    """Concepts in groups of about as many entries: which of them, and their arrays."""
+def _grouped(alike: Mapping[int, Contrast], place: np.ndarray) -> tuple[list[np.ndarray], list[Group]]:
+    """Concepts of contrasts that are counted alike, in groups of about as many entries: which, and their arrays."""
+    contrast = next(iter(alike.values()))
     own_in_pool, others, kinds = _own_positives_apart(contrast)
     num_positives, num_others = contrast.num_positives, np.array([len(each) for each in others], int)
     entries = num_positives + num_others
@@ -176,31 +169,22 @@ def _grouped(
             members.append([])
         members[-1].append(concept)
     return [np.array(each) for each in members], [
-        _group(
-            contrast,
-            alike,
-            weights,
-            place,
-            np.array(each),
-            own_in_pool,
-            [others[c] for c in each],
-            [kinds[c] for c in each],
-        )
+        _group(alike, place, np.array(each), own_in_pool, [others[c] for c in each], [kinds[c] for c in each])
         for each in members
     ]
 
 
 def _group(
-    contrast: Contrast,
-    alike: tuple[int, ...],
-    weights: np.ndarray,
+    alike: Mapping[int, Contrast],
     place: np.ndarray,
     concepts: np.ndarray,
     own_in_pool: np.ndarray,
     others: list[np.ndarray],
     kinds: list[np.ndarray],
 ) -> Group:
-    """Return the arrays of some concepts of contrasts `alike`, the first of which is given, with weights `[W, C]`."""
+    """Return the arrays of some concepts of contrasts that are counted alike."""
+    contrast = next(iter(alike.values()))
+    weights = np.stack([each.negative_weight[concepts] for each in alike.values()])
     num_positives, num_negatives = contrast.num_positives[concepts], contrast.num_negatives[concepts]
     width = int(num_positives.max())
     most = max(map(len, others))
@@ -215,13 +199,13 @@ def _group(
     stretches, fractions = begins // num_positives, begins % num_positives / num_positives
     stretches[-1], fractions[-1] = num_negatives - 1, 0
     return Group(
-        contrasts=alike,
+        contrasts=tuple(alike),
         removes_only=bool(own_in_pool[concepts].all() and not (other_kinds == ADDED).any()),
         positives=place[contrast.positives[concepts, :width]],
         others=place[sentences],
         other_kinds=other_kinds,
         own_in_pool=own_in_pool[concepts].astype(np.int32),
-        per_negative=(1 / weights[:, concepts].astype(np.float64)).astype(np.float32),
+        per_negative=(1 / weights.astype(np.float64)).astype(np.float32),
         num_positives=num_positives.astype(np.int32),
         num_negatives=num_negatives.astype(np.int32),
         low=low.astype(np.int32),

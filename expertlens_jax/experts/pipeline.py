@@ -144,7 +144,7 @@ def find_experts(
     pool_over = check_pool_over(recording.pool_over)
     check_one_host(budget.store)
     contrasts = [contrast_concepts(concepts, each) for each in negatives]
-    tokens = tokens_over(model, concepts, pool_over, recording)
+    tokens = None if pool_over == "all" else tokens_over(model, concepts, pool_over, recording)
     prepared = prepare_recording(model, concepts.sentences, recording, tokens=tokens, all_hosts=True, all_layers=False)
     job = plan_job(prepared, concepts, contrasts, negatives, statistics)
     scratch = workdir / "scratch"
@@ -300,11 +300,10 @@ def recorded_beside(
     if prepared.saes:
         return [], []
     otherwise = [unrounded(pooled_otherwise(model, prepared, site, pooling)) for site, pooling in store.beside]
-    tokens = {each: tokens_over(model, concepts, each, recording) for each in store.pool_over}
     over = [
-        pooled_over(prepared, each, its)
-        for each, its in tokens.items()
-        if its is not None and each != recording.pool_over
+        pooled_over(model, prepared, concepts, each, recording)
+        for each in store.pool_over
+        if each != "all" and each != recording.pool_over
     ]
     return otherwise, over
 

@@ -21,7 +21,7 @@ from expertlens_jax.experts.responses import (
     prepare_recording,
     round_to_bits,
 )
-from expertlens_jax.experts.token_masks import PoolOver, pool_over_words
+from expertlens_jax.experts.token_masks import SomeTokens, pool_over_words
 from expertlens_jax.models.digests import digest_tokens
 from expertlens_jax.models.model import Model, respond_together
 from expertlens_jax.models.sites import SITES, check_sites
@@ -110,8 +110,8 @@ def pooled_otherwise(model: Model, recording: PreparedRecording, site: str, pool
     )
 
 
-def tokens_over(model: Model, concepts: ConceptDataset, pool_over: PoolOver, recording: Recording) -> Tokens | None:
-    """Return the sentences' tokens with those in the pool that are pooled over; None for all, as `tokenize` gives them.
+def tokens_over(model: Model, concepts: ConceptDataset, pool_over: SomeTokens, recording: Recording) -> Tokens:
+    """Return the sentences' tokens with some of them in the pool.
 
     Args:
       model: whose tokenizer and context they are of.
@@ -122,8 +122,6 @@ def tokens_over(model: Model, concepts: ConceptDataset, pool_over: PoolOver, rec
     Raises:
       ConceptDataError, TokenizationError: see `pool_over_words`.
     """
-    if pool_over == "all":
-        return None
     return pool_over_words(
         model.tokenizer,
         concepts,
@@ -134,10 +132,13 @@ def tokens_over(model: Model, concepts: ConceptDataset, pool_over: PoolOver, rec
     )
 
 
-def pooled_over(recording: PreparedRecording, pool_over: PoolOver, tokens: Tokens) -> PreparedRecording:
-    """Return a recording of the same sentences and units, pooled over other tokens, from `tokens_over`."""
-    provenance = dataclasses.replace(recording.provenance, pool_over=pool_over, tokens_sha256=digest_tokens(tokens))
-    return dataclasses.replace(recording, tokens=tokens, provenance=provenance)
+def pooled_over(
+    model: Model, prepared: PreparedRecording, concepts: ConceptDataset, pool_over: SomeTokens, recording: Recording
+) -> PreparedRecording:
+    """Return a recording of the same sentences and units, pooled over other tokens: see `tokens_over`."""
+    tokens = tokens_over(model, concepts, pool_over, recording)
+    provenance = dataclasses.replace(prepared.provenance, pool_over=pool_over, tokens_sha256=digest_tokens(tokens))
+    return dataclasses.replace(prepared, tokens=tokens, provenance=provenance)
 
 
 def reading_together(
@@ -159,17 +160,13 @@ def reading_together(
     taps = [each.network.taps for each in otherwise]
     beside = tuple((each.sites[0], each.pooling) for each in taps)
     network = first.network.clone(taps=dataclasses.replace(first.network.taps, beside=beside))
-    # As `respond_together` gives them, and where each stands among them.
-    given = [first, *otherwise, *over]
-    places = [next(place for place, one in enumerate(given) if one is each) for each in recordings]
+    given = first, *otherwise, *over  # as `respond_together` gives their responses
 
     def respond(batch: Batch) -> tuple[jax.Array, ...]:
         masks = [pool_mask_of(each.tokens, batch.rows, batch.token_ids.shape) for each in over]
         pool_mask = np.stack([batch.pool_mask, *masks], axis=-1) if masks else batch.pool_mask
         arrays = parallel.split_rows((batch.token_ids, batch.attention_mask, pool_mask), first.mesh)
-        parts = respond_together(network, first.params, *arrays)
-        return tuple(
-            round_to_bits(parts[place], each.significant_bits) for place, each in zip(places, recordings, strict=True)
-        )
+        found = dict(zip(given, respond_together(network, first.params, *arrays), strict=True))
+        return tuple(round_to_bits(found[each], each.significant_bits) for each in recordings)
 
     return respond

@@ -15,6 +15,7 @@ from expertlens_jax.models.tokens import Tokens, holds_any, tokenize
 from expertlens_jax.settings import Chat
 
 PoolOver = Literal["all", "concept", "others"]
+SomeTokens = Literal["concept", "others"]
 POOLED_OVER: tuple[str, ...] = get_args(PoolOver)
 
 
@@ -32,7 +33,7 @@ def check_pool_over(pool_over: str) -> PoolOver:
 def pool_over_words(
     tokenizer: Any,
     concepts: ConceptDataset,
-    pool_over: Literal["concept", "others"],
+    pool_over: SomeTokens,
     *,
     max_tokens: int,
     truncate: bool = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,12 +13,12 @@ from expertlens_jax.analysis.tables import FindExperts
 from expertlens_jax.data.concepts import ConceptDataset
 from expertlens_jax.errors import UnfitConceptsError
 from expertlens_jax.experts.expertise import measure_expertise
-from expertlens_jax.experts.token_masks import pool_over_words
+from expertlens_jax.experts.token_masks import SomeTokens, pool_over_words
 from expertlens_jax.models.loading import randomize_weights
 from expertlens_jax.models.model import Model
 from expertlens_jax.sentences.masking import mask_words
 
-OWN_TOKENS: dict[str, Literal["concept", "others"]] = {"own_tokens": "concept", "other_tokens": "others"}
+OWN_TOKENS: dict[str, SomeTokens] = {"own_tokens": "concept", "other_tokens": "others"}
 """Controls by the tokens that a response is pooled over: of the concept's own word, or all others."""
 
 
